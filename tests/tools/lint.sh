@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Usage: lint.sh VENV_BIN
+# Every static check. All of them run, and the names of those that failed are printed last.
+# A tool that is not installed: its part is skipped with the apt line, or fails under
+# SBE_RIGS=required, so that CI can never pass by lacking a tool.
+set -uo pipefail
+bin=$(cd "$1" && pwd)
+cd "$(dirname "$0")/../.."
+failed=()
+
+check() {
+    local name=$1
+    shift
+    echo "== $name"
+    "$@" || failed+=("$name")
+}
+
+# needs COMMAND PACKAGES...: true when the command exists
+needs() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null 2>&1 && return 0
+    echo "== $command is not installed (sudo apt install $*): its checks are skipped"
+    if [ "${SBE_RIGS:-}" = required ]; then
+        failed+=("$command missing under SBE_RIGS=required")
+    fi
+    return 1
+}
+
+c_files() {
+    git ls-files --cached --others --exclude-standard 'firmware/*.[ch]' 'sbe/native/*.[ch]' 'tests/*.[ch]'
+}
+
+# Core, services, sbe-remote, the C tests and the extension, with every warning an error.
+strict_build() {
+    local cc=$1 dir=build/lint-$1
+    mkdir -p build
+    CC=$cc "$bin/cmake" -S sbe/native -B "$dir" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" \
+        -DPython_EXECUTABLE="$bin/python" -DSBE_WERROR=ON -DSBE_BUILD_TESTS=ON \
+        -DCMAKE_BUILD_TYPE=Release >"$dir.log" 2>&1 || { cat "$dir.log"; return 1; }
+    "$bin/cmake" --build "$dir" -- --quiet -k 0
+}
+
+check "ruff check" "$bin/ruff" check .
+check "ruff format" "$bin/ruff" format --check .
+check "mypy --strict" "$bin/mypy" --strict
+if needs clang-format clang-format; then
+    check "clang-format" sh -c 'xargs -r clang-format --dry-run -Werror' < <(c_files)
+fi
+if needs gcc gcc; then
+    check "strict build, gcc" strict_build gcc
+fi
+if needs clang clang; then
+    check "strict build, clang" strict_build clang
+fi
+needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+needs arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
+check "cross builds and footprint" "$bin/python" tests/tools/footprint.py --strict
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'lint: FAILED: %s\n' "${failed[@]}"
+    exit 1
+fi
+echo "lint: all passed"
