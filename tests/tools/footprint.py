@@ -1,0 +1,320 @@
+"""Build the core for each target and print its text, data, bss, worst stack and RAM.
+
+Worst stack: the deepest path through gcc's own call graph (-fcallgraph-info=su), adding up the
+frame of every function on it. What that cannot see is listed beneath the table and counted as
+nothing: calls through function pointers, and functions outside the core such as memcpy.
+
+A missed goal is printed, never hidden and never a failure. With --strict a failure is: a warning, a
+compiler that is missing under SBE_RIGS=required, recursion, and a frame of unbounded size. The
+figures also go to build/footprint.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRMWARE = ROOT / "firmware"
+OUT = ROOT / "build" / "footprint"
+
+# name, tool prefix, machine flags, Debian packages
+TARGETS = [
+    ("x86-64", "x86_64-linux-gnu-", [], "gcc"),
+    ("aarch64", "aarch64-linux-gnu-", [], "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
+    (
+        "cortex-m3",
+        "arm-none-eabi-",
+        ["-mcpu=cortex-m3", "-mthumb"],
+        "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    ),
+    (
+        "cortex-m33",
+        "arm-none-eabi-",
+        ["-mcpu=cortex-m33", "-mthumb"],
+        "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    ),
+]
+
+# The core's caller-owned memory. "once": one per link, summed for the RAM goal. Others are per item.
+STRUCTS = {
+    "sbe_session": "once",
+    "sbe_engine": "once",
+    "sbe_channel": "channel",
+    "sbe_area": "area",
+}
+
+GOAL_TARGET = "cortex-m3"
+GOAL_TEXT = 8192
+GOAL_RAM = 2048
+GOAL_PER_CHANNEL = 256
+
+FLAGS = ["-std=c11", "-ffreestanding", "-Os", "-ffunction-sections", "-fdata-sections"]
+# Unwind tables are a habit of the hosted targets and no part of a firmware image.
+FLAGS += ["-fno-asynchronous-unwind-tables", "-fstack-usage", "-fcallgraph-info=su"]
+
+INDIRECT = "__indirect_call"
+
+
+def warnings() -> list[str]:
+    """Return the warning set, whose one home is firmware/CMakeLists.txt."""
+    text = (FIRMWARE / "CMakeLists.txt").read_text()
+    block = text.split("# sbe-warnings-begin")[1].split("# sbe-warnings-end")[0]
+    return re.findall(r"-W[\w-]+", block)
+
+
+@dataclass
+class CallGraph:
+    """gcc's call graph over several objects: bytes of each frame, and who calls whom."""
+
+    frames: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, set[str]] = field(default_factory=dict)
+    unbounded: set[str] = field(default_factory=set)
+    recursion: set[str] = field(default_factory=set)
+    _deepest: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def read(self, path: Path) -> None:
+        """Add one .ci file."""
+        text = path.read_text()
+        for title, label in re.findall(r'node: \{ title: "([^"]*)" label: "([^"]*)"', text):
+            frame = re.search(r"(\d+) bytes \(([\w,]+)\)", label)
+            if frame is not None:
+                self.frames[title] = int(frame[1])
+                self.calls.setdefault(title, set())
+                if frame[2] == "dynamic":
+                    self.unbounded.add(title)
+        for source, target in re.findall(
+            r'edge: \{ sourcename: "([^"]*)" targetname: "([^"]*)"', text
+        ):
+            self.calls.setdefault(source, set()).add(target)
+
+    def deepest(self, name: str, above: tuple[str, ...] = ()) -> tuple[int, list[str]]:
+        """Return the bytes and the functions of the deepest path that starts at name."""
+        if name in above:
+            self.recursion.add(" -> ".join([*above[above.index(name) :], name]))
+            return 0, []
+        if name not in self.frames:
+            return 0, []
+        if name not in self._deepest:
+            below = [self.deepest(callee, (*above, name)) for callee in self.calls[name]]
+            size, path = max(below, default=(0, []))
+            self._deepest[name] = (self.frames[name] + size, [name, *path])
+        return self._deepest[name]
+
+    def worst(self) -> tuple[int, list[str]]:
+        """Return the deepest path of all."""
+        return max((self.deepest(name) for name in sorted(self.frames)), default=(0, []))
+
+    @property
+    def indirect(self) -> list[str]:
+        """Functions that call through a pointer."""
+        return sorted(name for name, called in self.calls.items() if INDIRECT in called)
+
+    @property
+    def external(self) -> list[str]:
+        """Functions called that none of the objects defines."""
+        called = set().union(*self.calls.values())
+        return sorted(called - self.frames.keys() - {INDIRECT})
+
+
+@dataclass
+class Sizes:
+    """A row of `size`, summed over objects."""
+
+    text: int = 0
+    data: int = 0
+    bss: int = 0
+
+
+@dataclass
+class Report:
+    """What one target came to."""
+
+    target: str
+    core: Sizes
+    services: Sizes
+    stack: int
+    stack_path: list[str]
+    indirect: list[str]
+    external: list[str]
+    structs: dict[str, int]
+
+    @property
+    def ram(self) -> int:
+        """Bytes of RAM of one link, before contexts, channels and areas."""
+        once = sum(n for name, n in self.structs.items() if STRUCTS[name] == "once")
+        return once + self.core.data + self.core.bss
+
+
+class Target:
+    """One compiler with its flags."""
+
+    def __init__(self, name: str, prefix: str, machine: list[str], werror: bool) -> None:
+        self.name = name
+        self.prefix = prefix
+        self.machine = machine
+        self.werror = ["-Werror"] if werror else []
+        self.problems: list[str] = []
+
+    @cached_property
+    def command(self) -> list[str]:
+        return [f"{self.prefix}gcc", *self.machine, *FLAGS, *warnings(), f"-I{FIRMWARE}"]
+
+    def compile(self, folder: str) -> list[Path]:
+        """Compile firmware/<folder>/*.c and return the objects."""
+        out = OUT / self.name / folder
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        objects = []
+        for source in sorted((FIRMWARE / folder).glob("*.c")):
+            target = out / f"{source.stem}.o"
+            where = source.relative_to(ROOT)
+            done = subprocess.run(
+                [*self.command, *self.werror, "-c", where, "-o", target], cwd=ROOT, check=False
+            )
+            if done.returncode == 0:
+                objects.append(target)
+            else:
+                self.problems.append(f"{self.name}: {where} does not compile")
+        return objects
+
+    def sizes(self, objects: list[Path]) -> Sizes:
+        total = Sizes()
+        if objects:
+            for line in self._run("size", *objects).splitlines()[1:]:
+                text, data, bss = (int(column) for column in line.split()[:3])
+                total.text += text
+                total.data += data
+                total.bss += bss
+        return total
+
+    def struct_sizes(self) -> dict[str, int]:
+        """Return sizeof of each of STRUCTS that the core's headers declare."""
+        headers = sorted(path.name for path in (FIRMWARE / "core").glob("*.h"))
+        source = OUT / self.name / "sizeof.c"
+        found = {}
+        for name in STRUCTS:
+            lines = [f'#include "core/{header}"' for header in headers]
+            lines.append(f"extern char size_of[sizeof(struct {name})];")
+            lines.append(f"char size_of[sizeof(struct {name})];")
+            source.write_text("\n".join(lines) + "\n")
+            compiled = subprocess.run(
+                [*self.command, "-c", source.name, "-o", "sizeof.o"],
+                cwd=source.parent,
+                capture_output=True,
+                check=False,
+            )
+            if compiled.returncode == 0:
+                symbol = self._run("nm", "--print-size", source.with_suffix(".o"))
+                found[name] = int(symbol.split()[1], 16)
+        return found
+
+    def measure(self) -> Report:
+        core = self.compile("core")
+        services = self.compile("services")
+        graph = CallGraph()
+        for path in (OUT / self.name / "core").glob("*.ci"):
+            graph.read(path)
+        stack, path_down = graph.worst()
+        self.problems += [f"{self.name}: recursion: {loop}" for loop in sorted(graph.recursion)]
+        self.problems += [f"{self.name}: unbounded frame: {f}" for f in sorted(graph.unbounded)]
+        return Report(
+            target=self.name,
+            core=self.sizes(core),
+            services=self.sizes(services),
+            stack=stack,
+            stack_path=path_down,
+            indirect=graph.indirect,
+            external=graph.external,
+            structs=self.struct_sizes(),
+        )
+
+    def _run(self, tool: str, *arguments: str | Path) -> str:
+        return subprocess.run(
+            [f"{self.prefix}{tool}", *arguments], check=True, capture_output=True, text=True
+        ).stdout
+
+
+def verdict(label: str, value: int, goal: int) -> str:
+    """Return the line that sets a figure beside its goal."""
+    word = "met" if value <= goal else f"MISSED by {value - goal} B"
+    return f"GOAL {GOAL_TARGET} -Os {label}: {value} B of at most {goal} B: {word}"
+
+
+def goals(report: Report) -> list[str]:
+    lines = [verdict("core text", report.core.text, GOAL_TEXT)]
+    absent = [name for name in STRUCTS if name not in report.structs]
+    if any(STRUCTS[name] == "once" and name in report.structs for name in STRUCTS):
+        lines.append(verdict("core RAM", report.ram, GOAL_RAM))
+    for name, size in report.structs.items():
+        if STRUCTS[name] == "channel":
+            lines.append(verdict(f"RAM per channel (struct {name})", size, GOAL_PER_CHANNEL))
+    if absent:
+        lines.append(f"RAM figures lack, as the core's headers do not define: {', '.join(absent)}")
+    return lines
+
+
+def table(reports: list[Report]) -> str:
+    head = ["target", "text", "data", "bss", "stack", "services"]
+    head += [f"struct {name}" for name in STRUCTS]
+    rows = [head]
+    for report in reports:
+        numbers = [report.core.text, report.core.data, report.core.bss, report.stack]
+        cells = [str(n) for n in [*numbers, report.services.text]]
+        cells += [str(report.structs.get(name, "-")) for name in STRUCTS]
+        rows.append([report.target, *cells])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Footprint of the core per target.")
+    parser.add_argument("--strict", action="store_true", help="fail on warnings and recursion")
+    strict = parser.parse_args().strict
+    required = os.environ.get("SBE_RIGS") == "required"
+
+    reports = []
+    problems = []
+    for name, prefix, machine, packages in TARGETS:
+        if shutil.which(f"{prefix}gcc") is None:
+            print(f"{name}: skipped, no {prefix}gcc (sudo apt install {packages})")
+            if required:
+                problems.append(f"{name}: {prefix}gcc missing under SBE_RIGS=required")
+            continue
+        target = Target(name, prefix, machine, werror=strict)
+        reports.append(target.measure())
+        problems += target.problems
+
+    print("\nFootprint of firmware/core at -Os, in bytes (services: their text; structs: sizeof)")
+    print(table(reports))
+    for report in reports:
+        if report.target == GOAL_TARGET:
+            print(f"worst stack: {' -> '.join(report.stack_path)}")
+            print(f"not counted, called by pointer from: {', '.join(report.indirect) or 'none'}")
+            print(f"not counted, outside the core: {', '.join(report.external) or 'none'}")
+            print("\n".join(goals(report)))
+    OUT.mkdir(parents=True, exist_ok=True)
+    figures = {report.target: asdict(report) for report in reports}
+    OUT.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n")
+
+    for problem in problems:
+        print(f"footprint: {problem}", file=sys.stderr)
+    return 1 if problems and (strict or required) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

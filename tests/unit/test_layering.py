@@ -1,0 +1,267 @@
+"""No #include and no import goes up. The floors are the two tables below; edit them, not the code.
+
+A floor is a list of groups, lowest floor first. A file may use its own group and any floor
+beneath; groups that share a floor are siblings and may not use each other. NEVER forbids single
+pairs beyond that. A file that no group names fails: give it a floor.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Floors = list[list[list[str]]]
+
+# Paths below the repository. A star also spans folders.
+C_FLOORS: Floors = [
+    [["firmware/core/status.*", "firmware/core/port.*", "firmware/core/atomic.*"]],
+    [["firmware/core/wire.*"]],
+    [["firmware/core/ring.*"]],
+    [["firmware/core/area.*"], ["firmware/core/cache.*"]],
+    [["firmware/core/channel.*"]],
+    [["firmware/core/session.*"]],
+    [["firmware/core/service.*", "firmware/core/engine.*"]],
+    [["firmware/services/*"], ["sbe/native/*"]],
+    [["firmware/ports/*"]],
+]
+C_NEVER = [("firmware/ports/*", "sbe/native/*")]
+
+# Modules, `sbe` itself being the SDK's face.
+PYTHON_FLOORS: Floors = [
+    [["sbe._native", "sbe.errors"]],
+    [["sbe.heaps", "sbe.heaps.*"]],
+    [["sbe.doorbell", "sbe.transport", "sbe.transport.*"]],
+    [["sbe.link"]],
+    [["sbe.channel"]],
+    [["sbe.context"]],
+    [["sbe.control"]],
+    [["sbe.daemon", "sbe.daemon.*"], ["sbe", "sbe.sdk", "sbe.sdk.*"]],
+    [["sbe.testing", "sbe.testing.*"]],
+    [["sbe.cli", "sbe.cli.*", "sbe.__main__"]],
+]
+PYTHON_NEVER: list[tuple[str, str]] = []
+
+
+def place(name: str, floors: Floors) -> tuple[int, int] | None:
+    """Return floor and group of a file or module; None when no group names it."""
+    for floor, groups in enumerate(floors):
+        for group, patterns in enumerate(groups):
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                return floor, group
+    return None
+
+
+def fault(
+    user: str, used: str, floors: Floors, never: list[tuple[str, str]] | None = None
+) -> str | None:
+    """Return what is wrong with user's use of used; None when it is allowed."""
+    above, below = place(user, floors), place(used, floors)
+    if above is None or below is None:
+        return f"{user if above is None else used} has no floor in {__file__}"
+    if below[0] > above[0]:
+        return f"{user} uses {used}, which lies above it"
+    if below[0] == above[0] and below[1] != above[1]:
+        return f"{user} uses its sibling {used}"
+    for one, other in never or []:
+        if fnmatchcase(user, one) and fnmatchcase(used, other):
+            return f"{user} may never use {used}"
+    return None
+
+
+# C
+
+
+def c_includes(path: Path, text: str) -> Iterator[str]:
+    """Yield what a C file includes of ours, as paths below the repository.
+
+    Looked up as the compiler does: beside the file, then below firmware/. An include in quotes that
+    is in neither place is yielded as written, and so fails for having no floor.
+    """
+    # Comments may stand between # and the name only in theory; those around lines are removed.
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+    for quote, name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', code, re.M):
+        for folder in (path.parent, ROOT / "firmware"):
+            found = (folder / name).resolve()
+            if found.is_file() and found.is_relative_to(ROOT):
+                yield found.relative_to(ROOT).as_posix()
+                break
+        else:
+            if quote == '"':
+                yield name
+
+
+def c_files() -> list[Path]:
+    return sorted(
+        path
+        for top in ("firmware", "sbe/native")
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in {".c", ".h"}
+    )
+
+
+def c_faults(path: Path, text: str) -> list[str]:
+    user = path.relative_to(ROOT).as_posix()
+    found = [fault(user, used, C_FLOORS, C_NEVER) for used in [user, *c_includes(path, text)]]
+    return [line for line in found if line]
+
+
+# Python
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_module(name: str) -> bool:
+    base = ROOT.joinpath(*name.split("."))
+    return base.is_dir() or any(base.with_suffix(end).is_file() for end in (".py", ".pyi"))
+
+
+def imported(package: str, base: str | None, level: int) -> str:
+    """Return the absolute name of the module that a from-import names."""
+    if level == 0:
+        return base or ""
+    parents = package.split(".")
+    return ".".join(parents[: len(parents) - (level - 1)] + ([base] if base else []))
+
+
+def python_imports(path: Path, text: str) -> Iterator[str]:
+    """Yield the modules of ours that a file imports, wherever in the file it does.
+
+    Functions, TYPE_CHECKING blocks and import_module("literal") count like any other.
+    """
+    name = module_name(path)
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name.split(".")[0] == "sbe")
+            case ast.ImportFrom(module=base, names=names, level=level):
+                source = imported(package, base, level)
+                if source.split(".")[0] != "sbe":
+                    continue
+                # `from sbe import errors` uses sbe.errors; `from sbe import connect` uses sbe.
+                for alias in names:
+                    inner = f"{source}.{alias.name}"
+                    yield inner if is_module(inner) or place(inner, PYTHON_FLOORS) else source
+            case ast.Call(
+                func=ast.Attribute(attr="import_module" | "__import__")
+                | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(target)), *_],
+            ):
+                stripped = target.lstrip(".")
+                source = imported(package, stripped, len(target) - len(stripped))
+                if source.split(".")[0] == "sbe":
+                    yield source
+
+
+def python_files() -> list[Path]:
+    return sorted((ROOT / "sbe").rglob("*.py"))
+
+
+def python_faults(path: Path, text: str) -> list[str]:
+    user = module_name(path)
+    used = [user, *python_imports(path, text)]
+    found = [fault(user, name, PYTHON_FLOORS, PYTHON_NEVER) for name in used]
+    return [line for line in found if line]
+
+
+# The tests
+
+
+def test_no_include_goes_up():
+    faults = [line for path in c_files() for line in c_faults(path, path.read_text())]
+    assert not faults, "\n".join(faults)
+
+
+def test_no_import_goes_up():
+    faults = [line for path in python_files() for line in python_faults(path, path.read_text())]
+    assert not faults, "\n".join(faults)
+
+
+# The test's own tests: fabricated files, which need not exist. Headers do not exist either, so the
+# includes below are written from the repository's top, as an unresolved include keeps its spelling.
+
+
+@pytest.mark.parametrize(
+    ("user", "used", "wrong"),
+    [
+        ("firmware/core/ring.c", "firmware/core/session.h", "above"),
+        ("firmware/core/wire.h", "firmware/core/ring.h", "above"),
+        ("firmware/core/area.c", "firmware/core/cache.h", "sibling"),
+        ("firmware/core/engine.c", "firmware/services/echo.h", "above"),
+        ("sbe/native/ring.c", "firmware/services/echo.h", "sibling"),
+        ("sbe/native/ring.c", "firmware/ports/host/host.h", "above"),
+        ("firmware/ports/host/main.c", "sbe/native/native.h", "never"),
+        ("firmware/core/novel.c", "firmware/core/status.h", "no floor"),
+        ("firmware/core/ring.c", "nowhere.h", "no floor"),
+    ],
+)
+def test_forbidden_include_is_caught(user: str, used: str, wrong: str):
+    [line, *_] = c_faults(ROOT / user, f'/* why */\n#  include "{used}" // here\n')
+    assert wrong in line
+
+
+@pytest.mark.parametrize(
+    ("user", "used"),
+    [
+        ("firmware/core/ring.c", "firmware/core/ring.h"),
+        ("firmware/core/session.c", "firmware/core/wire.h"),
+        ("firmware/services/echo.c", "firmware/core/service.h"),
+        ("firmware/ports/host/main.c", "firmware/core/engine.h"),
+        ("sbe/native/ring.c", "firmware/core/engine.h"),
+    ],
+)
+def test_downward_include_passes(user: str, used: str):
+    text = f'#include <stdint.h>\n#include "{used}"\n// #include "firmware/services/x.h"\n'
+    assert c_faults(ROOT / user, text) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "statement", "wrong"),
+    [
+        ("sbe/errors.py", "import sbe.link", "above"),
+        ("sbe/errors.py", "import sbe", "above"),
+        ("sbe/link.py", "def f():\n    from sbe import context", "above"),
+        ("sbe/link.py", "from sbe import connect", "above"),
+        ("sbe/link.py", "from . import context", "above"),
+        ("sbe/heaps/memfd.py", "from ..transport.unix import Socket", "above"),
+        (
+            "sbe/link.py",
+            "import typing\nif typing.TYPE_CHECKING:\n    from sbe.sdk import Link",
+            "above",
+        ),
+        ("sbe/link.py", "import importlib\nimportlib.import_module('sbe.cli')", "above"),
+        ("sbe/link.py", "__import__('sbe.cli')", "above"),
+        ("sbe/daemon/server.py", "from sbe.sdk import connect", "sibling"),
+        ("sbe/daemon/server.py", "import sbe", "sibling"),
+        ("sbe/sdk/client.py", "from sbe.daemon.config import Config", "sibling"),
+        ("sbe/__init__.py", "from .testing import Remote", "above"),
+        ("sbe/novel.py", "", "no floor"),
+    ],
+)
+def test_forbidden_import_is_caught(user: str, statement: str, wrong: str):
+    [line, *_] = python_faults(ROOT / user, statement)
+    assert wrong in line
+
+
+@pytest.mark.parametrize(
+    ("user", "statement"),
+    [
+        ("sbe/errors.py", "import os, asyncio\nfrom collections import abc"),
+        ("sbe/__init__.py", "from .sdk import connect\nfrom sbe import _native"),
+        ("sbe/link.py", "from . import _native, errors\nfrom sbe.transport import unix"),
+        ("sbe/daemon/server.py", "from sbe import control\nfrom . import config"),
+        ("sbe/sdk/client.py", "from ..control import METHODS"),
+        ("sbe/testing.py", "import sbe\nfrom sbe.daemon import main"),
+        ("sbe/cli/main.py", "import sbe.testing, sbe.daemon, sbe"),
+    ],
+)
+def test_downward_import_passes(user: str, statement: str):
+    assert python_faults(ROOT / user, statement) == []
