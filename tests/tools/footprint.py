@@ -44,7 +44,7 @@ TARGETS = [
     ),
 ]
 
-# The core's caller-owned memory. "once": one per link, summed for the RAM goal. Others are per item.
+# The caller-owned memory. "once" is once per link, summed for the RAM goal; others are per item.
 STRUCTS = {
     "sbe_session": "once",
     "sbe_engine": "once",
@@ -59,7 +59,8 @@ GOAL_PER_CHANNEL = 256
 
 FLAGS = ["-std=c11", "-ffreestanding", "-Os", "-ffunction-sections", "-fdata-sections"]
 # Unwind tables are a habit of the hosted targets and no part of a firmware image.
-FLAGS += ["-fno-asynchronous-unwind-tables", "-fstack-usage", "-fcallgraph-info=su"]
+FLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
+FLAGS += ["-fstack-usage", "-fcallgraph-info=su"]
 
 INDIRECT = "__indirect_call"
 
