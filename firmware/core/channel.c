@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/channel.h"
+
+#include <string.h>
+
+#include "core/status.h"
+
+int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
+{
+    *channel = (struct sbe_channel){
+        .port = config->port,
+        .areas = config->areas,
+        .calls = config->calls,
+        .call_count = config->call_count,
+        .handle = config->handle,
+        .id = config->id,
+        .context = config->context,
+        .flush_interval = config->flush_interval,
+    };
+    if (config->call_count > UINT16_MAX + 1u)
+        return SBE_EINVAL;
+    if (channel->flush_interval == 0)
+        channel->flush_interval = config->geometry.slots / 2;
+    for (uint32_t i = 0; i < config->call_count; i++)
+        config->calls[i] = (struct sbe_call){.generation = 1, .next_free = i + 1};
+    int status = sbe_ring_attach(&channel->tx, config->send, &config->geometry);
+    if (status < 0)
+        return status;
+    return sbe_ring_attach(&channel->rx, config->receive, &config->geometry);
+}
+
+/* Which inline buffers carry bytes: towards the responder the inputs, back the outputs. */
+static bool carries_bytes(uint8_t type, const struct sbe_buffer *buffer)
+{
+    uint8_t wanted = type == SBE_FRAME_RESPONSE ? SBE_DIR_OUT : SBE_DIR_IN;
+    return (buffer->flags & SBE_BUFFER_INLINE) != 0 && (buffer->direction & wanted) != 0;
+}
+
+uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t buffer_count,
+                                  uint64_t inline_bytes)
+{
+    uint64_t used =
+        sizeof(struct sbe_wire_frame) + (uint64_t)buffer_count * sizeof(struct sbe_wire_buffer);
+    if (buffer_count > SBE_BUFFERS_MAX || inline_bytes > channel->tx.slot_size ||
+        used + inline_bytes > channel->tx.slot_size)
+        return 0;
+    return (uint32_t)(channel->tx.slot_size - used - inline_bytes);
+}
+
+static int64_t inline_size(const struct sbe_frame *frame, uint32_t limit)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < frame->buffer_count; i++) {
+        const struct sbe_buffer *buffer = &frame->buffers[i];
+        if (!carries_bytes(frame->type, buffer))
+            continue;
+        if (buffer->size > limit) /* keeps the sum from wrapping */
+            return SBE_EMSGSIZE;
+        total += buffer->size;
+    }
+    return total > limit ? SBE_EMSGSIZE : (int64_t)total;
+}
+
+static uint8_t *write_buffers(uint8_t *at, const struct sbe_frame *frame)
+{
+    for (uint32_t i = 0; i < frame->buffer_count; i++) {
+        const struct sbe_buffer *buffer = &frame->buffers[i];
+        struct sbe_wire_buffer wire = {
+            .area = buffer->area,
+            .direction = buffer->direction,
+            .flags = buffer->flags,
+            .offset = buffer->offset,
+            .size = buffer->size,
+        };
+        memcpy(at, &wire, sizeof wire);
+        at += sizeof wire;
+    }
+    return at;
+}
+
+static void write_frame(uint8_t *slot, const struct sbe_frame *frame, uint32_t size)
+{
+    struct sbe_wire_frame header = {
+        .size = size,
+        .type = frame->type,
+        .service = frame->service,
+        .transaction = frame->transaction,
+        .status = frame->status,
+        .buffer_count = frame->buffer_count,
+        .payload_size = frame->payload_size,
+        .deadline_us = frame->deadline_us,
+        .waited_ns = frame->waited_ns,
+        .handled_ns = frame->handled_ns,
+    };
+    memcpy(slot, &header, sizeof header);
+    uint8_t *at = write_buffers(slot + sizeof header, frame);
+    if (frame->payload_size != 0)
+        memcpy(at, frame->payload, frame->payload_size);
+    at += frame->payload_size;
+    for (uint32_t i = 0; i < frame->buffer_count; i++) {
+        const struct sbe_buffer *buffer = &frame->buffers[i];
+        if (!carries_bytes(frame->type, buffer) || buffer->size == 0)
+            continue;
+        memcpy(at, buffer->data, (size_t)buffer->size);
+        at += buffer->size;
+    }
+}
+
+uint32_t sbe_channel_room(struct sbe_channel *channel)
+{
+    uint32_t room = sbe_ring_free(&channel->tx, channel->promised + 1);
+    return room > channel->promised ? room - channel->promised : 0;
+}
+
+int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
+{
+    int64_t inline_bytes = inline_size(frame, channel->tx.slot_size);
+    if (inline_bytes < 0)
+        return (int)inline_bytes;
+    uint32_t payload_room =
+        sbe_channel_payload_room(channel, frame->buffer_count, (uint64_t)inline_bytes);
+    if (frame->buffer_count > SBE_BUFFERS_MAX || frame->payload_size > payload_room)
+        return SBE_EMSGSIZE;
+    void *slot;
+    int status = sbe_ring_reserve(&channel->tx, &slot);
+    if (status == SBE_EAGAIN)
+        channel->counters.full++;
+    if (status < 0)
+        return status;
+    uint32_t size = channel->tx.slot_size - payload_room + frame->payload_size;
+    write_frame(slot, frame, size);
+    sbe_ring_commit(&channel->tx);
+    channel->counters.sent++;
+    if (channel->tx.mine - channel->tx.published >= channel->flush_interval)
+        sbe_channel_flush(channel);
+    return SBE_OK;
+}
+
+int sbe_channel_request(struct sbe_channel *channel, struct sbe_frame *frame, void *owner)
+{
+    if (channel->call_free >= channel->call_count)
+        return SBE_ENOMEM;
+    struct sbe_call *call = &channel->calls[channel->call_free];
+    frame->transaction = (uint64_t)call->generation << 32 | channel->call_free;
+    int status = sbe_channel_send(channel, frame);
+    if (status < 0)
+        return status;
+    channel->call_free = call->next_free;
+    call->owner = owner;
+    return SBE_OK;
+}
+
+/* Closes a transaction. The next one in this place has another generation, never 0. */
+static void *end_call(struct sbe_channel *channel, uint32_t index)
+{
+    struct sbe_call *call = &channel->calls[index];
+    void *owner = call->owner;
+    call->owner = NULL;
+    call->generation = call->generation == UINT32_MAX ? 1 : call->generation + 1;
+    call->next_free = channel->call_free;
+    channel->call_free = index;
+    return owner;
+}
+
+void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, void *owner),
+                       void *self)
+{
+    for (uint32_t i = 0; i < channel->call_count; i++)
+        if (channel->calls[i].owner != NULL)
+            each(self, end_call(channel, i));
+}
+
+bool sbe_channel_flush(struct sbe_channel *channel)
+{
+    if (!sbe_ring_publish(&channel->tx))
+        return false;
+    channel->counters.doorbells++;
+    channel->port->doorbell(channel->port->self, channel);
+    return true;
+}
+
+static void return_slots(struct sbe_channel *channel)
+{
+    if (sbe_ring_return(&channel->rx)) {
+        channel->counters.doorbells++;
+        channel->port->doorbell(channel->port->self, channel);
+    }
+}
+
+static bool header_is_legal(const struct sbe_wire_frame *header)
+{
+    bool response = header->type == SBE_FRAME_RESPONSE;
+    bool transacts = response || header->type == SBE_FRAME_REQUEST ||
+                     header->type == SBE_FRAME_SYNC || header->type == SBE_FRAME_CANCEL;
+    if (header->type < SBE_FRAME_REQUEST || header->type > SBE_FRAME_CANCEL)
+        return false;
+    if (header->flags != 0 || header->reserved != 0 || (header->transaction != 0) != transacts)
+        return false;
+    if (header->status > 0 || (!response && header->status != 0))
+        return false;
+    if (header->type == SBE_FRAME_CANCEL || header->type == SBE_FRAME_SYNC)
+        return header->payload_size == 0 &&
+               (header->type == SBE_FRAME_SYNC || header->buffer_count == 0);
+    return true;
+}
+
+static bool read_buffer(struct sbe_buffer *buffer, const uint8_t *at)
+{
+    struct sbe_wire_buffer wire;
+    memcpy(&wire, at, sizeof wire);
+    *buffer = (struct sbe_buffer){
+        .area = wire.area,
+        .direction = wire.direction,
+        .flags = wire.flags,
+        .offset = wire.offset,
+        .size = wire.size,
+    };
+    bool is_inline = (wire.flags & SBE_BUFFER_INLINE) != 0;
+    return (wire.flags & ~SBE_BUFFER_INLINE) == 0 && wire.reserved == 0 &&
+           wire.direction >= SBE_DIR_IN && wire.direction <= SBE_DIR_SHARED &&
+           !(is_inline && (wire.area != 0 || wire.offset != 0 || wire.direction == SBE_DIR_SHARED));
+}
+
+/* Parses a private copy of header->size bytes. False: malformed. */
+static bool parse(const struct sbe_wire_frame *header, uint8_t *copy, struct sbe_frame *frame)
+{
+    uint32_t left = header->size - (uint32_t)sizeof *header;
+    uint8_t *at = copy + sizeof *header;
+    if (header->buffer_count > SBE_BUFFERS_MAX ||
+        header->buffer_count * sizeof(struct sbe_wire_buffer) > left)
+        return false;
+    for (uint32_t i = 0; i < header->buffer_count; i++) {
+        if (!read_buffer(&frame->buffers[i], at))
+            return false;
+        at += sizeof(struct sbe_wire_buffer);
+    }
+    left -= (uint32_t)(header->buffer_count * sizeof(struct sbe_wire_buffer));
+    if (header->payload_size > left)
+        return false;
+    frame->payload = at;
+    at += header->payload_size;
+    left -= header->payload_size;
+    for (uint32_t i = 0; i < header->buffer_count; i++) {
+        struct sbe_buffer *buffer = &frame->buffers[i];
+        if (!carries_bytes(header->type, buffer))
+            continue;
+        if (buffer->size > left)
+            return false;
+        buffer->data = at;
+        at += buffer->size;
+        left -= (uint32_t)buffer->size;
+    }
+    return left == 0;
+}
+
+/* Resolves what a requester named; the first failure is the frame's status. */
+static void resolve(const struct sbe_channel *channel, struct sbe_frame *frame)
+{
+    struct sbe_area *area;
+    for (uint32_t i = 0; i < frame->buffer_count && frame->status == SBE_OK; i++)
+        if ((frame->buffers[i].flags & SBE_BUFFER_INLINE) == 0)
+            frame->status =
+                sbe_area_resolve(channel->areas, channel->context, &frame->buffers[i], &area);
+}
+
+static int meet_call(struct sbe_channel *channel, struct sbe_frame *frame)
+{
+    uint32_t index = (uint32_t)frame->transaction;
+    if (index >= channel->call_count || channel->calls[index].owner == NULL ||
+        channel->calls[index].generation != (uint32_t)(frame->transaction >> 32)) {
+        channel->counters.late++;
+        return SBE_EBADMSG;
+    }
+    frame->owner = end_call(channel, index);
+    return 1;
+}
+
+static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_frame *frame,
+                uint8_t *copy)
+{
+    struct sbe_wire_frame header;
+    sbe_snapshot(&header, slot, sizeof header);
+    frame->type = header.type;
+    frame->service = header.service;
+    frame->transaction = header.transaction;
+    frame->status = header.status;
+    frame->buffer_count = 0;
+    frame->payload_size = 0;
+    frame->deadline_us = header.deadline_us;
+    frame->waited_ns = header.waited_ns;
+    frame->handled_ns = header.handled_ns;
+    frame->seen_ns = channel->seen_ns;
+    frame->owner = NULL;
+    bool legal = header_is_legal(&header) && header.size >= sizeof header &&
+                 header.size <= channel->rx.slot_size;
+    if (legal) {
+        sbe_snapshot(copy + sizeof header, slot + sizeof header,
+                     header.size - (uint32_t)sizeof header);
+        legal = parse(&header, copy, frame);
+    }
+    if (!legal) {
+        channel->counters.bad++;
+        bool answerable = (header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC) &&
+                          header.transaction != 0;
+        frame->status = SBE_EBADMSG;
+        return answerable ? 1 : SBE_EBADMSG;
+    }
+    frame->buffer_count = header.buffer_count;
+    frame->payload_size = header.payload_size;
+    if (frame->type == SBE_FRAME_RESPONSE)
+        return meet_call(channel, frame);
+    resolve(channel, frame);
+    return 1;
+}
+
+int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)
+{
+    const void *slot;
+    bool was_empty = channel->rx.mine == channel->rx.theirs;
+    int status = sbe_ring_peek(&channel->rx, &slot);
+    if (status <= 0) {
+        if (status == 0)
+            return_slots(channel);
+        return status;
+    }
+    if (was_empty)
+        channel->seen_ns = channel->port->now_ns(channel->port->self);
+    status = take(channel, slot, frame, scratch);
+    channel->counters.received++;
+    sbe_ring_release(&channel->rx);
+    /* A quarter of the ring at a time: the producer gets space early, the fence is shared. */
+    if (channel->rx.mine - channel->rx.published > channel->rx.mask / 4)
+        return_slots(channel);
+    return status;
+}
+
+int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_buffer *asked,
+                             uint32_t asked_count)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < response->buffer_count; i++) {
+        const struct sbe_buffer *got = &response->buffers[i];
+        while (next < asked_count && asked[next].direction == SBE_DIR_IN)
+            next++;
+        if (next == asked_count)
+            return SBE_EBADMSG;
+        const struct sbe_buffer *want = &asked[next++];
+        if (got->area != want->area || got->offset != want->offset || got->flags != want->flags ||
+            got->direction != want->direction || got->size > want->size)
+            return SBE_EBADMSG;
+    }
+    return SBE_OK;
+}
+
+bool sbe_channel_idle(struct sbe_channel *channel)
+{
+    sbe_channel_flush(channel);
+    return_slots(channel);
+    return sbe_ring_wait_data(&channel->rx) && !channel->rx.broken;
+}

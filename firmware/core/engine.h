@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine: a session plus the channels the peer opened, serving requests. Every firmware and the
+ * embedded remote run it; a port feeds it control messages and doorbells.
+ *
+ *     on a control message:  sbe_session_receive(&engine.session, ...)
+ *     on a doorbell:         sbe_engine_doorbell(&engine, channel)
+ *     then:                  while (sbe_engine_run(&engine)) ;  and sleep
+ *
+ * Not thread-safe: one thread, or the main loop of a bare-metal program.
+ */
+#ifndef SBE_CORE_ENGINE_H
+#define SBE_CORE_ENGINE_H
+
+#include "core/service.h"
+#include "core/session.h"
+
+#define SBE_PRIORITIES 4u
+
+struct sbe_engine_channel {
+    struct sbe_channel channel; /* first, so that a channel leads to its entry */
+    struct sbe_engine_channel *next;
+    uint32_t budget; /* frames per turn */
+    uint8_t priority;
+    bool active; /* in the list of its priority */
+    bool used;
+};
+
+struct sbe_engine_config {
+    const struct sbe_service *const *services; /* usually __start_sbe_services to __stop_ */
+    uint32_t service_count;
+    struct sbe_engine_channel *channels; /* session.limits.channels of them */
+    struct sbe_call *calls;              /* calls_per_channel for each channel, may be NULL */
+    uint32_t calls_per_channel;
+    void *scratch_in;  /* session.limits.slot_size bytes, 8-byte aligned */
+    void *scratch_out; /* the same */
+    const struct sbe_port *port;
+    /* A channel was opened or is about to close: the port keeps its doorbells. self: the port's. */
+    int (*opened)(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message);
+    void (*closed)(void *self, struct sbe_channel *channel);
+    /* Negotiation failed; may be NULL. */
+    void (*refused)(void *self, enum sbe_refusal why, bool theirs, uint16_t peer_min,
+                    uint16_t peer_max);
+    struct sbe_session_config session; /* port and hooks are filled by sbe_engine_init() */
+};
+
+struct sbe_engine {
+    struct sbe_session session;
+    struct sbe_session_hooks hooks;
+    const struct sbe_port *port;
+    struct sbe_engine_config *config;
+    struct sbe_engine_channel *first[SBE_PRIORITIES];
+    struct sbe_engine_channel *last[SBE_PRIORITIES];
+    struct sbe_kept *kept;
+    uint64_t begun_ns;
+    struct sbe_request request;
+    struct sbe_frame frame;    /* the request at hand */
+    struct sbe_frame response; /* the answer under way */
+};
+
+/* config must outlive the engine. */
+int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config);
+
+/* A doorbell of this channel rang, or may have. */
+void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel);
+
+/*
+ * One round: every channel with work gets its budget, higher priorities first. True: more work is
+ * waiting, call again; false: every channel has asked for a doorbell, the port may sleep.
+ */
+bool sbe_engine_run(struct sbe_engine *engine);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/ring.h"
+
+#include "core/status.h"
+
+static bool power_of_two(uint32_t value)
+{
+    return value != 0 && (value & (value - 1)) == 0;
+}
+
+int64_t sbe_ring_size(const struct sbe_ring_geometry *geometry)
+{
+    if (!power_of_two(geometry->slots) || geometry->slots < 2 || geometry->slots > SBE_SLOTS_MAX)
+        return SBE_EINVAL;
+    if (geometry->slot_size == 0 || geometry->slot_size % SBE_SLOT_ALIGN != 0 ||
+        geometry->slot_size > SBE_SLOT_SIZE_MAX)
+        return SBE_EINVAL;
+    if (!power_of_two(geometry->line) || geometry->line < 16 || geometry->line > SBE_LINE_MAX)
+        return SBE_EINVAL;
+    /* at most 2^32 + 2^11: no overflow */
+    return (int64_t)2 * geometry->line + (int64_t)geometry->slots * geometry->slot_size;
+}
+
+int sbe_ring_attach(struct sbe_ring *ring, void *memory, const struct sbe_ring_geometry *geometry)
+{
+    if (sbe_ring_size(geometry) < 0 || (uintptr_t)memory % geometry->line != 0)
+        return SBE_EINVAL;
+    uint8_t *base = memory;
+    *ring = (struct sbe_ring){
+        .producer = (struct sbe_ring_producer *)(void *)base,
+        .consumer = (struct sbe_ring_consumer *)(void *)(base + geometry->line),
+        .slots = base + 2 * geometry->line,
+        .mask = geometry->slots - 1,
+        .slot_size = geometry->slot_size,
+    };
+    /*
+     * The tail is where an untouched ring starts for either end; it is the opener's word before
+     * the channel exists, so it needs no check: a wrong value only shuts this ring.
+     */
+    uint32_t start = sbe_load_acquire(&ring->consumer->tail);
+    ring->mine = ring->published = ring->theirs = start;
+    return SBE_OK;
+}
+
+void sbe_ring_clear(void *memory, const struct sbe_ring_geometry *geometry, uint32_t start)
+{
+    uint8_t *base = memory;
+    struct sbe_ring_producer *producer = (struct sbe_ring_producer *)(void *)base;
+    struct sbe_ring_consumer *consumer =
+        (struct sbe_ring_consumer *)(void *)(base + geometry->line);
+    /* Wake indices behind the start ask for no doorbell; both ends look before they sleep. */
+    sbe_store_relaxed(&producer->space_wake, start - 1);
+    sbe_store_relaxed(&consumer->data_wake, start - 1);
+    sbe_store_relaxed(&producer->doorbells, 0);
+    sbe_store_relaxed(&consumer->doorbells, 0);
+    sbe_store_release(&producer->head, start);
+    sbe_store_release(&consumer->tail, start);
+}
+
+static void *slot_at(const struct sbe_ring *ring, uint32_t index)
+{
+    return ring->slots + (size_t)(index & ring->mask) * ring->slot_size;
+}
+
+/* True when publishing the range [old, new) passes the index at which the peer wants a doorbell. */
+static bool passes(uint32_t wake, uint32_t old_index, uint32_t new_index)
+{
+    return wake - old_index < new_index - old_index;
+}
+
+/* A peer's index may only move forward, and not past the limit. */
+static int take_index(struct sbe_ring *ring, uint32_t value, uint32_t limit)
+{
+    if (ring->broken || value - ring->theirs > limit - ring->theirs) {
+        ring->broken = true;
+        return SBE_EPROTO;
+    }
+    ring->theirs = value;
+    return SBE_OK;
+}
+
+static int refresh_tail(struct sbe_ring *ring)
+{
+    /* acquire: the consumer's reads of a slot are over before we write it again */
+    return take_index(ring, sbe_load_acquire(&ring->consumer->tail), ring->published);
+}
+
+static int refresh_head(struct sbe_ring *ring)
+{
+    /* acquire: pairs with publish, the frame's bytes are there */
+    return take_index(ring, sbe_load_acquire(&ring->producer->head),
+                      ring->published + ring->mask + 1);
+}
+
+uint32_t sbe_ring_free(struct sbe_ring *ring, uint32_t wanted)
+{
+    if (ring->mask + 1 - sbe_ring_in_flight(ring) < wanted)
+        (void)refresh_tail(ring); /* a broken ring is told by reserve */
+    return ring->broken ? 0 : ring->mask + 1 - sbe_ring_in_flight(ring);
+}
+
+int sbe_ring_reserve(struct sbe_ring *ring, void **slot)
+{
+    if (sbe_ring_free(ring, 1) == 0)
+        return ring->broken ? SBE_EPROTO : SBE_EAGAIN;
+    *slot = slot_at(ring, ring->mine);
+    return SBE_OK;
+}
+
+void sbe_ring_commit(struct sbe_ring *ring)
+{
+    ring->mine++;
+}
+
+bool sbe_ring_publish(struct sbe_ring *ring)
+{
+    uint32_t old_head = ring->published;
+    if (old_head == ring->mine)
+        return false;
+    ring->published = ring->mine;
+    sbe_store_release(&ring->producer->head, ring->mine); /* release: the slots come first */
+    sbe_full_barrier(); /* our head is out before we read whether the consumer sleeps */
+    if (!passes(sbe_load_relaxed(&ring->consumer->data_wake), old_head, ring->mine))
+        return false;
+    sbe_store_relaxed(&ring->producer->doorbells, sbe_load_relaxed(&ring->producer->doorbells) + 1);
+    return true;
+}
+
+bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted)
+{
+    sbe_store_relaxed(&ring->producer->space_wake, ring->theirs);
+    sbe_full_barrier(); /* our wish is out before we look again */
+    return refresh_tail(ring) == SBE_OK && ring->mask + 1 - sbe_ring_in_flight(ring) < wanted;
+}
+
+int sbe_ring_peek(struct sbe_ring *ring, const void **slot)
+{
+    if (ring->mine == ring->theirs) {
+        int status = refresh_head(ring);
+        if (status < 0)
+            return status;
+        if (ring->mine == ring->theirs)
+            return 0;
+    }
+    *slot = slot_at(ring, ring->mine);
+    return 1;
+}
+
+void sbe_ring_release(struct sbe_ring *ring)
+{
+    ring->mine++;
+}
+
+bool sbe_ring_return(struct sbe_ring *ring)
+{
+    uint32_t old_tail = ring->published;
+    if (old_tail == ring->mine)
+        return false;
+    ring->published = ring->mine;
+    sbe_store_release(&ring->consumer->tail, ring->mine); /* release: our reads are over */
+    sbe_full_barrier(); /* our tail is out before we read whether the producer sleeps */
+    if (!passes(sbe_load_relaxed(&ring->producer->space_wake), old_tail, ring->mine))
+        return false;
+    sbe_store_relaxed(&ring->consumer->doorbells, sbe_load_relaxed(&ring->consumer->doorbells) + 1);
+    return true;
+}
+
+bool sbe_ring_wait_data(struct sbe_ring *ring)
+{
+    sbe_store_relaxed(&ring->consumer->data_wake, ring->mine);
+    sbe_full_barrier(); /* our wish is out before we look again */
+    return refresh_head(ring) == SBE_OK && ring->mine == ring->theirs;
+}

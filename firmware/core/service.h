@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a service author needs. A service is one file:
+ *
+ *     static int echo(struct sbe_request *request) { ... return SBE_OK; }
+ *     SBE_SERVICE(echo, 1, echo);
+ */
+#ifndef SBE_CORE_SERVICE_H
+#define SBE_CORE_SERVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/channel.h"
+#include "core/status.h"
+#include "core/wire.h"
+
+#ifndef SBE_KEPT_BUFFERS
+#define SBE_KEPT_BUFFERS 4u /* of a request that is answered later */
+#endif
+
+struct sbe_engine;
+struct sbe_kept;
+
+struct sbe_request { /* valid until the handler returns */
+    struct sbe_engine *engine;
+    struct sbe_channel *channel;
+    const struct sbe_service *service;
+    uint64_t transaction; /* 0: a message, nobody waits for an answer */
+    const void *payload;  /* private memory: may be read as often as you like */
+    uint32_t payload_size;
+    uint32_t buffer_count;
+    struct sbe_buffer *buffers; /* data and size; areas are shared memory, read values once */
+    void *reply;                /* room for the response's payload */
+    uint32_t reply_room;        /* bytes */
+    uint32_t reply_size;        /* set by the handler, at most reply_room */
+    uint64_t written[SBE_BUFFERS_MAX]; /* per buffer, set by the handler; INOUT starts at size */
+};
+
+/* A handler's return value: zero or a negative enum sbe_status that the caller receives, or: */
+#define SBE_KEPT 1 /* sbe_request_keep() took it, sbe_kept_answer() will answer */
+
+struct sbe_service {
+    const char *name; /* at most 31 characters */
+    uint16_t version;
+    int (*handle)(struct sbe_request *request);
+    /*
+     * The requester no longer wants the answer, or is gone (kept->channel is NULL): when this
+     * returns, the buffers are not touched again. It may answer at once. Needed if it keeps.
+     */
+    void (*cancel)(struct sbe_kept *kept);
+};
+
+/* A request to be answered later; the service owns the storage until it has answered. */
+struct sbe_kept {
+    struct sbe_kept *next;
+    struct sbe_engine *engine;
+    struct sbe_channel *channel; /* NULL: the requester is gone, answering does nothing */
+    const struct sbe_service *service;
+    uint64_t transaction;
+    uint64_t begun_ns;
+    uint32_t waited_ns;
+    uint32_t payload_size;
+    const void *payload; /* in the scratch memory given to keep */
+    uint32_t buffer_count;
+    struct sbe_buffer buffers[SBE_KEPT_BUFFERS];
+    uint64_t written[SBE_KEPT_BUFFERS];
+};
+
+/*
+ * Keeps a request: areas stay mapped, payload and inline bytes are copied to scratch, 8-byte
+ * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction.
+ * The handler then returns SBE_KEPT.
+ */
+int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
+                     uint32_t scratch_size);
+
+/* Answers a kept request, on the engine's thread. Zero also when the requester is gone. */
+int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size);
+
+/* The other direction: this end calls a service of the peer. */
+struct sbe_outcall {
+    /* The response, or NULL and a status when the channel died. */
+    void (*done)(struct sbe_outcall *call, int status, const struct sbe_frame *response);
+};
+
+struct sbe_find {
+    void (*done)(struct sbe_find *find, int status, uint16_t service);
+};
+
+/* Finds a service of the peer by name, on behalf of a channel's context. */
+int sbe_engine_find(struct sbe_engine *engine, const struct sbe_channel *channel, const char *name,
+                    struct sbe_find *find);
+/* Sends a request frame; the caller fills service, payload and buffers. */
+int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, struct sbe_frame *frame,
+                    struct sbe_outcall *call);
+
+/*
+ * Registers a service by placing a pointer in a section that the linker collects. Names of
+ * sections that are C identifiers get __start_ and __stop_ symbols from every ELF linker.
+ */
+#define SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, cancel_)                              \
+    static const struct sbe_service sbe_service_##name_ = {#name_, version_, handle_, cancel_}; \
+    _Static_assert(sizeof(#name_) <= SBE_NAME_SIZE, "name too long");                           \
+    static const struct sbe_service *const sbe_service_entry_##name_                            \
+        __attribute__((used, section("sbe_services"))) = &sbe_service_##name_
+
+#define SBE_SERVICE(name_, version_, handle_) \
+    SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, NULL)
+
+extern const struct sbe_service *const __start_sbe_services[];
+extern const struct sbe_service *const __stop_sbe_services[];
+
+#endif

@@ -1,0 +1,664 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/session.h"
+
+#include <string.h>
+
+#include "core/status.h"
+
+#define ANSWERED 1 /* a handler has replied itself, or will */
+
+static void set_state(struct sbe_session *session, enum sbe_session_state state)
+{
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    if (session->state == state)
+        return;
+    session->state = state;
+    if (hooks->state_changed != NULL)
+        hooks->state_changed(hooks->self, state);
+}
+
+static int transmit(struct sbe_session *session, uint16_t type, uint32_t id, int status,
+                    struct sbe_control *message, uint32_t size)
+{
+    const struct sbe_port *port = session->config->port;
+    *message = (struct sbe_control){
+        .type = type,
+        .size = (uint16_t)size,
+        .epoch = session->epoch,
+        .id = id,
+        .status = status,
+    };
+    return port->control_send(port->self, message, size);
+}
+
+/* A reply that can't be sent is lost as on any wire; the requester's deadline covers it. */
+static void reply_plain(struct sbe_session *session, enum sbe_control_type type, uint32_t id,
+                        int status)
+{
+    struct sbe_plain_reply reply;
+    (void)transmit(session, (uint16_t)(type | SBE_CONTROL_REPLY), id, status, &reply.control,
+                   sizeof reply);
+}
+
+static int send_hello(struct sbe_session *session)
+{
+    const struct sbe_session_config *config = session->config;
+    struct sbe_hello hello = {
+        .magic = SBE_MAGIC,
+        .version_min = config->version_min,
+        .version_max = config->version_max,
+        .peer_epoch = session->peer_epoch,
+        .role = config->role,
+        .coherent = config->coherent,
+        .address_bits = config->address_bits,
+        .cache_line = config->cache_line,
+        .limits = config->limits,
+    };
+    for (uint32_t i = 0; i < SBE_NAME_SIZE - 1 && config->name[i] != '\0'; i++)
+        hello.name[i] = config->name[i];
+    return transmit(session, SBE_CONTROL_HELLO, 0, SBE_OK, &hello.control, sizeof hello);
+}
+
+/* -- what the peer has made here ----------------------------------------------------------- */
+
+static struct sbe_session_context *find_context(struct sbe_session *session, uint32_t id)
+{
+    for (uint32_t i = 0; i < session->config->limits.contexts; i++)
+        if (session->config->contexts[i].id == id)
+            return &session->config->contexts[i];
+    return NULL;
+}
+
+static bool context_lives(struct sbe_session *session, uint32_t id)
+{
+    if (id == SBE_CONTEXT_GLOBAL)
+        return true;
+    const struct sbe_session_context *context = find_context(session, id);
+    return context != NULL && !context->dying;
+}
+
+static struct sbe_session_channel *find_channel(struct sbe_session *session, uint32_t id)
+{
+    for (uint32_t i = 0; i < session->config->limits.channels; i++)
+        if (session->config->channels[i].id == id)
+            return &session->config->channels[i];
+    return NULL;
+}
+
+static void settle_context(struct sbe_session *session, uint32_t id)
+{
+    struct sbe_session_context *context =
+        id == SBE_CONTEXT_GLOBAL ? NULL : find_context(session, id);
+    if (context == NULL || !context->dying)
+        return;
+    for (uint32_t i = 0; i < session->areas.count; i++)
+        if (session->areas.areas[i].id != 0 && session->areas.areas[i].context == id)
+            return;
+    reply_plain(session, SBE_CONTROL_CONTEXT_DESTROY, context->destroy_id, SBE_OK);
+    *context = (struct sbe_session_context){0};
+}
+
+static void remove_area(struct sbe_session *session, struct sbe_area *area)
+{
+    const struct sbe_port *port = session->config->port;
+    uint32_t context = area->context, unmap_id = area->unmap_id;
+    port->area_detach(port->self, area);
+    sbe_area_remove(area);
+    if (unmap_id != 0)
+        reply_plain(session, SBE_CONTROL_AREA_UNMAP, unmap_id, SBE_OK);
+    settle_context(session, context);
+}
+
+static void kill_area(struct sbe_session *session, struct sbe_area *area)
+{
+    area->dying = true;
+    if (area->pins == 0)
+        remove_area(session, area);
+}
+
+void sbe_session_unpin(struct sbe_session *session, struct sbe_area *area)
+{
+    area->pins--;
+    if (area->dying && area->pins == 0)
+        remove_area(session, area);
+}
+
+static void close_channel(struct sbe_session *session, struct sbe_session_channel *channel)
+{
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    struct sbe_area *ring = sbe_area_find(&session->areas, channel->ring_area);
+    (void)hooks->channel_close(hooks->self, channel->id);
+    *channel = (struct sbe_session_channel){0};
+    if (ring != NULL)
+        sbe_session_unpin(session, ring);
+}
+
+/* Closes channels first: that ends the open requests which hold areas. */
+static void drop(struct sbe_session *session, uint32_t context)
+{
+    const struct sbe_session_config *config = session->config;
+    bool all = context == SBE_CONTEXT_ALL;
+    for (uint32_t i = 0; i < config->limits.channels; i++)
+        if (config->channels[i].id != 0 && (all || config->channels[i].context == context))
+            close_channel(session, &config->channels[i]);
+    for (uint32_t i = 0; i < session->areas.count; i++) {
+        struct sbe_area *area = &session->areas.areas[i];
+        if (area->id == 0 || (!all && area->context != context))
+            continue;
+        if (all)
+            area->unmap_id = 0; /* nobody is left to be told */
+        kill_area(session, area);
+    }
+}
+
+static void fail_pending(struct sbe_session *session)
+{
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    for (uint32_t i = 0; i < session->config->pending_count; i++) {
+        struct sbe_session_pending *entry = &session->config->pending[i];
+        void *token = entry->token;
+        if (entry->id == 0)
+            continue;
+        *entry = (struct sbe_session_pending){0};
+        if (hooks->replied != NULL)
+            hooks->replied(hooks->self, token, SBE_ECONNRESET, NULL);
+    }
+}
+
+static void forget_peer(struct sbe_session *session)
+{
+    session->peer_epoch = 0;
+    session->confirmed_epoch = 0;
+    for (uint32_t i = 0; i < session->config->limits.contexts; i++)
+        session->config->contexts[i] = (struct sbe_session_context){0};
+    drop(session, SBE_CONTEXT_ALL);
+    fail_pending(session);
+}
+
+/* -- negotiation --------------------------------------------------------------------------- */
+
+static enum sbe_refusal judge(const struct sbe_session *session, const struct sbe_hello *hello)
+{
+    const struct sbe_session_config *config = session->config;
+    const struct sbe_limits *limits = &hello->limits;
+    if (hello->magic != SBE_MAGIC)
+        return SBE_REFUSED_MAGIC;
+    if (hello->version_min > config->version_max || hello->version_max < config->version_min ||
+        hello->version_min > hello->version_max)
+        return SBE_REFUSED_VERSION;
+    if (hello->role == config->role || hello->role < SBE_ROLE_HOST || hello->role > SBE_ROLE_REMOTE)
+        return SBE_REFUSED_ROLE;
+    if (hello->cache_line < 16 || hello->cache_line > SBE_LINE_MAX ||
+        (hello->cache_line & (hello->cache_line - 1)) != 0 || hello->address_bits < 1 ||
+        hello->address_bits > 64 || limits->areas == 0 || limits->channels == 0 ||
+        limits->slots < 2 || limits->slot_size < SBE_SLOT_ALIGN)
+        return SBE_REFUSED_LIMITS;
+    return SBE_REFUSED_NOT;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void agree(struct sbe_session *session, const struct sbe_hello *hello)
+{
+    const struct sbe_session_config *config = session->config;
+    const struct sbe_limits *ours = &config->limits, *theirs = &hello->limits;
+    session->peer_epoch = hello->control.epoch;
+    session->version =
+        hello->version_max < config->version_max ? hello->version_max : config->version_max;
+    session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
+    session->coherent = hello->coherent == 1 && config->coherent == 1;
+    session->peer_address_bits = hello->address_bits;
+    session->limits = (struct sbe_limits){
+        .areas = smaller(ours->areas, theirs->areas),
+        .contexts = smaller(ours->contexts, theirs->contexts),
+        .channels = smaller(ours->channels, theirs->channels),
+        .slots = smaller(ours->slots, theirs->slots),
+        .slot_size = smaller(ours->slot_size, theirs->slot_size),
+        .buffers = smaller(ours->buffers, theirs->buffers),
+    };
+}
+
+static void meet(struct sbe_session *session)
+{
+    if (session->peer_epoch == 0)
+        set_state(session, SBE_SESSION_WAITING);
+    else if (session->confirmed_epoch == session->peer_epoch)
+        set_state(session, SBE_SESSION_CONNECTED);
+    else
+        set_state(session, SBE_SESSION_INITIALISED);
+}
+
+static void tell_refusal(struct sbe_session *session, enum sbe_refusal why, bool theirs,
+                         uint16_t peer_min, uint16_t peer_max)
+{
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    if (hooks->refused != NULL)
+        hooks->refused(hooks->self, why, theirs, peer_min, peer_max);
+}
+
+static int take_hello(struct sbe_session *session, const struct sbe_hello *hello)
+{
+    const struct sbe_session_config *config = session->config;
+    if (session->state == SBE_SESSION_INITIALISING || hello->control.epoch == 0)
+        return SBE_ENOTCONN;
+    bool again = hello->control.epoch == session->peer_epoch;
+    if (!again && session->peer_epoch != 0) {
+        forget_peer(session); /* the peer restarted */
+        set_state(session, SBE_SESSION_WAITING);
+    }
+    enum sbe_refusal why = judge(session, hello);
+    struct sbe_hello_reply reply = {
+        .magic = SBE_MAGIC,
+        .refusal = (uint16_t)why,
+        .version_min = config->version_min,
+        .version_max = config->version_max,
+        .peer_epoch = hello->control.epoch,
+    };
+    if (why == SBE_REFUSED_NOT && !again)
+        agree(session, hello);
+    if (why == SBE_REFUSED_NOT)
+        reply.version = session->version;
+    int status =
+        transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, hello->control.id,
+                 why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO, &reply.control, sizeof reply);
+    if (why != SBE_REFUSED_NOT)
+        tell_refusal(session, why, false, hello->version_min, hello->version_max);
+    else if (!again)
+        meet(session);
+    /* A peer that started later, or again, has not seen our HELLO. */
+    if (status == SBE_OK && hello->peer_epoch != session->epoch)
+        status = send_hello(session);
+    return status;
+}
+
+static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_reply *reply)
+{
+    if (reply->magic != SBE_MAGIC || reply->peer_epoch != session->epoch)
+        return SBE_ENOTCONN; /* answers a HELLO of our former life */
+    if (session->state < SBE_SESSION_WAITING || session->state > SBE_SESSION_CONNECTED)
+        return SBE_ENOTCONN;
+    if (reply->refusal != SBE_REFUSED_NOT) {
+        enum sbe_refusal why = reply->refusal <= SBE_REFUSED_LIMITS
+                                   ? (enum sbe_refusal)reply->refusal
+                                   : SBE_REFUSED_LIMITS;
+        tell_refusal(session, why, true, reply->version_min, reply->version_max);
+        return SBE_OK;
+    }
+    session->confirmed_epoch = reply->control.epoch;
+    meet(session);
+    return SBE_OK;
+}
+
+/* -- requests of the peer ------------------------------------------------------------------ */
+
+static int take_bye(struct sbe_session *session, const struct sbe_control *message)
+{
+    reply_plain(session, SBE_CONTROL_BYE, message->id, SBE_OK);
+    forget_peer(session);
+    set_state(session, SBE_SESSION_CLOSED);
+    return ANSWERED;
+}
+
+static int take_ping(struct sbe_session *session, const struct sbe_control *message)
+{
+    struct sbe_ping reply = *(const struct sbe_ping *)(const void *)message;
+    (void)transmit(session, SBE_CONTROL_PING | SBE_CONTROL_REPLY, message->id, SBE_OK,
+                   &reply.control, sizeof reply);
+    return ANSWERED;
+}
+
+static int take_context_create(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_context_message *body = (const void *)message;
+    if (body->context == SBE_CONTEXT_GLOBAL || body->context == SBE_CONTEXT_ALL)
+        return SBE_EINVAL;
+    if (find_context(session, body->context) != NULL)
+        return SBE_EEXIST;
+    struct sbe_session_context *context = find_context(session, 0);
+    if (context == NULL)
+        return SBE_ENOMEM;
+    *context = (struct sbe_session_context){.id = body->context};
+    return SBE_OK;
+}
+
+static int take_context_destroy(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_context_message *body = (const void *)message;
+    struct sbe_session_context *context =
+        body->context == SBE_CONTEXT_GLOBAL ? NULL : find_context(session, body->context);
+    if (context == NULL || context->dying)
+        return SBE_ENOENT;
+    /* Not dying yet: areas that go while we walk the table must not answer for the whole. */
+    drop(session, body->context);
+    context->dying = true;
+    context->destroy_id = message->id;
+    settle_context(session, body->context);
+    return ANSWERED;
+}
+
+static int check_segments(const struct sbe_session *session, const struct sbe_area_map *map)
+{
+    const struct sbe_segment *segments = (const void *)(map + 1);
+    uint8_t bits = session->config->address_bits;
+    uint64_t last = bits >= 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < map->segment_count; i++) {
+        if (segments[i].size == 0 || segments[i].size > map->size - total)
+            return SBE_EINVAL;
+        total += segments[i].size;
+        if (segments[i].address > last || segments[i].size - 1 > last - segments[i].address)
+            return SBE_ERANGE; /* would be truncated to this end's width */
+    }
+    return map->segment_count != 0 && total != map->size ? SBE_EINVAL : SBE_OK;
+}
+
+static int take_area_map(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_area_map *map = (const void *)message;
+    const struct sbe_port *port = session->config->port;
+    if (map->segment_count > (SBE_CONTROL_MAX - sizeof *map) / sizeof(struct sbe_segment) ||
+        message->size != sizeof *map + map->segment_count * sizeof(struct sbe_segment) ||
+        map->segment_first != 0)
+        return SBE_EBADMSG;
+    if (!context_lives(session, map->context))
+        return SBE_ENOENT;
+    int status = check_segments(session, map);
+    if (status < 0)
+        return status;
+    if (map->size > SIZE_MAX)
+        return SBE_ERANGE;
+    struct sbe_area *area;
+    status = sbe_area_add(&session->areas, map->area, map->context, map->flags, map->size, &area);
+    if (status < 0)
+        return status;
+    status = port->area_attach(port->self, area, map);
+    if (status < 0)
+        sbe_area_remove(area);
+    return status;
+}
+
+static int take_area_unmap(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_area_unmap *body = (const void *)message;
+    struct sbe_area *area = sbe_area_find(&session->areas, body->area);
+    if (area == NULL || area->dying)
+        return SBE_EFAULT;
+    area->unmap_id = message->id;
+    kill_area(session, area);
+    return ANSWERED;
+}
+
+/* Both rings inside the area, aligned, and apart from each other. */
+static int check_rings(const struct sbe_session *session, const struct sbe_channel_open *open,
+                       const struct sbe_area *area)
+{
+    struct sbe_ring_geometry geometry = {open->slots, open->slot_size, open->line};
+    int64_t size = sbe_ring_size(&geometry);
+    if (size < 0 || open->line < session->line || open->slots > session->limits.slots ||
+        open->slot_size > session->limits.slot_size)
+        return SBE_EINVAL;
+    uint64_t bytes = (uint64_t)size;
+    uint64_t low =
+        open->send_offset < open->receive_offset ? open->send_offset : open->receive_offset;
+    uint64_t high =
+        open->send_offset < open->receive_offset ? open->receive_offset : open->send_offset;
+    if (low % open->line != 0 || high % open->line != 0 || high - low < bytes)
+        return SBE_EINVAL;
+    if (bytes > area->size || high > area->size - bytes)
+        return SBE_ERANGE;
+    return SBE_OK;
+}
+
+static int take_channel_open(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_channel_open *open = (const void *)message;
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    if (open->channel == 0 || open->priority > 3)
+        return SBE_EINVAL;
+    if (!context_lives(session, open->context))
+        return SBE_ENOENT;
+    struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
+    if (ring == NULL || ring->dying)
+        return SBE_EFAULT;
+    if (ring->context != open->context || (ring->flags & SBE_AREA_RING) == 0 || ring->base == NULL)
+        return SBE_EACCES;
+    int status = check_rings(session, open, ring);
+    if (status < 0)
+        return status;
+    if (find_channel(session, open->channel) != NULL)
+        return SBE_EEXIST;
+    struct sbe_session_channel *channel = find_channel(session, 0);
+    if (channel == NULL)
+        return SBE_ENOMEM;
+    uint8_t *base = ring->base;
+    status = hooks->channel_open(hooks->self, open, base + (size_t)open->receive_offset,
+                                 base + (size_t)open->send_offset);
+    if (status < 0)
+        return status;
+    ring->pins++;
+    *channel = (struct sbe_session_channel){open->channel, open->context, open->ring_area};
+    return SBE_OK;
+}
+
+static int take_channel_close(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_channel_close *body = (const void *)message;
+    struct sbe_session_channel *channel =
+        body->channel == 0 ? NULL : find_channel(session, body->channel);
+    if (channel == NULL)
+        return SBE_ENOENT;
+    close_channel(session, channel);
+    return SBE_OK;
+}
+
+static int reply_service(struct sbe_session *session, const struct sbe_control *message,
+                         uint32_t context, const char *name, int64_t index)
+{
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    struct sbe_service_reply reply = {.service = 0};
+    int status = hooks->service(hooks->self, context, name, index, &reply);
+    (void)transmit(session, (uint16_t)(message->type | SBE_CONTROL_REPLY), message->id, status,
+                   &reply.control, sizeof reply);
+    return ANSWERED;
+}
+
+static int take_service_find(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_service_find *find = (const void *)message;
+    if (find->name[SBE_NAME_SIZE - 1] != '\0')
+        return SBE_EBADMSG;
+    if (!context_lives(session, find->context))
+        return SBE_ENOENT;
+    return reply_service(session, message, find->context, find->name, -1);
+}
+
+static int take_service_list(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_service_list *list = (const void *)message;
+    return reply_service(session, message, SBE_CONTEXT_GLOBAL, NULL, list->index);
+}
+
+static int take_event(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_event_message *body = (const void *)message;
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    if (hooks->event != NULL)
+        hooks->event(hooks->self, body->event, body->value);
+    return ANSWERED;
+}
+
+/* -- dispatch ------------------------------------------------------------------------------ */
+
+struct message_rule {
+    uint8_t size;       /* exact; for AREA_MAP the least, it checks the rest itself */
+    uint8_t reply_size; /* exact, when the status is zero */
+    int (*take)(struct sbe_session *session, const struct sbe_control *message);
+};
+
+static const struct message_rule RULES[] = {
+    [SBE_CONTROL_HELLO] = {sizeof(struct sbe_hello), sizeof(struct sbe_hello_reply), NULL},
+    [SBE_CONTROL_BYE] = {sizeof(struct sbe_control), sizeof(struct sbe_plain_reply), take_bye},
+    [SBE_CONTROL_PING] = {sizeof(struct sbe_ping), sizeof(struct sbe_ping), take_ping},
+    [SBE_CONTROL_CONTEXT_CREATE] = {sizeof(struct sbe_context_message),
+                                    sizeof(struct sbe_plain_reply), take_context_create},
+    [SBE_CONTROL_CONTEXT_DESTROY] = {sizeof(struct sbe_context_message),
+                                     sizeof(struct sbe_plain_reply), take_context_destroy},
+    [SBE_CONTROL_AREA_MAP] = {sizeof(struct sbe_area_map), sizeof(struct sbe_plain_reply),
+                              take_area_map},
+    [SBE_CONTROL_AREA_UNMAP] = {sizeof(struct sbe_area_unmap), sizeof(struct sbe_plain_reply),
+                                take_area_unmap},
+    [SBE_CONTROL_CHANNEL_OPEN] = {sizeof(struct sbe_channel_open), sizeof(struct sbe_plain_reply),
+                                  take_channel_open},
+    [SBE_CONTROL_CHANNEL_CLOSE] = {sizeof(struct sbe_channel_close), sizeof(struct sbe_plain_reply),
+                                   take_channel_close},
+    [SBE_CONTROL_SERVICE_FIND] = {sizeof(struct sbe_service_find), sizeof(struct sbe_service_reply),
+                                  take_service_find},
+    [SBE_CONTROL_SERVICE_LIST] = {sizeof(struct sbe_service_list), sizeof(struct sbe_service_reply),
+                                  take_service_list},
+    [SBE_CONTROL_EVENT] = {sizeof(struct sbe_event_message), 0, take_event},
+};
+
+static uint32_t declared_handles(const struct sbe_control *message)
+{
+    if (message->type == SBE_CONTROL_AREA_MAP)
+        return ((const struct sbe_area_map *)(const void *)message)->handles;
+    if (message->type == SBE_CONTROL_CHANNEL_OPEN)
+        return ((const struct sbe_channel_open *)(const void *)message)->handles;
+    return 0;
+}
+
+static int take_reply(struct sbe_session *session, const struct sbe_control *message)
+{
+    const struct sbe_session_hooks *hooks = session->config->hooks;
+    for (uint32_t i = 0; i < session->config->pending_count; i++) {
+        struct sbe_session_pending *entry = &session->config->pending[i];
+        if (entry->id == 0 || entry->id != message->id ||
+            (entry->type | SBE_CONTROL_REPLY) != message->type)
+            continue;
+        void *token = entry->token;
+        *entry = (struct sbe_session_pending){0};
+        if (hooks->replied != NULL)
+            hooks->replied(hooks->self, token, message->status, message);
+        if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
+            forget_peer(session);
+            set_state(session, SBE_SESSION_CLOSED);
+        }
+        return SBE_OK;
+    }
+    session->dropped++;
+    return SBE_ENOTCONN;
+}
+
+static int take_connected(struct sbe_session *session, const struct sbe_control *message,
+                          const struct message_rule *rule, bool reply)
+{
+    bool busy = session->state == SBE_SESSION_CONNECTED || session->state == SBE_SESSION_CLOSING;
+    if (!busy || message->epoch != session->peer_epoch) {
+        session->dropped++;
+        return SBE_ENOTCONN;
+    }
+    if (reply)
+        return take_reply(session, message);
+    int status = rule->take(session, message);
+    if (status != ANSWERED)
+        reply_plain(session, (enum sbe_control_type)message->type, message->id, status);
+    return SBE_OK;
+}
+
+int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t size,
+                        uint32_t handles)
+{
+    const struct sbe_control *message = bytes;
+    if (size < sizeof *message || size > SBE_CONTROL_MAX || message->size != size)
+        return SBE_EBADMSG;
+    bool reply = (message->type & SBE_CONTROL_REPLY) != 0;
+    uint32_t type = message->type & ~SBE_CONTROL_REPLY;
+    if (type == 0 || type >= sizeof RULES / sizeof RULES[0] || message->status > 0)
+        return SBE_EBADMSG;
+    const struct message_rule *rule = &RULES[type];
+    uint32_t exact = reply ? rule->reply_size : rule->size;
+    bool failure = reply && message->status != 0 && size == sizeof(struct sbe_plain_reply);
+    bool open_ended = !reply && type == SBE_CONTROL_AREA_MAP;
+    if ((open_ended ? size < exact : size != exact) && !failure)
+        return SBE_EBADMSG;
+    if (handles != (reply ? 0 : declared_handles(message)))
+        return SBE_EBADMSG;
+    if (type == SBE_CONTROL_HELLO && failure)
+        return SBE_EBADMSG;
+    if (type == SBE_CONTROL_HELLO)
+        return reply ? take_hello_reply(session, bytes) : take_hello(session, bytes);
+    return take_connected(session, message, rule, reply);
+}
+
+/* -- this end's own requests --------------------------------------------------------------- */
+
+int sbe_session_init(struct sbe_session *session, const struct sbe_session_config *config)
+{
+    *session = (struct sbe_session){
+        .config = config,
+        .areas = {config->areas, config->limits.areas},
+        .state = SBE_SESSION_INITIALISING,
+    };
+    if (config->limits.areas > UINT16_MAX || config->limits.buffers > SBE_BUFFERS_MAX ||
+        config->address_bits < 1 || config->address_bits > 64)
+        return SBE_EINVAL;
+    memset(config->areas, 0, sizeof *config->areas * config->limits.areas);
+    memset(config->contexts, 0, sizeof *config->contexts * config->limits.contexts);
+    memset(config->channels, 0, sizeof *config->channels * config->limits.channels);
+    memset(config->pending, 0, sizeof *config->pending * config->pending_count);
+    return SBE_OK;
+}
+
+int sbe_session_start(struct sbe_session *session, uint32_t epoch)
+{
+    if (epoch == 0 || epoch == session->epoch)
+        return SBE_EINVAL;
+    forget_peer(session);
+    session->epoch = epoch;
+    set_state(session, SBE_SESSION_WAITING);
+    return send_hello(session);
+}
+
+void sbe_session_lost(struct sbe_session *session)
+{
+    forget_peer(session);
+    set_state(session, SBE_SESSION_WAITING);
+}
+
+int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
+                        struct sbe_control *message, uint32_t size, void *token)
+{
+    if (session->state != SBE_SESSION_CONNECTED)
+        return SBE_ENOTCONN;
+    struct sbe_session_pending *entry = session->config->pending,
+                               *end = entry + session->config->pending_count;
+    while (entry != end && entry->id != 0)
+        entry++;
+    if (entry == end)
+        return SBE_ENOMEM;
+    session->next_id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
+    int status = transmit(session, (uint16_t)type, session->next_id, SBE_OK, message, size);
+    if (status == SBE_OK)
+        *entry = (struct sbe_session_pending){session->next_id, (uint16_t)type, token};
+    return status;
+}
+
+int sbe_session_bye(struct sbe_session *session, void *token)
+{
+    struct sbe_control bye;
+    int status = sbe_session_request(session, SBE_CONTROL_BYE, &bye, sizeof bye, token);
+    if (status == SBE_OK)
+        set_state(session, SBE_SESSION_CLOSING);
+    return status;
+}
+
+int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
+{
+    struct sbe_event_message message = {.event = event, .value = value};
+    if (session->state != SBE_SESSION_CONNECTED)
+        return SBE_ENOTCONN;
+    return transmit(session, SBE_CONTROL_EVENT, 0, SBE_OK, &message.control, sizeof message);
+}
