@@ -55,12 +55,12 @@ def main(arguments: list[str]) -> int:
     settings = Settings(options.quick, not options.no_pin, str(options.build))
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     run = runner.Run(chosen(options.only), PROBES, settings, measure)
-    begin = time.monotonic()
+    begin, load_before = time.monotonic(), runner.load()
     for number in range(rounds):
         run.round(number, partial(tell, f"round {number + 1}/{rounds}:"))
     tell()
     records = run.records()
-    about = runner.meta(settings, rounds, time.monotonic() - begin)
+    about = runner.meta(settings, rounds, time.monotonic() - begin, load_before)
     target: Path = options.build / "bench.json"
     runner.write_json(target, records, about)
     print(report.table(records, about))

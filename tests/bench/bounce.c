@@ -1,6 +1,7 @@
 /*
- * Floor of every shared-memory exchange: two threads on two CPUs hand one cache line back and forth.
- * Usage: bounce NEAR_CPU FAR_CPU BATCHES TRIPS; prints nanoseconds per round trip, one line per batch.
+ * Floor of every shared-memory exchange: two threads on two CPUs hand one cache line back and
+ * forth. Usage: bounce NEAR_CPU FAR_CPU BATCHES TRIPS; prints nanoseconds per round trip, one line
+ * per batch.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Alone on its line; 128 because x86 fetches lines in pairs and some Arm cores have lines that long. */
+/* Alone on its line. 128: x86 fetches lines in pairs, some Arm cores have lines that long. */
 static struct {
     _Alignas(128) _Atomic uint32_t turn;
     char alone[124];
@@ -29,7 +30,7 @@ static int pin(int cpu)
     return pthread_setaffinity_np(pthread_self(), sizeof set, &set);
 }
 
-/* Odd values belong to the far end, even ones to the near end; acquire and release as a ring uses. */
+/* Odd values are the far end's turn, even ones the near end's; ordered as a ring's index is. */
 static void *far_end(void *unused)
 {
     (void)unused;

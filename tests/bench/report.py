@@ -82,9 +82,9 @@ def _legend(records: Mapping[str, Record], about: Record) -> list[str]:
         lines.append(
             f"~  more than {NOISY:.0%} apart: this median means little, rest the machine and repeat"
         )
-    load, cpus = about["load"], about["cpus"]
-    if isinstance(load, float) and isinstance(cpus, int) and load > cpus:
-        lines.append(f"The machine is loaded: {load} runnable on {cpus} CPUs.")
+    load, cpus = about["load_before"], about["cpus"]
+    if isinstance(load, float) and isinstance(cpus, int) and load > cpus / 2:
+        lines.append(f"The machine was loaded before the run: {load} runnable on {cpus} CPUs.")
     return lines + _notes(records)
 
 

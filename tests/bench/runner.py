@@ -144,7 +144,12 @@ def _meets(row: Row, judged: float | None) -> bool | None:
     return judged >= row.goal if row.higher_is_better else judged <= row.goal
 
 
-def meta(settings: Settings, rounds: int, seconds: float) -> Record:
+def load() -> float:
+    """Runnable processes of the last minute; to be asked before the run adds its own."""
+    return round(os.getloadavg()[0], 2)
+
+
+def meta(settings: Settings, rounds: int, seconds: float, load_before: float) -> Record:
     """What has to be known beside the figures to compare two runs."""
     cores = two_cores() if settings.pin else None
     versions = {}
@@ -163,7 +168,7 @@ def meta(settings: Settings, rounds: int, seconds: float) -> Record:
         "rounds": rounds,
         "quick": settings.quick,
         "pinned": list(cores) if cores else None,
-        "load": round(os.getloadavg()[0], 2),
+        "load_before": load_before,
         "seconds": round(seconds, 1),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

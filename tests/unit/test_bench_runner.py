@@ -100,7 +100,7 @@ def test_a_row_whose_rounds_disagree_is_marked() -> None:
     fake = Fake(ours=results(1, 5, 9), peer=results(1, 1, 1))
     run = play([ROW], 3, fake)
     assert run.records()["call"]["noisy"] is True
-    text = report.table(run.records(), runner.meta(SETTINGS, 3, 1.0))
+    text = report.table(run.records(), runner.meta(SETTINGS, 3, 1.0, 0.0))
     assert "80% ~" in text
     assert "means little" in text
 
@@ -154,7 +154,7 @@ def test_sbe_not_built_still_shows_the_peer() -> None:
     assert (record["value"], record["peer_value"]) == (None, 7)
     assert record["note"] == "SBE is not built here"
     assert "call: SBE is not built here" in report.table(
-        run.records(), runner.meta(SETTINGS, 1, 1.0)
+        run.records(), runner.meta(SETTINGS, 1, 1.0, 0.0)
     )
 
 
@@ -205,13 +205,20 @@ def test_a_goal_without_a_figure_is_neither_met_nor_missed() -> None:
     assert play([row], 1, Fake(ours=["not built"])).records()["memory"]["goal_met"] is None
 
 
-# The file
+# The table and the file
+
+
+def test_a_machine_that_was_busy_before_is_named() -> None:
+    records = play([ROW], 1, Fake(ours=results(1), peer=results(1))).records()
+    quiet, busy = (runner.meta(SETTINGS, 1, 1.0, load) | {"cpus": 2} for load in (0.1, 1.5))
+    assert "was loaded" not in report.table(records, quiet)
+    assert "was loaded before the run: 1.5 runnable on 2 CPUs" in report.table(records, busy)
 
 
 def test_json_shape(tmp_path: Path) -> None:
     fake = Fake(ours=results(1), peer=["not installed"])
     target = tmp_path / "build" / "bench.json"
-    runner.write_json(target, play([ROW], 1, fake).records(), runner.meta(SETTINGS, 1, 0.5))
+    runner.write_json(target, play([ROW], 1, fake).records(), runner.meta(SETTINGS, 1, 0.5, 0.0))
     written = json.loads(target.read_text())
     assert list(written) == ["meta", "call"]
     assert written["call"].keys() >= RECORD_KEYS
