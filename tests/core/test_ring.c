@@ -191,6 +191,32 @@ static void test_space_doorbell(void)
     }
 }
 
+/*
+ * Waiting for several slots while some have come back already: the doorbell must follow the return
+ * that makes enough, wherever the index stood when the producer last looked.
+ */
+static void test_space_for_several(void)
+{
+    for (uint32_t wanted = 1; wanted <= SLOTS; wanted++) {
+        for (uint32_t early = 0; early < wanted; early++) {
+            struct pair pair;
+            open_pair(&pair, 0u - 11u);
+            for (uint32_t i = 0; i < SLOTS; i++)
+                put(&pair, i);
+            sbe_ring_publish(&pair.tx);
+            for (uint32_t i = 0; i < early; i++) {
+                get(&pair);
+                sbe_ring_return(&pair.rx);
+            }
+            CHECK(sbe_ring_wait_space(&pair.tx, wanted));
+            for (uint32_t free_now = early + 1; free_now <= SLOTS; free_now++) {
+                get(&pair);
+                CHECK_EQ(sbe_ring_return(&pair.rx), free_now == wanted);
+            }
+        }
+    }
+}
+
 /* A peer's index must lie between what it published before and what we published. */
 static void test_hostile_head(void)
 {
@@ -268,6 +294,7 @@ int main(void)
     test_wrap();
     test_data_doorbell();
     test_space_doorbell();
+    test_space_for_several();
     test_hostile_head();
     test_hostile_tail();
     test_hostile_hints();
