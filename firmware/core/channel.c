@@ -321,7 +321,7 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)
 {
     const void *slot;
-    bool was_empty = channel->rx.mine == channel->rx.theirs;
+    bool was_empty = sbe_ring_in_flight(&channel->rx) == 0;
     int status = sbe_ring_peek(&channel->rx, &slot);
     if (status <= 0) {
         if (status == 0)
@@ -361,5 +361,9 @@ bool sbe_channel_idle(struct sbe_channel *channel)
 {
     sbe_channel_flush(channel);
     return_slots(channel);
-    return sbe_ring_wait_data(&channel->rx) && !channel->rx.broken;
+    bool was_empty = sbe_ring_in_flight(&channel->rx) == 0;
+    bool sleep = sbe_ring_wait_data(&channel->rx);
+    if (was_empty && !sleep) /* it came between the last look and this one */
+        channel->seen_ns = channel->port->now_ns(channel->port->self);
+    return sleep;
 }

@@ -709,6 +709,31 @@ static void test_space(void)
     CHECK_EQ(sbe_channel_send(&pair.ends[0], &frame), SBE_OK);
 }
 
+/*
+ * When a frame was seen, by whichever look found it: the wait and the deadline of a request that
+ * arrives just before the owner would sleep must not count from the batch before.
+ */
+static void test_seen(void)
+{
+    open_pair(0);
+    pair.now_ns = 100;
+    ask(&owner_a);
+    receive_one(1);
+    CHECK_EQ(pair.frame.seen_ns, 100);
+    pair.now_ns = 200;
+    CHECK_EQ(receive(1), 0);
+    ask(&owner_a);
+    ask(&owner_a);
+    CHECK(!sbe_channel_idle(&pair.ends[1]));
+    pair.now_ns = 300;
+    ask(&owner_a); /* found by a later look */
+    receive_one(1);
+    CHECK_EQ(pair.frame.seen_ns, 200);
+    CHECK(!sbe_channel_idle(&pair.ends[1]));
+    receive_one(1);
+    CHECK_EQ(pair.frame.seen_ns, 200);
+}
+
 int main(void)
 {
     test_round_trip();
@@ -732,5 +757,6 @@ int main(void)
     test_doorbells();
     test_flush_interval();
     test_space();
+    test_seen();
     return 0;
 }
