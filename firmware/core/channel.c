@@ -303,19 +303,21 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
                      header.size - (uint32_t)sizeof header);
         legal = parse(&header, copy, frame);
     }
-    if (!legal) {
+    if (legal) {
+        frame->buffer_count = header.buffer_count;
+        frame->payload_size = header.payload_size;
+    } else {
         channel->counters.bad++;
-        bool answerable = (header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC) &&
-                          header.transaction != 0;
         frame->status = SBE_EBADMSG;
-        return answerable ? 1 : SBE_EBADMSG;
     }
-    frame->buffer_count = header.buffer_count;
-    frame->payload_size = header.payload_size;
-    if (frame->type == SBE_FRAME_RESPONSE)
+    if (header.type == SBE_FRAME_RESPONSE)
         return meet_call(channel, frame);
-    resolve(channel, frame);
-    return 1;
+    if (legal) {
+        resolve(channel, frame);
+        return 1;
+    }
+    bool answerable = header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC;
+    return answerable && header.transaction != 0 ? 1 : SBE_EBADMSG;
 }
 
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)
@@ -354,7 +356,9 @@ int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_
             got->direction != want->direction || got->size > want->size)
             return SBE_EBADMSG;
     }
-    return SBE_OK;
+    while (next < asked_count && asked[next].direction == SBE_DIR_IN)
+        next++;
+    return response->status == SBE_OK && next != asked_count ? SBE_EBADMSG : SBE_OK;
 }
 
 bool sbe_channel_idle(struct sbe_channel *channel)

@@ -456,6 +456,28 @@ static void test_malformed(void)
     }
 }
 
+/* A malformed response ends the call it names, with the reason; one that names none is late. */
+static void test_malformed_response(void)
+{
+    open_pair(0);
+    uint64_t transaction = ask(&owner_a);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct sbe_wire_frame header = {
+            .size = 39, .type = SBE_FRAME_RESPONSE, .transaction = transaction, .buffer_count = 9};
+        void *slot;
+        CHECK_EQ(sbe_ring_reserve(&pair.ends[1].tx, &slot), SBE_OK);
+        memcpy(slot, &header, sizeof header);
+        sbe_ring_commit(&pair.ends[1].tx);
+        sbe_ring_publish(&pair.ends[1].tx);
+        CHECK_EQ(receive(0), i == 0 ? 1 : SBE_EBADMSG);
+        CHECK_EQ(pair.frame.status, SBE_EBADMSG);
+        CHECK_EQ(pair.frame.buffer_count, 0);
+        CHECK(pair.frame.owner == (i == 0 ? &owner_a : NULL));
+        CHECK_EQ(pair.ends[0].counters.bad, i + 1);
+        CHECK_EQ(pair.ends[0].counters.late, i);
+    }
+}
+
 /* What is no request but legal. */
 static void test_other_types(void)
 {
@@ -652,7 +674,11 @@ static void test_check_response(void)
     }
     CHECK_EQ(sbe_frame_check_response(&good, asked, 0), SBE_EBADMSG);
     CHECK_EQ(sbe_frame_check_response(&good, asked, 1), SBE_EBADMSG);
+    good.buffer_count = 2;
+    CHECK_EQ(sbe_frame_check_response(&good, asked, 4),
+             SBE_EBADMSG); /* a success leaves none out */
     good.status = SBE_EINVAL;
+    CHECK_EQ(sbe_frame_check_response(&good, asked, 4), SBE_OK);
     good.buffer_count = 0; /* a refusal describes nothing */
     CHECK_EQ(sbe_frame_check_response(&good, asked, 4), SBE_OK);
 }
@@ -744,6 +770,7 @@ int main(void)
     test_full();
     test_inline();
     test_malformed();
+    test_malformed_response();
     test_other_types();
     test_unresolved();
     test_snapshot();
