@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -140,6 +141,32 @@ void spawn_remote(struct host *host, const char *const *arguments)
     }
     (void)close(ends[1]);
     host->control = ends[0];
+}
+
+pid_t spawn_listener(const char *path)
+{
+    const char *program = getenv("SBE_REMOTE");
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        (void)execl(program, program, "--die-with-parent", "--socket", path, (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+void connect_to(struct host *host, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    host->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    CHECK(host->control >= 0);
+    const struct timespec pause = {0, 1000000};
+    uint64_t end = now_ns(NULL) + PATIENCE_MS * UINT64_C(1000000);
+    while (connect(host->control, (const struct sockaddr *)&address, sizeof address) < 0) {
+        CHECK(now_ns(NULL) < end);
+        (void)nanosleep(&pause, NULL);
+    }
 }
 
 void begin_session(struct host *host)
