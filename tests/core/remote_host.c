@@ -285,7 +285,8 @@ void *new_area(struct host *host, uint32_t id, size_t size)
 
 void open_channel(struct host *host, uint32_t id)
 {
-    const struct sbe_ring_geometry geometry = {SLOTS, SLOT, host->session.line};
+    const uint32_t slots = host->slots == 0 ? SLOTS : host->slots;
+    const struct sbe_ring_geometry geometry = {slots, SLOT, host->session.line};
     uint64_t ring_size = (uint64_t)sbe_ring_size(&geometry);
     uint32_t ring_area = 0x1003f;
     host->ring_memory = shared_memory(host, ring_area, SBE_AREA_RING, 2 * ring_size);
@@ -308,7 +309,7 @@ void open_channel(struct host *host, uint32_t id)
     struct sbe_channel_open open = {
         .channel = id,
         .ring_area = ring_area,
-        .slots = SLOTS,
+        .slots = slots,
         .slot_size = SLOT,
         .line = geometry.line,
         .receive_offset = ring_size,

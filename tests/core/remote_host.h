@@ -54,6 +54,7 @@ struct host {
     int bell_in;
     int bell_out;
     uint8_t *ring_memory;
+    uint32_t slots; /* of its rings, 0: SLOTS */
 };
 
 #define SERVICE_AT_HOST 7u /* what the host's end calls "double" */

@@ -268,6 +268,27 @@ static void test_relay_pool_and_cancel(void)
     CHECK(end_remote(&host) == 0); /* with eight open */
 }
 
+/* Kept requests may not fill a ring: the remote still has to take what their answers wait for. */
+static void test_relay_on_a_tiny_ring(void)
+{
+    static struct host host;
+    struct sbe_frame first, second, asked, got;
+    start(&host);
+    host.slots = 2;
+    open_channel(&host, 1);
+    uint16_t relay = find_service(&host, "relay");
+    send_relay(&host, relay, "double\0\1", 8, &first);
+    wait_finds(&host, 1);
+    next_frame(&host, &asked);
+    asked.payload_size = 0;
+    second = request_frame(relay, "double", 7);
+    CHECK(call(&host, &second, &got) == SBE_EBUSY);
+    answer_remote(&host, &asked);
+    next_frame(&host, &got);
+    CHECK(got.transaction == first.transaction && got.status == SBE_EACCES);
+    CHECK(end_remote(&host) == 0);
+}
+
 static void test_version_refusal(void)
 {
     static struct host host;
@@ -365,6 +386,7 @@ int main(void)
     test_surplus_descriptors_are_closed();
     test_relay_calls_back();
     test_relay_pool_and_cancel();
+    test_relay_on_a_tiny_ring();
     test_version_refusal();
     test_idle_remote_sleeps();
     test_hosts_come_and_go();
