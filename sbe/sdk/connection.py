@@ -7,13 +7,13 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
-from sbe.errors import BadArgument, DaemonGone, LinkClosed
+from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError
 from sbe.sdk.aio import Pump, Submitted
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
@@ -201,15 +201,14 @@ class Connection:
         """
         if size_bytes <= 0:
             raise BadArgument(f"an area of {size_bytes} bytes")
-        with self._lock:
-            self._live_channel()
-            granted = self._backend.allocate(size_bytes, heap)
+        with self._control() as backend:
+            granted = backend.allocate(size_bytes, heap)
             try:
                 # The heap rounds up to pages; the application sees what it asked for.
                 area = Area(granted.fd, size_bytes)
-                self._table.add(area, granted.id, self._backend.context, granted.flags)
+                self._table.add(area, granted.id, backend.context, granted.flags)
             except BaseException:
-                self._backend.free(granted.id)
+                backend.free(granted.id)
                 raise
             finally:
                 os.close(granted.fd)
@@ -224,22 +223,20 @@ class Connection:
                 return
             self._table.remove(area)  # first: no new call may name it
             if self._closed is None:
-                self._live_channel()
-                self._backend.free(area.id)
+                with self._control() as backend:
+                    backend.free(area.id)
 
     # -- services ---------------------------------------------------------------------------
 
     def services(self) -> list[Service]:
         """The services of the remote."""
-        with self._lock:
-            self._live_channel()
-            return self._backend.services()
+        with self._control() as backend:
+            return backend.services()
 
     def find(self, name: str, version: int = 0) -> Service:
         """A service of the remote by name, at least of that version. Raises UnknownService."""
-        with self._lock:
-            self._live_channel()
-            service = self._backend.find_service(name, version)
+        with self._control() as backend:
+            service = backend.find_service(name, version)
             self._channel.names[service.id] = name
             return service
 
@@ -249,14 +246,13 @@ class Connection:
         Handlers run one after the other in a thread of their own; buffers are memoryviews, those
         the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
         """
-        with self._lock:
-            self._live_channel()
-            self._server.add(self._backend.serve(name, version), handler)
+        with self._control() as backend:
+            self._server.add(backend.serve(name, version), handler)
 
     def unserve(self, name: str) -> None:
         """Withdraws a service."""
-        with self._lock:
-            self._backend.unserve(name)
+        with self._control() as backend:
+            backend.unserve(name)
 
     def _knows(self, service: str | int | Service) -> bool:
         return not isinstance(service, str) or service in self._services
@@ -303,15 +299,14 @@ class Connection:
 
     def list(self) -> dict[str, Any]:
         """Links, contexts, areas, channels and services, as plain data."""
-        with self._lock:
-            self._live_channel()
-            return self._backend.describe()
+        with self._control() as backend:
+            return backend.describe()
 
     def stat(self) -> dict[str, Any]:
         """Counters of this connection and of its link, as plain data."""
-        with self._lock:
-            channel = self._live_channel()
-            usage = dict(self._backend.usage())
+        with self._control() as backend:
+            channel = self._channel
+            usage = dict(backend.usage())
             usage["connection"] = {
                 "channel": channel.id,
                 "context": self.context,
@@ -378,6 +373,17 @@ class Connection:
             error = self._backend.process_control()
             if error is not None:
                 self._channel.fail(error)
+
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[Backend]:
+        """One control operation: the lock, a live channel before, and a lost link noticed after."""
+        with self._lock:
+            self._live_channel()
+            try:
+                yield self._backend
+            except LinkError:
+                self._process_control()
+                raise
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""
