@@ -36,29 +36,36 @@ static bool carries_bytes(uint8_t type, const struct sbe_buffer *buffer)
     return (buffer->flags & SBE_BUFFER_INLINE) != 0 && (buffer->direction & wanted) != 0;
 }
 
+/* Bytes that a slot has left beside these, or SBE_EMSGSIZE: not having room is not room for 0. */
+static int32_t room_left(const struct sbe_channel *channel, uint32_t buffer_count,
+                         uint64_t inline_bytes)
+{
+    uint32_t size = channel->tx.slot_size;
+    uint32_t used = (uint32_t)(sizeof(struct sbe_wire_frame) +
+                               (uint64_t)buffer_count * sizeof(struct sbe_wire_buffer));
+    if (buffer_count > SBE_BUFFERS_MAX || used > size || inline_bytes > size - used)
+        return SBE_EMSGSIZE;
+    return (int32_t)(size - used - (uint32_t)inline_bytes);
+}
+
 uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t buffer_count,
                                   uint64_t inline_bytes)
 {
-    uint64_t used =
-        sizeof(struct sbe_wire_frame) + (uint64_t)buffer_count * sizeof(struct sbe_wire_buffer);
-    if (buffer_count > SBE_BUFFERS_MAX || inline_bytes > channel->tx.slot_size ||
-        used + inline_bytes > channel->tx.slot_size)
-        return 0;
-    return (uint32_t)(channel->tx.slot_size - used - inline_bytes);
+    int32_t room = room_left(channel, buffer_count, inline_bytes);
+    return room < 0 ? 0 : (uint32_t)room;
 }
 
-static int64_t inline_size(const struct sbe_frame *frame, uint32_t limit)
+/* Of a frame with at most SBE_BUFFERS_MAX buffers. Sizes beyond a slot count as one too many. */
+static uint32_t inline_size(const struct sbe_frame *frame)
 {
-    uint64_t total = 0;
+    uint32_t total = 0;
     for (uint32_t i = 0; i < frame->buffer_count; i++) {
         const struct sbe_buffer *buffer = &frame->buffers[i];
-        if (!carries_bytes(frame->type, buffer))
-            continue;
-        if (buffer->size > limit) /* keeps the sum from wrapping */
-            return SBE_EMSGSIZE;
-        total += buffer->size;
+        if (carries_bytes(frame->type, buffer))
+            total +=
+                buffer->size > SBE_SLOT_SIZE_MAX ? SBE_SLOT_SIZE_MAX + 1 : (uint32_t)buffer->size;
     }
-    return total > limit ? SBE_EMSGSIZE : (int64_t)total;
+    return total;
 }
 
 static uint8_t *write_buffers(uint8_t *at, const struct sbe_frame *frame)
@@ -114,12 +121,10 @@ uint32_t sbe_channel_room(struct sbe_channel *channel)
 
 int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
 {
-    int64_t inline_bytes = inline_size(frame, channel->tx.slot_size);
-    if (inline_bytes < 0)
-        return (int)inline_bytes;
-    uint32_t payload_room =
-        sbe_channel_payload_room(channel, frame->buffer_count, (uint64_t)inline_bytes);
-    if (frame->buffer_count > SBE_BUFFERS_MAX || frame->payload_size > payload_room)
+    if (frame->buffer_count > SBE_BUFFERS_MAX)
+        return SBE_EMSGSIZE;
+    int32_t room = room_left(channel, frame->buffer_count, inline_size(frame));
+    if (room < 0 || frame->payload_size > (uint32_t)room)
         return SBE_EMSGSIZE;
     void *slot;
     int status = sbe_ring_reserve(&channel->tx, &slot);
@@ -127,7 +132,7 @@ int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
         channel->counters.full++;
     if (status < 0)
         return status;
-    uint32_t size = channel->tx.slot_size - payload_room + frame->payload_size;
+    uint32_t size = channel->tx.slot_size - (uint32_t)room + frame->payload_size;
     write_frame(slot, frame, size);
     sbe_ring_commit(&channel->tx);
     channel->counters.sent++;
@@ -298,25 +303,27 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
                      header.size - (uint32_t)sizeof header);
         legal = parse(&header, copy, frame);
     }
-    if (!legal) {
+    if (legal) {
+        frame->buffer_count = header.buffer_count;
+        frame->payload_size = header.payload_size;
+    } else {
         channel->counters.bad++;
-        bool answerable = (header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC) &&
-                          header.transaction != 0;
         frame->status = SBE_EBADMSG;
-        return answerable ? 1 : SBE_EBADMSG;
     }
-    frame->buffer_count = header.buffer_count;
-    frame->payload_size = header.payload_size;
-    if (frame->type == SBE_FRAME_RESPONSE)
+    if (header.type == SBE_FRAME_RESPONSE)
         return meet_call(channel, frame);
-    resolve(channel, frame);
-    return 1;
+    if (legal) {
+        resolve(channel, frame);
+        return 1;
+    }
+    bool answerable = header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC;
+    return answerable && header.transaction != 0 ? 1 : SBE_EBADMSG;
 }
 
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)
 {
     const void *slot;
-    bool was_empty = channel->rx.mine == channel->rx.theirs;
+    bool was_empty = sbe_ring_in_flight(&channel->rx) == 0;
     int status = sbe_ring_peek(&channel->rx, &slot);
     if (status <= 0) {
         if (status == 0)
@@ -349,12 +356,18 @@ int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_
             got->direction != want->direction || got->size > want->size)
             return SBE_EBADMSG;
     }
-    return SBE_OK;
+    while (next < asked_count && asked[next].direction == SBE_DIR_IN)
+        next++;
+    return response->status == SBE_OK && next != asked_count ? SBE_EBADMSG : SBE_OK;
 }
 
 bool sbe_channel_idle(struct sbe_channel *channel)
 {
     sbe_channel_flush(channel);
     return_slots(channel);
-    return sbe_ring_wait_data(&channel->rx) && !channel->rx.broken;
+    bool was_empty = sbe_ring_in_flight(&channel->rx) == 0;
+    bool sleep = sbe_ring_wait_data(&channel->rx);
+    if (was_empty && !sleep) /* it came between the last look and this one */
+        channel->seen_ns = channel->port->now_ns(channel->port->self);
+    return sleep;
 }

@@ -104,11 +104,15 @@ bool sbe_channel_flush(struct sbe_channel *channel);
  * Takes one frame: 1 a frame, 0 nothing there, SBE_EBADMSG one malformed frame was dropped (go
  * on), SBE_EPROTO the ring is shut. scratch has slot_size bytes; payload and inline buffers point
  * into it, valid until its next use. A request, message or event whose buffers do not resolve
- * comes with the reason in status and must be refused. A response ends its transaction.
+ * comes with the reason in status and must be refused; so does a malformed request. A response ends
+ * its transaction, a malformed one with SBE_EBADMSG: nobody waits for a second one.
  */
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch);
 
-/* Checks that a response's buffers are the OUT and INOUT ones asked for, within their room. */
+/*
+ * Checks that a response's buffers are the OUT, INOUT and SHARED ones asked for, within their room.
+ * A success describes all of them, a failure may stop early.
+ */
 int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_buffer *asked,
                              uint32_t asked_count);
 

@@ -128,7 +128,8 @@ bool sbe_ring_publish(struct sbe_ring *ring)
 
 bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted)
 {
-    sbe_store_relaxed(&ring->producer->space_wake, ring->theirs);
+    /* The last of the returns that make enough: an earlier one would wake us for too little. */
+    sbe_store_relaxed(&ring->producer->space_wake, ring->mine + wanted - ring->mask - 2);
     sbe_full_barrier(); /* our wish is out before we look again */
     return refresh_tail(ring) == SBE_OK && ring->mask + 1 - sbe_ring_in_flight(ring) < wanted;
 }

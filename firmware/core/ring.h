@@ -53,8 +53,10 @@ void sbe_ring_commit(struct sbe_ring *ring);
 bool sbe_ring_publish(struct sbe_ring *ring);
 /* Producer: free slots; looks at the peer's index only when fewer than `wanted` are known. */
 uint32_t sbe_ring_free(struct sbe_ring *ring, uint32_t wanted);
-/* Producer: asks for a doorbell when the consumer returns slots. True: still fewer than wanted
- * are free, it may sleep. */
+/*
+ * Producer: asks for a doorbell once `wanted` slots are free, at most all of them; what is
+ * committed must be published, or nobody will return it. True: still fewer, it may sleep.
+ */
 bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted);
 
 /* Consumer: 1 and the next slot in *slot, 0 when empty, or SBE_EPROTO (broken). */

@@ -101,7 +101,9 @@ struct field {
 };
 
 #define FIELD(structure, name)                                                                     \
-    {#structure, #name, offsetof(struct structure, name), sizeof(((struct structure *)0)->name)}
+    {                                                                                              \
+#structure, #name, offsetof(struct structure, name), sizeof(((struct structure *)0)->name) \
+    }
 
 static const struct field LAYOUT[] = {
     FIELD(sbe_ring_producer, head),
