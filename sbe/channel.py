@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sbe import _native
 from sbe.errors import BadArgument
@@ -50,6 +50,37 @@ class Rings:
     def fds(self) -> tuple[int, int, int]:
         """memory, remote's doorbell, own doorbell."""
         return (self.memory_fd, self.ring_fd, self.wake_fd)
+
+    def duplicate(self) -> Rings:
+        """The same channel with descriptors of its own."""
+        memory, ring, wake = (os.dup(fd) for fd in self.fds)
+        return replace(self, memory_fd=memory, ring_fd=ring, wake_fd=wake)
+
+    def counters(self) -> dict[str, int]:
+        """Frames and doorbells each way, from the rings' shared words.
+
+        Either end may have written nonsense there: for display only. Indices are free-running
+        32-bit numbers, so counts start over after 2^32 frames.
+        """
+        layout = _native.layout()
+        producer, consumer = layout["sbe_ring_producer"], layout["sbe_ring_consumer"]
+        sent, received = self.send_offset, self.receive_offset
+
+        def word(offset: int) -> int:
+            return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
+
+        return {
+            "sent": word(sent + producer["head"][0]),
+            "received": word(received + producer["head"][0]),
+            "doorbells_sent": word(sent + producer["doorbells"][0]),
+            "doorbells_received": word(received + producer["doorbells"][0]),
+            "space_doorbells_sent": word(received + self.line_bytes + consumer["doorbells"][0]),
+            "space_doorbells_received": word(sent + self.line_bytes + consumer["doorbells"][0]),
+            "waiting": (
+                word(sent + producer["head"][0]) - word(sent + self.line_bytes + consumer["tail"][0])
+            )
+            % (1 << 32),
+        }
 
     def close(self) -> None:
         """Closes the descriptors; mappings and duplicates live on."""

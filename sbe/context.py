@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import BadArgument, Error, LinkError
 from sbe.heaps import Heap
 from sbe.heaps.memfd import MemfdHeap
-from sbe.link import Link, Pending
+from sbe.link import Link
+from sbe.pending import Pending
 
 __all__ = ["AreaGrant", "ChannelGrant", "HostContext", "run_async", "run_sync"]
 
@@ -73,9 +74,10 @@ def run_sync(link: Link, operation: Coroutine[Any, Any, _T], timeout: float | No
             try:
                 link.wait(pending, timeout)
             except Error as error:
-                pending = operation.throw(error)
-            else:
-                pending = operation.send(None)
+                if not pending.done:  # timed out, or nobody is left to answer
+                    pending = operation.throw(error)
+                    continue
+            pending = operation.send(None)  # which takes the result, or its error
     except StopIteration as stop:
         result: _T = stop.value
         return result
@@ -160,7 +162,7 @@ class HostContext:
     ) -> ChannelGrant:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
-        rings = create_rings(geometry, self.link.line_bytes)
+        rings = create_rings(geometry, self.link.line)
         try:
             ring_area = await _done(
                 self.link.map_area(
@@ -223,13 +225,13 @@ class HostContext:
         except LinkError as error:
             _log.debug("context %d ended with its link: %s", self.id, error)
         finally:
-            self._close_fds((grant.fd for grant in self.areas.values()))
-            for grant in self.channels.values():
-                grant.rings.close()
-            self.areas.clear()
-            self.channels.clear()
+            self.release()
 
-    @staticmethod
-    def _close_fds(fds: Iterable[int]) -> None:
-        for fd in fds:
-            os.close(fd)
+    def release(self) -> None:
+        """Closes this end's descriptors; the remote must have let go already."""
+        for area in self.areas.values():
+            os.close(area.fd)
+        for channel in self.channels.values():
+            channel.rings.close()
+        self.areas.clear()
+        self.channels.clear()

@@ -158,6 +158,9 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
     if (request->transaction == 0 || request->buffer_count > SBE_KEPT_BUFFERS ||
         request->service->cancel == NULL)
         return SBE_ENOTSUP;
+    /* One slot stays unpromised, else we could not even take what the answers may wait for. */
+    if (request->channel->promised >= request->channel->tx.mask)
+        return SBE_EBUSY;
     *kept = (struct sbe_kept){
         .next = engine->kept,
         .engine = engine,

@@ -69,8 +69,9 @@ struct sbe_kept {
 
 /*
  * Keeps a request: areas stay mapped, payload and inline bytes are copied to scratch, 8-byte
- * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction.
- * The handler then returns SBE_KEPT.
+ * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction,
+ * SBE_EBUSY all but one slot of the ring are promised to kept requests. The handler then returns
+ * SBE_KEPT.
  */
 int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
                      uint32_t scratch_size);

@@ -7,7 +7,8 @@
  * that service's payload and status.
  *
  * SBE_EINVAL: no name, or buffers. SBE_EMSGSIZE: more payload than the pool holds. SBE_EBUSY: as
- * many calls as the pool holds are open. SBE_ENOTSUP: a message, which nobody waits for.
+ * many calls as the pool or the ring holds are open. SBE_ENOTSUP: a message, which nobody waits
+ * for.
  */
 #include "services/service_util.h"
 

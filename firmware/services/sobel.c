@@ -11,20 +11,42 @@
  */
 #include "services/service_util.h"
 
-/* One row without its first and last pixel, in 16 bits throughout so that it vectorises. */
-static void sobel_row(uint8_t *restrict out, const uint8_t *restrict above,
-                      const uint8_t *restrict row, const uint8_t *restrict below, size_t width)
+#define TILE 256u /* pixels of a row at a time, so that the sums stay in the nearest cache */
+
+static int16_t magnitude(int16_t value)
 {
-    for (size_t x = 1; x < width - 1; x++) {
-        int16_t diagonal = (int16_t)(below[x + 1] - above[x - 1]);
-        int16_t opposite = (int16_t)(above[x + 1] - below[x - 1]);
-        int16_t gx = (int16_t)(diagonal + opposite + 2 * (row[x + 1] - row[x - 1]));
-        int16_t gy = (int16_t)(diagonal - opposite + 2 * (below[x] - above[x]));
-        gx = (int16_t)(gx < 0 ? -gx : gx);
-        gy = (int16_t)(gy < 0 ? -gy : gy);
-        int16_t sum = (int16_t)(gx + gy);
+    int16_t negative = (int16_t)-value;
+    return value > negative ? value : negative;
+}
+
+/*
+ * From columns that were summed top to bottom: smooth (1 2 1) and slope (-1 0 1), left, middle and
+ * right of each pixel. Not inlined, because a compiler that sees that the columns are the same
+ * array carries them from pixel to pixel instead of working on many pixels at once.
+ */
+static __attribute__((noinline)) void combine(uint8_t *restrict out, const int16_t *smooth_left,
+                                              const int16_t *smooth_right,
+                                              const int16_t *slope_left, const int16_t *slope,
+                                              const int16_t *slope_right, size_t count)
+{
+    for (size_t x = 0; x < count; x++) {
+        int16_t gx = (int16_t)(smooth_right[x] - smooth_left[x]);
+        int16_t gy = (int16_t)(slope_left[x] + 2 * slope[x] + slope_right[x]);
+        int16_t sum = (int16_t)(magnitude(gx) + magnitude(gy));
         out[x] = (uint8_t)(sum > 255 ? 255 : sum);
     }
+}
+
+/* count pixels of a row; the sources begin one pixel to the left. In 16 bits throughout. */
+static void sobel_tile(uint8_t *restrict out, const uint8_t *restrict above,
+                       const uint8_t *restrict row, const uint8_t *restrict below, size_t count)
+{
+    int16_t smooth[TILE + 2], slope[TILE + 2];
+    for (size_t x = 0; x < count + 2; x++) {
+        smooth[x] = (int16_t)(above[x] + 2 * row[x] + below[x]);
+        slope[x] = (int16_t)(below[x] - above[x]);
+    }
+    combine(out, smooth, smooth + 2, slope, slope + 1, slope + 2, count);
 }
 
 static void sobel_image(uint8_t *out, const uint8_t *in, size_t width, size_t height)
@@ -38,7 +60,10 @@ static void sobel_image(uint8_t *out, const uint8_t *in, size_t width, size_t he
         const uint8_t *row = in + y * width;
         uint8_t *to = out + y * width;
         to[0] = 0;
-        sobel_row(to, row - width, row, row + width, width);
+        for (size_t x = 0; x < width - 2; x += TILE) {
+            size_t count = width - 2 - x < TILE ? width - 2 - x : TILE;
+            sobel_tile(to + x + 1, row - width + x, row + x, row + width + x, count);
+        }
         to[width - 1] = 0;
     }
     memset(out + (height - 1) * width, 0, width);

@@ -236,6 +236,7 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
     if (sbe_channel_room(&channel->core) == 0)
         return channel->core.tx.broken ? SBE_EPROTO : SBE_EAGAIN;
     call->started_ns = native_now_ns(NULL);
+    call->deadline_ns = deadline_ns;
     frame.type = type;
     frame.service = call->service;
     frame.buffer_count = call->buffer_count;
@@ -416,12 +417,19 @@ static bool is_finished(Channel *channel, void *what)
     return ((Call *)what)->state != CALL_OPEN;
 }
 
+/* Waits for the end, at most `timeout`; the call's own deadline ends it. */
 static int wait_for(Call *call, PyObject *timeout)
 {
-    uint64_t deadline_ns;
-    if (native_deadline(timeout, &deadline_ns) < 0)
+    uint64_t until_ns;
+    if (native_deadline(timeout, &until_ns) < 0)
         return -1;
-    enum native_wait how = native_wait(call->channel, is_finished, call, deadline_ns);
+    uint64_t sooner_ns = until_ns < call->deadline_ns ? until_ns : call->deadline_ns;
+    enum native_wait how = native_wait(call->channel, is_finished, call, sooner_ns);
+    if (how == WAIT_TIMEOUT && sooner_ns == call->deadline_ns) {
+        native_call_abandon(call, SBE_ETIMEDOUT);
+        native_run_callbacks(call->channel);
+        return 0;
+    }
     if (how == WAIT_TIMEOUT)
         native_raise(SBE_ETIMEDOUT, false, "the call goes on: no answer yet");
     return how == WAIT_READY ? 0 : -1;
@@ -454,6 +462,9 @@ static PyObject *call_exception(PyObject *object, PyObject *arguments)
 static PyObject *call_done(PyObject *object, PyObject *unused)
 {
     (void)unused;
+    /* Takes what came, so that asking again and again gets somewhere. */
+    if (native_channel_drain(((Call *)object)->channel) < 0)
+        return NULL;
     return PyBool_FromLong(((Call *)object)->state != CALL_OPEN);
 }
 
@@ -476,6 +487,15 @@ static PyObject *call_expire(PyObject *object, PyObject *unused)
     native_call_abandon(call, SBE_ETIMEDOUT);
     native_wake_sleepers(call->channel);
     native_run_callbacks(call->channel);
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_charge(PyObject *object, PyObject *copied)
+{
+    unsigned long long bytes = PyLong_AsUnsignedLongLong(copied);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    ((Call *)object)->copied += bytes;
     Py_RETURN_NONE;
 }
 
@@ -530,6 +550,7 @@ static PyMethodDef CALL_METHODS[] = {
     {"cancel", call_cancel, METH_NOARGS,
      "cancel(): gives it up; its buffers stay held until the remote answers. False if ended."},
     {"expire", call_expire, METH_NOARGS, "expire(): its deadline has passed."},
+    {"charge", call_charge, METH_O, "charge(bytes): adds bytes copied on its behalf to its cost."},
     {"add_done_callback", call_add_done_callback, METH_O,
      "add_done_callback(fn): fn(call) once ended, in the thread that noticed."},
     {NULL, NULL, 0, NULL},

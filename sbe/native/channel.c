@@ -361,6 +361,12 @@ static PyObject *channel_nudge(PyObject *object, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *channel_has_room(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(native_has_room((Channel *)object, NULL));
+}
+
 static PyObject *channel_fileno(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -452,6 +458,8 @@ static PyMethodDef CHANNEL_METHODS[] = {
     {"poll", channel_poll, METH_NOARGS,
      "poll(): takes what came. True: nothing is left and the next frame rings the doorbell."},
     {"nudge", channel_nudge, METH_NOARGS, "nudge(): rings the peer in case a doorbell was lost."},
+    {"has_room", channel_has_room, METH_NOARGS,
+     "has_room(): a call can be sent; if False, the doorbell rings when it can."},
     {"fileno", channel_fileno, METH_NOARGS, "fileno(): this end's doorbell, for select and poll."},
     {"fail", channel_fail, METH_O, "fail(error): kills the channel; all that is open fails."},
     {"next_request", channel_next_request, METH_VARARGS,

@@ -175,6 +175,7 @@ struct call {
     uint32_t waited_ns, handled_ns;
     uint64_t transaction;
     uint64_t started_ns, ended_ns;
+    uint64_t deadline_ns; /* NATIVE_FOREVER: none */
     uint64_t copied, synced;  /* bytes */
     PyObject *error;          /* when failed by the channel's death; strong or NULL */
     PyObject *payload;        /* of the response */

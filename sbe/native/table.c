@@ -168,6 +168,22 @@ static PyObject *table_remove(PyObject *object, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+static PyObject *table_locate(PyObject *object, PyObject *target)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(target, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Memory *memory = native_table_find((Table *)object, view.buf, (uint64_t)view.len);
+    PyObject *found = Py_None;
+    if (memory == NULL)
+        Py_INCREF(found);
+    else
+        found = native_slice_new(memory, (uint64_t)((uint8_t *)view.buf - memory->base),
+                                 (uint64_t)view.len);
+    PyBuffer_Release(&view);
+    return found;
+}
+
 static Py_ssize_t table_length(PyObject *object)
 {
     const Table *self = (const Table *)object;
@@ -179,6 +195,8 @@ static Py_ssize_t table_length(PyObject *object)
 
 static PyMethodDef TABLE_METHODS[] = {
     {"add", table_add, METH_VARARGS, "add(memory, id, context, flags=0): makes memory an area."},
+    {"locate", table_locate, METH_O,
+     "locate(object): the Slice of an area whose memory this object shows, or None."},
     {"remove", table_remove, METH_O, "remove(memory): the area is freed; views of it stay valid."},
     {NULL, NULL, 0, NULL},
 };

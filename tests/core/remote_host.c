@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -142,6 +143,32 @@ void spawn_remote(struct host *host, const char *const *arguments)
     host->control = ends[0];
 }
 
+pid_t spawn_listener(const char *path)
+{
+    const char *program = getenv("SBE_REMOTE");
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        (void)execl(program, program, "--die-with-parent", "--socket", path, (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+void connect_to(struct host *host, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    host->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    CHECK(host->control >= 0);
+    const struct timespec pause = {0, 1000000};
+    uint64_t end = now_ns(NULL) + PATIENCE_MS * UINT64_C(1000000);
+    while (connect(host->control, (const struct sockaddr *)&address, sizeof address) < 0) {
+        CHECK(now_ns(NULL) < end);
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
 void begin_session(struct host *host)
 {
     static uint32_t epoch = 1000;
@@ -258,7 +285,8 @@ void *new_area(struct host *host, uint32_t id, size_t size)
 
 void open_channel(struct host *host, uint32_t id)
 {
-    const struct sbe_ring_geometry geometry = {SLOTS, SLOT, host->session.line};
+    const uint32_t slots = host->slots == 0 ? SLOTS : host->slots;
+    const struct sbe_ring_geometry geometry = {slots, SLOT, host->session.line};
     uint64_t ring_size = (uint64_t)sbe_ring_size(&geometry);
     uint32_t ring_area = 0x1003f;
     host->ring_memory = shared_memory(host, ring_area, SBE_AREA_RING, 2 * ring_size);
@@ -281,7 +309,7 @@ void open_channel(struct host *host, uint32_t id)
     struct sbe_channel_open open = {
         .channel = id,
         .ring_area = ring_area,
-        .slots = SLOTS,
+        .slots = slots,
         .slot_size = SLOT,
         .line = geometry.line,
         .receive_offset = ring_size,

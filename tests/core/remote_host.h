@@ -54,12 +54,16 @@ struct host {
     int bell_in;
     int bell_out;
     uint8_t *ring_memory;
+    uint32_t slots; /* of its rings, 0: SLOTS */
 };
 
 #define SERVICE_AT_HOST 7u /* what the host's end calls "double" */
 
 /* A child with these arguments after --control-fd N. */
 void spawn_remote(struct host *host, const char *const *arguments);
+/* A child that listens at path, and (again, too) a connection to it. */
+pid_t spawn_listener(const char *path);
+void connect_to(struct host *host, const char *path);
 /* The session only, over a socket that is connected already. */
 void begin_session(struct host *host);
 /* Takes one control message; fails the test when none comes. */

@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A real sbe-remote in a process of its own, the core as its host. SBE_REMOTE names the program. */
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "remote_host.h"
+
+#ifdef __SANITIZE_ADDRESS__ /* its shadow memory would be counted */
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
 
 static const char *const NO_ARGUMENTS[] = {NULL};
 
@@ -259,6 +268,27 @@ static void test_relay_pool_and_cancel(void)
     CHECK(end_remote(&host) == 0); /* with eight open */
 }
 
+/* Kept requests may not fill a ring: the remote still has to take what their answers wait for. */
+static void test_relay_on_a_tiny_ring(void)
+{
+    static struct host host;
+    struct sbe_frame first, second, asked, got;
+    start(&host);
+    host.slots = 2;
+    open_channel(&host, 1);
+    uint16_t relay = find_service(&host, "relay");
+    send_relay(&host, relay, "double\0\1", 8, &first);
+    wait_finds(&host, 1);
+    next_frame(&host, &asked);
+    asked.payload_size = 0;
+    second = request_frame(relay, "double", 7);
+    CHECK(call(&host, &second, &got) == SBE_EBUSY);
+    answer_remote(&host, &asked);
+    next_frame(&host, &got);
+    CHECK(got.transaction == first.transaction && got.status == SBE_EACCES);
+    CHECK(end_remote(&host) == 0);
+}
+
 static void test_version_refusal(void)
 {
     static struct host host;
@@ -269,6 +299,79 @@ static void test_version_refusal(void)
         pump(&host);
     CHECK(host.refusal == SBE_REFUSED_VERSION);
     CHECK(end_remote(&host) == 0);
+}
+
+static long process_figure(pid_t pid, const char *name)
+{
+    char path[64], line[128];
+    long value = -1;
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "r");
+    CHECK(file != NULL);
+    while (value < 0 && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            value = strtol(line + strlen(name) + 1, NULL, 10);
+    (void)fclose(file);
+    CHECK(value >= 0);
+    return value;
+}
+
+/* An idle remote sleeps in one call: no switch to or from it while this end waits a while. */
+static void test_idle_remote_sleeps(void)
+{
+    static struct host host;
+    struct sbe_frame frame, response;
+    start(&host);
+    open_channel(&host, 1);
+    uint16_t echo = find_service(&host, "echo");
+    frame = request_frame(echo, "x", 1);
+    CHECK(call(&host, &frame, &response) == SBE_OK);
+    const struct timespec pause = {0, 50 * 1000000};
+    long before = -1, after = -1;
+    for (uint32_t tries = 0; tries < 200; tries++) { /* on a busy machine it may get there late */
+        before = after;
+        after = process_figure(host.pid, "voluntary_ctxt_switches:");
+        if (tries > 0 && before == after)
+            break;
+        (void)nanosleep(&pause, NULL);
+    }
+    CHECK(before == after);
+    CHECK(process_figure(host.pid, "VmRSS:") < 8192 || SANITIZED);
+    CHECK(end_remote(&host) == 0);
+}
+
+static void test_hosts_come_and_go(void)
+{
+    static struct host host;
+    char folder[] = "/tmp/sbe-test-XXXXXX", path[64];
+    int status;
+    uint32_t epoch = 0, fds = 0;
+    CHECK(mkdtemp(folder) != NULL);
+    (void)snprintf(path, sizeof path, "%s/remote", folder);
+    pid_t pid = spawn_listener(path);
+    for (uint32_t round = 0; round < 20; round++) {
+        struct sbe_frame frame, response;
+        host = (struct host){.pid = pid};
+        connect_to(&host, path);
+        begin_session(&host);
+        pump_until_connected(&host);
+        CHECK(host.session.peer_epoch != epoch); /* of a new life */
+        epoch = host.session.peer_epoch;
+        open_channel(&host, 1);
+        uint16_t relay = find_service(&host, "relay");
+        send_relay(&host, relay, "double\0\1", 8, &frame); /* left open */
+        wait_finds(&host, 1);
+        next_frame(&host, &response);
+        uint32_t now = open_fds(&host);
+        CHECK(round == 0 || now == fds);
+        fds = now;
+        (void)close(host.control);
+        (void)close(host.bell_in);
+        (void)close(host.bell_out);
+    }
+    CHECK(kill(pid, SIGTERM) == 0 && waitpid(pid, &status, 0) == pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(rmdir(folder) == 0); /* the socket is gone */
 }
 
 int main(void)
@@ -283,6 +386,9 @@ int main(void)
     test_surplus_descriptors_are_closed();
     test_relay_calls_back();
     test_relay_pool_and_cancel();
+    test_relay_on_a_tiny_ring();
     test_version_refusal();
+    test_idle_remote_sleeps();
+    test_hosts_come_and_go();
     return 0;
 }
