@@ -312,4 +312,4 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
             here = typing.get_args(here)[-1]
         while typing.get_origin(here) is Annotated:
             here = typing.get_args(here)[0]
-    return list(here.model_fields) if isinstance(here, type) else []
+    return list(here.model_fields) if issubclass(here, BaseModel) else []
