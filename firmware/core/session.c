@@ -268,8 +268,9 @@ static int take_hello(struct sbe_session *session, const struct sbe_hello *hello
         tell_refusal(session, why, false, hello->version_min, hello->version_max);
     else if (!again)
         meet(session);
-    /* A peer that started later, or again, has not seen our HELLO. */
-    if (status == SBE_OK && hello->peer_epoch != session->epoch)
+    /* A peer that started later, or again, has not seen our HELLO. One that was refused has nothing
+     * to see: two ends that refuse each other would never stop. */
+    if (status == SBE_OK && why == SBE_REFUSED_NOT && hello->peer_epoch != session->epoch)
         status = send_hello(session);
     return status;
 }
@@ -470,8 +471,7 @@ static int take_service_find(struct sbe_session *session, const struct sbe_contr
     const struct sbe_service_find *find = (const void *)message;
     if (find->name[SBE_NAME_SIZE - 1] != '\0')
         return SBE_EBADMSG;
-    if (!context_lives(session, find->context))
-        return SBE_ENOENT;
+    /* The context may be one that this end made: the floor above knows its contexts. */
     return reply_service(session, message, find->context, find->name, -1);
 }
 
@@ -631,7 +631,8 @@ void sbe_session_lost(struct sbe_session *session)
 int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
                         struct sbe_control *message, uint32_t size, void *token)
 {
-    if (session->state != SBE_SESSION_CONNECTED)
+    /* No peer: hooks run while everything of it is being let go, before the state says so. */
+    if (session->state != SBE_SESSION_CONNECTED || session->peer_epoch == 0)
         return SBE_ENOTCONN;
     struct sbe_session_pending *entry = session->config->pending,
                                *end = entry + session->config->pending_count;
@@ -639,10 +640,14 @@ int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
         entry++;
     if (entry == end)
         return SBE_ENOMEM;
-    session->next_id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
-    int status = transmit(session, (uint16_t)type, session->next_id, SBE_OK, message, size);
-    if (status == SBE_OK)
-        *entry = (struct sbe_session_pending){session->next_id, (uint16_t)type, token};
+    uint32_t id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
+    session->next_id = id;
+    /* Taken before it is sent: the answer may come, and other requests start, within the hook. */
+    *entry = (struct sbe_session_pending){id, (uint16_t)type, token};
+    int status = transmit(session, (uint16_t)type, id, SBE_OK, message, size);
+    if (status == SBE_OK || entry->id != id)
+        return SBE_OK; /* sent, or replied already when the session ended within the hook */
+    *entry = (struct sbe_session_pending){0};
     return status;
 }
 
@@ -650,7 +655,7 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 {
     struct sbe_control bye;
     int status = sbe_session_request(session, SBE_CONTROL_BYE, &bye, sizeof bye, token);
-    if (status == SBE_OK)
+    if (status == SBE_OK && session->state == SBE_SESSION_CONNECTED) /* not answered yet */
         set_state(session, SBE_SESSION_CLOSING);
     return status;
 }

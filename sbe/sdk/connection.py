@@ -14,7 +14,7 @@ from typing import Any
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError
-from sbe.sdk.aio import Pump, Submitted
+from sbe.sdk.aio import Pump
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
@@ -119,7 +119,7 @@ class Connection:
         if pump is None or pump.channel is not self._channel:
             pump = self._pumps[loop] = Pump(self, self._channel, loop)
 
-        def send() -> Submitted:
+        def send() -> _native.Call | StagedCall:
             return self.submit(service, *buffers, payload=payload, timeout=timeout, wait=False)
 
         call = await pump.submit(send, timeout)
