@@ -264,9 +264,11 @@ static int take_hello(struct sbe_session *session, const struct sbe_hello *hello
     int status =
         transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, hello->control.id,
                  why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO, &reply.control, sizeof reply);
-    if (why != SBE_REFUSED_NOT)
+    if (why != SBE_REFUSED_NOT) {
         tell_refusal(session, why, false, hello->version_min, hello->version_max);
-    else if (!again)
+        return status; /* no HELLO of ours: two ends that refuse each other would never stop */
+    }
+    if (!again)
         meet(session);
     /* A peer that started later, or again, has not seen our HELLO. */
     if (status == SBE_OK && hello->peer_epoch != session->epoch)

@@ -369,6 +369,45 @@ static void test_version_agreed(void)
     CHECK_EQ(remote.session.version, 3);
 }
 
+/* Versions that do not meet: both ends say so, each with the other's range, and it ends there. */
+static void test_version_refused(void)
+{
+    struct end *ends[] = {&host, &remote};
+    for (uint32_t newer = 0; newer < 2; newer++) {
+        for (uint32_t first = 0; first < 3; first++) {
+            prepare_both();
+            ends[newer]->config.version_min = 2;
+            ends[newer]->config.version_max = 4;
+            initialise(&host);
+            initialise(&remote);
+            if (first < 2) {
+                CHECK_EQ(sbe_session_start(&ends[first]->session, 1), SBE_OK);
+                take_mail(ends[first]); /* before the other end listened */
+                CHECK_EQ(sbe_session_start(&ends[1 - first]->session, 2), SBE_OK);
+            } else {
+                CHECK_EQ(sbe_session_start(&host.session, 1), SBE_OK);
+                CHECK_EQ(sbe_session_start(&remote.session, 2), SBE_OK);
+            }
+            pump();
+            for (uint32_t i = 0; i < 2; i++) {
+                CHECK_EQ(ends[i]->session.state, SBE_SESSION_WAITING);
+                CHECK_EQ(ends[i]->why, SBE_REFUSED_VERSION);
+                CHECK_EQ(ends[i]->refused, first == 2 ? 2 : 1);
+                CHECK_EQ(ends[i]->peer_min, i == newer ? 1 : 2);
+                CHECK_EQ(ends[i]->peer_max, i == newer ? 1 : 4);
+                if (first < 2)
+                    CHECK_EQ(ends[i]->theirs, i != first);
+            }
+            /* an update of one end, then it works */
+            ends[newer]->config.version_min = 1;
+            host.refused = remote.refused = 0;
+            CHECK_EQ(sbe_session_start(&ends[newer]->session, 3), SBE_OK);
+            pump();
+            check_connected();
+        }
+    }
+}
+
 static void test_new_epoch(void)
 {
     static const enum sbe_session_state RESTARTED[] = {SBE_SESSION_WAITING, SBE_SESSION_INITIALISED,
@@ -1325,6 +1364,7 @@ int main(void)
     test_interleavings();
     test_agreement();
     test_version_agreed();
+    test_version_refused();
     test_new_epoch();
     test_bad_init();
     test_lost();
