@@ -470,8 +470,6 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
 static int take_service_find(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_service_find *find = (const void *)message;
-    if (find->name[SBE_NAME_SIZE - 1] != '\0')
-        return SBE_EBADMSG;
     if (!context_lives(session, find->context))
         return SBE_ENOENT;
     return reply_service(session, message, find->context, find->name, -1);
@@ -497,39 +495,62 @@ static int take_event(struct sbe_session *session, const struct sbe_control *mes
 struct message_rule {
     uint8_t size;       /* exact; for AREA_MAP the least, it checks the rest itself */
     uint8_t reply_size; /* exact, when the status is zero */
+    uint8_t reserved;   /* from here to the end of the word all is zero; 0: none */
+    uint8_t reply_reserved;
     int (*take)(struct sbe_session *session, const struct sbe_control *message);
 };
 
+#define RESERVED(type) offsetof(struct type, reserved)
+
 static const struct message_rule RULES[] = {
-    [SBE_CONTROL_HELLO] = {sizeof(struct sbe_hello), sizeof(struct sbe_hello_reply), NULL},
-    [SBE_CONTROL_BYE] = {sizeof(struct sbe_control), sizeof(struct sbe_plain_reply), take_bye},
-    [SBE_CONTROL_PING] = {sizeof(struct sbe_ping), sizeof(struct sbe_ping), take_ping},
+    [SBE_CONTROL_HELLO] = {sizeof(struct sbe_hello), sizeof(struct sbe_hello_reply),
+                           RESERVED(sbe_hello), 0, NULL},
+    [SBE_CONTROL_BYE] = {sizeof(struct sbe_control), sizeof(struct sbe_plain_reply), 0, 0,
+                         take_bye},
+    [SBE_CONTROL_PING] = {sizeof(struct sbe_ping), sizeof(struct sbe_ping), 0, 0, take_ping},
     [SBE_CONTROL_CONTEXT_CREATE] = {sizeof(struct sbe_context_message),
-                                    sizeof(struct sbe_plain_reply), take_context_create},
+                                    sizeof(struct sbe_plain_reply), RESERVED(sbe_context_message),
+                                    0, take_context_create},
     [SBE_CONTROL_CONTEXT_DESTROY] = {sizeof(struct sbe_context_message),
-                                     sizeof(struct sbe_plain_reply), take_context_destroy},
-    [SBE_CONTROL_AREA_MAP] = {sizeof(struct sbe_area_map), sizeof(struct sbe_plain_reply),
+                                     sizeof(struct sbe_plain_reply), RESERVED(sbe_context_message),
+                                     0, take_context_destroy},
+    [SBE_CONTROL_AREA_MAP] = {sizeof(struct sbe_area_map), sizeof(struct sbe_plain_reply), 0, 0,
                               take_area_map},
     [SBE_CONTROL_AREA_UNMAP] = {sizeof(struct sbe_area_unmap), sizeof(struct sbe_plain_reply),
-                                take_area_unmap},
+                                RESERVED(sbe_area_unmap), 0, take_area_unmap},
     [SBE_CONTROL_CHANNEL_OPEN] = {sizeof(struct sbe_channel_open), sizeof(struct sbe_plain_reply),
-                                  take_channel_open},
+                                  0, 0, take_channel_open},
     [SBE_CONTROL_CHANNEL_CLOSE] = {sizeof(struct sbe_channel_close), sizeof(struct sbe_plain_reply),
-                                   take_channel_close},
+                                   RESERVED(sbe_channel_close), 0, take_channel_close},
     [SBE_CONTROL_SERVICE_FIND] = {sizeof(struct sbe_service_find), sizeof(struct sbe_service_reply),
+                                  RESERVED(sbe_service_find), RESERVED(sbe_service_reply),
                                   take_service_find},
     [SBE_CONTROL_SERVICE_LIST] = {sizeof(struct sbe_service_list), sizeof(struct sbe_service_reply),
+                                  RESERVED(sbe_service_list), RESERVED(sbe_service_reply),
                                   take_service_list},
-    [SBE_CONTROL_EVENT] = {sizeof(struct sbe_event_message), 0, take_event},
+    [SBE_CONTROL_EVENT] = {sizeof(struct sbe_event_message), 0, 0, 0, take_event},
 };
 
-static uint32_t declared_handles(const struct sbe_control *message)
+static bool zero_to_word_end(const uint8_t *bytes, uint32_t at)
+{
+    uint32_t any = 0;
+    if (at != 0)
+        do
+            any |= bytes[at];
+        while (++at % sizeof(uint32_t) != 0);
+    return any == 0;
+}
+
+/* As many handles came as the message says, and as many as its type may have. */
+static bool handles_agree(const struct sbe_control *message, uint32_t handles)
 {
     if (message->type == SBE_CONTROL_AREA_MAP)
-        return ((const struct sbe_area_map *)(const void *)message)->handles;
+        return handles <= 1 &&
+               handles == ((const struct sbe_area_map *)(const void *)message)->handles;
     if (message->type == SBE_CONTROL_CHANNEL_OPEN)
-        return ((const struct sbe_channel_open *)(const void *)message)->handles;
-    return 0;
+        return (handles == 0 || handles == 2) &&
+               handles == ((const struct sbe_channel_open *)(const void *)message)->handles;
+    return handles == 0;
 }
 
 static int take_reply(struct sbe_session *session, const struct sbe_control *message)
@@ -578,7 +599,8 @@ int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t
         return SBE_EBADMSG;
     bool reply = (message->type & SBE_CONTROL_REPLY) != 0;
     uint32_t type = message->type & ~SBE_CONTROL_REPLY;
-    if (type == 0 || type >= sizeof RULES / sizeof RULES[0] || message->status > 0)
+    if (type == 0 || type >= sizeof RULES / sizeof RULES[0] || message->status > 0 ||
+        (!reply && message->status != 0))
         return SBE_EBADMSG;
     const struct message_rule *rule = &RULES[type];
     uint32_t exact = reply ? rule->reply_size : rule->size;
@@ -586,8 +608,13 @@ int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t
     bool open_ended = !reply && type == SBE_CONTROL_AREA_MAP;
     if ((open_ended ? size < exact : size != exact) && !failure)
         return SBE_EBADMSG;
-    if (handles != (reply ? 0 : declared_handles(message)))
+    if (!handles_agree(message, handles))
         return SBE_EBADMSG;
+    if (!failure && !zero_to_word_end(bytes, reply ? rule->reply_reserved : rule->reserved))
+        return SBE_EBADMSG;
+    if (exact == sizeof(struct sbe_service_reply) && !failure &&
+        ((const struct sbe_service_reply *)bytes)->name[SBE_NAME_SIZE - 1] != '\0')
+        return SBE_EBADMSG; /* FIND has its name in the same place */
     if (type == SBE_CONTROL_HELLO && failure)
         return SBE_EBADMSG;
     if (type == SBE_CONTROL_HELLO)

@@ -362,6 +362,8 @@ SBE_AT(sbe_service_reply, version, 18);
 SBE_AT(sbe_service_reply, reserved, 20);
 SBE_AT(sbe_service_reply, name, 24);
 SBE_SIZE(sbe_service_reply, 56);
+_Static_assert(offsetof(struct sbe_service_find, name) == offsetof(struct sbe_service_reply, name),
+               "one check does for both names");
 SBE_AT(sbe_event_message, event, 16);
 SBE_AT(sbe_event_message, value, 20);
 SBE_SIZE(sbe_event_message, 24);

@@ -894,7 +894,6 @@ static void test_services(void)
     CHECK_EQ(find_service("ech", SBE_CONTEXT_GLOBAL, 0), SBE_ENOENT);
     CHECK_EQ(find_service("echo", 9, 0), SBE_ENOENT);
     CHECK_EQ(find_service("0123456789012345678901234567890", SBE_CONTEXT_GLOBAL, 0), SBE_ENOENT);
-    CHECK_EQ(find_service("01234567890123456789012345678901", SBE_CONTEXT_GLOBAL, 0), SBE_EBADMSG);
     struct sbe_service_list list = {.index = 0};
     CHECK_EQ(request(SBE_CONTROL_SERVICE_LIST, &list, sizeof list), SBE_OK);
     CHECK_EQ(service_reply()->service, 1);
@@ -1242,6 +1241,63 @@ static void test_handles(void)
     CHECK_EQ(sbe_session_receive(&remote.session, mail.bytes, mail.size, 2), SBE_EBADMSG);
     CHECK_EQ(sbe_session_receive(&remote.session, mail.bytes, mail.size, 1), SBE_OK);
     CHECK_EQ(remote.attached, 0); /* an area of size 0, answered as such */
+
+    /* more than any such message has, said and sent */
+    ((struct sbe_area_map *)(void *)mail.bytes)->handles = 2;
+    CHECK_EQ(sbe_session_receive(&remote.session, mail.bytes, mail.size, 2), SBE_EBADMSG);
+    mail = message_of(SBE_CONTROL_CHANNEL_OPEN, false);
+    static const uint32_t COUNTS[] = {1, 3, 253};
+    for (uint32_t i = 0; i < sizeof COUNTS / sizeof COUNTS[0]; i++) {
+        ((struct sbe_channel_open *)(void *)mail.bytes)->handles = COUNTS[i];
+        CHECK_EQ(sbe_session_receive(&remote.session, mail.bytes, mail.size, COUNTS[i]),
+                 SBE_EBADMSG);
+    }
+    ((struct sbe_channel_open *)(void *)mail.bytes)->handles = 2;
+    CHECK_EQ(sbe_session_receive(&remote.session, mail.bytes, mail.size, 2), SBE_OK);
+}
+
+/* Strict from the first version, or what is reserved can never be used. */
+static void test_reserved(void)
+{
+    static const struct {
+        uint32_t type;
+        bool reply;
+        uint32_t from, to;
+    } RESERVED[] = {
+        {SBE_CONTROL_HELLO, false, 31, 32},
+        {SBE_CONTROL_CONTEXT_CREATE, false, 20, 24},
+        {SBE_CONTROL_CONTEXT_DESTROY, false, 20, 24},
+        {SBE_CONTROL_AREA_UNMAP, false, 20, 24},
+        {SBE_CONTROL_CHANNEL_CLOSE, false, 20, 24},
+        {SBE_CONTROL_SERVICE_FIND, false, 22, 24},
+        {SBE_CONTROL_SERVICE_LIST, false, 20, 24},
+        {SBE_CONTROL_SERVICE_FIND, true, 20, 24},
+        {SBE_CONTROL_SERVICE_LIST, true, 20, 24},
+        /* no end of the name */
+        {SBE_CONTROL_SERVICE_FIND, false, 55, 56},
+        {SBE_CONTROL_SERVICE_FIND, true, 55, 56},
+        {SBE_CONTROL_SERVICE_LIST, true, 55, 56},
+    };
+    reach(SBE_SESSION_CONNECTED);
+    for (uint32_t i = 0; i < sizeof RESERVED / sizeof RESERVED[0]; i++) {
+        for (uint32_t at = RESERVED[i].from; at < RESERVED[i].to; at++) {
+            struct mail mail = message_of(RESERVED[i].type, RESERVED[i].reply);
+            mail.bytes[at] = 0x80;
+            CHECK_EQ(give(&mail), SBE_EBADMSG);
+        }
+    }
+    for (uint32_t type = SBE_CONTROL_HELLO; type <= SBE_CONTROL_EVENT; type++) {
+        struct mail mail = message_of(type, false);
+        struct sbe_control *control = (void *)mail.bytes;
+        control->status = -1; /* only replies have a status */
+        CHECK_EQ(give(&mail), SBE_EBADMSG);
+        control->status = 1;
+        CHECK_EQ(give(&mail), SBE_EBADMSG);
+        control->type |= SBE_CONTROL_REPLY;
+        CHECK_EQ(give(&mail), SBE_EBADMSG);
+    }
+    CHECK_EQ(remote.sent, 0);
+    CHECK_EQ(remote.session.state, SBE_SESSION_CONNECTED);
 }
 
 static void refuse_hello(struct mail mail, enum sbe_refusal why)
@@ -1386,6 +1442,7 @@ int main(void)
     test_wrong_replies();
     test_sizes();
     test_handles();
+    test_reserved();
     test_refusals();
     return 0;
 }
