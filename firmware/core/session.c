@@ -457,11 +457,15 @@ static int take_channel_close(struct sbe_session *session, const struct sbe_cont
 }
 
 static int reply_service(struct sbe_session *session, const struct sbe_control *message,
-                         uint32_t context, const char *name, int64_t index)
+                         uint32_t context, const char *name, uint32_t which)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
     struct sbe_service_reply reply = {.service = 0};
-    int status = hooks->service(hooks->self, context, name, index, &reply);
+    /* `which` is the least version that will do for a name, else an index */
+    int status =
+        hooks->service(hooks->self, context, name, name != NULL ? -1 : (int64_t)which, &reply);
+    if (status == SBE_OK && name != NULL && reply.version < which)
+        status = SBE_ENOTSUP; /* the reply says which version there is */
     (void)transmit(session, (uint16_t)(message->type | SBE_CONTROL_REPLY), message->id, status,
                    &reply.control, sizeof reply);
     return ANSWERED;
@@ -472,7 +476,7 @@ static int take_service_find(struct sbe_session *session, const struct sbe_contr
     const struct sbe_service_find *find = (const void *)message;
     if (!context_lives(session, find->context))
         return SBE_ENOENT;
-    return reply_service(session, message, find->context, find->name, -1);
+    return reply_service(session, message, find->context, find->name, find->version);
 }
 
 static int take_service_list(struct sbe_session *session, const struct sbe_control *message)

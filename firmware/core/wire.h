@@ -220,7 +220,7 @@ struct sbe_channel_close {
 struct sbe_service_find {
     struct sbe_control control;
     uint32_t context; /* on whose behalf */
-    uint16_t version; /* the least that will do, 0 any */
+    uint16_t version; /* the least that will do, 0 any; -ENOTSUP when there is only an older one */
     uint16_t reserved;
     char name[SBE_NAME_SIZE];
 };

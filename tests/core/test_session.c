@@ -891,6 +891,10 @@ static void test_services(void)
     CHECK_EQ(service_reply()->service, 1);
     CHECK_EQ(service_reply()->version, 3);
     CHECK(strcmp(service_reply()->name, "echo") == 0);
+    CHECK_EQ(find_service("echo", SBE_CONTEXT_GLOBAL, 3), SBE_OK);
+    CHECK_EQ(find_service("echo", SBE_CONTEXT_GLOBAL, 4), SBE_ENOTSUP);
+    CHECK_EQ(service_reply()->version, 3); /* so that the user can be told */
+    CHECK_EQ(find_service("echo", SBE_CONTEXT_GLOBAL, UINT16_MAX), SBE_ENOTSUP);
     CHECK_EQ(find_service("ech", SBE_CONTEXT_GLOBAL, 0), SBE_ENOENT);
     CHECK_EQ(find_service("echo", 9, 0), SBE_ENOENT);
     CHECK_EQ(find_service("0123456789012345678901234567890", SBE_CONTEXT_GLOBAL, 0), SBE_ENOENT);
