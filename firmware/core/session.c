@@ -425,7 +425,8 @@ static int take_channel_open(struct sbe_session *session, const struct sbe_contr
     struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
     if (ring == NULL || ring->dying)
         return SBE_EFAULT;
-    if (ring->context != open->context || (ring->flags & SBE_AREA_RING) == 0 || ring->base == NULL)
+    if (ring->context != open->context || ring->base == NULL ||
+        (ring->flags & (SBE_AREA_RING | SBE_AREA_READONLY)) != SBE_AREA_RING)
         return SBE_EACCES;
     int status = check_rings(session, open, ring);
     if (status < 0)

@@ -763,6 +763,10 @@ static void test_channels(void)
     CHECK_EQ(open_channel(1, 1, ID(1, 0)), SBE_EACCES); /* not reachable here */
     ring->base = base;
 
+    ring->flags |= SBE_AREA_READONLY; /* publishing would fault */
+    CHECK_EQ(open_channel(1, 1, ID(1, 0)), SBE_EACCES);
+    ring->flags &= ~SBE_AREA_READONLY;
+
     const uint64_t ring_size = 2 * 64 + 8 * 128;
     for (uint32_t i = 0; i < 16; i++) {
         struct sbe_channel_open open = open_message(1, 1, ID(1, 0));
