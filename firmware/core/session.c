@@ -36,6 +36,8 @@ static void reply_plain(struct sbe_session *session, enum sbe_control_type type,
                         int status)
 {
     struct sbe_plain_reply reply;
+    if (session->peer_epoch == 0)
+        return; /* who asked is gone */
     (void)transmit(session, (uint16_t)(type | SBE_CONTROL_REPLY), id, status, &reply.control,
                    sizeof reply);
 }
@@ -143,11 +145,8 @@ static void drop(struct sbe_session *session, uint32_t context)
             close_channel(session, &config->channels[i]);
     for (uint32_t i = 0; i < session->areas.count; i++) {
         struct sbe_area *area = &session->areas.areas[i];
-        if (area->id == 0 || (!all && area->context != context))
-            continue;
-        if (all)
-            area->unmap_id = 0; /* nobody is left to be told */
-        kill_area(session, area);
+        if (area->id != 0 && (all || area->context == context))
+            kill_area(session, area);
     }
 }
 
@@ -165,6 +164,7 @@ static void fail_pending(struct sbe_session *session)
     }
 }
 
+/* The first line also keeps hooks, which run below, from answering or asking the peer that was. */
 static void forget_peer(struct sbe_session *session)
 {
     session->peer_epoch = 0;
@@ -568,12 +568,12 @@ static int take_reply(struct sbe_session *session, const struct sbe_control *mes
             continue;
         void *token = entry->token;
         *entry = (struct sbe_session_pending){0};
-        if (hooks->replied != NULL)
-            hooks->replied(hooks->self, token, message->status, message);
         if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
             forget_peer(session);
             set_state(session, SBE_SESSION_CLOSED);
         }
+        if (hooks->replied != NULL) /* last: it may start the next life */
+            hooks->replied(hooks->self, token, message->status, message);
         return SBE_OK;
     }
     session->dropped++;
@@ -658,6 +658,8 @@ int sbe_session_start(struct sbe_session *session, uint32_t epoch)
 
 void sbe_session_lost(struct sbe_session *session)
 {
+    if (session->state == SBE_SESSION_INITIALISING)
+        return; /* nothing to lose, and no epoch to wait with */
     forget_peer(session);
     set_state(session, SBE_SESSION_WAITING);
 }
@@ -665,7 +667,7 @@ void sbe_session_lost(struct sbe_session *session)
 int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
                         struct sbe_control *message, uint32_t size, void *token)
 {
-    if (session->state != SBE_SESSION_CONNECTED)
+    if (session->state != SBE_SESSION_CONNECTED || session->peer_epoch == 0)
         return SBE_ENOTCONN;
     struct sbe_session_pending *entry = session->config->pending,
                                *end = entry + session->config->pending_count;
@@ -692,7 +694,7 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
 {
     struct sbe_event_message message = {.event = event, .value = value};
-    if (session->state != SBE_SESSION_CONNECTED)
+    if (session->state != SBE_SESSION_CONNECTED || session->peer_epoch == 0)
         return SBE_ENOTCONN;
     return transmit(session, SBE_CONTROL_EVENT, 0, SBE_OK, &message.control, sizeof message);
 }

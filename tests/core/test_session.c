@@ -50,6 +50,7 @@ struct end {
     int status;
     struct mail reply; /* size 0: none came */
     bool ask_again;    /* in `replied`: try another request */
+    uint32_t start;    /* in `replied`: start with this epoch */
     int asked_again;
 
     uint32_t refused;
@@ -161,6 +162,8 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
         end->asked_again = sbe_session_request(&end->session, SBE_CONTROL_PING, &ping.control,
                                                sizeof ping, &token_b);
     }
+    if (end->start != 0)
+        CHECK_EQ(sbe_session_start(&end->session, end->start), SBE_OK);
 }
 
 static void event(void *self, uint32_t what, uint32_t value)
@@ -976,6 +979,77 @@ static void test_bye_crossing(void)
     CHECK_EQ(remote.replied, 1);
 }
 
+/* Who is told that the peer has gone may ask again at once: refused, not lost. */
+static void test_ask_while_it_goes(void)
+{
+    for (uint32_t way = 0; way < 4; way++) {
+        connect_both();
+        struct sbe_ping ping = {.cookie = 1};
+        CHECK_EQ(sbe_session_request(&remote.session, SBE_CONTROL_PING, &ping.control, sizeof ping,
+                                     &token_a),
+                 SBE_OK);
+        remote.queued = 0;
+        remote.ask_again = true;
+        remote.asked_again = SBE_OK;
+        if (way == 0)
+            sbe_session_lost(&remote.session);
+        else if (way == 1)
+            CHECK_EQ(sbe_session_start(&remote.session, 201), SBE_OK);
+        else if (way == 2)
+            CHECK_EQ(sbe_session_start(&host.session, 101), SBE_OK);
+        else
+            CHECK_EQ(sbe_session_bye(&host.session, NULL), SBE_OK);
+        pump();
+        CHECK_EQ(remote.asked_again, SBE_ENOTCONN);
+        CHECK_EQ(remote.replied, 1);
+        for (uint32_t i = 0; i < PENDING; i++)
+            CHECK_EQ(remote.pending[i].id, 0);
+    }
+}
+
+/* The answer to BYE comes last, so that a new life begun in it stays. */
+static void test_start_in_bye(void)
+{
+    connect_both();
+    host.start = 101;
+    CHECK_EQ(sbe_session_bye(&host.session, &token_a), SBE_OK);
+    pump();
+    check_connected();
+    CHECK_EQ(host.session.epoch, 101);
+}
+
+/* An unmap that waited for a pin is not answered to the peer's next life. */
+static void test_no_stale_replies(void)
+{
+    for (uint32_t way = 0; way < 2; way++) {
+        connect_both();
+        CHECK_EQ(map(ID(1, 0), SBE_CONTEXT_GLOBAL, SBE_AREA_RING), SBE_OK);
+        CHECK_EQ(open_channel(5, SBE_CONTEXT_GLOBAL, ID(1, 0)), SBE_OK);
+        struct sbe_area_unmap message = {.area = ID(1, 0)};
+        CHECK_EQ(sbe_session_request(&host.session, SBE_CONTROL_AREA_UNMAP, &message.control,
+                                     sizeof message, &token_b),
+                 SBE_OK);
+        pump();
+        uint32_t sent = remote.sent;
+        if (way == 0) {
+            sbe_session_lost(&remote.session);
+            CHECK_EQ(remote.sent, sent);
+        } else {
+            CHECK_EQ(sbe_session_start(&remote.session, 201), SBE_OK);
+            CHECK_EQ(remote.sent, sent + 1); /* HELLO */
+        }
+        CHECK_EQ(remote.detached, 1);
+    }
+}
+
+static void test_lost_before_start(void)
+{
+    prepare_both();
+    initialise(&remote);
+    sbe_session_lost(&remote.session);
+    CHECK_EQ(remote.session.state, SBE_SESSION_INITIALISING);
+}
+
 /* The peer's things go with its epoch, however it ends; twice over changes nothing. */
 static void test_everything_goes(void)
 {
@@ -1445,6 +1519,10 @@ int main(void)
     test_bye();
     test_bye_crossing();
     test_everything_goes();
+    test_ask_while_it_goes();
+    test_start_in_bye();
+    test_no_stale_replies();
+    test_lost_before_start();
     test_all_in_all_states();
     test_new_epoch_in_all_states();
     test_wrong_replies();
