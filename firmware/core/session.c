@@ -282,6 +282,8 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
         return SBE_ENOTCONN; /* answers a HELLO of our former life */
     if (session->state < SBE_SESSION_WAITING || session->state > SBE_SESSION_CONNECTED)
         return SBE_ENOTCONN;
+    if (session->state == SBE_SESSION_CONNECTED)
+        return SBE_OK; /* HELLOs that crossed are answered twice */
     if (reply->refusal != SBE_REFUSED_NOT) {
         enum sbe_refusal why = reply->refusal <= SBE_REFUSED_LIMITS
                                    ? (enum sbe_refusal)reply->refusal
@@ -289,6 +291,9 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
         tell_refusal(session, why, true, reply->version_min, reply->version_max);
         return SBE_OK;
     }
+    if (reply->control.status != SBE_OK || reply->version < session->config->version_min ||
+        reply->version > session->config->version_max)
+        return SBE_EBADMSG; /* accepted, but not what we speak */
     session->confirmed_epoch = reply->control.epoch;
     meet(session);
     return SBE_OK;

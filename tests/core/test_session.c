@@ -1400,6 +1400,68 @@ static void refuse_hello(struct mail mail, enum sbe_refusal why)
     CHECK_EQ(reply->peer_epoch, PEER);
 }
 
+static void test_hello_replies(void)
+{
+#define WITH(field, value) ((struct sbe_hello_reply *)(void *)mail.bytes)->field = (value)
+    for (uint32_t i = 0; i < 8; i++) {
+        struct mail mail = hello_reply_mail();
+        int status = SBE_EBADMSG;
+        switch (i) {
+        case 0:
+            WITH(magic, 0);
+            status = SBE_ENOTCONN;
+            break;
+        case 1:
+            WITH(peer_epoch, 199);
+            status = SBE_ENOTCONN;
+            break;
+        case 2:
+            WITH(version, 0);
+            break;
+        case 3:
+            WITH(version, 2);
+            break;
+        case 4:
+            WITH(control.status, SBE_EPROTO);
+            break; /* without a reason */
+        case 5:
+            WITH(refusal, SBE_REFUSED_ROLE), WITH(version_max, 9);
+            status = SBE_OK;
+            break;
+        case 6:
+            WITH(refusal, 0x7777);
+            status = SBE_OK;
+            break; /* of a later version */
+        default:
+            WITH(control.epoch, PEER + 1);
+            status = SBE_OK;
+            break; /* not whom we met */
+        }
+        reach(SBE_SESSION_INITIALISED);
+        CHECK_EQ(give(&mail), status);
+        CHECK_EQ(remote.session.state, SBE_SESSION_INITIALISED);
+        CHECK_EQ(remote.refused, i == 5 || i == 6);
+        if (i == 5)
+            CHECK_EQ(remote.why, SBE_REFUSED_ROLE);
+        if (i == 5)
+            CHECK_EQ(remote.peer_max, 9);
+        if (i == 6)
+            CHECK_EQ(remote.why, SBE_REFUSED_LIMITS);
+        mail = hello_reply_mail();
+        CHECK_EQ(give(&mail), SBE_OK);
+        CHECK_EQ(remote.session.state, SBE_SESSION_CONNECTED);
+    }
+    /* once connected, no answer to a HELLO takes that back */
+    struct mail mail = hello_reply_mail();
+    WITH(control.epoch, PEER + 1);
+    CHECK_EQ(give(&mail), SBE_OK);
+    WITH(refusal, SBE_REFUSED_VERSION);
+    CHECK_EQ(give(&mail), SBE_OK);
+    CHECK_EQ(remote.refused, 0);
+    CHECK_EQ(remote.session.state, SBE_SESSION_CONNECTED);
+#undef WITH
+}
+
 static void test_refusals(void)
 {
 #define WITH(field, value) ((struct sbe_hello *)(void *)mail.bytes)->field = (value)
@@ -1529,6 +1591,7 @@ int main(void)
     test_sizes();
     test_handles();
     test_reserved();
+    test_hello_replies();
     test_refusals();
     return 0;
 }
