@@ -155,13 +155,17 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
                      uint32_t scratch_size)
 {
     struct sbe_engine *engine = request->engine;
+    struct sbe_channel *channel = request->channel;
+    /* One slot is never promised to what is kept, or a CANCEL could not come in. */
+    if (channel->promised > channel->tx.mask)
+        return SBE_EAGAIN;
     if (request->transaction == 0 || request->buffer_count > SBE_KEPT_BUFFERS ||
         request->service->cancel == NULL)
         return SBE_ENOTSUP;
     *kept = (struct sbe_kept){
         .next = engine->kept,
         .engine = engine,
-        .channel = request->channel,
+        .channel = channel,
         .service = request->service,
         .transaction = request->transaction,
         .begun_ns = engine->begun_ns,
@@ -178,7 +182,7 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
     if (status < 0)
         return status;
     pin(engine, kept, true);
-    request->channel->promised++;
+    channel->promised++;
     engine->kept = kept;
     return SBE_OK;
 }
@@ -318,7 +322,9 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
     request->buffers = frame->buffers;
     request->reply_size = 0;
     uint64_t seen_ns = frame->seen_ns;
+    channel->promised++; /* nothing that the handler sends takes the answer's place */
     int status = call_service(engine, request);
+    channel->promised--;
     if (status == SBE_KEPT || request->transaction == 0)
         return;
     struct answer answer = {

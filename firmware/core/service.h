@@ -69,8 +69,8 @@ struct sbe_kept {
 
 /*
  * Keeps a request: areas stay mapped, payload and inline bytes are copied to scratch, 8-byte
- * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction.
- * The handler then returns SBE_KEPT.
+ * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction,
+ * SBE_EAGAIN as many are kept as the ring has slots but one. The handler then returns SBE_KEPT.
  */
 int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
                      uint32_t scratch_size);

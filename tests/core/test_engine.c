@@ -1104,6 +1104,47 @@ static void test_outcall(void)
     CHECK(!outcall_answered);
 }
 
+/* A handler that calls with the last slot free does not take the place of its own answer. */
+static void test_call_in_handler(void)
+{
+    begin();
+    for (uint32_t i = 0; i < SLOTS - 1; i++)
+        ask(1, ECHO);
+    run(); /* their answers are not taken: one slot is left */
+    uint64_t transaction = ask(1, CALL_BACK);
+    run();
+    for (uint32_t i = 0; i < SLOTS - 1; i++)
+        CHECK(collect(1));
+    expect(1, transaction, SBE_EAGAIN);
+    expect_nothing(1);
+    transaction = ask(1, CALL_BACK);
+    run();
+    CHECK(collect(1));
+    CHECK_EQ(host.frame.type, SBE_FRAME_REQUEST);
+    expect(1, transaction, SBE_OK);
+}
+
+/* However many are kept, a CANCEL comes in: the last slot is not promised away. */
+static void test_keep_all(void)
+{
+    begin();
+    uint64_t transactions[SLOTS];
+    for (uint32_t i = 0; i < SLOTS; i++)
+        transactions[i] = ask(1, KEEP);
+    run();
+    CHECK_EQ(pooled, SLOTS - 1);
+    expect(1, transactions[SLOTS - 1], SBE_EAGAIN);
+    sbe_channel_idle(&host.channels[1]);
+    answer_in_cancel = true;
+    for (uint32_t i = 0; i < SLOTS - 1; i++) {
+        cancel_call(1, transactions[i]);
+        run();
+        expect(1, transactions[i], SBE_ECANCELED);
+        sbe_channel_idle(&host.channels[1]);
+    }
+    CHECK_EQ(remote.opened[1]->promised, 0);
+}
+
 /* -- a ring is shut ------------------------------------------------------------------------- */
 
 static void test_broken(void)
@@ -1158,6 +1199,8 @@ int main(void)
     test_no_room();
     test_find();
     test_outcall();
+    test_call_in_handler();
+    test_keep_all();
     test_broken();
     return 0;
 }
