@@ -371,3 +371,10 @@ bool sbe_channel_idle(struct sbe_channel *channel)
         channel->seen_ns = channel->port->now_ns(channel->port->self);
     return sleep;
 }
+
+bool sbe_channel_wait_room(struct sbe_channel *channel)
+{
+    sbe_channel_flush(channel);
+    return_slots(channel); /* the peer may be waiting for room itself */
+    return sbe_ring_wait_space(&channel->tx, channel->promised + 1);
+}

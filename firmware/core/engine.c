@@ -357,14 +357,13 @@ static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entr
 {
     struct sbe_channel *channel = &entry->channel;
     /* Not before its answer has a place: the requester waits for space, not we. */
-    if (sbe_channel_room(channel) == 0 && !channel->tx.broken) {
-        sbe_channel_flush(channel);
-        if (sbe_ring_wait_space(&channel->tx, channel->promised + 1)) {
-            delist(engine, entry);
-            return false;
-        }
+    if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel)) {
+        delist(engine, entry);
+        return false;
     }
-    int status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
+    int status = SBE_EPROTO; /* nothing is executed that can't be answered */
+    if (!channel->tx.broken)
+        status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
     if (status == 1) {
         if (engine->frame.type == SBE_FRAME_RESPONSE)
             meet_response(engine);
@@ -376,7 +375,7 @@ static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entr
     }
     if (status == SBE_EBADMSG)
         return true;
-    if (status == 0 && !channel->tx.broken)
+    if (status == 0)
         return false;
     delist(engine, entry);
     entry->used = false; /* shut: no doorbell brings it back, its peer must close it */

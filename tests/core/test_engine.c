@@ -1145,6 +1145,35 @@ static void test_keep_all(void)
     CHECK_EQ(remote.opened[1]->promised, 0);
 }
 
+/*
+ * While the engine waits for room it has given back what it read: a host that waits for room too
+ * and is rung for that goes on.
+ */
+static void test_both_wait(void)
+{
+    begin();
+    struct sbe_frame message = {.type = SBE_FRAME_MESSAGE, .service = ECHO};
+    for (uint32_t i = 0; i < SLOTS - 1; i++)
+        ask(1, ECHO);
+    run();
+    CHECK_EQ(sbe_channel_room(&host.channels[1]), SLOTS);
+    ask(1, ECHO);
+    for (uint32_t i = 1; i < SLOTS; i++)
+        CHECK_EQ(sbe_channel_send(&host.channels[1], &message), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    CHECK(sbe_channel_wait_room(&host.channels[1]));
+    uint32_t rung = host.rung;
+    run(); /* takes one, whose answer fills the other ring */
+    CHECK_EQ(log_count, SLOTS);
+    CHECK_EQ(host.rung, rung + 1);
+    CHECK_EQ(sbe_channel_room(&host.channels[1]), 1);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        CHECK(collect(1));
+    sbe_channel_idle(&host.channels[1]);
+    run();
+    CHECK_EQ(log_count, 2 * SLOTS - 1);
+}
+
 /* -- a ring is shut ------------------------------------------------------------------------- */
 
 static void test_broken(void)
@@ -1175,6 +1204,24 @@ static void test_broken(void)
     expect(1, transaction, SBE_OK);
 }
 
+/* A ring that takes no answers: no request behind it is executed. */
+static void test_broken_answers(void)
+{
+    begin();
+    for (uint32_t i = 0; i < SLOTS; i++)
+        ask(1, ECHO);
+    run();
+    CHECK_EQ(log_count, SLOTS);
+    ask(1, ECHO);
+    struct sbe_ring_consumer *consumer = host.channels[1].rx.consumer;
+    sbe_store_relaxed(&consumer->tail, sbe_load_relaxed(&consumer->tail) + SLOTS + 1);
+    sbe_engine_doorbell(&remote.engine, remote.opened[1]);
+    run();
+    CHECK_EQ(log_count, SLOTS);
+    pump();
+    CHECK_EQ(host.broken, 1);
+}
+
 int main(void)
 {
     test_echo();
@@ -1200,7 +1247,9 @@ int main(void)
     test_find();
     test_outcall();
     test_call_in_handler();
+    test_both_wait();
     test_keep_all();
     test_broken();
+    test_broken_answers();
     return 0;
 }
