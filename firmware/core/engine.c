@@ -492,6 +492,9 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .calls = config->calls == NULL ? NULL : config->calls + index * config->calls_per_channel,
         .call_count = config->calls == NULL ? 0 : config->calls_per_channel,
     };
+    /* Two engines that call each other never fill both rings with requests alone. */
+    if (channel.call_count > message->slots / 2)
+        channel.call_count = message->slots / 2;
     int status = sbe_channel_open(&entry->channel, &channel);
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;

@@ -1097,6 +1097,10 @@ static void test_outcall(void)
     for (uint32_t i = 0; i < CALLS; i++)
         CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_OK);
     CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_ENOMEM);
+    open_sized(2, 0, 4, 0); /* half of the slots stay for answers */
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[2], &frame, &outcall), SBE_OK);
+    CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[2], &frame, &outcall), SBE_ENOMEM);
     outcalls_done = 0;
     close_channel(1);
     CHECK_EQ(outcalls_done, CALLS);
