@@ -242,6 +242,7 @@ static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *chann
         kept->channel = NULL;
         kept->service->cancel(kept);
         pin(engine, kept, false);
+        next = engine->kept; /* from the start: the service may have answered others as well */
     }
 }
 
@@ -437,8 +438,11 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
                     struct sbe_outcall *call)
 {
     (void)engine;
+    if (!((const struct sbe_engine_channel *)(const void *)channel)->used)
+        return SBE_ESHUTDOWN; /* broken, closed, or closing and telling us so */
     if (sbe_channel_room(channel) == 0)
         return SBE_EAGAIN; /* the rest is promised to responses */
+    frame->type = SBE_FRAME_REQUEST;
     int status = sbe_channel_request(channel, frame, call);
     if (status == SBE_OK)
         sbe_channel_flush(channel);

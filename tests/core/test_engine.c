@@ -134,7 +134,7 @@ struct pooled {
 
 static struct pooled pool[POOL];
 static uint32_t pooled;
-static bool answer_in_cancel;
+static bool answer_in_cancel, answer_all;
 
 static int keep(struct sbe_request *request)
 {
@@ -157,6 +157,11 @@ static void cancel(struct sbe_kept *kept)
     entry->gone = kept->channel == NULL;
     if (answer_in_cancel)
         CHECK_EQ(sbe_kept_answer(kept, SBE_ECANCELED, NULL, 0), SBE_OK);
+    if (answer_all)
+        for (uint32_t i = 0; i < pooled; i++) {
+            CHECK_EQ(sbe_kept_answer(&pool[i].kept, SBE_ECANCELED, NULL, 0), SBE_OK);
+            pool[i].kept.next = NULL; /* the service's again */
+        }
 }
 
 static int keep_in_little(struct sbe_request *request)
@@ -429,7 +434,7 @@ static void begin_with(uint8_t coherent)
     memset(memory, 0, sizeof memory);
     memset(pool, 0, sizeof pool);
     pooled = log_count = outcalls_done = 0;
-    answer_in_cancel = call_again = false;
+    answer_in_cancel = answer_all = call_again = false;
     const struct sbe_limits limits = {AREAS, CONTEXTS, CHANNELS, 32, SLOT_SIZE, SBE_BUFFERS_MAX};
     remote.port = (struct sbe_port){.self = &remote,
                                     .now_ns = now_ns,
@@ -1108,6 +1113,42 @@ static void test_outcall(void)
     CHECK(!outcall_answered);
 }
 
+/* On a channel that is closing, closed or broken nothing is begun that nobody would end. */
+static void test_outcall_closed(void)
+{
+    begin();
+    struct sbe_channel *channel = remote.opened[1];
+    struct sbe_frame frame = {.service = 9}; /* its type is filled in */
+    outcall.done = outcall_done;
+    for (uint32_t i = 0; i < CALLS; i++)
+        CHECK_EQ(sbe_engine_call(&remote.engine, channel, &frame, &outcall), SBE_OK);
+    CHECK(collect(1));
+    CHECK_EQ(host.frame.type, SBE_FRAME_REQUEST);
+    call_again = true;
+    close_channel(1);
+    CHECK_EQ(outcalls_done, CALLS);
+    CHECK_EQ(call_again_status, SBE_ESHUTDOWN);
+    CHECK_EQ(sbe_engine_call(&remote.engine, channel, &frame, &outcall), SBE_ESHUTDOWN);
+}
+
+/* A service that answers all it has when one of them is cancelled. */
+static void test_answer_others_in_cancel(void)
+{
+    begin();
+    for (uint32_t i = 0; i < 4; i++)
+        ask(1, KEEP);
+    run();
+    answer_all = true;
+    close_channel(1);
+    CHECK(remote.engine.kept == NULL);
+    uint32_t cancelled = 0;
+    for (uint32_t i = 0; i < 4; i++) {
+        CHECK(pool[i].kept.channel == NULL);
+        cancelled += pool[i].cancelled;
+    }
+    CHECK_EQ(cancelled, 1);
+}
+
 /* A handler that calls with the last slot free does not take the place of its own answer. */
 static void test_call_in_handler(void)
 {
@@ -1250,6 +1291,8 @@ int main(void)
     test_no_room();
     test_find();
     test_outcall();
+    test_outcall_closed();
+    test_answer_others_in_cancel();
     test_call_in_handler();
     test_both_wait();
     test_keep_all();
