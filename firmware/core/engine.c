@@ -76,6 +76,14 @@ static bool is_coherent(const struct sbe_engine *engine, const struct sbe_buffer
            (area != NULL && (area->flags & SBE_AREA_COHERENT) != 0);
 }
 
+/* Before the requester, or the next owner of the memory, looks: also after a failure. */
+static void give_back(struct sbe_engine *engine, struct sbe_channel *channel,
+                      const struct sbe_buffer *buffer)
+{
+    channel->counters.synced +=
+        sbe_cache_handover(engine->port, SBE_GIVE_BACK, buffer, is_coherent(engine, buffer));
+}
+
 /*
  * Sends a response; there is room, it was promised. It has a frame of its own because a handler may
  * answer a kept request while it looks at another.
@@ -88,8 +96,7 @@ static int respond(struct sbe_engine *engine, const struct answer *answer)
         struct sbe_buffer buffer = answer->buffers[i];
         if ((buffer.direction & SBE_DIR_OUT) == 0 && buffer.direction != SBE_DIR_SHARED)
             continue;
-        answer->channel->counters.synced +=
-            sbe_cache_handover(engine->port, SBE_GIVE_BACK, &buffer, is_coherent(engine, &buffer));
+        give_back(engine, answer->channel, &buffer);
         buffer.size = answer->written[i] < buffer.size ? answer->written[i] : buffer.size;
         frame->buffers[count++] = buffer;
     }
@@ -232,7 +239,7 @@ static void cancel_kept(struct sbe_engine *engine, const struct sbe_channel *cha
 }
 
 /* The requester is gone: its kept requests end without an answer. */
-static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *channel)
+static void drop_kept(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     for (struct sbe_kept *kept = engine->kept, *next; kept != NULL; kept = next) {
         next = kept->next;
@@ -241,6 +248,8 @@ static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *chann
         unlink_kept(kept);
         kept->channel = NULL;
         kept->service->cancel(kept);
+        for (uint32_t i = 0; i < kept->buffer_count; i++)
+            give_back(engine, channel, &kept->buffers[i]);
         pin(engine, kept, false);
         next = engine->kept; /* from the start: the service may have answered others as well */
     }
@@ -254,7 +263,7 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
     uint8_t *out = engine->config->scratch_out;
     uint64_t carried = 0, used = 0;
     uint32_t outputs = 0;
-    for (uint32_t i = 0; i < request->buffer_count; i++) {
+    for (uint32_t i = 0; i < engine->frame.buffer_count; i++) {
         struct sbe_buffer *buffer = &request->buffers[i];
         request->written[i] = buffer->direction == SBE_DIR_INOUT ? buffer->size : 0;
         if ((buffer->direction & SBE_DIR_OUT) != 0 || buffer->direction == SBE_DIR_SHARED)
@@ -274,8 +283,6 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
     request->reply = out + used;
     request->reply_room = sbe_channel_payload_room(request->channel, outputs, carried);
     uint64_t left = request->channel->tx.slot_size - used;
-    if (request->reply_room == 0 && carried != 0)
-        return SBE_EMSGSIZE;
     if (request->reply_room > left)
         request->reply_room = (uint32_t)left;
     return SBE_OK;
@@ -292,6 +299,7 @@ static int call_service(struct sbe_engine *engine, struct sbe_request *request)
     int status = lay_out(engine, request);
     if (status < 0)
         return status;
+    request->buffer_count = engine->frame.buffer_count; /* from here on they are handed over */
     for (uint32_t i = 0; i < request->buffer_count; i++)
         request->channel->counters.synced +=
             sbe_cache_handover(engine->port, SBE_TAKE, &request->buffers[i],
@@ -319,7 +327,7 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
     request->transaction = frame->transaction;
     request->payload = frame->payload;
     request->payload_size = frame->payload_size;
-    request->buffer_count = frame->buffer_count;
+    request->buffer_count = 0;
     request->buffers = frame->buffers;
     request->reply_size = 0;
     uint64_t seen_ns = frame->seen_ns;
@@ -338,7 +346,7 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
         .payload_size = request->reply_size,
         .buffers = request->buffers,
         .written = request->written,
-        .buffer_count = status == SBE_OK || status == SBE_ENOSPC ? request->buffer_count : 0,
+        .buffer_count = request->buffer_count,
     };
     if (answer.payload_size > request->reply_room)
         answer.payload_size = 0, answer.status = SBE_ENOSPC;
@@ -370,7 +378,7 @@ static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entr
             meet_response(engine);
         else if (engine->frame.type == SBE_FRAME_CANCEL)
             cancel_kept(engine, channel);
-        else
+        else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
             serve(engine, channel);
         return true;
     }

@@ -686,6 +686,97 @@ static void test_sync(void)
     CHECK_EQ(remote.opened[1]->counters.synced, 64 + 2 * (128 + 256));
 }
 
+/* A handler that fails may have written: the lines go back, and the response says how far. */
+static void test_failure_gives_back(void)
+{
+    begin_with(0);
+    struct sbe_frame frame = request_frame(FAIL, NULL, 0);
+    frame.buffer_count = 3;
+    frame.buffers[0] = data_buffer(SBE_DIR_OUT, 0, 64);
+    frame.buffers[1] = data_buffer(SBE_DIR_IN, 64, 64);
+    frame.buffers[2] =
+        (struct sbe_buffer){.direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = 8};
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_EIO);
+    CHECK_EQ(remote.cleaned, 64);
+    CHECK_EQ(host.frame.buffer_count, 2);
+    CHECK_EQ(host.frame.buffers[0].size, 2);
+    CHECK_EQ(host.frame.payload_size, 0);
+    CHECK_EQ(sbe_frame_check_response(&host.frame, frame.buffers, 3), SBE_OK);
+
+    frame.service = 99; /* no handler ran, nothing was written */
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOENT);
+    CHECK_EQ(sbe_frame_check_response(&host.frame, frame.buffers, 3), SBE_OK);
+}
+
+/* So do those of a kept request whose requester has gone. */
+static void test_drop_gives_back(void)
+{
+    begin_with(0);
+    struct sbe_frame frame = request_frame(KEEP, NULL, 0);
+    frame.buffer_count = 2;
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, 64);
+    frame.buffers[1] = data_buffer(SBE_DIR_OUT, 64, 128);
+    send_frame(1, &frame);
+    run();
+    CHECK_EQ(remote.cleaned, 0);
+    unmap(DATA);
+    close_channel(1);
+    CHECK_EQ(remote.cleaned, 128);
+    CHECK(remote.last_cleaned == memory[5] + 64);
+    CHECK_EQ(remote.detached, 1);
+}
+
+/* An EVENT tells a requester something; it is no way to call a service. */
+static void test_event_frame(void)
+{
+    begin();
+    struct sbe_frame frame = {.type = SBE_FRAME_EVENT, .service = ECHO};
+    CHECK_EQ(sbe_channel_send(&host.channels[1], &frame), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    run();
+    CHECK_EQ(log_count, 0);
+    expect_nothing(1);
+}
+
+/* Inline outputs count with what is written: room for more than fits is no reason to refuse. */
+static void test_inline_room(void)
+{
+    begin();
+    uint8_t bytes[SLOT_SIZE] = {1};
+    const uint32_t room = SLOT_SIZE - 40 - 24;
+    for (uint32_t size = room - 24 - 1; size <= room - 24; size++) {
+        struct sbe_frame frame = request_frame(ECHO, NULL, 0);
+        frame.buffer_count = 2;
+        frame.buffers[0] = (struct sbe_buffer){
+            .direction = SBE_DIR_IN, .flags = SBE_BUFFER_INLINE, .data = bytes, .size = size};
+        frame.buffers[1] = (struct sbe_buffer){
+            .direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = SLOT_SIZE};
+        uint64_t transaction = send_frame(1, &frame);
+        run();
+        expect(1, transaction, SBE_OK);
+        CHECK_EQ(host.frame.buffers[0].size, size);
+    }
+    /* too much was written: said so */
+    struct sbe_frame frame = request_frame(ECHO, NULL, 0);
+    frame.buffer_count = 2;
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, room + 1);
+    frame.buffers[1] = (struct sbe_buffer){
+        .direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = SLOT_SIZE};
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOSPC);
+    CHECK_EQ(host.frame.buffer_count, 0);
+    frame.buffers[0].size = room; /* to the last byte */
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_OK);
+    CHECK_EQ(host.frame.buffers[0].size, room);
+}
+
 static void test_reply_room(void)
 {
     begin();
@@ -1275,6 +1366,10 @@ int main(void)
     test_refused();
     test_message();
     test_sync();
+    test_failure_gives_back();
+    test_drop_gives_back();
+    test_event_frame();
+    test_inline_room();
     test_reply_room();
     test_deadline();
     test_kept();
