@@ -192,21 +192,32 @@ static void return_slots(struct sbe_channel *channel)
     }
 }
 
+/* What a frame of each type has; what it has not is zero. */
+enum {
+    TRANSACTS = 1,
+    CARRIES_STATUS = 2,
+    CARRIES_PAYLOAD = 4,
+    CARRIES_BUFFERS = 8,
+};
+static const uint8_t SHAPES[] = {
+    [SBE_FRAME_REQUEST] = TRANSACTS | CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_RESPONSE] = TRANSACTS | CARRIES_STATUS | CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_MESSAGE] = CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_SYNC] = TRANSACTS | CARRIES_BUFFERS,
+    [SBE_FRAME_EVENT] = CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_CANCEL] = TRANSACTS,
+};
+
 static bool header_is_legal(const struct sbe_wire_frame *header)
 {
-    bool response = header->type == SBE_FRAME_RESPONSE;
-    bool transacts = response || header->type == SBE_FRAME_REQUEST ||
-                     header->type == SBE_FRAME_SYNC || header->type == SBE_FRAME_CANCEL;
     if (header->type < SBE_FRAME_REQUEST || header->type > SBE_FRAME_CANCEL)
         return false;
-    if (header->flags != 0 || header->reserved != 0 || (header->transaction != 0) != transacts)
-        return false;
-    if (header->status > 0 || (!response && header->status != 0))
-        return false;
-    if (header->type == SBE_FRAME_CANCEL || header->type == SBE_FRAME_SYNC)
-        return header->payload_size == 0 &&
-               (header->type == SBE_FRAME_SYNC || header->buffer_count == 0);
-    return true;
+    uint32_t shape = SHAPES[header->type];
+    return header->flags == 0 && header->reserved == 0 && header->status <= 0 &&
+           (header->transaction != 0) == ((shape & TRANSACTS) != 0) &&
+           (header->status == 0 || (shape & CARRIES_STATUS) != 0) &&
+           (header->payload_size == 0 || (shape & CARRIES_PAYLOAD) != 0) &&
+           (header->buffer_count == 0 || (shape & CARRIES_BUFFERS) != 0);
 }
 
 static bool read_buffer(struct sbe_buffer *buffer, const uint8_t *at)
@@ -345,20 +356,17 @@ int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_
                              uint32_t asked_count)
 {
     uint32_t next = 0;
-    for (uint32_t i = 0; i < response->buffer_count; i++) {
-        const struct sbe_buffer *got = &response->buffers[i];
-        while (next < asked_count && asked[next].direction == SBE_DIR_IN)
-            next++;
-        if (next == asked_count)
-            return SBE_EBADMSG;
-        const struct sbe_buffer *want = &asked[next++];
+    for (const struct sbe_buffer *want = asked, *end = asked + asked_count; want != end; want++) {
+        if (want->direction == SBE_DIR_IN)
+            continue;
+        if (next == response->buffer_count)
+            return response->status == SBE_OK ? SBE_EBADMSG : SBE_OK;
+        const struct sbe_buffer *got = &response->buffers[next++];
         if (got->area != want->area || got->offset != want->offset || got->flags != want->flags ||
             got->direction != want->direction || got->size > want->size)
             return SBE_EBADMSG;
     }
-    while (next < asked_count && asked[next].direction == SBE_DIR_IN)
-        next++;
-    return response->status == SBE_OK && next != asked_count ? SBE_EBADMSG : SBE_OK;
+    return next == response->buffer_count ? SBE_OK : SBE_EBADMSG;
 }
 
 bool sbe_channel_idle(struct sbe_channel *channel)
