@@ -5,6 +5,17 @@
 
 #include "core/status.h"
 
+/* The private form of a buffer begins with its wire form. */
+#define SAME_PLACE(field)                                                                         \
+    _Static_assert(offsetof(struct sbe_buffer, field) == offsetof(struct sbe_wire_buffer, field), \
+                   #field)
+SAME_PLACE(area);
+SAME_PLACE(direction);
+SAME_PLACE(flags);
+SAME_PLACE(reserved);
+SAME_PLACE(offset);
+SAME_PLACE(size);
+
 int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
 {
     *channel = (struct sbe_channel){
@@ -68,26 +79,11 @@ static uint32_t inline_size(const struct sbe_frame *frame)
     return total;
 }
 
-static uint8_t *write_buffers(uint8_t *at, const struct sbe_frame *frame)
+/* Whole records, reserved fields included: nothing of our memory goes out by accident. */
+static void write_frame(void *slot, const struct sbe_frame *frame, uint32_t size)
 {
-    for (uint32_t i = 0; i < frame->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &frame->buffers[i];
-        struct sbe_wire_buffer wire = {
-            .area = buffer->area,
-            .direction = buffer->direction,
-            .flags = buffer->flags,
-            .offset = buffer->offset,
-            .size = buffer->size,
-        };
-        memcpy(at, &wire, sizeof wire);
-        at += sizeof wire;
-    }
-    return at;
-}
-
-static void write_frame(uint8_t *slot, const struct sbe_frame *frame, uint32_t size)
-{
-    struct sbe_wire_frame header = {
+    struct sbe_wire_frame *header = slot;
+    *header = (struct sbe_wire_frame){
         .size = size,
         .type = frame->type,
         .service = frame->service,
@@ -99,13 +95,17 @@ static void write_frame(uint8_t *slot, const struct sbe_frame *frame, uint32_t s
         .waited_ns = frame->waited_ns,
         .handled_ns = frame->handled_ns,
     };
-    memcpy(slot, &header, sizeof header);
-    uint8_t *at = write_buffers(slot + sizeof header, frame);
+    const struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
+    struct sbe_wire_buffer *wire = (struct sbe_wire_buffer *)(header + 1);
+    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++, wire++) {
+        memcpy(wire, buffer, sizeof *wire);
+        wire->reserved = 0;
+    }
+    uint8_t *at = (uint8_t *)wire;
     if (frame->payload_size != 0)
         memcpy(at, frame->payload, frame->payload_size);
     at += frame->payload_size;
-    for (uint32_t i = 0; i < frame->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &frame->buffers[i];
+    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         if (!carries_bytes(frame->type, buffer) || buffer->size == 0)
             continue;
         memcpy(at, buffer->data, (size_t)buffer->size);
@@ -220,21 +220,13 @@ static bool header_is_legal(const struct sbe_wire_frame *header)
            (header->buffer_count == 0 || (shape & CARRIES_BUFFERS) != 0);
 }
 
-static bool read_buffer(struct sbe_buffer *buffer, const uint8_t *at)
+static bool buffer_is_legal(const struct sbe_buffer *buffer)
 {
-    struct sbe_wire_buffer wire;
-    memcpy(&wire, at, sizeof wire);
-    *buffer = (struct sbe_buffer){
-        .area = wire.area,
-        .direction = wire.direction,
-        .flags = wire.flags,
-        .offset = wire.offset,
-        .size = wire.size,
-    };
-    bool is_inline = (wire.flags & SBE_BUFFER_INLINE) != 0;
-    return (wire.flags & ~SBE_BUFFER_INLINE) == 0 && wire.reserved == 0 &&
-           wire.direction >= SBE_DIR_IN && wire.direction <= SBE_DIR_SHARED &&
-           !(is_inline && (wire.area != 0 || wire.offset != 0 || wire.direction == SBE_DIR_SHARED));
+    if ((buffer->flags & ~SBE_BUFFER_INLINE) != 0 || buffer->reserved != 0 ||
+        buffer->direction < SBE_DIR_IN || buffer->direction > SBE_DIR_SHARED)
+        return false;
+    return (buffer->flags & SBE_BUFFER_INLINE) == 0 ||
+           (buffer->area == 0 && buffer->offset == 0 && buffer->direction != SBE_DIR_SHARED);
 }
 
 /* Parses a private copy of header->size bytes. False: malformed. */
@@ -242,22 +234,25 @@ static bool parse(const struct sbe_wire_frame *header, uint8_t *copy, struct sbe
 {
     uint32_t left = header->size - (uint32_t)sizeof *header;
     uint8_t *at = copy + sizeof *header;
-    if (header->buffer_count > SBE_BUFFERS_MAX ||
-        header->buffer_count * sizeof(struct sbe_wire_buffer) > left)
+    if (header->buffer_count > SBE_BUFFERS_MAX)
         return false;
-    for (uint32_t i = 0; i < header->buffer_count; i++) {
-        if (!read_buffer(&frame->buffers[i], at))
+    struct sbe_buffer *buffers = frame->buffers, *end = buffers + header->buffer_count;
+    for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
+        if (left < sizeof(struct sbe_wire_buffer))
+            return false;
+        memcpy(buffer, at, sizeof(struct sbe_wire_buffer));
+        buffer->data = NULL;
+        if (!buffer_is_legal(buffer))
             return false;
         at += sizeof(struct sbe_wire_buffer);
+        left -= (uint32_t)sizeof(struct sbe_wire_buffer);
     }
-    left -= (uint32_t)(header->buffer_count * sizeof(struct sbe_wire_buffer));
     if (header->payload_size > left)
         return false;
     frame->payload = at;
     at += header->payload_size;
     left -= header->payload_size;
-    for (uint32_t i = 0; i < header->buffer_count; i++) {
-        struct sbe_buffer *buffer = &frame->buffers[i];
+    for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         if (!carries_bytes(header->type, buffer))
             continue;
         if (buffer->size > left)
