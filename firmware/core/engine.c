@@ -374,6 +374,7 @@ static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entr
     if (!channel->tx.broken)
         status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
     if (status == 1) {
+        engine->served++;
         if (engine->frame.type == SBE_FRAME_RESPONSE)
             meet_response(engine);
         else if (engine->frame.type == SBE_FRAME_CANCEL)
@@ -403,7 +404,8 @@ bool sbe_engine_run(struct sbe_engine *engine)
             uint32_t left = entry->budget;
             while (left > 0 && serve_one(engine, entry))
                 left--;
-            bool rest = entry->active && (left == 0 || !sbe_channel_idle(&entry->channel));
+            bool rest =
+                entry->active && (left == 0 || engine->busy || !sbe_channel_idle(&entry->channel));
             sbe_channel_flush(&entry->channel);
             delist(engine, entry);
             if (rest)

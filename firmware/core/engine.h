@@ -52,6 +52,8 @@ struct sbe_engine {
     struct sbe_engine_channel *first[SBE_PRIORITIES];
     struct sbe_engine_channel *last[SBE_PRIORITIES];
     struct sbe_kept *kept;
+    bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
+    uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     uint64_t begun_ns;
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
