@@ -3,10 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias, final
 
-from typing_extensions import Buffer as _BufferProtocol
-
-# Anything with the buffer protocol; numpy's types say so only from Python 3.12 on.
-_Array: TypeAlias = Any
+# Anything with the buffer protocol; numpy declares its own only from Python 3.12 on.
+_BufferProtocol: TypeAlias = Any
 
 VERSION_MIN: int
 VERSION_MAX: int
@@ -47,19 +45,6 @@ CONTROL_CHANNEL_CLOSE: int
 CONTROL_SERVICE_FIND: int
 CONTROL_SERVICE_LIST: int
 CONTROL_EVENT: int
-SESSION_INITIALISING: int
-SESSION_WAITING: int
-SESSION_INITIALISED: int
-SESSION_CONNECTED: int
-SESSION_CLOSING: int
-SESSION_CLOSED: int
-REFUSED_NOT: int
-REFUSED_MAGIC: int
-REFUSED_VERSION: int
-REFUSED_ROLE: int
-REFUSED_LIMITS: int
-CONTEXT_GLOBAL: int
-SEGMENTS_MAX: int
 
 def layout() -> dict[str, dict[str, tuple[int, int]]]:
     """Offset and size of every field of every wire structure (firmware/core/wire.h)."""
@@ -217,6 +202,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Reply:
         """Sends a request and waits for its reply; timeout in seconds."""
     def submit(
@@ -226,6 +212,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Sends a request; a full ring waits, or raises WouldBlock."""
     def sync(
@@ -235,6 +222,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Hands buffers over and back without calling a service; service and payload are 0, b''."""
     def send(
@@ -244,6 +232,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> None:
         """A message that nobody answers."""
     def batch(
@@ -251,12 +240,12 @@ class Channel:
         service: int,
         count: int,
         per_call: int,
-        descriptors: _Array,
-        payloads: _Array,
+        descriptors: _BufferProtocol,
+        payloads: _BufferProtocol,
         payload_size: int,
-        statuses: _Array,
-        written: _Array,
-        replies: _Array,
+        statuses: _BufferProtocol,
+        written: _BufferProtocol,
+        replies: _BufferProtocol,
         reply_size: int,
         timeout: float | None = None,
     ) -> None:
@@ -276,12 +265,23 @@ class Channel:
     def counters(self) -> dict[str, int]:
         """What happened so far."""
 
-# A service's reply is (id, version, name), a ping's (cookie,); everything else has no fields.
+SESSION_INITIALISING: int
+SESSION_WAITING: int
+SESSION_INITIALISED: int
+SESSION_CONNECTED: int
+SESSION_CLOSING: int
+SESSION_CLOSED: int
+REFUSED_NOT: int
+REFUSED_MAGIC: int
+REFUSED_VERSION: int
+REFUSED_ROLE: int
+REFUSED_LIMITS: int
+CONTEXT_GLOBAL: int
+SEGMENTS_MAX: int
+
 _ReplyFields: TypeAlias = tuple[int, int, str] | tuple[int] | None
 
 class _SessionHandler(Protocol):
-    """What a Session asks and tells; `Session` says how errors of it are treated."""
-
     def send(self, message: bytes, /) -> object: ...
     def area_attach(
         self, area: int, context: int, flags: int, size: int, handles: int, /
@@ -312,11 +312,6 @@ class _SessionHandler(Protocol):
 
 @final
 class Session:
-    """The control protocol of one link, in either role. The owner serialises.
-
-    Requests are replied once with their token, which may be anything, or raise and are not.
-    """
-
     def __new__(
         cls,
         handler: _SessionHandler,

@@ -36,7 +36,7 @@ PYTHON_FLOORS: Floors = [
     [["sbe._native", "sbe.errors"]],
     [["sbe.heaps", "sbe.heaps.*"]],
     [["sbe.doorbell", "sbe.transports", "sbe.transports.*"]],
-    [["sbe.link", "sbe.link.*"]],
+    [["sbe.pending", "sbe.link", "sbe.link.*"]],
     [["sbe.channel"]],
     [["sbe.context"]],
     [["sbe.control"]],
