@@ -19,10 +19,9 @@
 
 struct sbe_engine_channel {
     struct sbe_channel channel; /* first, so that a channel leads to its entry */
-    struct sbe_engine_channel *next;
-    uint32_t budget; /* frames per turn */
+    uint32_t budget;            /* frames per turn */
     uint8_t priority;
-    bool active; /* in the list of its priority */
+    bool active; /* it may have work */
     bool used;
 };
 
@@ -49,10 +48,10 @@ struct sbe_engine {
     struct sbe_session_hooks hooks;
     const struct sbe_port *port;
     struct sbe_engine_config *config;
-    struct sbe_engine_channel *first[SBE_PRIORITIES];
-    struct sbe_engine_channel *last[SBE_PRIORITIES];
+    uint32_t active[SBE_PRIORITIES]; /* how many channels */
     struct sbe_kept *kept;
-    uint64_t begun_ns;
+    uint64_t begun_ns;  /* of the request at hand */
+    uint32_t waited_ns; /* the same */
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
     struct sbe_frame response; /* the answer under way */
