@@ -63,12 +63,31 @@ static int send_hello(struct sbe_session *session)
 
 /* -- what the peer has made here ----------------------------------------------------------- */
 
+/* The entry with this id (0: a free one) in a table whose entries begin with their id. */
+static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
+{
+    for (uint8_t *at = table; count > 0; count--, at += entry_size)
+        if (*(const uint32_t *)(const void *)at == id)
+            return at;
+    return NULL;
+}
+
 static struct sbe_session_context *find_context(struct sbe_session *session, uint32_t id)
 {
-    for (uint32_t i = 0; i < session->config->limits.contexts; i++)
-        if (session->config->contexts[i].id == id)
-            return &session->config->contexts[i];
-    return NULL;
+    const struct sbe_session_config *config = session->config;
+    return find(config->contexts, config->limits.contexts, sizeof *config->contexts, id);
+}
+
+static struct sbe_session_channel *find_channel(struct sbe_session *session, uint32_t id)
+{
+    const struct sbe_session_config *config = session->config;
+    return find(config->channels, config->limits.channels, sizeof *config->channels, id);
+}
+
+static struct sbe_session_pending *find_pending(struct sbe_session *session, uint32_t id)
+{
+    const struct sbe_session_config *config = session->config;
+    return find(config->pending, config->pending_count, sizeof *config->pending, id);
 }
 
 static bool context_lives(struct sbe_session *session, uint32_t id)
@@ -79,20 +98,11 @@ static bool context_lives(struct sbe_session *session, uint32_t id)
     return context != NULL && !context->dying;
 }
 
-static struct sbe_session_channel *find_channel(struct sbe_session *session, uint32_t id)
-{
-    for (uint32_t i = 0; i < session->config->limits.channels; i++)
-        if (session->config->channels[i].id == id)
-            return &session->config->channels[i];
-    return NULL;
-}
-
 static void settle_context(struct sbe_session *session, uint32_t id)
 {
-    struct sbe_session_context *context =
-        id == SBE_CONTEXT_GLOBAL ? NULL : find_context(session, id);
+    struct sbe_session_context *context = find_context(session, id);
     if (context == NULL || !context->dying)
-        return;
+        return; /* also the global one, whose id finds a free entry */
     for (uint32_t i = 0; i < session->areas.count; i++)
         if (session->areas.areas[i].id != 0 && session->areas.areas[i].context == id)
             return;
@@ -155,12 +165,11 @@ static void fail_pending(struct sbe_session *session)
     const struct sbe_session_hooks *hooks = session->config->hooks;
     for (uint32_t i = 0; i < session->config->pending_count; i++) {
         struct sbe_session_pending *entry = &session->config->pending[i];
-        void *token = entry->token;
         if (entry->id == 0)
             continue;
-        *entry = (struct sbe_session_pending){0};
+        entry->id = 0;
         if (hooks->replied != NULL)
-            hooks->replied(hooks->self, token, SBE_ECONNRESET, NULL);
+            hooks->replied(hooks->self, entry->token, SBE_ECONNRESET, NULL);
     }
 }
 
@@ -169,8 +178,8 @@ static void forget_peer(struct sbe_session *session)
 {
     session->peer_epoch = 0;
     session->confirmed_epoch = 0;
-    for (uint32_t i = 0; i < session->config->limits.contexts; i++)
-        session->config->contexts[i] = (struct sbe_session_context){0};
+    memset(session->config->contexts, 0,
+           sizeof(struct sbe_session_context) * session->config->limits.contexts);
     drop(session, SBE_CONTEXT_ALL);
     fail_pending(session);
 }
@@ -196,29 +205,29 @@ static enum sbe_refusal judge(const struct sbe_session *session, const struct sb
     return SBE_REFUSED_NOT;
 }
 
-static uint32_t smaller(uint32_t a, uint32_t b)
+_Static_assert(sizeof(struct sbe_limits) % sizeof(uint32_t) == 0, "limits are counts, no more");
+
+/* The smaller of each. */
+static void agree_limits(struct sbe_limits *agreed, const struct sbe_limits *peer)
 {
-    return a < b ? a : b;
+    uint32_t *ours = (uint32_t *)(void *)agreed;
+    const uint32_t *theirs = (const uint32_t *)(const void *)peer;
+    for (uint32_t i = 0; i < sizeof *agreed / sizeof *ours; i++)
+        if (theirs[i] < ours[i])
+            ours[i] = theirs[i];
 }
 
 static void agree(struct sbe_session *session, const struct sbe_hello *hello)
 {
     const struct sbe_session_config *config = session->config;
-    const struct sbe_limits *ours = &config->limits, *theirs = &hello->limits;
     session->peer_epoch = hello->control.epoch;
     session->version =
         hello->version_max < config->version_max ? hello->version_max : config->version_max;
     session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
     session->coherent = hello->coherent == 1 && config->coherent == 1;
     session->peer_address_bits = hello->address_bits;
-    session->limits = (struct sbe_limits){
-        .areas = smaller(ours->areas, theirs->areas),
-        .contexts = smaller(ours->contexts, theirs->contexts),
-        .channels = smaller(ours->channels, theirs->channels),
-        .slots = smaller(ours->slots, theirs->slots),
-        .slot_size = smaller(ours->slot_size, theirs->slot_size),
-        .buffers = smaller(ours->buffers, theirs->buffers),
-    };
+    session->limits = config->limits;
+    agree_limits(&session->limits, &hello->limits);
 }
 
 static void meet(struct sbe_session *session)
@@ -350,8 +359,7 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
 static int check_segments(const struct sbe_session *session, const struct sbe_area_map *map)
 {
     const struct sbe_segment *segments = (const void *)(map + 1);
-    uint8_t bits = session->config->address_bits;
-    uint64_t last = bits >= 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1;
+    uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
     uint64_t total = 0;
     for (uint32_t i = 0; i < map->segment_count; i++) {
         if (segments[i].size == 0 || segments[i].size > map->size - total)
@@ -409,14 +417,14 @@ static int check_rings(const struct sbe_session *session, const struct sbe_chann
         open->slot_size > session->limits.slot_size)
         return SBE_EINVAL;
     uint64_t bytes = (uint64_t)size;
-    uint64_t low =
-        open->send_offset < open->receive_offset ? open->send_offset : open->receive_offset;
-    uint64_t high =
-        open->send_offset < open->receive_offset ? open->receive_offset : open->send_offset;
-    if (low % open->line != 0 || high % open->line != 0 || high - low < bytes)
-        return SBE_EINVAL;
-    if (bytes > area->size || high > area->size - bytes)
+    if (bytes > area->size || open->send_offset > area->size - bytes ||
+        open->receive_offset > area->size - bytes)
         return SBE_ERANGE;
+    /* both fit this end's width, as the area does */
+    size_t send = (size_t)open->send_offset, receive = (size_t)open->receive_offset;
+    if (((send | receive) & (open->line - 1)) != 0 ||
+        (send < receive ? receive - send : send - receive) < bytes)
+        return SBE_EINVAL;
     return SBE_OK;
 }
 
@@ -566,23 +574,20 @@ static bool handles_agree(const struct sbe_control *message, uint32_t handles)
 static int take_reply(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
-    for (uint32_t i = 0; i < session->config->pending_count; i++) {
-        struct sbe_session_pending *entry = &session->config->pending[i];
-        if (entry->id == 0 || entry->id != message->id ||
-            (entry->type | SBE_CONTROL_REPLY) != message->type)
-            continue;
-        void *token = entry->token;
-        *entry = (struct sbe_session_pending){0};
-        if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
-            forget_peer(session);
-            set_state(session, SBE_SESSION_CLOSED);
-        }
-        if (hooks->replied != NULL) /* last: it may start the next life */
-            hooks->replied(hooks->self, token, message->status, message);
-        return SBE_OK;
+    struct sbe_session_pending *entry = find_pending(session, message->id);
+    if (message->id == 0 || entry == NULL || (entry->type | SBE_CONTROL_REPLY) != message->type) {
+        session->dropped++;
+        return SBE_ENOTCONN;
     }
-    session->dropped++;
-    return SBE_ENOTCONN;
+    void *token = entry->token;
+    entry->id = 0;
+    if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
+        forget_peer(session);
+        set_state(session, SBE_SESSION_CLOSED);
+    }
+    if (hooks->replied != NULL) /* last: it may start the next life */
+        hooks->replied(hooks->self, token, message->status, message);
+    return SBE_OK;
 }
 
 static int take_connected(struct sbe_session *session, const struct sbe_control *message,
@@ -669,16 +674,18 @@ void sbe_session_lost(struct sbe_session *session)
     set_state(session, SBE_SESSION_WAITING);
 }
 
+static bool can_ask(const struct sbe_session *session)
+{
+    return session->state == SBE_SESSION_CONNECTED && session->peer_epoch != 0;
+}
+
 int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
                         struct sbe_control *message, uint32_t size, void *token)
 {
-    if (session->state != SBE_SESSION_CONNECTED || session->peer_epoch == 0)
+    if (!can_ask(session))
         return SBE_ENOTCONN;
-    struct sbe_session_pending *entry = session->config->pending,
-                               *end = entry + session->config->pending_count;
-    while (entry != end && entry->id != 0)
-        entry++;
-    if (entry == end)
+    struct sbe_session_pending *entry = find_pending(session, 0);
+    if (entry == NULL)
         return SBE_ENOMEM;
     uint32_t id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
     session->next_id = id;
@@ -703,7 +710,7 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
 {
     struct sbe_event_message message = {.event = event, .value = value};
-    if (session->state != SBE_SESSION_CONNECTED || session->peer_epoch == 0)
+    if (!can_ask(session))
         return SBE_ENOTCONN;
     return transmit(session, SBE_CONTROL_EVENT, 0, SBE_OK, &message.control, sizeof message);
 }
