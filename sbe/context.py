@@ -162,6 +162,7 @@ class HostContext:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
         rings = create_rings(geometry, self.link.line)
+        ring_area: int | None = None
         try:
             ring_area = await _done(
                 self.link.map_area(
@@ -183,8 +184,10 @@ class HostContext:
                     doorbells=(rings.ring_fd, rings.wake_fd),
                 )
             )
-        except BaseException:
+        except BaseException as error:
             rings.close()
+            if ring_area is not None and isinstance(error, Error):
+                await _done(self.link.unmap_area(ring_area))
             raise
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant
