@@ -202,6 +202,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Reply:
         """Sends a request and waits for its reply; timeout in seconds."""
     def submit(
@@ -211,6 +212,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Sends a request; a full ring waits, or raises WouldBlock."""
     def sync(
@@ -220,6 +222,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Hands buffers over and back without calling a service; service and payload are 0, b''."""
     def send(
@@ -229,6 +232,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> None:
         """A message that nobody answers."""
     def batch(

@@ -31,9 +31,9 @@ struct sbe_engine_config {
     uint32_t service_count;
     struct sbe_engine_channel *channels; /* session.limits.channels of them */
     struct sbe_call *calls;              /* calls_per_channel for each channel, may be NULL */
-    uint32_t calls_per_channel;
-    void *scratch_in;  /* session.limits.slot_size bytes, 8-byte aligned */
-    void *scratch_out; /* the same */
+    uint32_t calls_per_channel;          /* at most half of a channel's slots are used */
+    void *scratch_in;                    /* session.limits.slot_size bytes, 8-byte aligned */
+    void *scratch_out;                   /* the same */
     const struct sbe_port *port;
     /* A channel was opened or is about to close: the port keeps its doorbells. self: the port's. */
     int (*opened)(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message);
