@@ -1,8 +1,10 @@
 """The C core for Python. Statuses become `sbe.errors` exceptions in the extension itself."""
 
-from collections.abc import Buffer as _BufferProtocol
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, final
+
+# Anything with the buffer protocol; numpy declares its own only from Python 3.12 on.
+_BufferProtocol: TypeAlias = Any
 
 VERSION_MIN: int
 VERSION_MAX: int
@@ -43,8 +45,6 @@ CONTROL_CHANNEL_CLOSE: int
 CONTROL_SERVICE_FIND: int
 CONTROL_SERVICE_LIST: int
 CONTROL_EVENT: int
-
-__file__: str
 
 def layout() -> dict[str, dict[str, tuple[int, int]]]:
     """Offset and size of every field of every wire structure (firmware/core/wire.h)."""
@@ -176,6 +176,7 @@ class Channel:
     names: dict[int, str]
     error: BaseException | None
     in_flight: int
+    spin_s: float
     slot_size: int
     def __new__(
         cls,
@@ -202,6 +203,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Reply:
         """Sends a request and waits for its reply; timeout in seconds."""
     def submit(
@@ -211,6 +213,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Sends a request; a full ring waits, or raises WouldBlock."""
     def sync(
@@ -220,6 +223,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Hands buffers over and back without calling a service; service and payload are 0, b''."""
     def send(
@@ -229,6 +233,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> None:
         """A message that nobody answers."""
     def batch(
@@ -261,3 +266,128 @@ class Channel:
     def counters(self) -> dict[str, int]:
         """What happened so far."""
 
+SESSION_INITIALISING: int
+SESSION_WAITING: int
+SESSION_INITIALISED: int
+SESSION_CONNECTED: int
+SESSION_CLOSING: int
+SESSION_CLOSED: int
+REFUSED_NOT: int
+REFUSED_MAGIC: int
+REFUSED_VERSION: int
+REFUSED_ROLE: int
+REFUSED_LIMITS: int
+CONTEXT_GLOBAL: int
+SEGMENTS_MAX: int
+
+_ReplyFields: TypeAlias = tuple[int, int, str] | tuple[int] | None
+
+class _SessionHandler(Protocol):
+    def send(self, message: bytes, /) -> object: ...
+    def area_attach(
+        self, area: int, context: int, flags: int, size: int, handles: int, /
+    ) -> int | None: ...
+    def area_detach(self, area: int, /) -> object: ...
+    def channel_open(
+        self,
+        channel: int,
+        context: int,
+        ring_area: int,
+        slots: int,
+        slot_size: int,
+        line: int,
+        send_offset: int,
+        receive_offset: int,
+        priority: int,
+        handles: int,
+        /,
+    ) -> object: ...
+    def channel_close(self, channel: int, /) -> object: ...
+    def service(
+        self, context: int, name: str | None, index: int, /
+    ) -> tuple[int, int, str] | None: ...
+    def state_changed(self, state: int, /) -> object: ...
+    def refused(self, why: int, theirs: bool, peer_min: int, peer_max: int, /) -> object: ...
+    def replied(self, token: Any, status: int, reply: _ReplyFields, /) -> object: ...
+    def event(self, event: int, value: int, /) -> object: ...
+
+@final
+class Session:
+    def __new__(
+        cls,
+        handler: _SessionHandler,
+        *,
+        role: int,
+        name: str = "sbe",
+        coherent: bool = True,
+        address_bits: int = 64,
+        cache_line: int = 64,
+        version_min: int = ...,
+        version_max: int = ...,
+        areas: int = 64,
+        contexts: int = 64,
+        channels: int = 64,
+        slots: int = 4096,
+        slot_size: int = 65536,
+        pending: int = 64,
+    ) -> Session: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def peer_epoch(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def coherent(self) -> bool: ...
+    @property
+    def limits(self) -> dict[str, int]: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def peer_address_bits(self) -> int: ...
+    @property
+    def peer_limits(self) -> dict[str, int]: ...
+    @property
+    def peer_name(self) -> str: ...
+    def start(self, epoch: int, /) -> None: ...
+    def lost(self) -> None: ...
+    def receive(self, message: _BufferProtocol, handles: int, /) -> int: ...
+    def bye(self, token: object, /) -> None: ...
+    def ping(self, cookie: int, token: object, /) -> None: ...
+    def create_context(self, context: int, token: object, /) -> None: ...
+    def destroy_context(self, context: int, token: object, /) -> None: ...
+    def map_area(
+        self,
+        area: int,
+        context: int,
+        flags: int,
+        size: int,
+        handles: int,
+        segments: Sequence[tuple[int, int]],
+        token: object,
+        /,
+    ) -> None: ...
+    def unmap_area(self, area: int, token: object, /) -> None: ...
+    def open_channel(
+        self,
+        channel: int,
+        context: int,
+        ring_area: int,
+        slots: int,
+        slot_size: int,
+        line: int,
+        send_offset: int,
+        receive_offset: int,
+        priority: int,
+        handles: int,
+        token: object,
+        /,
+    ) -> None: ...
+    def close_channel(self, channel: int, token: object, /) -> None: ...
+    def find_service(self, context: int, name: str, version: int, token: object, /) -> None: ...
+    def list_service(self, index: int, token: object, /) -> None: ...
+    def send_event(self, event: int, value: int, /) -> None: ...

@@ -66,6 +66,8 @@ class Rings:
         producer, consumer = layout["sbe_ring_producer"], layout["sbe_ring_consumer"]
         sent, received = self.send_offset, self.receive_offset
 
+        taken = sent + self.line_bytes + consumer["tail"][0]
+
         def word(offset: int) -> int:
             return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
 
@@ -76,10 +78,7 @@ class Rings:
             "doorbells_received": word(received + producer["doorbells"][0]),
             "space_doorbells_sent": word(received + self.line_bytes + consumer["doorbells"][0]),
             "space_doorbells_received": word(sent + self.line_bytes + consumer["doorbells"][0]),
-            "waiting": (
-                word(sent + producer["head"][0]) - word(sent + self.line_bytes + consumer["tail"][0])
-            )
-            % (1 << 32),
+            "waiting": (word(sent + producer["head"][0]) - word(taken)) % (1 << 32),
         }
 
     def close(self) -> None:

@@ -19,8 +19,7 @@ from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import BadArgument, Error, LinkError
 from sbe.heaps import Heap
 from sbe.heaps.memfd import MemfdHeap
-from sbe.link import Link
-from sbe.pending import Pending
+from sbe.link import Link, Pending
 
 __all__ = ["AreaGrant", "ChannelGrant", "HostContext", "run_async", "run_sync"]
 

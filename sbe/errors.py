@@ -209,8 +209,8 @@ def from_status(status: int, message: str = "", *, remote: bool = False) -> Erro
     `remote`: the status came in a response, so it is the service's word.
     """
     code = -status
-    name = errno.errorcode.get(code, f"status {status}")
-    text = f"{message}: {os.strerror(code)} ({name})" if message else f"{os.strerror(code)} ({name})"
+    meaning = f"{os.strerror(code)} ({errno.errorcode.get(code, f'status {status}')})"
     if remote:
+        text = f"{message} answered: {meaning}" if message else meaning
         return _FROM_REMOTE.get(code, RemoteError)(text, code)
-    return _BY_CODE.get(code, Error)(text, code)
+    return _BY_CODE.get(code, Error)(message or meaning, code)

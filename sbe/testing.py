@@ -211,9 +211,7 @@ class Remote:
         self._thread.start()
         return SeqpacketTransport(near)
 
-    def link(
-        self, *, timeout: float = 10.0, geometry: Geometry = DEFAULT_GEOMETRY
-    ) -> Connection:
+    def link(self, *, timeout: float = 10.0, geometry: Geometry = DEFAULT_GEOMETRY) -> Connection:
         """A connection to this remote."""
         return Connection(EmbeddedBackend(timeout, self), geometry=geometry)
 

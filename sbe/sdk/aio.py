@@ -5,26 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.errors import Error, Timeout, WouldBlock
+from sbe.sdk.staging import StagedCall
 
 if TYPE_CHECKING:
     from sbe.sdk.connection import Connection
 
-__all__ = ["Pump", "Submitted"]
+__all__ = ["Pump"]
+
+Future = _native.Call | StagedCall
 
 _BACKSTOP_S = 0.25  # a lost doorbell costs this much; armed only while something is in flight
-
-
-class Submitted(Protocol):
-    """What `Connection.submit()` returns."""
-
-    def done(self) -> bool: ...
-    def result(self, timeout: float | None = None) -> _native.Reply: ...
-    def cancel(self) -> bool: ...
-    def expire(self) -> None: ...
 
 
 class Pump:
@@ -45,9 +39,7 @@ class Pump:
         self._watched: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(
-        self, send: Callable[[], Submitted], timeout: float | None
-    ) -> Submitted:
+    async def submit(self, send: Callable[[], Future], timeout: float | None) -> Future:
         """Sends without blocking the loop: a full ring is awaited."""
         deadline = None if timeout is None else self.loop.time() + timeout
         while True:
@@ -75,17 +67,17 @@ class Pump:
             if waiter in self._room:
                 self._room.remove(waiter)
 
-    async def wait(self, call: Submitted, timeout: float | None) -> _native.Reply:
+    async def wait(self, call: Future, timeout: float | None) -> _native.Reply:
         """Awaits a sent call. Cancelling the task cancels the call."""
         future: asyncio.Future[None] = self.loop.create_future()
 
-        def ended(_: object) -> None:
+        def ended(_: Any) -> None:
             if threading.get_ident() == self._thread:
                 _set(future)
             else:
                 self.loop.call_soon_threadsafe(_set, future)
 
-        call.add_done_callback(ended)  # type: ignore[attr-defined]
+        call.add_done_callback(ended)
         timer = None if timeout is None else self.loop.call_later(timeout, call.expire)
         self._watch(future)
         try:

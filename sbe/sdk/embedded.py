@@ -122,9 +122,7 @@ class EmbeddedBackend:
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
         grant = self._run(self._context.allocate(size_bytes, heap))
-        return GrantedArea(
-            grant.id, grant.size_bytes, grant.flags, os.dup(grant.fd), grant.heap
-        )
+        return GrantedArea(grant.id, grant.size_bytes, grant.flags, os.dup(grant.fd), grant.heap)
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
@@ -137,9 +135,7 @@ class EmbeddedBackend:
 
     def find_service(self, name: str, version: int) -> Service:
         """A service of the remote."""
-        found = self._link.wait(
-            self._link.find_service(self.context, name, version), self._timeout
-        )
+        found = self._link.wait(self._link.find_service(self.context, name, version), self._timeout)
         return Service(found.id, found.name, found.version)
 
     def services(self) -> list[Service]:

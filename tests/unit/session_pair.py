@@ -155,11 +155,11 @@ class PythonRemote:
     """A remote in this process for a Link: `link = Link(remote.connect)`.
 
     It runs inside the link's own sends, before they return, so nothing waits for a thread. With
-    `deaf` it does not run; call `pump()`.
+    `deaf` it only runs by `step()`.
     """
 
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        self.options = {"role": _native.ROLE_REMOTE, **options}
         self.handler = SocketRecorder()
         self.epoch = 100
         self.deaf = False
@@ -171,7 +171,7 @@ class PythonRemote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connections += 1
         self.handler.transport = SeqpacketTransport(theirs)
-        self.session = _native.Session(self.handler, role=_native.ROLE_REMOTE, **self.options)
+        self.session = _native.Session(self.handler, **self.options)
         self.restart()
         return PumpedTransport(ours, self.pump)
 
@@ -182,22 +182,31 @@ class PythonRemote:
         self.session.start(self.epoch)
 
     def pump(self) -> None:
-        transport = self.handler.transport
-        while not self.deaf and transport is not None and self.session is not None:
-            try:
-                got = transport.receive()
-            except errors.LinkError:
-                self.die()
-                return
-            if got is None:
-                return
-            message, self.handler.fds = got
-            try:
-                self.session.receive(message, len(self.handler.fds))
-            finally:
-                for fd in self.handler.fds:
-                    os.close(fd)
-                self.handler.fds = []
+        """Take all that the link has sent; nothing while deaf."""
+        while not self.deaf and self.step():
+            pass
+
+    def step(self) -> bool:
+        """Take one message. False: there was none."""
+        transport, session = self.handler.transport, self.session
+        if transport is None or session is None:
+            return False
+        try:
+            transport.flush()
+            got = transport.receive()
+        except errors.LinkError:
+            self.die()
+            return False
+        if got is None:
+            return False
+        message, self.handler.fds = got
+        try:
+            session.receive(message, len(self.handler.fds))
+        finally:
+            for fd in self.handler.fds:
+                os.close(fd)
+            self.handler.fds = []
+        return True
 
     def die(self) -> None:
         """As a process that is killed: everything goes, the connection ends."""

@@ -324,7 +324,7 @@ def test_the_handler_refuses_with_an_error_of_the_tree():
     def attach(*_: int) -> int:
         raise errors.PermissionDenied("quota", errno.EACCES)
 
-    pair.remote.handler.area_attach = attach  # type: ignore[method-assign]
+    pair.remote.handler.area_attach = attach  # type: ignore[method-assign,assignment]
     pair.host.session.map_area(1 << 16, 0, 0, 64, 0, (), "area")
     pair.run()
     assert pair.host.handler.replies == [("area", -errno.EACCES, None)]
@@ -336,7 +336,7 @@ def test_the_handler_refuses_with_any_other_error_which_is_raised():
     def attach(*_: int) -> int:
         raise Boom
 
-    pair.remote.handler.area_attach = attach  # type: ignore[method-assign]
+    pair.remote.handler.area_attach = attach  # type: ignore[method-assign,assignment]
     pair.host.session.map_area(1 << 16, 0, 0, 64, 0, (), "area")
     with pytest.raises(Boom):
         pair.run()
@@ -461,7 +461,7 @@ def test_bad_arguments():
     with pytest.raises(TypeError):
         session.create_context("1", None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        session.receive("text", 0)  # type: ignore[arg-type]
+        session.receive("text", 0)
 
 
 def test_segments_reach_the_wire_whole():
