@@ -163,9 +163,9 @@ class Connection:
         ready = self._ready = Pending(_NEGOTIATION)
         try:
             self._handler.transport = self._connect()
-        except errors.Error as error:
+        except Exception as error:
             self._reason = str(error)
-            ready.fail(error)
+            ready.fail(error if isinstance(error, errors.Error) else errors.LinkError(self._reason))
             raise
         self._reason = "the negotiation has not ended"
         epoch = self._session.epoch

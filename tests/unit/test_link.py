@@ -159,6 +159,17 @@ def test_a_connect_that_fails_can_be_tried_again(remote: PythonRemote):
         link.reconnect()
 
 
+def test_a_connect_with_a_bug_ends_the_negotiation():
+    def connect() -> Transport:
+        raise KeyError("bug of the application")
+
+    with Link(connect) as link:
+        with pytest.raises(KeyError):
+            link.start()
+        with pytest.raises(errors.LinkError, match="bug of the application"):
+            link.wait(link.ready, 1)
+
+
 def test_a_link_that_was_not_started():
     link = Link(PythonRemote().connect)
     with pytest.raises(errors.LinkError, match="not started"):
