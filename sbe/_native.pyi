@@ -176,6 +176,7 @@ class Channel:
     names: dict[int, str]
     error: BaseException | None
     in_flight: int
+    spin_s: float
     slot_size: int
     def __new__(
         cls,

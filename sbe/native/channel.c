@@ -452,6 +452,27 @@ static PyObject *channel_get(PyObject *object, void *which)
     }
 }
 
+static int channel_set_spin(PyObject *object, PyObject *value, void *unused)
+{
+    Channel *self = (Channel *)object;
+    (void)unused;
+    double seconds = value == NULL ? -1.0 : PyFloat_AsDouble(value);
+    if (PyErr_Occurred() != NULL)
+        return -1;
+    if (!(seconds >= 0 && seconds <= 1)) {
+        native_raise(SBE_EINVAL, false, "spinning takes 0 to 1 second");
+        return -1;
+    }
+    self->spin_ns = self->spin_max_ns = (uint64_t)(seconds * 1e9);
+    return 0;
+}
+
+static PyObject *channel_get_spin(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyFloat_FromDouble((double)((Channel *)object)->spin_max_ns / 1e9);
+}
+
 static PyMethodDef CHANNEL_METHODS[] = {
     {"submit", (PyCFunction)(void (*)(void))channel_submit, METH_FASTCALL,
      "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
@@ -482,6 +503,8 @@ static PyGetSetDef CHANNEL_GETSET[] = {
     {"names", channel_get, NULL, "service names by id, for messages; fill it", "n"},
     {"error", channel_get, NULL, "why it is dead, or None", "e"},
     {"in_flight", channel_get, NULL, "calls the remote has not answered", "f"},
+    {"spin_s", channel_get_spin, channel_set_spin,
+     "look at the ring for so many seconds before sleeping; adapts", NULL},
     {"slot_size", channel_get, NULL, "bytes of a frame at most", "s"},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -107,13 +107,15 @@ struct channel {
     int wake_fd;      /* ours, read */
     int sleep_fd;     /* epoll over wake_fd and the control fd: what a sleeping thread sleeps on */
     PyObject *on_control;
-    PyObject *names;    /* dict: service id to name, for messages */
-    PyObject *error;    /* why the channel is dead, NULL alive */
-    bool draining;      /* frames are being taken: callbacks must not re-enter */
-    bool polling;       /* a thread sleeps on the doorbell for all */
-    uint32_t progress;  /* futex: moves whenever a sleeping thread should look again */
-    uint32_t sleepers;  /* on progress */
-    uint32_t backstops; /* waits that the slow timer ended while something was in flight */
+    PyObject *names;      /* dict: service id to name, for messages */
+    PyObject *error;      /* why the channel is dead, NULL alive */
+    bool draining;        /* frames are being taken: callbacks must not re-enter */
+    bool polling;         /* a thread sleeps on the doorbell for all */
+    uint32_t progress;    /* futex: moves whenever a sleeping thread should look again */
+    uint32_t sleepers;    /* on progress */
+    uint64_t spin_max_ns; /* look at the ring for so long before sleeping, 0: never */
+    uint64_t spin_ns;     /* the same, as it has paid off lately */
+    uint32_t backstops;   /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
     Call *ready;                      /* completed, callbacks to be run; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */

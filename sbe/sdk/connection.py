@@ -34,9 +34,12 @@ class Connection:
     together. asyncio: `acall()` may be used from any number of loops. Closing ends everything.
     """
 
-    def __init__(self, backend: Backend, *, geometry: Geometry = DEFAULT_GEOMETRY) -> None:
+    def __init__(
+        self, backend: Backend, *, geometry: Geometry = DEFAULT_GEOMETRY, spin_s: float = 0.0
+    ) -> None:
         """Takes over a connected backend; applications use `sbe.connect()`."""
         self._backend = backend
+        self._spin_s = spin_s
         self._geometry = geometry
         self._lock = threading.RLock()  # control operations, and which channel is the live one
         self._closed: LinkClosed | None = None
@@ -366,6 +369,7 @@ class Connection:
             )
         finally:
             granted.rings.close()
+        channel.spin_s = self._spin_s
         self.epoch = granted.epoch
         return channel
 
