@@ -171,7 +171,10 @@ class Connection:
         epoch = self._session.epoch
         while epoch in (0, self._session.epoch):
             epoch = secrets.randbits(32)
-        self._talk(partial(self._session.start, epoch))
+        try:
+            self._talk(partial(self._session.start, epoch))
+        except errors.Error as error:
+            self._lose(str(error))  # which ends the negotiation: the same whenever it dies
         return ready
 
     def reconnect(self, timeout_s: float = 5.0) -> None:
@@ -375,13 +378,13 @@ class Connection:
         return errors.from_status(status, f"the remote refused {what}")
 
     def _talk(self, action: Callable[[], None], fds: Sequence[int] = ()) -> None:
-        """Let the session send. A transport that fails ends the connection."""
+        """Let the session send. A transport that fails ends the connection: RemoteRestarted."""
         self._handler.fds = fds
         try:
             action()
         except errors.LinkError as error:
             self._lose(str(error))
-            raise
+            raise errors.RemoteRestarted(str(error)) from error
         finally:
             self._handler.fds = ()
             self._settle()
