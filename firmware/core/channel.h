@@ -126,6 +126,9 @@ void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, voi
 /* Slots that may be sent into now, not counting those promised to responses. */
 uint32_t sbe_channel_room(struct sbe_channel *channel);
 
+/* As sbe_channel_idle(), for an owner that waits for room to send. True: none yet, it may sleep. */
+bool sbe_channel_wait_room(struct sbe_channel *channel);
+
 /* Bytes of payload that fit a frame with this many buffers and inline bytes, 0 if none. */
 uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t buffer_count,
                                   uint64_t inline_bytes);

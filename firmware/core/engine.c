@@ -76,6 +76,14 @@ static bool is_coherent(const struct sbe_engine *engine, const struct sbe_buffer
            (area != NULL && (area->flags & SBE_AREA_COHERENT) != 0);
 }
 
+/* Before the requester, or the next owner of the memory, looks: also after a failure. */
+static void give_back(struct sbe_engine *engine, struct sbe_channel *channel,
+                      const struct sbe_buffer *buffer)
+{
+    channel->counters.synced +=
+        sbe_cache_handover(engine->port, SBE_GIVE_BACK, buffer, is_coherent(engine, buffer));
+}
+
 /*
  * Sends a response; there is room, it was promised. It has a frame of its own because a handler may
  * answer a kept request while it looks at another.
@@ -88,8 +96,7 @@ static int respond(struct sbe_engine *engine, const struct answer *answer)
         struct sbe_buffer buffer = answer->buffers[i];
         if ((buffer.direction & SBE_DIR_OUT) == 0 && buffer.direction != SBE_DIR_SHARED)
             continue;
-        answer->channel->counters.synced +=
-            sbe_cache_handover(engine->port, SBE_GIVE_BACK, &buffer, is_coherent(engine, &buffer));
+        give_back(engine, answer->channel, &buffer);
         buffer.size = answer->written[i] < buffer.size ? answer->written[i] : buffer.size;
         frame->buffers[count++] = buffer;
     }
@@ -155,16 +162,17 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
                      uint32_t scratch_size)
 {
     struct sbe_engine *engine = request->engine;
+    struct sbe_channel *channel = request->channel;
+    /* One slot is never promised to what is kept, or a CANCEL could not come in. */
+    if (channel->promised > channel->tx.mask)
+        return SBE_EAGAIN;
     if (request->transaction == 0 || request->buffer_count > SBE_KEPT_BUFFERS ||
         request->service->cancel == NULL)
         return SBE_ENOTSUP;
-    /* One slot stays unpromised, else we could not even take what the answers may wait for. */
-    if (request->channel->promised >= request->channel->tx.mask)
-        return SBE_EBUSY;
     *kept = (struct sbe_kept){
         .next = engine->kept,
         .engine = engine,
-        .channel = request->channel,
+        .channel = channel,
         .service = request->service,
         .transaction = request->transaction,
         .begun_ns = engine->begun_ns,
@@ -181,7 +189,7 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
     if (status < 0)
         return status;
     pin(engine, kept, true);
-    request->channel->promised++;
+    channel->promised++;
     engine->kept = kept;
     return SBE_OK;
 }
@@ -231,7 +239,7 @@ static void cancel_kept(struct sbe_engine *engine, const struct sbe_channel *cha
 }
 
 /* The requester is gone: its kept requests end without an answer. */
-static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *channel)
+static void drop_kept(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     for (struct sbe_kept *kept = engine->kept, *next; kept != NULL; kept = next) {
         next = kept->next;
@@ -240,7 +248,10 @@ static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *chann
         unlink_kept(kept);
         kept->channel = NULL;
         kept->service->cancel(kept);
+        for (uint32_t i = 0; i < kept->buffer_count; i++)
+            give_back(engine, channel, &kept->buffers[i]);
         pin(engine, kept, false);
+        next = engine->kept; /* from the start: the service may have answered others as well */
     }
 }
 
@@ -252,7 +263,7 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
     uint8_t *out = engine->config->scratch_out;
     uint64_t carried = 0, used = 0;
     uint32_t outputs = 0;
-    for (uint32_t i = 0; i < request->buffer_count; i++) {
+    for (uint32_t i = 0; i < engine->frame.buffer_count; i++) {
         struct sbe_buffer *buffer = &request->buffers[i];
         request->written[i] = buffer->direction == SBE_DIR_INOUT ? buffer->size : 0;
         if ((buffer->direction & SBE_DIR_OUT) != 0 || buffer->direction == SBE_DIR_SHARED)
@@ -272,8 +283,6 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
     request->reply = out + used;
     request->reply_room = sbe_channel_payload_room(request->channel, outputs, carried);
     uint64_t left = request->channel->tx.slot_size - used;
-    if (request->reply_room == 0 && carried != 0)
-        return SBE_EMSGSIZE;
     if (request->reply_room > left)
         request->reply_room = (uint32_t)left;
     return SBE_OK;
@@ -290,6 +299,7 @@ static int call_service(struct sbe_engine *engine, struct sbe_request *request)
     int status = lay_out(engine, request);
     if (status < 0)
         return status;
+    request->buffer_count = engine->frame.buffer_count; /* from here on they are handed over */
     for (uint32_t i = 0; i < request->buffer_count; i++)
         request->channel->counters.synced +=
             sbe_cache_handover(engine->port, SBE_TAKE, &request->buffers[i],
@@ -317,11 +327,13 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
     request->transaction = frame->transaction;
     request->payload = frame->payload;
     request->payload_size = frame->payload_size;
-    request->buffer_count = frame->buffer_count;
+    request->buffer_count = 0;
     request->buffers = frame->buffers;
     request->reply_size = 0;
     uint64_t seen_ns = frame->seen_ns;
+    channel->promised++; /* nothing that the handler sends takes the answer's place */
     int status = call_service(engine, request);
+    channel->promised--;
     if (status == SBE_KEPT || request->transaction == 0)
         return;
     struct answer answer = {
@@ -334,7 +346,7 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
         .payload_size = request->reply_size,
         .buffers = request->buffers,
         .written = request->written,
-        .buffer_count = status == SBE_OK || status == SBE_ENOSPC ? request->buffer_count : 0,
+        .buffer_count = request->buffer_count,
     };
     if (answer.payload_size > request->reply_room)
         answer.payload_size = 0, answer.status = SBE_ENOSPC;
@@ -354,26 +366,26 @@ static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entr
 {
     struct sbe_channel *channel = &entry->channel;
     /* Not before its answer has a place: the requester waits for space, not we. */
-    if (sbe_channel_room(channel) == 0 && !channel->tx.broken) {
-        sbe_channel_flush(channel);
-        if (sbe_ring_wait_space(&channel->tx, channel->promised + 1)) {
-            delist(engine, entry);
-            return false;
-        }
+    if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel)) {
+        delist(engine, entry);
+        return false;
     }
-    int status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
+    int status = SBE_EPROTO; /* nothing is executed that can't be answered */
+    if (!channel->tx.broken)
+        status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
     if (status == 1) {
+        engine->served++;
         if (engine->frame.type == SBE_FRAME_RESPONSE)
             meet_response(engine);
         else if (engine->frame.type == SBE_FRAME_CANCEL)
             cancel_kept(engine, channel);
-        else
+        else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
             serve(engine, channel);
         return true;
     }
     if (status == SBE_EBADMSG)
         return true;
-    if (status == 0 && !channel->tx.broken)
+    if (status == 0)
         return false;
     delist(engine, entry);
     entry->used = false; /* shut: no doorbell brings it back, its peer must close it */
@@ -392,7 +404,8 @@ bool sbe_engine_run(struct sbe_engine *engine)
             uint32_t left = entry->budget;
             while (left > 0 && serve_one(engine, entry))
                 left--;
-            bool rest = entry->active && (left == 0 || !sbe_channel_idle(&entry->channel));
+            bool rest =
+                entry->active && (left == 0 || engine->busy || !sbe_channel_idle(&entry->channel));
             sbe_channel_flush(&entry->channel);
             delist(engine, entry);
             if (rest)
@@ -435,8 +448,11 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
                     struct sbe_outcall *call)
 {
     (void)engine;
+    if (!((const struct sbe_engine_channel *)(const void *)channel)->used)
+        return SBE_ESHUTDOWN; /* broken, closed, or closing and telling us so */
     if (sbe_channel_room(channel) == 0)
         return SBE_EAGAIN; /* the rest is promised to responses */
+    frame->type = SBE_FRAME_REQUEST;
     int status = sbe_channel_request(channel, frame, call);
     if (status == SBE_OK)
         sbe_channel_flush(channel);
@@ -490,6 +506,9 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .calls = config->calls == NULL ? NULL : config->calls + index * config->calls_per_channel,
         .call_count = config->calls == NULL ? 0 : config->calls_per_channel,
     };
+    /* Two engines that call each other never fill both rings with requests alone. */
+    if (channel.call_count > message->slots / 2)
+        channel.call_count = message->slots / 2;
     int status = sbe_channel_open(&entry->channel, &channel);
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;

@@ -31,9 +31,9 @@ struct sbe_engine_config {
     uint32_t service_count;
     struct sbe_engine_channel *channels; /* session.limits.channels of them */
     struct sbe_call *calls;              /* calls_per_channel for each channel, may be NULL */
-    uint32_t calls_per_channel;
-    void *scratch_in;  /* session.limits.slot_size bytes, 8-byte aligned */
-    void *scratch_out; /* the same */
+    uint32_t calls_per_channel;          /* at most half of a channel's slots are used */
+    void *scratch_in;                    /* session.limits.slot_size bytes, 8-byte aligned */
+    void *scratch_out;                   /* the same */
     const struct sbe_port *port;
     /* A channel was opened or is about to close: the port keeps its doorbells. self: the port's. */
     int (*opened)(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message);
@@ -52,6 +52,8 @@ struct sbe_engine {
     struct sbe_engine_channel *first[SBE_PRIORITIES];
     struct sbe_engine_channel *last[SBE_PRIORITIES];
     struct sbe_kept *kept;
+    bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
+    uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     uint64_t begun_ns;
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
