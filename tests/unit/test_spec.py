@@ -165,3 +165,31 @@ def test_lengths_of_frames():
     for structure in ("sbe_wire_frame", "sbe_wire_buffer"):
         size = all_structures()[structure][0]
         assert re.search(rf"^\| \w+ \| .*{size}, `{structure}`", text, re.M), structure
+
+
+def words(cell: str) -> list[str]:
+    """Names in a cell: `slots`? is an optional parameter."""
+    return [word.strip().replace("`", "") for word in cell.split(",") if word.strip()]
+
+
+def parameters(declaration: str) -> list[str]:
+    """The names in "size: int, heap: ?string" are size and heap?."""
+    return [name + optional for name, optional in re.findall(r"(\w+): (\??)", declaration)]
+
+
+def test_the_daemons_methods():
+    """The table of methods is what the daemon offers to introspection."""
+    service = pytest.importorskip("sbe.daemon.service")
+    interface = service.ControlInterface.render_interface_description()
+    offered = {
+        name: (parameters(given), parameters(answer))
+        for name, given, answer in re.findall(
+            r"^method (\w+)\((.*)\) -> \((.*)\)$", interface, re.M
+        )
+    }
+    [rows] = [
+        rows
+        for _, (columns, *rows) in tables((SPEC / "control.md").read_text())
+        if columns == ["method", "parameters", "reply"]
+    ]
+    assert {name: (words(given), words(answer)) for name, given, answer in rows} == offered
