@@ -5,16 +5,28 @@
 
 #include "core/status.h"
 
-/* The private form of a buffer begins with its wire form. */
-#define SAME_PLACE(field)                                                                         \
-    _Static_assert(offsetof(struct sbe_buffer, field) == offsetof(struct sbe_wire_buffer, field), \
-                   #field)
-SAME_PLACE(area);
-SAME_PLACE(direction);
-SAME_PLACE(flags);
-SAME_PLACE(reserved);
-SAME_PLACE(offset);
-SAME_PLACE(size);
+/* The private forms of a frame and of a buffer begin with their wire forms. */
+#define SAME_PLACE(type, field)                                                                   \
+    _Static_assert(offsetof(struct sbe_##type, field) == offsetof(struct sbe_wire_##type, field), \
+                   #type "." #field)
+SAME_PLACE(frame, size);
+SAME_PLACE(frame, type);
+SAME_PLACE(frame, flags);
+SAME_PLACE(frame, service);
+SAME_PLACE(frame, transaction);
+SAME_PLACE(frame, status);
+SAME_PLACE(frame, buffer_count);
+SAME_PLACE(frame, reserved);
+SAME_PLACE(frame, payload_size);
+SAME_PLACE(frame, deadline_us);
+SAME_PLACE(frame, waited_ns);
+SAME_PLACE(frame, handled_ns);
+SAME_PLACE(buffer, area);
+SAME_PLACE(buffer, direction);
+SAME_PLACE(buffer, flags);
+SAME_PLACE(buffer, reserved);
+SAME_PLACE(buffer, offset);
+SAME_PLACE(buffer, size);
 
 int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
 {
@@ -83,18 +95,10 @@ static uint32_t inline_size(const struct sbe_frame *frame)
 static void write_frame(void *slot, const struct sbe_frame *frame, uint32_t size)
 {
     struct sbe_wire_frame *header = slot;
-    *header = (struct sbe_wire_frame){
-        .size = size,
-        .type = frame->type,
-        .service = frame->service,
-        .transaction = frame->transaction,
-        .status = frame->status,
-        .buffer_count = frame->buffer_count,
-        .payload_size = frame->payload_size,
-        .deadline_us = frame->deadline_us,
-        .waited_ns = frame->waited_ns,
-        .handled_ns = frame->handled_ns,
-    };
+    memcpy(header, frame, sizeof *header);
+    header->size = size;
+    header->flags = 0;
+    header->reserved = 0;
     const struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
     struct sbe_wire_buffer *wire = (struct sbe_wire_buffer *)(header + 1);
     for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++, wire++) {
@@ -208,16 +212,18 @@ static const uint8_t SHAPES[] = {
     [SBE_FRAME_CANCEL] = TRANSACTS,
 };
 
-static bool header_is_legal(const struct sbe_wire_frame *header)
+static bool header_is_legal(const struct sbe_frame *frame, uint32_t slot_size)
 {
-    if (header->type < SBE_FRAME_REQUEST || header->type > SBE_FRAME_CANCEL)
+    if (frame->type < SBE_FRAME_REQUEST || frame->type > SBE_FRAME_CANCEL)
         return false;
-    uint32_t shape = SHAPES[header->type];
-    return header->flags == 0 && header->reserved == 0 && header->status <= 0 &&
-           (header->transaction != 0) == ((shape & TRANSACTS) != 0) &&
-           (header->status == 0 || (shape & CARRIES_STATUS) != 0) &&
-           (header->payload_size == 0 || (shape & CARRIES_PAYLOAD) != 0) &&
-           (header->buffer_count == 0 || (shape & CARRIES_BUFFERS) != 0);
+    uint32_t shape = SHAPES[frame->type];
+    return frame->size >= sizeof(struct sbe_wire_frame) && frame->size <= slot_size &&
+           frame->flags == 0 && frame->reserved == 0 && frame->status <= 0 &&
+           (frame->transaction != 0) == ((shape & TRANSACTS) != 0) &&
+           (frame->status == 0 || (shape & CARRIES_STATUS) != 0) &&
+           (frame->payload_size == 0 || (shape & CARRIES_PAYLOAD) != 0) &&
+           (frame->buffer_count == 0 || (shape & CARRIES_BUFFERS) != 0) &&
+           frame->buffer_count <= SBE_BUFFERS_MAX;
 }
 
 static bool buffer_is_legal(const struct sbe_buffer *buffer)
@@ -229,14 +235,11 @@ static bool buffer_is_legal(const struct sbe_buffer *buffer)
            (buffer->area == 0 && buffer->offset == 0 && buffer->direction != SBE_DIR_SHARED);
 }
 
-/* Parses a private copy of header->size bytes. False: malformed. */
-static bool parse(const struct sbe_wire_frame *header, uint8_t *copy, struct sbe_frame *frame)
+/* Parses the private copy of what follows a legal header. False: malformed. */
+static bool parse(struct sbe_frame *frame, uint8_t *at)
 {
-    uint32_t left = header->size - (uint32_t)sizeof *header;
-    uint8_t *at = copy + sizeof *header;
-    if (header->buffer_count > SBE_BUFFERS_MAX)
-        return false;
-    struct sbe_buffer *buffers = frame->buffers, *end = buffers + header->buffer_count;
+    uint32_t left = frame->size - (uint32_t)sizeof(struct sbe_wire_frame);
+    struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
     for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         if (left < sizeof(struct sbe_wire_buffer))
             return false;
@@ -247,13 +250,13 @@ static bool parse(const struct sbe_wire_frame *header, uint8_t *copy, struct sbe
         at += sizeof(struct sbe_wire_buffer);
         left -= (uint32_t)sizeof(struct sbe_wire_buffer);
     }
-    if (header->payload_size > left)
+    if (frame->payload_size > left)
         return false;
     frame->payload = at;
-    at += header->payload_size;
-    left -= header->payload_size;
+    at += frame->payload_size;
+    left -= frame->payload_size;
     for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
-        if (!carries_bytes(header->type, buffer))
+        if (!carries_bytes(frame->type, buffer))
             continue;
         if (buffer->size > left)
             return false;
@@ -289,41 +292,29 @@ static int meet_call(struct sbe_channel *channel, struct sbe_frame *frame)
 static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_frame *frame,
                 uint8_t *copy)
 {
-    struct sbe_wire_frame header;
-    sbe_snapshot(&header, slot, sizeof header);
-    frame->type = header.type;
-    frame->service = header.service;
-    frame->transaction = header.transaction;
-    frame->status = header.status;
-    frame->buffer_count = 0;
-    frame->payload_size = 0;
-    frame->deadline_us = header.deadline_us;
-    frame->waited_ns = header.waited_ns;
-    frame->handled_ns = header.handled_ns;
+    const uint32_t header_size = sizeof(struct sbe_wire_frame);
+    sbe_snapshot(frame, slot, header_size);
     frame->seen_ns = channel->seen_ns;
     frame->owner = NULL;
-    bool legal = header_is_legal(&header) && header.size >= sizeof header &&
-                 header.size <= channel->rx.slot_size;
+    bool legal = header_is_legal(frame, channel->rx.slot_size);
     if (legal) {
-        sbe_snapshot(copy + sizeof header, slot + sizeof header,
-                     header.size - (uint32_t)sizeof header);
-        legal = parse(&header, copy, frame);
+        sbe_snapshot(copy, slot + header_size, frame->size - header_size);
+        legal = parse(frame, copy);
     }
-    if (legal) {
-        frame->buffer_count = header.buffer_count;
-        frame->payload_size = header.payload_size;
-    } else {
+    if (!legal) {
         channel->counters.bad++;
         frame->status = SBE_EBADMSG;
+        frame->buffer_count = 0;
+        frame->payload_size = 0;
     }
-    if (header.type == SBE_FRAME_RESPONSE)
+    if (frame->type == SBE_FRAME_RESPONSE)
         return meet_call(channel, frame);
     if (legal) {
         resolve(channel, frame);
         return 1;
     }
-    bool answerable = header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC;
-    return answerable && header.transaction != 0 ? 1 : SBE_EBADMSG;
+    bool answerable = frame->type == SBE_FRAME_REQUEST || frame->type == SBE_FRAME_SYNC;
+    return answerable && frame->transaction != 0 ? 1 : SBE_EBADMSG;
 }
 
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)

@@ -22,7 +22,7 @@ struct sbe_engine_channel {
     struct sbe_engine_channel *next;
     uint32_t budget; /* frames per turn */
     uint8_t priority;
-    bool active; /* in the list of its priority */
+    bool active; /* in the list of its priority: it may have work */
     bool used;
 };
 
@@ -49,12 +49,13 @@ struct sbe_engine {
     struct sbe_session_hooks hooks;
     const struct sbe_port *port;
     struct sbe_engine_config *config;
-    struct sbe_engine_channel *first[SBE_PRIORITIES];
-    struct sbe_engine_channel *last[SBE_PRIORITIES];
-    struct sbe_kept *kept;
+    struct sbe_engine_channel *active[SBE_PRIORITIES]; /* lists of channels that may have work */
+    struct sbe_engine_channel **end[SBE_PRIORITIES];   /* where the next one is linked in */
     bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
     uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
-    uint64_t begun_ns;
+    struct sbe_kept *kept;
+    uint64_t begun_ns;  /* of the request at hand */
+    uint32_t waited_ns; /* the same */
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
     struct sbe_frame response; /* the answer under way */
