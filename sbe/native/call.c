@@ -390,6 +390,11 @@ static PyObject *raise_failure(const Call *call)
                             "no answer from service %R in time; its %u buffers stay quarantined "
                             "until the remote answers or is reset",
                             name, (unsigned)call->buffer_count);
+    if (call->status == SBE_ECANCELED && !call->remote_said)
+        return native_raise(SBE_ECANCELED, false,
+                            "the call of service %R was cancelled; its %u buffers stay quarantined "
+                            "until the remote answers or is reset",
+                            name, (unsigned)call->buffer_count);
     return native_raise(call->status, call->remote_said, "service %R", name);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from sbe.sdk.aio import Pump
 
 __all__ = ["Connection"]
+
+# Connections still open when the interpreter ends say goodbye, while threads and modules live.
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for connection in list(_open):
+        connection.close()
+
 
 _DEFAULT_TIMEOUT_S = 30.0
 """A call without a deadline of its own ends after this: never a hang. None waits for ever."""
@@ -57,6 +68,7 @@ class Connection:
         self._losses = 0
         self.epoch = 0
         self._channel = self._open_channel()
+        _open.add(self)
 
     # -- calling ----------------------------------------------------------------------------
 
@@ -396,8 +408,10 @@ class Connection:
             self._live_channel()
             try:
                 yield self._backend
-            except LinkError:
+            except LinkError as error:
                 self._process_control()
+                if type(error) is LinkError and self._channel.error is not None:
+                    raise self._channel.error from error  # says how the link was lost
                 raise
 
     def close(self) -> None:
