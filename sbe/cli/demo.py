@@ -192,7 +192,7 @@ def _show_costs(screen: Screen, report: dict[str, Any]) -> None:
         amount(max(alone[key], video[key])) for key in ("copied_bytes", "synced_bytes")
     )
     screen.line(
-        f"{copied} copied, {synced} synced; doorbells rung for each, on average: "
+        f"{copied} copied, {synced} synced; doorbells rung here for each, on average: "
         f"{alone['doorbells']:.2f} one at a time, {video['doorbells']:.2f} in the video"
     )
 
@@ -208,7 +208,7 @@ def _show_comparison(screen: Screen, report: dict[str, Any], size: int) -> None:
     screen.table(
         ("", ">by reference", ">through a pipe", "by reference is"),
         (
-            ("bytes sent through the kernel", amount(0), amount(2 * size), ""),
+            ("pixels through the kernel", amount(0), amount(2 * size), ""),
             ("frame there, result back", duration(moving), duration(pipe), ratio(moving, pipe)),
             ("the same, with sobel", duration(total), f"{duration(copying)} *", gain),
         ),

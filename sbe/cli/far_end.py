@@ -21,7 +21,9 @@ __all__ = ["far_end"]
 def far_end(work: str, size: int) -> Iterator[Connection[Any, Any]]:
     """This end of a pipe, with a process at the other that works; it has answered once."""
     near, far = Pipe()
-    command = [sys.executable, "-m", "sbe.cli.far_end", str(far.fileno()), work, str(size)]
+    # -P: modules come from where ours do, not from whatever lies in this folder.
+    module = ["-P", "-m", "sbe.cli.far_end"]
+    command = [sys.executable, *module, str(far.fileno()), work, str(size)]
     # In a session of its own: Ctrl-C is for us, it ends with the pipe.
     process = subprocess.Popen(command, pass_fds=[far.fileno()], start_new_session=True)
     try:

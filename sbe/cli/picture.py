@@ -80,6 +80,7 @@ def load(path: Path) -> Picture:
         raise click.ClickException(f"{path}: a damaged picture: {error}") from None
     except OSError as error:
         if error.errno is not None:
+            error.filename = path  # a read that fails does not say of what
             raise
         raise click.ClickException(f"{path}: a damaged picture: {error}") from None
     return Picture(path.name, np.ascontiguousarray(grey, np.uint8))

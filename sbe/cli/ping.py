@@ -28,7 +28,7 @@ class _Tally:
 
     @property
     def ok(self) -> bool:
-        return self.sent > 0 and self.lost == 0 and self.wrong == 0
+        return len(self.times_ns) == self.sent > 0
 
 
 def _message(sequence: int, size: int) -> bytes:
@@ -85,8 +85,8 @@ def ping(
                 line = _once(link, tally, sequence, size, timeout)
                 if not quiet:
                     screen.line(line)
-        except KeyboardInterrupt:
-            if not screen.as_json:
+        except (KeyboardInterrupt, sbe.LinkError):
+            if not screen.as_json:  # there the error is the one object
                 _finish(screen, tally, size)
             raise
     _finish(screen, tally, size)

@@ -26,11 +26,12 @@ def printable(text: str) -> str:
     )
 
 
-def _on_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+def _on_terminal(stream: TextIO | None) -> bool:
+    # None: the descriptor was closed before this program started.
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _console(stream: TextIO) -> Any:
+def _console(stream: TextIO | None) -> Any:
     """A rich console, or None where the text is to be plain."""
     if not _on_terminal(stream):
         return None
@@ -128,19 +129,23 @@ def _plain_table(names: Sequence[str], right: Sequence[bool], cells: list[list[s
             cell.rjust(width) if flush else cell.ljust(width)
             for cell, width, flush in zip(row, widths, right, strict=True)
         ]
-        print("  ".join(padded).rstrip())
-    sys.stdout.flush()
+        print("  ".join(padded).rstrip(), flush=True)
 
 
 @contextlib.contextmanager
 def _rich_bar(console: Any, label: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich import progress
+    from rich.text import Text
+
+    class Speed(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
     bar = progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(40),
         progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.speed:,.0f}/s", markup=False),
+        Speed(),
         progress.TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -149,7 +154,16 @@ def _rich_bar(console: Any, label: str, total: int) -> Iterator[Callable[[int], 
     )
     with bar:
         task = bar.add_task(label, total=total)
-        yield lambda steps: bar.advance(task, steps)
+        waiting = 0
+
+        def advance(steps: int) -> None:
+            nonlocal waiting
+            waiting += steps
+            if waiting >= total // 100:  # the bar shall not cost what it shows
+                bar.advance(task, waiting)
+                waiting = 0
+
+        yield advance
 
 
 def _plain_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:

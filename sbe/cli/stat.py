@@ -102,7 +102,7 @@ def _once(screen: Screen, link: sbe.Connection) -> None:
             for row in links
         ),
     )
-    _show_channels(screen, channels)
+    _show_channels(screen, channels, connection.get("context"))
     _show_users(screen, users)
 
 
@@ -111,7 +111,7 @@ def _uptime(row: dict[str, Any]) -> str | None:
     return None if seconds is None else duration(seconds * 1e6)
 
 
-def _show_channels(screen: Screen, channels: list[dict[str, Any]]) -> None:
+def _show_channels(screen: Screen, channels: list[dict[str, Any]], own: Any) -> None:
     screen.title("Channels (packets and doorbells, to and from the remote)")
     rows = []
     for row in channels:
@@ -127,10 +127,11 @@ def _show_channels(screen: Screen, channels: list[dict[str, Any]]) -> None:
                 f"{row['doorbells_received']:,}",
                 per_doorbell(packets, doorbells),
                 row["in_flight"],
+                "this command" if row["context"] == own else "",
             )
         )
     names = (">channel", ">context", ">to", ">from", ">bells to", ">bells from")
-    screen.table((*names, ">packets per doorbell", ">in flight"), rows)
+    screen.table((*names, ">packets per doorbell", ">in flight", ""), rows)
 
 
 def _show_users(screen: Screen, users: list[dict[str, Any]]) -> None:
