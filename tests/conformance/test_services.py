@@ -57,9 +57,7 @@ def test_copy_moves_every_size_and_nothing_else(link: sbe.Connection) -> None:
         for offset in (0, 1, 67):
             pixels[half:] = 0
             to = half + 129 - offset
-            link.call(
-                "copy", sbe.In(area[offset : offset + size]), sbe.Out(pixels[to : to + size])
-            )
+            link.call("copy", sbe.In(area[offset : offset + size]), sbe.Out(pixels[to : to + size]))
             assert np.array_equal(pixels[to : to + size], pixels[offset : offset + size])
             assert not pixels[half:to].any(), (size, offset)
             assert not pixels[to + size :].any(), (size, offset)
