@@ -22,12 +22,16 @@ def parse_size(text: str) -> int:
 
 
 def amount(size_bytes: float) -> str:
-    """Bytes with a binary unit, three digits."""
+    """Bytes with a binary unit; whole, or three digits."""
     for unit in ("B", "KiB", "MiB"):
         if abs(size_bytes) < 1024:
-            return f"{size_bytes:,.0f} B" if unit == "B" else f"{size_bytes:,.4g} {unit}"
+            return f"{_whole(size_bytes)} {unit}"
         size_bytes /= 1024
-    return f"{size_bytes:,.4g} GiB"
+    return f"{_whole(size_bytes)} GiB"
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else _three(value)
 
 
 def duration(microseconds: float) -> str:

@@ -272,6 +272,32 @@ def test_output_that_nobody_reads(environment: dict[str, str]):
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.parametrize("words", [["list"], ["call", "echo", "--payload", "text:a", "--raw"]])
+def test_closed_output(words: list[str], environment: dict[str, str]):
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", str(SBE), *words]
+    done = subprocess.run(command, stderr=subprocess.PIPE, env=environment, timeout=SECONDS)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_path: Path):
+    process = subprocess.Popen(
+        [SBE, "demo", image, "--frames", "100000000", "--output", tmp_path / "o.png"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    with process:
+        assert process.stdout is not None
+        shown = b""
+        while b"wrote " not in shown:
+            shown += process.stdout.readline()
+        os.kill(remote_pid(shown.decode()), signal.SIGKILL)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 3
+    assert err.startswith(b"sbe: error: the remote died or restarted")
+    assert err.count(b"\n") == 1
+
+
 # Ctrl-C
 
 

@@ -408,6 +408,8 @@ def test_figures():
     assert figures.duration(2_500_000) == "2.50 s"
     assert figures.amount(999) == "999 B"
     assert figures.amount(307200) == "300 KiB"
+    assert figures.amount(5000) == "4.88 KiB"
+    assert figures.amount(3 << 40) == "3,072 GiB"
     assert figures.ratio(10, 25) == "2.50 x faster"
     assert figures.ratio(25, 10) == "2.50 x slower"
     assert figures.ratio(0, 10) == "-"
