@@ -76,7 +76,7 @@ def ping(
     screen = session.screen()
     tally = _Tally()
     with session.connect() as link:
-        where = describe_link(link.list())
+        where = describe_link(link)
         screen.line(f"echo of {size} bytes at {where}")
         try:
             for sequence in range(1, count + 1):
