@@ -17,7 +17,7 @@ static uint64_t now(const struct sbe_engine *engine)
 static uint32_t between(uint64_t from_ns, uint64_t to_ns)
 {
     uint64_t duration_ns = to_ns - from_ns;
-    return duration_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)duration_ns;
+    return duration_ns >> 32 != 0 ? UINT32_MAX : (uint32_t)duration_ns;
 }
 
 /* -- channels with work -------------------------------------------------------------------- */
@@ -100,8 +100,8 @@ static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hol
 
 static int stash(struct sbe_kept *kept, uint8_t *scratch, uint32_t room)
 {
-    uint32_t used = (kept->payload_size + 7u) & ~7u;
-    if (kept->payload_size > room || used > room)
+    uint32_t used = (kept->payload_size + 7u) & ~7u; /* came in a slot, so it can't wrap */
+    if (used > room)
         return SBE_ENOSPC;
     if (kept->payload_size != 0)
         memcpy(scratch, kept->payload, kept->payload_size);
@@ -249,9 +249,7 @@ static void enter_context(const struct sbe_engine *engine, uint32_t context)
         engine->port->context_enter(engine->port->self, context);
 }
 
-/* Not inlined: gcc would thread each of its returns through the caller's code. */
-__attribute__((noinline)) static int call_service(struct sbe_engine *engine,
-                                                  struct sbe_request *request)
+SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_request *request)
 {
     const struct sbe_frame *frame = &engine->frame;
     if (frame->status < 0)
@@ -427,12 +425,13 @@ static int find_service(void *self, uint32_t context, const char *name, int64_t 
     return SBE_ENOENT;
 }
 
-static struct sbe_engine_channel *find_entry(struct sbe_engine *engine, uint32_t id)
+/* The place of the channel with this id, 0 for a free one; the number of places: none. */
+static uint32_t find_place(const struct sbe_engine_config *config, uint32_t id)
 {
-    for (uint32_t i = 0; i < engine->config->session.limits.channels; i++)
-        if (engine->config->channels[i].channel.id == id)
-            return &engine->config->channels[i];
-    return NULL;
+    uint32_t i = 0;
+    while (i < config->session.limits.channels && config->channels[i].channel.id != id)
+        i++;
+    return i;
 }
 
 static int open_channel(void *self, const struct sbe_channel_open *message, void *send,
@@ -440,10 +439,10 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
 {
     struct sbe_engine *engine = self;
     const struct sbe_engine_config *config = engine->config;
-    struct sbe_engine_channel *entry = find_entry(engine, 0);
-    if (entry == NULL)
+    uint32_t place = find_place(config, 0);
+    if (place == config->session.limits.channels)
         return SBE_ENOMEM;
-    size_t index = (size_t)(entry - config->channels);
+    struct sbe_engine_channel *entry = &config->channels[place];
     uint32_t calls = config->calls == NULL ? 0 : config->calls_per_channel;
     struct sbe_channel_config channel = {
         .id = message->channel,
@@ -453,7 +452,7 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .receive = receive,
         .port = engine->port,
         .areas = &engine->session.areas,
-        .calls = calls == 0 ? NULL : config->calls + index * calls,
+        .calls = calls == 0 ? NULL : config->calls + (size_t)place * calls,
         /* Two engines that call each other never fill both rings with requests alone. */
         .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
     };
@@ -480,15 +479,17 @@ static void fail_call(void *self, void *owner)
 static int close_channel(void *self, uint32_t id)
 {
     struct sbe_engine *engine = self;
-    struct sbe_engine_channel *entry = find_entry(engine, id);
-    if (entry == NULL)
+    const struct sbe_engine_config *config = engine->config;
+    uint32_t place = find_place(config, id);
+    if (place == config->session.limits.channels)
         return SBE_ENOENT;
+    struct sbe_engine_channel *entry = &config->channels[place];
     entry->used = false;
     set_active(engine, entry, false);
     drop_kept(engine, &entry->channel);
     sbe_channel_abort(&entry->channel, fail_call, NULL);
-    if (engine->config->closed != NULL)
-        engine->config->closed(engine->config->port->self, &entry->channel);
+    if (config->closed != NULL)
+        config->closed(config->port->self, &entry->channel);
     *entry = (struct sbe_engine_channel){0};
     return SBE_OK;
 }

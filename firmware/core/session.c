@@ -71,7 +71,7 @@ static int send_hello(struct sbe_session *session)
 /* -- what the peer has made here ----------------------------------------------------------- */
 
 /* The entry with this id (0: a free one) in a table whose entries begin with their id. */
-static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
+SBE_OUT_OF_LINE static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
 {
     for (uint8_t *at = table; count > 0; count--, at += entry_size)
         if (*(const uint32_t *)(const void *)at == id)
@@ -193,19 +193,25 @@ static void forget_peer(struct sbe_session *session)
 
 /* -- negotiation --------------------------------------------------------------------------- */
 
+/* The highest version that both speak, if their ranges meet. */
+static uint16_t common_version(const struct sbe_session_config *config,
+                               const struct sbe_hello *hello)
+{
+    return hello->version_max < config->version_max ? hello->version_max : config->version_max;
+}
+
 static enum sbe_refusal judge(const struct sbe_session *session, const struct sbe_hello *hello)
 {
     const struct sbe_session_config *config = session->config;
     const struct sbe_limits *limits = &hello->limits;
+    uint16_t version = common_version(config, hello);
     if (hello->magic != SBE_MAGIC)
         return SBE_REFUSED_MAGIC;
-    if (hello->version_min > config->version_max || hello->version_max < config->version_min ||
-        hello->version_min > hello->version_max)
+    if (version < config->version_min || version < hello->version_min)
         return SBE_REFUSED_VERSION;
-    if (hello->role == config->role || hello->role < SBE_ROLE_HOST || hello->role > SBE_ROLE_REMOTE)
+    if (hello->role + config->role != SBE_ROLE_HOST + SBE_ROLE_REMOTE)
         return SBE_REFUSED_ROLE;
-    if (hello->cache_line < 16 || hello->cache_line > SBE_LINE_MAX ||
-        (hello->cache_line & (hello->cache_line - 1)) != 0 || hello->address_bits < 1 ||
+    if (!sbe_ring_line_is_legal(hello->cache_line) || hello->address_bits < 1 ||
         hello->address_bits > 64 || limits->areas == 0 || limits->channels == 0 ||
         limits->slots < 2 || limits->slot_size < SBE_SLOT_ALIGN)
         return SBE_REFUSED_LIMITS;
@@ -228,8 +234,7 @@ static void agree(struct sbe_session *session, const struct sbe_hello *hello)
 {
     const struct sbe_session_config *config = session->config;
     session->peer_epoch = hello->control.epoch;
-    session->version =
-        hello->version_max < config->version_max ? hello->version_max : config->version_max;
+    session->version = common_version(config, hello);
     session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
     session->coherent = hello->coherent == 1 && config->coherent == 1;
     session->peer_address_bits = hello->address_bits;
@@ -361,7 +366,8 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
     return ANSWERED;
 }
 
-static int check_segments(const struct sbe_session *session, const struct sbe_area_map *map)
+SBE_OUT_OF_LINE static int check_segments(const struct sbe_session *session,
+                                          const struct sbe_area_map *map)
 {
     const struct sbe_segment *segment = (const void *)(map + 1),
                              *end = segment + map->segment_count;
@@ -422,14 +428,15 @@ static int check_rings(const struct sbe_session *session, const struct sbe_chann
     if (size < 0 || open->line < session->line || open->slots > session->limits.slots ||
         open->slot_size > session->limits.slot_size)
         return SBE_EINVAL;
-    uint64_t bytes = (uint64_t)size;
-    if (bytes > area->size || open->send_offset > area->size - bytes ||
-        open->receive_offset > area->size - bytes)
+    size_t room = (size_t)area->size; /* it is mapped here, so it fits this end's width */
+    if ((uint64_t)size > room)
         return SBE_ERANGE;
-    /* both fit this end's width, as the area does */
+    room -= (size_t)size;
+    if (open->send_offset > room || open->receive_offset > room)
+        return SBE_ERANGE;
     size_t send = (size_t)open->send_offset, receive = (size_t)open->receive_offset;
     if (((send | receive) & (open->line - 1)) != 0 ||
-        (send < receive ? receive - send : send - receive) < bytes)
+        (send < receive ? receive - send : send - receive) < (size_t)size)
         return SBE_EINVAL;
     return SBE_OK;
 }
@@ -527,35 +534,33 @@ struct message_rule {
     int (*take)(struct sbe_session *session, const struct sbe_control *message);
 };
 
-#define RESERVED(type) offsetof(struct type, reserved)
-#define BARE(type)             \
-    {                          \
-        sizeof(struct type), 0 \
-    }
-#define PADDED(type)                        \
-    {                                       \
-        sizeof(struct type), RESERVED(type) \
-    }
+/* clang-format off */
+#define SIZE(type)          {sizeof(struct type), 0}
+#define WITH_RESERVED(type) {sizeof(struct type), offsetof(struct type, reserved)}
+/* clang-format on */
 
 static const struct message_rule RULES[] = {
-    [SBE_CONTROL_HELLO] = {{PADDED(sbe_hello), BARE(sbe_hello_reply)}, take_hello},
-    [SBE_CONTROL_BYE] = {{BARE(sbe_control), BARE(sbe_plain_reply)}, take_bye},
-    [SBE_CONTROL_PING] = {{BARE(sbe_ping), BARE(sbe_ping)}, take_ping},
-    [SBE_CONTROL_CONTEXT_CREATE] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_HELLO] = {{WITH_RESERVED(sbe_hello), SIZE(sbe_hello_reply)}, take_hello},
+    [SBE_CONTROL_BYE] = {{SIZE(sbe_control), SIZE(sbe_plain_reply)}, take_bye},
+    [SBE_CONTROL_PING] = {{SIZE(sbe_ping), SIZE(sbe_ping)}, take_ping},
+    [SBE_CONTROL_CONTEXT_CREATE] = {{WITH_RESERVED(sbe_context_message), SIZE(sbe_plain_reply)},
                                     take_context_create},
-    [SBE_CONTROL_CONTEXT_DESTROY] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_CONTEXT_DESTROY] = {{WITH_RESERVED(sbe_context_message), SIZE(sbe_plain_reply)},
                                      take_context_destroy},
-    [SBE_CONTROL_AREA_MAP] = {{BARE(sbe_area_map), BARE(sbe_plain_reply)}, take_area_map},
-    [SBE_CONTROL_AREA_UNMAP] = {{PADDED(sbe_area_unmap), BARE(sbe_plain_reply)}, take_area_unmap},
-    [SBE_CONTROL_CHANNEL_OPEN] = {{BARE(sbe_channel_open), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_AREA_MAP] = {{SIZE(sbe_area_map), SIZE(sbe_plain_reply)}, take_area_map},
+    [SBE_CONTROL_AREA_UNMAP] = {{WITH_RESERVED(sbe_area_unmap), SIZE(sbe_plain_reply)},
+                                take_area_unmap},
+    [SBE_CONTROL_CHANNEL_OPEN] = {{SIZE(sbe_channel_open), SIZE(sbe_plain_reply)},
                                   take_channel_open},
-    [SBE_CONTROL_CHANNEL_CLOSE] = {{PADDED(sbe_channel_close), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_CHANNEL_CLOSE] = {{WITH_RESERVED(sbe_channel_close), SIZE(sbe_plain_reply)},
                                    take_channel_close},
-    [SBE_CONTROL_SERVICE_FIND] = {{PADDED(sbe_service_find), PADDED(sbe_service_reply)},
+    [SBE_CONTROL_SERVICE_FIND] = {{WITH_RESERVED(sbe_service_find),
+                                   WITH_RESERVED(sbe_service_reply)},
                                   take_service_find},
-    [SBE_CONTROL_SERVICE_LIST] = {{PADDED(sbe_service_list), PADDED(sbe_service_reply)},
+    [SBE_CONTROL_SERVICE_LIST] = {{WITH_RESERVED(sbe_service_list),
+                                   WITH_RESERVED(sbe_service_reply)},
                                   take_service_list},
-    [SBE_CONTROL_EVENT] = {{BARE(sbe_event_message), {0, 0}}, take_event},
+    [SBE_CONTROL_EVENT] = {{SIZE(sbe_event_message), {0, 0}}, take_event},
 };
 
 static bool zero_to_word_end(const uint8_t *bytes, uint32_t at)
@@ -613,7 +618,8 @@ static int take_connected(struct sbe_session *session, const struct sbe_control 
 }
 
 /* Size, reserved fields and the end of the name, as the shape demands. */
-static bool fits(const struct sbe_control *message, const struct message_shape *shape)
+SBE_OUT_OF_LINE static bool fits(const struct sbe_control *message,
+                                 const struct message_shape *shape)
 {
     const uint8_t *bytes = (const void *)message;
     bool open_ended = message->type == SBE_CONTROL_AREA_MAP;
