@@ -20,18 +20,26 @@ static uint32_t between(uint64_t from_ns, uint64_t to_ns)
     return duration_ns >> 32 != 0 ? UINT32_MAX : (uint32_t)duration_ns;
 }
 
-/* -- channels with work -------------------------------------------------------------------- */
-
-static void set_active(struct sbe_engine *engine, struct sbe_engine_channel *entry, bool active)
-{
-    active = active && entry->used;
-    engine->active[entry->priority] += (uint32_t)active - (uint32_t)entry->active;
-    entry->active = active;
-}
+/* -- channels with work: lists, because one of thousands may be active ----------------------- */
 
 void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
 {
-    set_active(engine, (struct sbe_engine_channel *)(void *)channel, true);
+    struct sbe_engine_channel *entry = (struct sbe_engine_channel *)(void *)channel;
+    if (entry->active || !entry->used)
+        return;
+    entry->active = true;
+    entry->next = NULL;
+    *engine->end[entry->priority] = entry;
+    engine->end[entry->priority] = &entry->next;
+}
+
+static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+{
+    struct sbe_engine_channel **link = &engine->active[entry->priority];
+    for (; *link != NULL; link = &(*link)->next)
+        if (*link == entry && (*link = entry->next) == NULL)
+            break;
+    engine->end[entry->priority] = link;
 }
 
 /* -- answering ----------------------------------------------------------------------------- */
@@ -312,57 +320,62 @@ static void meet_response(struct sbe_engine *engine)
     call->done(call, engine->frame.status, &engine->frame);
 }
 
-/* One frame of this channel. False: nothing more for now. */
-static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+/* One frame of this channel: 1 taken, 0 none there, -1 it can't go on before it is rung or closed.
+ */
+static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     struct sbe_channel *channel = &entry->channel;
     /* Not before its answer has a place: the requester waits for space, not we. */
-    if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel)) {
-        set_active(engine, entry, false);
-        return false;
-    }
+    if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel))
+        return -1;
     int status = SBE_EPROTO; /* nothing is executed that can't be answered */
     if (!channel->tx.broken)
         status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
-    if (status == 1) {
-        if (engine->frame.type == SBE_FRAME_RESPONSE)
-            meet_response(engine);
-        else if (engine->frame.type == SBE_FRAME_CANCEL)
-            cancel_kept(engine, channel);
-        else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
-            serve(engine, channel);
-        return true;
+    if (status == SBE_EPROTO) {
+        entry->used = false; /* shut: no doorbell brings it back, its peer must close it */
+        (void)sbe_session_event(&engine->session, SBE_EVENT_CHANNEL_BROKEN, channel->id);
+        return -1;
     }
-    if (status == SBE_EBADMSG)
-        return true;
     if (status == 0)
-        return false;
-    entry->used = false; /* shut: no doorbell brings it back, its peer must close it */
-    set_active(engine, entry, false);
-    (void)sbe_session_event(&engine->session, SBE_EVENT_CHANNEL_BROKEN, channel->id);
-    return false;
+        return 0;
+    engine->served++;
+    if (status == SBE_EBADMSG)
+        return 1;
+    if (engine->frame.type == SBE_FRAME_RESPONSE)
+        meet_response(engine);
+    else if (engine->frame.type == SBE_FRAME_CANCEL)
+        cancel_kept(engine, channel);
+    else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
+        serve(engine, channel);
+    return 1;
 }
 
 static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     uint32_t left = entry->budget;
-    while (left > 0 && serve_one(engine, entry))
+    int taken = 1;
+    while (left > 0 && (taken = serve_one(engine, entry)) == 1)
         left--;
-    if (entry->active && left > 0 && sbe_channel_idle(&entry->channel))
-        set_active(engine, entry, false);
+    bool more = taken == 1 || (taken == 0 && (engine->busy || !sbe_channel_idle(&entry->channel)));
     sbe_channel_flush(&entry->channel);
+    if (more)
+        sbe_engine_doorbell(engine, &entry->channel);
 }
 
 bool sbe_engine_run(struct sbe_engine *engine)
 {
-    struct sbe_engine_channel *channels = engine->config->channels;
     bool more = false;
     for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
-        for (uint32_t i = 0; engine->active[p] > 0 && i < engine->session.config->limits.channels;
-             i++)
-            if (channels[i].active && channels[i].priority == p)
-                take_turn(engine, &channels[i]);
-        more = more || engine->active[p] > 0;
+        struct sbe_engine_channel *turn = engine->active[p];
+        engine->active[p] = NULL; /* those that come back in this round wait for the next */
+        engine->end[p] = &engine->active[p];
+        while (turn != NULL) {
+            struct sbe_engine_channel *entry = turn;
+            turn = entry->next;
+            entry->active = false;
+            take_turn(engine, entry);
+        }
+        more = more || engine->active[p] != NULL;
     }
     return more;
 }
@@ -465,7 +478,8 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
     if (status < 0)
         *entry = (struct sbe_engine_channel){0};
     else
-        set_active(engine, entry, true); /* frames may be there before the first doorbell */
+        sbe_engine_doorbell(engine,
+                            &entry->channel); /* frames may be there before the first doorbell */
     return status;
 }
 
@@ -485,7 +499,7 @@ static int close_channel(void *self, uint32_t id)
         return SBE_ENOENT;
     struct sbe_engine_channel *entry = &config->channels[place];
     entry->used = false;
-    set_active(engine, entry, false);
+    forget_work(engine, entry);
     drop_kept(engine, &entry->channel);
     sbe_channel_abort(&entry->channel, fail_call, NULL);
     if (config->closed != NULL)
@@ -513,6 +527,8 @@ int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
     engine->hooks.service = find_service;
     engine->hooks.replied = found;
     engine->hooks.refused = refused;
+    for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
+        engine->end[p] = &engine->active[p];
     memset(config->channels, 0, sizeof *config->channels * config->session.limits.channels);
     config->session.port = config->port;
     config->session.hooks = &engine->hooks;

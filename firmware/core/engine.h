@@ -19,9 +19,10 @@
 
 struct sbe_engine_channel {
     struct sbe_channel channel; /* first, so that a channel leads to its entry */
-    uint32_t budget;            /* frames per turn */
+    struct sbe_engine_channel *next;
+    uint32_t budget; /* frames per turn */
     uint8_t priority;
-    bool active; /* it may have work */
+    bool active; /* in the list of its priority: it may have work */
     bool used;
 };
 
@@ -48,7 +49,10 @@ struct sbe_engine {
     struct sbe_session_hooks hooks;
     const struct sbe_port *port;
     struct sbe_engine_config *config;
-    uint32_t active[SBE_PRIORITIES]; /* how many channels */
+    struct sbe_engine_channel *active[SBE_PRIORITIES]; /* lists of channels that may have work */
+    struct sbe_engine_channel **end[SBE_PRIORITIES];   /* where the next one is linked in */
+    bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
+    uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     struct sbe_kept *kept;
     uint64_t begun_ns;  /* of the request at hand */
     uint32_t waited_ns; /* the same */

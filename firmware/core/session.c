@@ -290,8 +290,9 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     }
     if (!again)
         meet(session);
-    /* A peer that started later, or again, has not seen our HELLO. */
-    if (status == SBE_OK && hello->peer_epoch != session->epoch)
+    /* A peer that started later, or again, has not seen our HELLO. One that was refused has nothing
+     * to see: two ends that refuse each other would never stop. */
+    if (status == SBE_OK && why == SBE_REFUSED_NOT && hello->peer_epoch != session->epoch)
         status = send_hello(session);
     return status;
 }
@@ -502,8 +503,7 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
 static int take_service_find(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_service_find *find = (const void *)message;
-    if (!context_lives(session, find->context))
-        return SBE_ENOENT;
+    /* The context may be one that this end made: the floor above knows its contexts. */
     return reply_service(session, message, find->context, find->name, find->version);
 }
 
@@ -705,11 +705,14 @@ int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
     struct sbe_session_pending *entry = find_pending(session, 0);
     if (entry == NULL)
         return SBE_ENOMEM;
-    if (++session->next_id == 0)
-        session->next_id = 1;
-    int status = transmit(session, (uint16_t)type, session->next_id, SBE_OK, message, size);
-    if (status == SBE_OK)
-        *entry = (struct sbe_session_pending){session->next_id, (uint16_t)type, token};
+    uint32_t id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
+    session->next_id = id;
+    /* Taken before it is sent: the answer may come, and other requests start, within the hook. */
+    *entry = (struct sbe_session_pending){id, (uint16_t)type, token};
+    int status = transmit(session, (uint16_t)type, id, SBE_OK, message, size);
+    if (status == SBE_OK || entry->id != id)
+        return SBE_OK; /* sent, or replied already when the session ended within the hook */
+    *entry = (struct sbe_session_pending){0};
     return status;
 }
 
@@ -717,7 +720,7 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 {
     struct sbe_control bye;
     int status = sbe_session_request(session, SBE_CONTROL_BYE, &bye, sizeof bye, token);
-    if (status == SBE_OK)
+    if (status == SBE_OK && session->state == SBE_SESSION_CONNECTED) /* not answered yet */
         set_state(session, SBE_SESSION_CLOSING);
     return status;
 }

@@ -35,8 +35,8 @@ C_NEVER = [("firmware/ports/*", "sbe/native/*")]
 PYTHON_FLOORS: Floors = [
     [["sbe._native", "sbe.errors"]],
     [["sbe.heaps", "sbe.heaps.*"]],
-    [["sbe.doorbell", "sbe.transport", "sbe.transport.*"]],
-    [["sbe.link"]],
+    [["sbe.doorbell", "sbe.transports", "sbe.transports.*"]],
+    [["sbe.pending", "sbe.link", "sbe.link.*"]],
     [["sbe.channel"]],
     [["sbe.context"]],
     [["sbe.control"]],
@@ -230,7 +230,7 @@ def test_downward_include_passes(user: str, used: str):
         ("sbe/link.py", "def f():\n    from sbe import context", "above"),
         ("sbe/link.py", "from sbe import connect", "above"),
         ("sbe/link.py", "from . import context", "above"),
-        ("sbe/heaps/memfd.py", "from ..transport.unix import Socket", "above"),
+        ("sbe/heaps/memfd.py", "from ..transports.unix import Socket", "above"),
         (
             "sbe/link.py",
             "import typing\nif typing.TYPE_CHECKING:\n    from sbe.sdk import Link",
@@ -255,7 +255,7 @@ def test_forbidden_import_is_caught(user: str, statement: str, wrong: str):
     [
         ("sbe/errors.py", "import os, asyncio\nfrom collections import abc"),
         ("sbe/__init__.py", "from .sdk import connect\nfrom sbe import _native"),
-        ("sbe/link.py", "from . import _native, errors\nfrom sbe.transport import unix"),
+        ("sbe/link.py", "from . import _native, errors\nfrom sbe.transports import unix"),
         ("sbe/daemon/server.py", "from sbe import control\nfrom . import config"),
         ("sbe/sdk/client.py", "from ..control import METHODS"),
         ("sbe/testing.py", "import sbe\nfrom sbe.daemon import main"),

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Doorbells are eventfds. Ours are in the epoll set, edge-triggered, and never read: every write to
+ * an eventfd wakes its waiters whatever the counter holds, so each is an event of its own, and the
+ * read would cost a system call per doorbell. The counter saturates only after 2^64 doorbells or
+ * when a host writes absurd values; then it is the host's own write that fails and the host's own
+ * channel that sleeps. tests/core/test_remote.c proves the edge on the kernel it runs on.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "ports/host/host.h"
+
+static bool is_eventfd(int fd)
+{
+    char path[32], target[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(path, target, sizeof target - 1);
+    if (length < 0)
+        return false;
+    target[length] = '\0';
+    return strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
+/* The flag belongs to the host's end too, which knows it from the specification. */
+static bool never_block(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
+static int watch_doorbell(struct host *host, struct host_channel *entry, int wait_fd, int ring_fd)
+{
+    if (wait_fd < 0 || ring_fd < 0)
+        return SBE_ENOMEM; /* this process has no descriptors left */
+    if (!is_eventfd(wait_fd) || !is_eventfd(ring_fd)) {
+        host_log("channel refused: a doorbell is no eventfd");
+        return SBE_EINVAL;
+    }
+    if (!never_block(wait_fd) || !never_block(ring_fd))
+        return SBE_EIO;
+    return host_watch(host, wait_fd, EPOLLIN | EPOLLET, entry) ? SBE_OK : SBE_ENOMEM;
+}
+
+int host_channel_opened(void *self, struct sbe_channel *channel,
+                        const struct sbe_channel_open *message)
+{
+    struct host *host = self;
+    struct sbe_engine_channel *engine_entry = (struct sbe_engine_channel *)(void *)channel;
+    uint32_t index = (uint32_t)(engine_entry - host->config.channels);
+    struct host_channel *entry = &host->channels[index];
+    if (message->handles != 2)
+        return SBE_EINVAL;
+    int wait_fd = host_take_fd(host, 0), ring_fd = host_take_fd(host, 1);
+    int status = watch_doorbell(host, entry, wait_fd, ring_fd);
+    if (status < 0) {
+        if (wait_fd >= 0)
+            (void)close(wait_fd);
+        if (ring_fd >= 0)
+            (void)close(ring_fd);
+        return status;
+    }
+    *entry = (struct host_channel){channel, wait_fd, ring_fd};
+    channel->handle = entry;
+    if (index >= host->channels_high)
+        host->channels_high = index + 1;
+    return SBE_OK;
+}
+
+void host_channel_closed(void *self, struct sbe_channel *channel)
+{
+    struct host_channel *entry = channel->handle;
+    host_unwatch(self, entry->wait_fd);
+    (void)close(entry->wait_fd);
+    (void)close(entry->ring_fd);
+    *entry = (struct host_channel){NULL, -1, -1};
+}
+
+void host_doorbell(void *self, const struct sbe_channel *channel)
+{
+    const struct host_channel *entry = channel->handle;
+    const uint64_t one = 1;
+    (void)self;
+    /* It fails only when the counter is full: then the host has been rung and has not looked. */
+    if (write(entry->ring_fd, &one, sizeof one) < 0)
+        return;
+}
+
+/*
+ * Adaptive: traffic that comes back while we look keeps the window open; a window that ends for
+ * nothing is halved, and one that would have caught the next frame is opened again.
+ */
+bool host_look_again(struct host *host)
+{
+    uint64_t longest_ns = (uint64_t)host->options.spin_us * 1000u;
+    if (longest_ns == 0)
+        return false;
+    uint64_t now_ns = host_now_ns(NULL);
+    if (host->engine.served != host->served_seen) {
+        host->served_seen = host->engine.served;
+        if (!host->engine.busy && now_ns - host->traffic_ns < longest_ns)
+            host->window_ns = longest_ns;
+        host->traffic_ns = now_ns;
+    }
+    bool busy = now_ns - host->traffic_ns < host->window_ns;
+    if (host->engine.busy && !busy)
+        host->window_ns /= 2;
+    host->engine.busy = busy;
+    return busy;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "ports/host/host.h"
+
+#define EVENTS_AT_ONCE        64
+#define ROUNDS_BETWEEN_EVENTS 32u
+
+bool host_watch(struct host *host, int fd, uint32_t events, void *tag)
+{
+    struct epoll_event event = {.events = events, .data.ptr = tag};
+    return epoll_ctl(host->epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0 ||
+           (errno == ENOENT && epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0);
+}
+
+/* Needed before a close: the host may hold the same open file, which would stay in the set. */
+void host_unwatch(struct host *host, int fd)
+{
+    (void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static void take_event(struct host *host, const struct epoll_event *event)
+{
+    if (event->data.ptr == &host->signal_fd) {
+        host->stop = true;
+    } else if (event->data.ptr == &host->listen_fd) {
+        if (host->control_fd < 0)
+            host_accept(host);
+    } else if (event->data.ptr == &host->control_fd) {
+        if (host->control_fd < 0 || host->lost)
+            return;
+        if ((event->events & EPOLLOUT) != 0)
+            host_control_flush(host);
+        if (!host->lost && (event->events & ~(uint32_t)EPOLLOUT) != 0)
+            host_control_receive(host);
+    } else {
+        /* The entry may have been closed, even taken anew, within this batch: a spurious look. */
+        const struct host_channel *entry = event->data.ptr;
+        if (entry->channel != NULL)
+            sbe_engine_doorbell(&host->engine, entry->channel);
+    }
+}
+
+int host_run(struct host *host)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    uint32_t rounds = 0;
+    while (!host->stop) {
+        bool more = sbe_engine_run(&host->engine);
+        if (host->lost) {
+            host_disconnect(host);
+            continue;
+        }
+        /* While busy the rings are looked at without system calls; control waits a few rounds. */
+        if (host_look_again(host) && more && ++rounds % ROUNDS_BETWEEN_EVENTS != 0)
+            continue;
+        int count =
+            epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more || host->engine.busy ? 0 : -1);
+        if (count < 0 && errno != EINTR) {
+            host_log("epoll_wait: %s", strerror(errno));
+            return 1;
+        }
+        for (int i = 0; i < count; i++)
+            take_event(host, &events[i]);
+    }
+    return 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What several services check in the same way. */
+#ifndef SBE_SERVICES_SERVICE_UTIL_H
+#define SBE_SERVICES_SERVICE_UTIL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "core/service.h"
+
+/* Samples in a buffer or payload: any alignment, any other type beneath. */
+typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
+
+/* SBE_EFAULT when a buffer lies in memory that this end does not map. */
+static inline int sbe_check_mapped(const struct sbe_request *request)
+{
+    for (uint32_t i = 0; i < request->buffer_count; i++)
+        if (request->buffers[i].data == NULL)
+            return SBE_EFAULT;
+    return SBE_OK;
+}
+
+/* At least one buffer, each with one of these directions (a set: IN and OUT are bits), mapped. */
+static inline int sbe_check_all(const struct sbe_request *request, uint8_t first, uint8_t second)
+{
+    if (request->buffer_count == 0)
+        return SBE_EINVAL;
+    for (uint32_t i = 0; i < request->buffer_count; i++) {
+        uint8_t direction = request->buffers[i].direction;
+        if (direction != first && direction != second)
+            return SBE_EINVAL;
+    }
+    return sbe_check_mapped(request);
+}
+
+static inline bool sbe_overlap(const struct sbe_buffer *a, const struct sbe_buffer *b)
+{
+    uintptr_t from = (uintptr_t)a->data, to = (uintptr_t)b->data;
+    return from < to ? to - from < a->size : from - to < b->size;
+}
+
+/* Exactly an IN and then an OUT buffer, mapped and apart from each other. */
+static inline int sbe_check_in_out(const struct sbe_request *request)
+{
+    const struct sbe_buffer *buffers = request->buffers;
+    if (request->buffer_count != 2 || buffers[0].direction != SBE_DIR_IN ||
+        buffers[1].direction != SBE_DIR_OUT)
+        return SBE_EINVAL;
+    int status = sbe_check_mapped(request);
+    if (status < 0)
+        return status;
+    return sbe_overlap(&buffers[0], &buffers[1]) ? SBE_EINVAL : SBE_OK;
+}
+
+static inline uint32_t sbe_read_u32(const void *from)
+{
+    uint32_t value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+#endif

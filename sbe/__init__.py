@@ -1,0 +1,76 @@
+"""Structured Buffer Exchange: large buffers to a co-processor, by reference.
+
+    import numpy as np, sbe
+    with sbe.connect() as link:                        # a running daemon, else an embedded remote
+        area = link.allocate(8 << 20)
+        pixels = np.frombuffer(area, np.uint8)         # no copy
+        reply = link.call("crc32", sbe.In(pixels[:4096]))
+        print(reply.payload, reply.cost)
+
+Importing this module takes the standard library and the extension; numpy is used if you use it.
+"""
+
+from __future__ import annotations
+
+from sbe._native import Buffer, Call, Cost, In, InOut, Out, Reply, Shared
+from sbe.errors import (
+    AreaFreed,
+    BadArgument,
+    Busy,
+    Cancelled,
+    DaemonGone,
+    Error,
+    LinkClosed,
+    LinkError,
+    MessageTooLarge,
+    NoRoom,
+    OutOfRange,
+    OutOfResources,
+    PermissionDenied,
+    ProtocolError,
+    RemoteError,
+    RemoteRestarted,
+    Timeout,
+    UnknownService,
+    WouldBlock,
+)
+from sbe.sdk import Area, BatchResult, Connection, Service, buffer_dtype, connect
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Area",
+    "AreaFreed",
+    "BadArgument",
+    "BatchResult",
+    "Buffer",
+    "Busy",
+    "Call",
+    "Cancelled",
+    "Connection",
+    "Cost",
+    "DaemonGone",
+    "Error",
+    "In",
+    "InOut",
+    "LinkClosed",
+    "LinkError",
+    "MessageTooLarge",
+    "NoRoom",
+    "Out",
+    "OutOfRange",
+    "OutOfResources",
+    "PermissionDenied",
+    "ProtocolError",
+    "RemoteError",
+    "RemoteRestarted",
+    "Reply",
+    "Service",
+    "Shared",
+    "Timeout",
+    "UnknownService",
+    "WouldBlock",
+    "__version__",
+    "buffer_dtype",
+    "connect",
+]

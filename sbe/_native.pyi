@@ -1,0 +1,393 @@
+"""The C core for Python. Statuses become `sbe.errors` exceptions in the extension itself."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, final
+
+# Anything with the buffer protocol; numpy declares its own only from Python 3.12 on.
+_BufferProtocol: TypeAlias = Any
+
+VERSION_MIN: int
+VERSION_MAX: int
+MAGIC: int
+CONTROL_MAX: int
+NAME_SIZE: int
+SLOT_ALIGN: int
+SLOTS_MAX: int
+SLOT_SIZE_MAX: int
+BUFFERS_MAX: int
+DIR_IN: int
+DIR_OUT: int
+DIR_INOUT: int
+DIR_SHARED: int
+BUFFER_INLINE: int
+AREA_COHERENT: int
+AREA_READONLY: int
+AREA_RING: int
+FRAME_REQUEST: int
+FRAME_RESPONSE: int
+FRAME_MESSAGE: int
+FRAME_SYNC: int
+FRAME_EVENT: int
+FRAME_CANCEL: int
+ROLE_HOST: int
+ROLE_REMOTE: int
+EVENT_CHANNEL_BROKEN: int
+CONTROL_REPLY: int
+CONTROL_HELLO: int
+CONTROL_BYE: int
+CONTROL_PING: int
+CONTROL_CONTEXT_CREATE: int
+CONTROL_CONTEXT_DESTROY: int
+CONTROL_AREA_MAP: int
+CONTROL_AREA_UNMAP: int
+CONTROL_CHANNEL_OPEN: int
+CONTROL_CHANNEL_CLOSE: int
+CONTROL_SERVICE_FIND: int
+CONTROL_SERVICE_LIST: int
+CONTROL_EVENT: int
+
+def layout() -> dict[str, dict[str, tuple[int, int]]]:
+    """Offset and size of every field of every wire structure (firmware/core/wire.h)."""
+
+def ring_size(slots: int, slot_size: int, line: int, /) -> int:
+    """Bytes of one ring's memory. BadArgument on illegal geometry."""
+
+class NeedsStaging(Exception):
+    """A buffer outside every area is too large to ride inline."""
+
+class Cost(NamedTuple):
+    """What one transaction cost."""
+
+    copied_bytes: int
+    synced_bytes: int
+    doorbells: int
+    queue_ns: int
+    remote_ns: int
+    total_ns: int
+
+class Memory:
+    """A shared mapping with the buffer protocol, unmapped when its last view is gone."""
+
+    size: int
+    id: int
+    holds: int
+    address: int
+    freed: bool
+    readonly: bool
+    def __new__(
+        cls, fd: int, size: int, *, readonly: bool = False, trusted: bool = False
+    ) -> Self: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: slice, /) -> Slice: ...
+    def __setitem__(self, key: slice, value: _BufferProtocol, /) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Slice:
+    """A contiguous range of an area: a descriptor and a buffer."""
+
+    area: Memory
+    offset: int
+    size: int
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: slice, /) -> Slice: ...
+    def __setitem__(self, key: slice, value: _BufferProtocol, /) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Table:
+    """The areas that the channels of one link may name. Guarded by the GIL."""
+
+    def __new__(cls, capacity: int) -> Self: ...
+    def __len__(self) -> int: ...
+    def add(self, memory: Memory, id: int, context: int, flags: int = 0, /) -> None:
+        """Makes memory an area."""
+    def remove(self, memory: Memory, /) -> None:
+        """The area is freed; views of it stay valid."""
+    def locate(self, target: Any, /) -> Slice | None:
+        """The range of an area whose memory this object shows, or None."""
+
+class Buffer:
+    """A buffer of a message: a target and a direction, seen from the remote."""
+
+    target: Any
+    direction: int
+    def __new__(cls, target: Any, /) -> Self: ...
+
+class In(Buffer):
+    """The remote reads it."""
+
+class Out(Buffer):
+    """The remote writes it."""
+
+class InOut(Buffer):
+    """The remote reads and writes it."""
+
+class Shared(Buffer):
+    """Both ends read and write it at once; coherent memory only."""
+
+class Reply:
+    """What a service answered."""
+
+    payload: bytes
+    cost: Cost
+    written: tuple[int, ...]
+
+class Call:
+    """One transaction in flight, a future. Any thread may wait for it."""
+
+    transaction: int
+    in_flight: bool
+    def result(self, timeout: float | None = None, /) -> Reply:
+        """Waits for the reply, seconds; raises what went wrong."""
+    def exception(self, timeout: float | None = None, /) -> BaseException | None:
+        """Waits; what went wrong, or None."""
+    def done(self) -> bool:
+        """True when it has ended, well or not."""
+    def cancel(self) -> bool:
+        """Gives it up; its buffers stay held until the remote answers. False if ended."""
+    def expire(self) -> None:
+        """Its deadline has passed."""
+    def charge(self, copied_bytes: int, /) -> None:
+        """Adds bytes copied on its behalf to its cost."""
+    def add_done_callback(self, callback: Callable[[Call], object], /) -> None:
+        """callback(call) once ended, in the thread that noticed."""
+
+class Request:
+    """A call from the other end."""
+
+    payload: bytes
+    buffers: tuple[memoryview, ...]
+    service: int
+    transaction: int
+    cancelled: bool
+    type: int
+    def respond(
+        self,
+        payload: _BufferProtocol = b"",
+        status: int = 0,
+        written: Sequence[int] | None = None,
+    ) -> None:
+        """Answers it, once; later answers do nothing."""
+
+class Channel:
+    """This process's end of a channel. Any thread may use it at any time."""
+
+    id: int
+    context: int
+    names: dict[int, str]
+    error: BaseException | None
+    in_flight: int
+    spin_s: float
+    slot_size: int
+    def __new__(
+        cls,
+        table: Table,
+        rings: Memory,
+        id: int,
+        context: int,
+        slots: int,
+        slot_size: int,
+        line: int,
+        send_offset: int,
+        receive_offset: int,
+        ring_fd: int,
+        wake_fd: int,
+        control_fd: int = -1,
+        on_control: Callable[[], None] | None = None,
+        max_calls: int = 4096,
+        opener: bool = False,
+    ) -> Self: ...
+    def call(
+        self,
+        service: int,
+        buffers: tuple[Buffer, ...] = (),
+        payload: _BufferProtocol = b"",
+        timeout: float | None = None,
+        wait: bool = True,
+        /,
+    ) -> Reply:
+        """Sends a request and waits for its reply; timeout in seconds."""
+    def submit(
+        self,
+        service: int,
+        buffers: tuple[Buffer, ...] = (),
+        payload: _BufferProtocol = b"",
+        timeout: float | None = None,
+        wait: bool = True,
+        /,
+    ) -> Call:
+        """Sends a request; a full ring waits, or raises WouldBlock."""
+    def sync(
+        self,
+        service: int,
+        buffers: tuple[Buffer, ...] = (),
+        payload: _BufferProtocol = b"",
+        timeout: float | None = None,
+        wait: bool = True,
+        /,
+    ) -> Call:
+        """Hands buffers over and back without calling a service; service and payload are 0, b''."""
+    def send(
+        self,
+        service: int,
+        buffers: tuple[Buffer, ...] = (),
+        payload: _BufferProtocol = b"",
+        timeout: float | None = None,
+        wait: bool = True,
+        /,
+    ) -> None:
+        """A message that nobody answers."""
+    def batch(
+        self,
+        service: int,
+        count: int,
+        per_call: int,
+        descriptors: _BufferProtocol,
+        payloads: _BufferProtocol,
+        payload_size: int,
+        statuses: _BufferProtocol,
+        written: _BufferProtocol,
+        replies: _BufferProtocol,
+        reply_size: int,
+        timeout: float | None = None,
+    ) -> None:
+        """Many calls at once; results go to the given arrays."""
+    def poll(self) -> bool:
+        """Takes what came. True: nothing is left, and the next frame rings the doorbell."""
+    def nudge(self) -> None:
+        """Rings the peer in case a doorbell was lost."""
+    def has_room(self) -> bool:
+        """A call can be sent; if False, the doorbell rings when it can."""
+    def fileno(self) -> int:
+        """This end's doorbell, for select and poll."""
+    def fail(self, error: BaseException, /) -> None:
+        """Kills the channel; everything open fails with the error."""
+    def next_request(self, timeout: float | None = None, /) -> Request | None:
+        """Waits for a request of the peer, seconds; None at the timeout."""
+    def counters(self) -> dict[str, int]:
+        """What happened so far."""
+
+SESSION_INITIALISING: int
+SESSION_WAITING: int
+SESSION_INITIALISED: int
+SESSION_CONNECTED: int
+SESSION_CLOSING: int
+SESSION_CLOSED: int
+REFUSED_NOT: int
+REFUSED_MAGIC: int
+REFUSED_VERSION: int
+REFUSED_ROLE: int
+REFUSED_LIMITS: int
+CONTEXT_GLOBAL: int
+SEGMENTS_MAX: int
+
+_ReplyFields: TypeAlias = tuple[int, int, str] | tuple[int] | None
+
+class _SessionHandler(Protocol):
+    def send(self, message: bytes, /) -> object: ...
+    def area_attach(
+        self, area: int, context: int, flags: int, size: int, handles: int, /
+    ) -> int | None: ...
+    def area_detach(self, area: int, /) -> object: ...
+    def channel_open(
+        self,
+        channel: int,
+        context: int,
+        ring_area: int,
+        slots: int,
+        slot_size: int,
+        line: int,
+        send_offset: int,
+        receive_offset: int,
+        priority: int,
+        handles: int,
+        /,
+    ) -> object: ...
+    def channel_close(self, channel: int, /) -> object: ...
+    def service(
+        self, context: int, name: str | None, index: int, /
+    ) -> tuple[int, int, str] | None: ...
+    def state_changed(self, state: int, /) -> object: ...
+    def refused(self, why: int, theirs: bool, peer_min: int, peer_max: int, /) -> object: ...
+    def replied(self, token: Any, status: int, reply: _ReplyFields, /) -> object: ...
+    def event(self, event: int, value: int, /) -> object: ...
+
+@final
+class Session:
+    def __new__(
+        cls,
+        handler: _SessionHandler,
+        *,
+        role: int,
+        name: str = "sbe",
+        coherent: bool = True,
+        address_bits: int = 64,
+        cache_line: int = 64,
+        version_min: int = ...,
+        version_max: int = ...,
+        areas: int = 64,
+        contexts: int = 64,
+        channels: int = 64,
+        slots: int = 4096,
+        slot_size: int = 65536,
+        pending: int = 64,
+    ) -> Session: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def peer_epoch(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def coherent(self) -> bool: ...
+    @property
+    def limits(self) -> dict[str, int]: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def peer_address_bits(self) -> int: ...
+    @property
+    def peer_limits(self) -> dict[str, int]: ...
+    @property
+    def peer_name(self) -> str: ...
+    def start(self, epoch: int, /) -> None: ...
+    def lost(self) -> None: ...
+    def receive(self, message: _BufferProtocol, handles: int, /) -> int: ...
+    def bye(self, token: object, /) -> None: ...
+    def ping(self, cookie: int, token: object, /) -> None: ...
+    def create_context(self, context: int, token: object, /) -> None: ...
+    def destroy_context(self, context: int, token: object, /) -> None: ...
+    def map_area(
+        self,
+        area: int,
+        context: int,
+        flags: int,
+        size: int,
+        handles: int,
+        segments: Sequence[tuple[int, int]],
+        token: object,
+        /,
+    ) -> None: ...
+    def unmap_area(self, area: int, token: object, /) -> None: ...
+    def open_channel(
+        self,
+        channel: int,
+        context: int,
+        ring_area: int,
+        slots: int,
+        slot_size: int,
+        line: int,
+        send_offset: int,
+        receive_offset: int,
+        priority: int,
+        handles: int,
+        token: object,
+        /,
+    ) -> None: ...
+    def close_channel(self, channel: int, token: object, /) -> None: ...
+    def find_service(self, context: int, name: str, version: int, token: object, /) -> None: ...
+    def list_service(self, index: int, token: object, /) -> None: ...
+    def send_event(self, event: int, value: int, /) -> None: ...

@@ -1,0 +1,162 @@
+"""The channel floor: ring memory and doorbells, made by whoever opens a channel.
+
+The one who opens (the daemon, or the SDK with an embedded remote) creates `Rings`: sealed ring
+memory and a doorbell for each end, all file descriptors. They go to the remote beside
+CHANNEL_OPEN, and to the process that uses the channel, which attaches with `attach()`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sbe import _native
+from sbe.errors import BadArgument
+
+__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
+
+
+class Geometry(NamedTuple):
+    """Slots of each ring and bytes of each slot; both are bounded by what the link negotiated.
+
+    slots is a power of two, slot_size_bytes a multiple of 64.
+    """
+
+    slots: int = 256
+    slot_size_bytes: int = 1024
+
+
+DEFAULT_GEOMETRY = Geometry()
+
+
+class Rings:
+    """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
+
+    `memory_fd` is the ring memory, `ring_fd` the remote's doorbell, `wake_fd` this end's. Offsets
+    and sizes are in bytes.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        line_bytes: int,
+        send_offset: int,
+        receive_offset: int,
+        size_bytes: int,
+        memory_fd: int,
+        ring_fd: int,
+        wake_fd: int,
+    ) -> None:
+        self.geometry = geometry
+        self.line_bytes = line_bytes
+        self.send_offset = send_offset
+        self.receive_offset = receive_offset
+        self.size_bytes = size_bytes
+        self.memory_fd = memory_fd
+        self.ring_fd = ring_fd
+        self.wake_fd = wake_fd
+
+    @property
+    def fds(self) -> tuple[int, int, int]:
+        """memory, remote's doorbell, own doorbell."""
+        return (self.memory_fd, self.ring_fd, self.wake_fd)
+
+    def duplicate(self) -> Rings:
+        """The same channel with descriptors of its own."""
+        return Rings(
+            self.geometry,
+            self.line_bytes,
+            self.send_offset,
+            self.receive_offset,
+            self.size_bytes,
+            *(os.dup(fd) for fd in self.fds),
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Frames and doorbells each way, from the rings' shared words.
+
+        Either end may have written nonsense there: for display only. Indices are free-running
+        32-bit numbers, so counts start over after 2^32 frames.
+        """
+        layout = _native.layout()
+        producer, consumer = layout["sbe_ring_producer"], layout["sbe_ring_consumer"]
+        sent, received = self.send_offset, self.receive_offset
+
+        taken = sent + self.line_bytes + consumer["tail"][0]
+
+        def word(offset: int) -> int:
+            return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
+
+        return {
+            "sent": word(sent + producer["head"][0]),
+            "received": word(received + producer["head"][0]),
+            "doorbells_sent": word(sent + producer["doorbells"][0]),
+            "doorbells_received": word(received + producer["doorbells"][0]),
+            "space_doorbells_sent": word(received + self.line_bytes + consumer["doorbells"][0]),
+            "space_doorbells_received": word(sent + self.line_bytes + consumer["doorbells"][0]),
+            "waiting": (word(sent + producer["head"][0]) - word(taken)) % (1 << 32),
+        }
+
+    def close(self) -> None:
+        """Closes the descriptors; mappings and duplicates live on."""
+        for fd in self.fds:
+            if fd >= 0:
+                os.close(fd)
+        self.memory_fd = self.ring_fd = self.wake_fd = -1
+
+
+def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
+    """Sealed memory for both directions and two eventfds. BadArgument on illegal geometry."""
+    ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
+    if ring > 1 << 30:
+        raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
+    # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
+    receive_offset = -(-ring // line_bytes) * line_bytes
+    from sbe.heaps import memfd  # whoever only attaches needs no heap
+
+    allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
+    flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
+    fds = [allocation.fd]
+    try:
+        fds.append(os.eventfd(0, flags))
+        fds.append(os.eventfd(0, flags))
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+
+
+def attach(
+    rings: Rings,
+    table: _native.Table,
+    channel: int,
+    context: int,
+    *,
+    control_fd: int = -1,
+    on_control: Callable[[], None] | None = None,
+    max_calls: int = 4096,
+) -> _native.Channel:
+    """This process's end of a channel. The descriptors stay the caller's.
+
+    Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
+    so nothing is cleared here.
+    """
+    memory = _native.Memory(rings.memory_fd, rings.size_bytes)
+    return _native.Channel(
+        table,
+        memory,
+        channel,
+        context,
+        rings.geometry.slots,
+        rings.geometry.slot_size_bytes,
+        rings.line_bytes,
+        rings.send_offset,
+        rings.receive_offset,
+        rings.ring_fd,
+        rings.wake_fd,
+        control_fd=control_fd,
+        on_control=on_control,
+        max_calls=max_calls,
+    )

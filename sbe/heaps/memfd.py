@@ -1,0 +1,70 @@
+"""Anonymous shared memory whose size is sealed, so that no holder can make another one fault."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+
+from sbe import errors
+from sbe.heaps import Allocation
+
+__all__ = ["MemfdHeap", "check_seals"]
+
+_SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_EXHAUSTED = {errno.ENOMEM, errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EDQUOT}
+
+
+class MemfdHeap:
+    """Allocates sealed memfds: coherent memory for ends that share the machine. Thread-safe."""
+
+    name = "memfd"
+
+    def allocate(self, size_bytes: int) -> Allocation:
+        """Return zeroed memory, a whole number of pages.
+
+        Raises BadArgument for a size below one byte, OutOfResources when the size is more than the
+        machine's memory or the process has no file descriptor left.
+        """
+        if size_bytes <= 0:
+            raise errors.BadArgument(f"memfd: a size of {size_bytes} bytes; at least 1 is needed")
+        machine = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        if size_bytes > machine:
+            # The kernel would promise it all the same, and kill somebody when it is touched.
+            raise errors.OutOfResources(
+                f"memfd: {size_bytes} bytes asked for, this machine has {machine}"
+            )
+        size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        fd = -1
+        try:
+            fd = os.memfd_create("sbe-area", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(fd, size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS | fcntl.F_SEAL_SEAL)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            kind = errors.OutOfResources if error.errno in _EXHAUSTED else errors.Error
+            raise kind(f"memfd of {size} bytes: {error.strerror}", error.errno) from error
+        return Allocation(fd, size, coherent=True)
+
+
+def check_seals(fd: int, size_bytes: int) -> None:
+    """Check that mapping this many bytes of a received descriptor can never fault.
+
+    Raises BadArgument when it is no memfd, is not sealed against shrinking and growing, or is
+    smaller. The descriptor stays the caller's, also on error.
+    """
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        size = os.fstat(fd).st_size
+    except OSError as error:
+        raise errors.BadArgument(
+            f"file descriptor {fd} is not a sealed memfd: {error.strerror}"
+        ) from error
+    if seals & _SIZE_SEALS != _SIZE_SEALS:
+        raise errors.BadArgument(
+            f"the memfd {fd} can still change its size: seal it with F_SEAL_SHRINK and F_SEAL_GROW"
+        )
+    if size_bytes <= 0 or size_bytes > size:
+        raise errors.BadArgument(f"the memfd {fd} holds {size} bytes, {size_bytes} are claimed")

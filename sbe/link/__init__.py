@@ -1,0 +1,7 @@
+"""The host's side of one host-remote pair, without threads and without an event loop."""
+
+from sbe.link.connection import Services, State
+from sbe.link.link import AreaInfo, ChannelInfo, Link, ServiceInfo
+from sbe.link.pending import Pending
+
+__all__ = ["AreaInfo", "ChannelInfo", "Link", "Pending", "ServiceInfo", "Services", "State"]

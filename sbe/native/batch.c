@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Batch: thousands of calls of one service in one Python call. Descriptors come as an array of the
+ * wire's own buffer structs, results go to the caller's arrays.
+ */
+#include "native.h"
+
+#include <string.h>
+
+#include "core/status.h"
+
+struct batch;
+
+struct entry {
+    struct open_call open;
+    struct batch *batch;
+    uint32_t index;
+};
+
+struct batch {
+    Channel *channel;
+    uint16_t service;
+    uint32_t count, per_call, payload_size, reply_size;
+    uint32_t sent, done;
+    bool given_up; /* results go nowhere, the arrays may be gone; only the holds remain */
+    Py_buffer descriptors, payloads, statuses, written, replies;
+    struct entry *entries;
+    Memory **held; /* per_call for each entry */
+};
+
+static void release_arrays(struct batch *batch)
+{
+    PyBuffer_Release(&batch->descriptors);
+    PyBuffer_Release(&batch->payloads);
+    PyBuffer_Release(&batch->statuses);
+    PyBuffer_Release(&batch->written);
+    PyBuffer_Release(&batch->replies);
+}
+
+static void free_batch(struct batch *batch)
+{
+    release_arrays(batch);
+    PyMem_Free(batch->entries);
+    PyMem_Free(batch->held);
+    PyMem_Free(batch);
+}
+
+static const struct sbe_wire_buffer *descriptors_of(const struct batch *batch, uint32_t index)
+{
+    return (const struct sbe_wire_buffer *)batch->descriptors.buf + (size_t)index * batch->per_call;
+}
+
+static void put_status(struct batch *batch, uint32_t index, int32_t status)
+{
+    memcpy((uint8_t *)batch->statuses.buf + (size_t)index * sizeof status, &status, sizeof status);
+}
+
+static void drop_holds(struct batch *batch, uint32_t index)
+{
+    for (uint32_t i = 0; i < batch->per_call; i++) {
+        Memory **held = &batch->held[(size_t)index * batch->per_call + i];
+        if (*held != NULL) {
+            (*held)->holds--;
+            Py_CLEAR(*held);
+        }
+    }
+}
+
+/* Fills and resolves one entry's buffers, holding their areas. A status. */
+static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
+{
+    const struct sbe_wire_buffer *wire = descriptors_of(batch, index);
+    const Table *table = batch->channel->table;
+    for (uint32_t i = 0; i < batch->per_call; i++) {
+        struct sbe_area *area;
+        frame->buffers[i] = (struct sbe_buffer){
+            .area = wire[i].area,
+            .direction = wire[i].direction,
+            .offset = wire[i].offset,
+            .size = wire[i].size,
+        };
+        int status = wire[i].flags != 0 || wire[i].reserved != 0
+                         ? SBE_EINVAL
+                         : sbe_area_resolve(&table->areas, batch->channel->core.context,
+                                            &frame->buffers[i], &area);
+        if (status < 0) {
+            drop_holds(batch, index);
+            return status;
+        }
+        Memory *memory = table->members[SBE_AREA_INDEX(wire[i].area)];
+        native_hold(memory);
+        memory->holds++;
+        batch->held[(size_t)index * batch->per_call + i] = memory;
+    }
+    return SBE_OK;
+}
+
+static void take_results(struct batch *batch, uint32_t index, const struct sbe_frame *response)
+{
+    uint32_t next = 0, size = response->payload_size;
+    const struct sbe_wire_buffer *asked = descriptors_of(batch, index);
+    for (uint32_t i = 0; i < response->buffer_count && batch->written.obj != NULL; i++) {
+        while (next < batch->per_call && asked[next].direction == SBE_DIR_IN)
+            next++;
+        if (next == batch->per_call || response->buffers[i].size > asked[next].size)
+            break; /* more, or more bytes, than was asked for */
+        memcpy((uint8_t *)batch->written.buf +
+                   ((size_t)index * batch->per_call + next) * sizeof(uint64_t),
+               &response->buffers[i].size, sizeof(uint64_t));
+        next++;
+    }
+    if (batch->replies.obj != NULL && size != 0)
+        memcpy((uint8_t *)batch->replies.buf + (size_t)index * batch->reply_size, response->payload,
+               size < batch->reply_size ? size : batch->reply_size);
+}
+
+static void complete(struct open_call *open, Channel *channel, const struct sbe_frame *response,
+                     int status)
+{
+    struct entry *entry = (struct entry *)(void *)open;
+    struct batch *batch = entry->batch;
+    channel->in_flight--;
+    drop_holds(batch, entry->index);
+    batch->done++;
+    if (batch->given_up) {
+        if (batch->done == batch->sent)
+            free_batch(batch);
+        return;
+    }
+    if (response != NULL) {
+        status = response->status;
+        take_results(batch, entry->index, response);
+    }
+    put_status(batch, entry->index, status);
+}
+
+/* Sends as many as fit. A final status, or 0. */
+static int send_some(struct batch *batch)
+{
+    Channel *channel = batch->channel;
+    struct sbe_frame frame;
+    memset(&frame, 0, offsetof(struct sbe_frame, buffers));
+    frame.type = SBE_FRAME_REQUEST;
+    frame.service = batch->service;
+    frame.buffer_count = (uint16_t)batch->per_call;
+    frame.payload_size = batch->payload_size;
+    while (batch->sent < batch->count && sbe_channel_room(&channel->core) > 0 &&
+           channel->core.call_free < channel->core.call_count) {
+        uint32_t index = batch->sent;
+        struct entry *entry = &batch->entries[index];
+        int status = load(batch, index, &frame);
+        if (status == SBE_OK) {
+            frame.payload =
+                (const uint8_t *)batch->payloads.buf + (size_t)index * batch->payload_size;
+            *entry = (struct entry){{complete}, batch, index};
+            status = sbe_channel_request(&channel->core, &frame, &entry->open);
+            if (status == SBE_OK)
+                channel->in_flight++;
+            else
+                drop_holds(batch, index);
+        }
+        batch->sent++;
+        if (status == SBE_EPROTO)
+            return status;
+        if (status < 0) { /* this one is wrong; the others go on */
+            put_status(batch, index, status);
+            batch->done++;
+        }
+    }
+    sbe_channel_flush(&channel->core);
+    return SBE_OK;
+}
+
+static bool can_go_on(Channel *channel, void *what)
+{
+    struct batch *batch = what;
+    if (batch->done == batch->sent)
+        return true;
+    return batch->sent < batch->count && native_has_room(channel, NULL);
+}
+
+/* 0: all done; otherwise a status, or 1 when something raised. */
+static int run(struct batch *batch, uint64_t deadline_ns)
+{
+    while (batch->done < batch->count) {
+        int status = send_some(batch);
+        if (status < 0)
+            return status;
+        enum native_wait how = native_wait(batch->channel, can_go_on, batch, deadline_ns);
+        if (how == WAIT_TIMEOUT)
+            return SBE_ETIMEDOUT;
+        if (how == WAIT_RAISED)
+            return 1;
+    }
+    return 0;
+}
+
+static int check_length(const Py_buffer *buffer, const char *what, uint64_t count, uint64_t each)
+{
+    if (buffer->obj == NULL || (uint64_t)buffer->len == count * each)
+        return 0;
+    native_raise(SBE_EINVAL, false, "%s: %zd bytes given, %llu of %llu bytes needed", what,
+                 buffer->len, (unsigned long long)count, (unsigned long long)each);
+    return -1;
+}
+
+static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
+                 uint64_t *deadline_ns)
+{
+    static char *names[] = {"service",  "count",        "per_call", "descriptors",
+                            "payloads", "payload_size", "statuses", "written",
+                            "replies",  "reply_size",   "timeout",  NULL};
+    PyObject *timeout = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, keywords, "HIIy*y*Iw*w*w*I|O", names, &batch->service, &batch->count,
+            &batch->per_call, &batch->descriptors, &batch->payloads, &batch->payload_size,
+            &batch->statuses, &batch->written, &batch->replies, &batch->reply_size, &timeout))
+        return -1;
+    if (batch->per_call > SBE_BUFFERS_MAX || batch->count > 1u << 24 ||
+        batch->payload_size > sbe_channel_payload_room(&batch->channel->core, batch->per_call, 0)) {
+        native_raise(SBE_EMSGSIZE, false,
+                     "%u buffers and %u bytes of payload each do not fit a frame", batch->per_call,
+                     batch->payload_size);
+        return -1;
+    }
+    uint64_t buffers = (uint64_t)batch->count * batch->per_call;
+    if (check_length(&batch->descriptors, "descriptors", buffers, sizeof(struct sbe_wire_buffer)) <
+            0 ||
+        check_length(&batch->payloads, "payloads", batch->count, batch->payload_size) < 0 ||
+        check_length(&batch->statuses, "statuses", batch->count, sizeof(int32_t)) < 0 ||
+        check_length(&batch->written, "written", buffers, sizeof(uint64_t)) < 0 ||
+        check_length(&batch->replies, "replies", batch->count, batch->reply_size) < 0)
+        return -1;
+    batch->entries = PyMem_Calloc(batch->count + 1u, sizeof *batch->entries);
+    batch->held = PyMem_Calloc((size_t)buffers + 1u, sizeof(Memory *));
+    if (batch->entries == NULL || batch->held == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return native_deadline(timeout, deadline_ns);
+}
+
+PyObject *native_batch(PyObject *object, PyObject *arguments, PyObject *keywords)
+{
+    Channel *channel = (Channel *)object;
+    uint64_t deadline_ns;
+    struct batch *batch = PyMem_Calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return PyErr_NoMemory();
+    batch->channel = channel;
+    if (native_channel_check(channel) < 0 || parse(batch, arguments, keywords, &deadline_ns) < 0) {
+        free_batch(batch);
+        return NULL;
+    }
+    int status = run(batch, deadline_ns);
+    uint32_t done = batch->done;
+    if (batch->done < batch->sent) { /* the rest is quarantined until answered */
+        batch->given_up = true;
+        release_arrays(batch);
+    } else {
+        free_batch(batch);
+    }
+    if (status == 1)
+        return NULL;
+    if (status < 0)
+        return native_raise(status, false, "%u calls of the batch were answered", done);
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* In, Out, InOut, Shared: a target and the direction seen from the remote. */
+#include "native.h"
+
+#include "core/status.h"
+
+PyTypeObject *Buffer_Type;
+static PyTypeObject *In_Type, *Out_Type, *InOut_Type, *Shared_Type;
+
+static PyObject *make(PyTypeObject *type, PyObject *arguments, uint8_t direction)
+{
+    PyObject *target;
+    if (!PyArg_ParseTuple(arguments, "O", &target))
+        return NULL;
+    if (PyObject_TypeCheck(target, Buffer_Type))
+        return native_raise(SBE_EINVAL, false, "a buffer of a buffer");
+    if (!PyObject_CheckBuffer(target)) {
+        PyErr_SetString(PyExc_TypeError, "a buffer is an area, a slice of one, a numpy array, "
+                                         "bytes or another object with the buffer protocol");
+        return NULL;
+    }
+    Buffer *self = (Buffer *)PyType_GenericAlloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    Py_INCREF(target);
+    self->target = target;
+    self->direction = direction;
+    return (PyObject *)self;
+}
+
+static PyObject *in_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    (void)keywords;
+    return make(type, arguments, SBE_DIR_IN);
+}
+
+static PyObject *out_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    (void)keywords;
+    return make(type, arguments, SBE_DIR_OUT);
+}
+
+static PyObject *inout_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    (void)keywords;
+    return make(type, arguments, SBE_DIR_INOUT);
+}
+
+static PyObject *shared_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    (void)keywords;
+    return make(type, arguments, SBE_DIR_SHARED);
+}
+
+static void buffer_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF(((Buffer *)object)->target);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyObject *buffer_get(PyObject *object, void *which)
+{
+    Buffer *self = (Buffer *)object;
+    if (*(const char *)which == 'd')
+        return PyLong_FromLong(self->direction);
+    Py_INCREF(self->target);
+    return self->target;
+}
+
+static PyGetSetDef BUFFER_GETSET[] = {
+    {"target", buffer_get, NULL, "what was given", "t"},
+    {"direction", buffer_get, NULL, "DIR_IN, DIR_OUT, DIR_INOUT or DIR_SHARED", "d"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot BUFFER_SLOTS[] = {
+    {Py_tp_doc, "A buffer of a message: a target and a direction."},
+    {Py_tp_dealloc, buffer_dealloc},
+    {Py_tp_getset, BUFFER_GETSET},
+    {0, NULL},
+};
+
+static PyType_Spec BUFFER_SPEC = {
+    .name = "sbe._native.Buffer",
+    .basicsize = sizeof(Buffer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = BUFFER_SLOTS,
+};
+
+static int add_direction(PyObject *module, const char *name, newfunc new, const char *doc,
+                         PyTypeObject **type)
+{
+    PyType_Slot slots[] = {{Py_tp_doc, (void *)doc}, {Py_tp_new, new}, {0, NULL}};
+    PyType_Spec spec = {.name = name, .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
+    PyObject *made = PyType_FromSpecWithBases(&spec, (PyObject *)Buffer_Type);
+    if (made == NULL)
+        return -1;
+    *type = (PyTypeObject *)made;
+    return PyModule_AddType(module, *type);
+}
+
+int native_buffer_init(PyObject *module)
+{
+    if (native_add_type(module, &BUFFER_SPEC, &Buffer_Type) < 0)
+        return -1;
+    if (add_direction(module, "sbe._native.In", in_new, "In(target)\n--\n\nThe remote reads it.",
+                      &In_Type) < 0 ||
+        add_direction(module, "sbe._native.Out", out_new,
+                      "Out(target)\n--\n\nThe remote writes it.", &Out_Type) < 0 ||
+        add_direction(module, "sbe._native.InOut", inout_new,
+                      "InOut(target)\n--\n\nThe remote reads and writes it.", &InOut_Type) < 0)
+        return -1;
+    return add_direction(
+        module, "sbe._native.Shared", shared_new,
+        "Shared(target)\n--\n\nBoth ends read and write it at once; coherent memory only.",
+        &Shared_Type);
+}

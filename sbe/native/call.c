@@ -1,0 +1,695 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Call: one transaction of this end, a future. Reply: its outcome and cost.
+ *
+ * While a call is in flight it holds its areas. Giving it up (timeout, cancel) changes what the
+ * user sees; the hold ends only when the remote answers or is reset, because until then it may
+ * still write.
+ */
+#include "native.h"
+
+#include <string.h>
+
+#include "core/cache.h"
+#include "core/status.h"
+
+PyTypeObject *Call_Type, *Reply_Type;
+static PyTypeObject *Cost_Type;
+static PyObject *NeedsStaging;
+
+/* Larger foreign buffers are staged in an area: a quarter of a slot leaves room for others. */
+static uint64_t inline_limit(const Channel *channel)
+{
+    return channel->core.tx.slot_size / 4;
+}
+
+typedef struct {
+    PyObject ob_base;
+    Call *call; /* strong */
+} Reply;
+
+/* -- buffers ------------------------------------------------------------------------------- */
+
+static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uint64_t size)
+{
+    Channel *channel = call->channel;
+    struct sbe_buffer *buffer = &call->asked[i];
+    struct sbe_area *area;
+    if (memory->freed) {
+        native_raise(SBE_EFAULT, false, "buffer %u lies in area %u, which was freed", i,
+                     memory->id);
+        return -1;
+    }
+    if (memory->table != channel->table) {
+        native_raise(SBE_EINVAL, false,
+                     "buffer %u lies in an area of another link; allocate it from this one", i);
+        return -1;
+    }
+    buffer->area = memory->id;
+    buffer->offset = offset;
+    buffer->size = size;
+    int status = sbe_area_resolve(&channel->table->areas, channel->core.context, buffer, &area);
+    if (status < 0) {
+        native_raise(status, false, "buffer %u (%llu bytes at %llu of area %u)", i,
+                     (unsigned long long)size, (unsigned long long)offset, memory->id);
+        return -1;
+    }
+    native_hold(memory);
+    memory->holds++;
+    call->held[i] = memory;
+    return 0;
+}
+
+static int need_staging(uint32_t i)
+{
+    PyObject *index = PyLong_FromUnsignedLong(i);
+    if (index != NULL)
+        PyErr_SetObject(NeedsStaging, index);
+    Py_XDECREF(index);
+    return -1;
+}
+
+static int use_inline(Call *call, uint32_t i, Py_buffer *view)
+{
+    struct sbe_buffer *buffer = &call->asked[i];
+    if (buffer->direction == SBE_DIR_SHARED) {
+        native_raise(SBE_EINVAL, false, "buffer %u: Shared memory must be an area of the link", i);
+        return -1;
+    }
+    if ((uint64_t)view->len > inline_limit(call->channel))
+        return need_staging(i);
+    if (call->views == NULL) {
+        call->views = PyMem_Calloc(call->buffer_count, sizeof *call->views);
+        if (call->views == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    buffer->flags = SBE_BUFFER_INLINE;
+    buffer->size = (uint64_t)view->len;
+    buffer->data = view->buf;
+    call->copied += (uint64_t)view->len;
+    call->views[i] = *view; /* the view's reference moves here */
+    return 0;
+}
+
+/* A numpy slice of an area is found by its address; other memory rides inline or is staged. */
+static int use_object(Call *call, uint32_t i, PyObject *target)
+{
+    Py_buffer view;
+    bool writes = call->asked[i].direction != SBE_DIR_IN;
+    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
+        PyErr_Clear();
+        native_raise(SBE_EINVAL, false,
+                     "buffer %u is not contiguous%s; copy it with numpy.ascontiguousarray() or "
+                     "slice whole rows",
+                     i, writes ? " or not writable" : "");
+        return -1;
+    }
+    Memory *memory = native_table_find(call->channel->table, view.buf, (uint64_t)view.len);
+    if (memory == NULL)
+        memory = native_any_table_find(view.buf, (uint64_t)view.len);
+    if (memory == NULL || view.len == 0) {
+        if (use_inline(call, i, &view) == 0)
+            return 0;
+        PyBuffer_Release(&view);
+        return -1;
+    }
+    uint64_t offset = (uint64_t)((uint8_t *)view.buf - memory->base);
+    int status = use_area(call, i, memory, offset, (uint64_t)view.len);
+    PyBuffer_Release(&view);
+    return status;
+}
+
+static int use_buffer(Call *call, uint32_t i, PyObject *item)
+{
+    if (!PyObject_TypeCheck(item, Buffer_Type)) {
+        PyErr_Format(PyExc_TypeError, "buffer %u: say sbe.In(x), sbe.Out(x) or sbe.InOut(x)", i);
+        return -1;
+    }
+    Buffer *buffer = (Buffer *)item;
+    call->asked[i].direction = buffer->direction;
+    if (PyObject_TypeCheck(buffer->target, Memory_Type)) {
+        Memory *memory = (Memory *)buffer->target;
+        return use_area(call, i, memory, 0, memory->size);
+    }
+    if (PyObject_TypeCheck(buffer->target, Slice_Type)) {
+        Slice *slice = (Slice *)buffer->target;
+        return use_area(call, i, slice->memory, slice->offset, slice->size);
+    }
+    return use_object(call, i, buffer->target);
+}
+
+static void release_buffers(Call *call)
+{
+    for (uint32_t i = 0; i < call->buffer_count; i++) {
+        if (call->held[i] != NULL) {
+            call->held[i]->holds--;
+            Py_CLEAR(call->held[i]);
+        }
+        if (call->views != NULL)
+            PyBuffer_Release(&call->views[i]);
+    }
+    PyMem_Free(call->views);
+    call->views = NULL;
+}
+
+static void complete(struct open_call *open, Channel *channel, const struct sbe_frame *response,
+                     int status);
+
+/* Room in one frame for everything, there and back; inline buffers can be staged instead. */
+static int check_room(const Call *call, Py_ssize_t payload)
+{
+    const struct sbe_channel *core = &call->channel->core;
+    uint64_t in = 0, out = 0;
+    for (uint32_t i = 0; i < call->buffer_count; i++) {
+        if ((call->asked[i].flags & SBE_BUFFER_INLINE) == 0)
+            continue;
+        in += (call->asked[i].direction & SBE_DIR_IN) != 0 ? call->asked[i].size : 0;
+        out += (call->asked[i].direction & SBE_DIR_OUT) != 0 ? call->asked[i].size : 0;
+    }
+    uint32_t bare = sbe_channel_payload_room(core, call->buffer_count, 0);
+    if ((uint64_t)payload > bare) {
+        native_raise(SBE_EMSGSIZE, false,
+                     "a payload of %zd bytes with %u buffers; one frame holds %u bytes: pass large "
+                     "data as a buffer, sbe.In(data)",
+                     payload, (unsigned)call->buffer_count, bare);
+        return -1;
+    }
+    if (in + (uint64_t)payload > bare || out > bare)
+        return need_staging(0);
+    return 0;
+}
+
+Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload)
+{
+    Py_ssize_t count = buffers == NULL ? 0 : PyTuple_Size(buffers);
+    if (count < 0)
+        return NULL;
+    if (count > (Py_ssize_t)SBE_BUFFERS_MAX) {
+        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, at most %u fit", count,
+                     SBE_BUFFERS_MAX);
+        return NULL;
+    }
+    Call *call = (Call *)PyType_GenericAlloc(Call_Type, 0);
+    if (call == NULL)
+        return NULL;
+    native_hold(channel);
+    call->channel = channel;
+    call->open.complete = complete;
+    call->service = service;
+    call->asked = call->few_asked;
+    call->held = call->few_held;
+    if (count > 2) {
+        call->asked = PyMem_Calloc((size_t)count, sizeof *call->asked);
+        call->held = PyMem_Calloc((size_t)count, sizeof(Memory *));
+    }
+    if (call->asked == NULL || call->held == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    call->buffer_count = (uint16_t)count;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (use_buffer(call, (uint32_t)i, PyTuple_GetItem(buffers, i)) < 0)
+            goto fail;
+    if (check_room(call, payload) < 0)
+        goto fail;
+    return call;
+fail:
+    native_drop(call);
+    return NULL;
+}
+
+static uint32_t deadline_us(uint64_t deadline_ns, uint64_t now_ns)
+{
+    if (deadline_ns == NATIVE_FOREVER)
+        return 0;
+    uint64_t left_us = deadline_ns <= now_ns ? 1 : (deadline_ns - now_ns + 999) / 1000;
+    return left_us > UINT32_MAX ? UINT32_MAX : (uint32_t)left_us;
+}
+
+int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
+                     uint64_t deadline_ns)
+{
+    Channel *channel = call->channel;
+    struct sbe_frame frame;
+    if (sbe_channel_room(&channel->core) == 0)
+        return channel->core.tx.broken ? SBE_EPROTO : SBE_EAGAIN;
+    call->started_ns = native_now_ns(NULL);
+    call->deadline_ns = deadline_ns;
+    frame.type = type;
+    frame.service = call->service;
+    frame.buffer_count = call->buffer_count;
+    frame.status = 0;
+    frame.payload = payload;
+    frame.payload_size = payload_size;
+    frame.deadline_us = deadline_us(deadline_ns, call->started_ns);
+    frame.waited_ns = frame.handled_ns = 0;
+    frame.transaction = 0;
+    call->synced = 0;
+    for (uint32_t i = 0; i < call->buffer_count; i++) {
+        frame.buffers[i] = call->asked[i];
+        call->synced +=
+            sbe_cache_handover(&channel->port, SBE_GIVE, &call->asked[i], call->held[i] == NULL);
+    }
+    if (type == SBE_FRAME_MESSAGE)
+        return sbe_channel_send(&channel->core, &frame);
+    int status = sbe_channel_request(&channel->core, &frame, &call->open);
+    if (status < 0)
+        return status;
+    call->transaction = frame.transaction;
+    call->in_flight = true;
+    channel->in_flight++;
+    native_hold(call); /* the core's table holds it until it is answered */
+    return SBE_OK;
+}
+
+/* -- completion ---------------------------------------------------------------------------- */
+
+static Call *call_of(struct open_call *open)
+{
+    return (Call *)(void *)((char *)open - offsetof(Call, open));
+}
+
+/* Copies inline results home and notes what was written where. */
+static void take_buffers(Call *call, const struct sbe_frame *response)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < response->buffer_count; i++) {
+        const struct sbe_buffer *got = &response->buffers[i];
+        while (call->asked[next].direction == SBE_DIR_IN)
+            next++; /* sbe_frame_check_response() has seen that there is one */
+        struct sbe_buffer *asked = &call->asked[next++];
+        if ((asked->flags & SBE_BUFFER_INLINE) != 0 && got->size != 0) {
+            memcpy(asked->data, got->data, (size_t)got->size);
+            call->copied += got->size;
+        }
+        call->synced += sbe_cache_handover(&call->channel->port, SBE_TAKE_BACK, asked,
+                                           (asked->flags & SBE_BUFFER_INLINE) != 0);
+        asked->size = got->size;
+    }
+}
+
+static void finish(Call *call, int status, bool remote_said)
+{
+    if (call->state != CALL_OPEN)
+        return;
+    call->ended_ns = native_now_ns(NULL);
+    call->state = status < 0 ? CALL_FAILED : CALL_DONE;
+    call->status = status;
+    call->remote_said = remote_said;
+    if (call->callbacks == NULL)
+        return;
+    native_hold(call);
+    call->next_ready = call->channel->ready;
+    call->channel->ready = call;
+}
+
+/* Called by the drain, or when the channel dies; takes over the core's reference. */
+static void complete(struct open_call *open, Channel *channel, const struct sbe_frame *response,
+                     int status)
+{
+    Call *call = call_of(open);
+    bool remote_said = response != NULL && response->status < 0;
+    if (response != NULL) {
+        status = response->status;
+        if (sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
+            status = SBE_EBADMSG, remote_said = false;
+    }
+    if (response != NULL && status != SBE_EBADMSG && call->state == CALL_OPEN) {
+        take_buffers(call, response);
+        call->waited_ns = response->waited_ns;
+        call->handled_ns = response->handled_ns;
+        call->payload =
+            PyBytes_FromStringAndSize(response->payload, (Py_ssize_t)response->payload_size);
+        if (call->payload == NULL) {
+            PyErr_Clear();
+            status = SBE_ENOMEM, remote_said = false;
+        }
+    }
+    if (response == NULL && call->state == CALL_OPEN) {
+        Py_XINCREF(channel->error);
+        call->error = channel->error;
+    }
+    call->in_flight = false;
+    channel->in_flight--;
+    release_buffers(call);
+    finish(call, status, remote_said);
+    native_drop(call);
+}
+
+void native_call_abandon(Call *call, int status)
+{
+    struct sbe_frame cancel = {.type = SBE_FRAME_CANCEL, .transaction = call->transaction};
+    if (call->state != CALL_OPEN)
+        return;
+    finish(call, status, false);
+    /* A full ring only means that the remote learns of it by our silence. */
+    if (call->in_flight && sbe_channel_room(&call->channel->core) > 0 &&
+        sbe_channel_send(&call->channel->core, &cancel) == SBE_OK)
+        sbe_channel_flush(&call->channel->core);
+}
+
+static void run_list(Call *call, PyObject *callbacks)
+{
+    Py_ssize_t count = PyList_Size(callbacks);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *result =
+            PyObject_CallFunctionObjArgs(PyList_GetItem(callbacks, i), (PyObject *)call, NULL);
+        if (result == NULL)
+            PyErr_WriteUnraisable(PyList_GetItem(callbacks, i));
+        Py_XDECREF(result);
+    }
+}
+
+void native_run_callbacks(Channel *channel)
+{
+    while (channel->ready != NULL) {
+        Call *call = channel->ready;
+        PyObject *callbacks = call->callbacks;
+        channel->ready = call->next_ready;
+        call->next_ready = NULL;
+        call->callbacks = NULL;
+        run_list(call, callbacks);
+        Py_DECREF(callbacks);
+        native_drop(call);
+    }
+}
+
+static PyObject *raise_failure(const Call *call)
+{
+    PyObject *id = PyLong_FromUnsignedLong(call->service);
+    PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
+    Py_XDECREF(id);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    if (name == NULL) /* called by number */
+        name = Py_None;
+    if (call->status == SBE_ETIMEDOUT && !call->remote_said)
+        return native_raise(SBE_ETIMEDOUT, false,
+                            "no answer from service %R in time; its %u buffers stay quarantined "
+                            "until the remote answers or is reset",
+                            name, (unsigned)call->buffer_count);
+    return native_raise(call->status, call->remote_said, "service %R", name);
+}
+
+PyObject *native_call_outcome(Call *call)
+{
+    if (call->state == CALL_FAILED && call->error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(call->error), call->error);
+        return NULL;
+    }
+    if (call->state == CALL_FAILED)
+        return raise_failure(call);
+    Reply *reply = (Reply *)PyType_GenericAlloc(Reply_Type, 0);
+    if (reply == NULL)
+        return NULL;
+    native_hold(call);
+    reply->call = call;
+    return (PyObject *)reply;
+}
+
+/* -- the future's methods ------------------------------------------------------------------ */
+
+static bool is_finished(Channel *channel, void *what)
+{
+    (void)channel;
+    return ((Call *)what)->state != CALL_OPEN;
+}
+
+/* Waits for the end, at most `timeout`; the call's own deadline ends it. */
+static int wait_for(Call *call, PyObject *timeout)
+{
+    uint64_t until_ns;
+    if (native_deadline(timeout, &until_ns) < 0)
+        return -1;
+    uint64_t sooner_ns = until_ns < call->deadline_ns ? until_ns : call->deadline_ns;
+    enum native_wait how = native_wait(call->channel, is_finished, call, sooner_ns);
+    if (how == WAIT_TIMEOUT && sooner_ns == call->deadline_ns) {
+        native_call_abandon(call, SBE_ETIMEDOUT);
+        native_run_callbacks(call->channel);
+        return 0;
+    }
+    if (how == WAIT_TIMEOUT)
+        native_raise(SBE_ETIMEDOUT, false, "the call goes on: no answer yet");
+    return how == WAIT_READY ? 0 : -1;
+}
+
+static PyObject *call_result(PyObject *object, PyObject *arguments)
+{
+    PyObject *timeout = Py_None;
+    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for((Call *)object, timeout) < 0)
+        return NULL;
+    return native_call_outcome((Call *)object);
+}
+
+static PyObject *call_exception(PyObject *object, PyObject *arguments)
+{
+    Call *call = (Call *)object;
+    PyObject *timeout = Py_None, *type, *error, *trace;
+    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for(call, timeout) < 0)
+        return NULL;
+    if (call->state == CALL_DONE)
+        Py_RETURN_NONE;
+    native_call_outcome(call);
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return error;
+}
+
+static PyObject *call_done(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    /* Takes what came, so that asking again and again gets somewhere. */
+    if (native_channel_drain(((Call *)object)->channel) < 0)
+        return NULL;
+    return PyBool_FromLong(((Call *)object)->state != CALL_OPEN);
+}
+
+static PyObject *call_cancel(PyObject *object, PyObject *unused)
+{
+    Call *call = (Call *)object;
+    (void)unused;
+    if (call->state != CALL_OPEN)
+        Py_RETURN_FALSE;
+    native_call_abandon(call, SBE_ECANCELED);
+    native_wake_sleepers(call->channel);
+    native_run_callbacks(call->channel);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *call_expire(PyObject *object, PyObject *unused)
+{
+    Call *call = (Call *)object;
+    (void)unused;
+    native_call_abandon(call, SBE_ETIMEDOUT);
+    native_wake_sleepers(call->channel);
+    native_run_callbacks(call->channel);
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_charge(PyObject *object, PyObject *copied)
+{
+    unsigned long long bytes = PyLong_AsUnsignedLongLong(copied);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    ((Call *)object)->copied += bytes;
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_add_done_callback(PyObject *object, PyObject *callback)
+{
+    Call *call = (Call *)object;
+    if (call->state != CALL_OPEN) {
+        PyObject *result = PyObject_CallFunctionObjArgs(callback, object, NULL);
+        if (result == NULL)
+            return NULL;
+        Py_DECREF(result);
+        Py_RETURN_NONE;
+    }
+    if (call->callbacks == NULL)
+        call->callbacks = PyList_New(0);
+    if (call->callbacks == NULL || PyList_Append(call->callbacks, callback) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_get(PyObject *object, void *which)
+{
+    Call *call = (Call *)object;
+    if (*(const char *)which == 't')
+        return PyLong_FromUnsignedLongLong(call->transaction);
+    return PyBool_FromLong(call->in_flight);
+}
+
+static void call_dealloc(PyObject *object)
+{
+    Call *call = (Call *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    release_buffers(call);
+    if (call->asked != call->few_asked)
+        PyMem_Free(call->asked);
+    if (call->held != call->few_held)
+        PyMem_Free(call->held);
+    Py_XDECREF(call->callbacks);
+    Py_XDECREF(call->payload);
+    Py_XDECREF(call->error);
+    native_drop(call->channel);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef CALL_METHODS[] = {
+    {"result", call_result, METH_VARARGS,
+     "result(timeout=None): waits for the reply, seconds; raises what went wrong."},
+    {"exception", call_exception, METH_VARARGS,
+     "exception(timeout=None): waits; what went wrong, or None."},
+    {"done", call_done, METH_NOARGS, "True when it has ended, well or not."},
+    {"cancel", call_cancel, METH_NOARGS,
+     "cancel(): gives it up; its buffers stay held until the remote answers. False if ended."},
+    {"expire", call_expire, METH_NOARGS, "expire(): its deadline has passed."},
+    {"charge", call_charge, METH_O, "charge(bytes): adds bytes copied on its behalf to its cost."},
+    {"add_done_callback", call_add_done_callback, METH_O,
+     "add_done_callback(fn): fn(call) once ended, in the thread that noticed."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef CALL_GETSET[] = {
+    {"transaction", call_get, NULL, "its id, 0 before it is sent", "t"},
+    {"in_flight", call_get, NULL, "the remote has not answered: its buffers are held", "f"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot CALL_SLOTS[] = {
+    {Py_tp_doc, "One transaction in flight, a future. Any thread may wait for it."},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_tp_methods, CALL_METHODS},
+    {Py_tp_getset, CALL_GETSET},
+    {0, NULL},
+};
+
+static PyType_Spec CALL_SPEC = {
+    .name = "sbe._native.Call",
+    .basicsize = sizeof(Call),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = CALL_SLOTS,
+};
+
+/* -- Reply --------------------------------------------------------------------------------- */
+
+static PyObject *reply_cost(const Call *call)
+{
+    const unsigned long long values[] = {
+        call->copied,    call->synced,     call->doorbells,
+        call->waited_ns, call->handled_ns, call->ended_ns - call->started_ns,
+    };
+    PyObject *cost = PyStructSequence_New(Cost_Type);
+    for (Py_ssize_t i = 0; cost != NULL && i < 6; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(values[i]);
+        if (value == NULL)
+            Py_CLEAR(cost);
+        else
+            PyStructSequence_SetItem(cost, i, value);
+    }
+    return cost;
+}
+
+static PyObject *reply_written(const Call *call)
+{
+    PyObject *sizes = PyList_New(0), *tuple;
+    for (uint32_t i = 0; sizes != NULL && i < call->buffer_count; i++) {
+        if (call->asked[i].direction == SBE_DIR_IN)
+            continue;
+        PyObject *size = PyLong_FromUnsignedLongLong(call->asked[i].size);
+        if (size == NULL || PyList_Append(sizes, size) < 0)
+            Py_CLEAR(sizes);
+        Py_XDECREF(size);
+    }
+    if (sizes == NULL)
+        return NULL;
+    tuple = PyList_AsTuple(sizes);
+    Py_DECREF(sizes);
+    return tuple;
+}
+
+static PyObject *reply_get(PyObject *object, void *which)
+{
+    const Call *call = ((Reply *)object)->call;
+    if (*(const char *)which == 'c')
+        return reply_cost(call);
+    if (*(const char *)which == 'w')
+        return reply_written(call);
+    Py_INCREF(call->payload);
+    return call->payload;
+}
+
+static PyObject *reply_repr(PyObject *object)
+{
+    const Call *call = ((Reply *)object)->call;
+    return PyUnicode_FromFormat("<Reply of service %u: %zd bytes of payload, %llu us>",
+                                (unsigned)call->service, PyBytes_Size(call->payload),
+                                (unsigned long long)(call->ended_ns - call->started_ns) / 1000);
+}
+
+static void reply_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    native_drop(((Reply *)object)->call);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyGetSetDef REPLY_GETSET[] = {
+    {"payload", reply_get, NULL, "bytes of the response", "p"},
+    {"cost", reply_get, NULL, "what the transaction cost, a Cost", "c"},
+    {"written", reply_get, NULL, "bytes really written, per Out, InOut and Shared buffer", "w"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot REPLY_SLOTS[] = {
+    {Py_tp_doc, "What a service answered."},
+    {Py_tp_dealloc, reply_dealloc},
+    {Py_tp_repr, reply_repr},
+    {Py_tp_getset, REPLY_GETSET},
+    {0, NULL},
+};
+
+static PyType_Spec REPLY_SPEC = {
+    .name = "sbe._native.Reply",
+    .basicsize = sizeof(Reply),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = REPLY_SLOTS,
+};
+
+static PyStructSequence_Field COST_FIELDS[] = {
+    {"copied_bytes", "copied by this end: inline and staged data"},
+    {"synced_bytes", "of cache maintenance at this end"},
+    {"doorbells", "rung by this end for it"},
+    {"queue_ns", "waited at the remote before its handler began, by the remote's clock"},
+    {"remote_ns", "spent in the handler, by the remote's clock"},
+    {"total_ns", "from sent to answered, by this end's clock"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc COST = {
+    .name = "sbe.Cost",
+    .doc = "What one transaction cost.",
+    .fields = COST_FIELDS,
+    .n_in_sequence = 6,
+};
+
+int native_call_init(PyObject *module)
+{
+    Cost_Type = PyStructSequence_NewType(&COST);
+    NeedsStaging = PyErr_NewException("sbe._native.NeedsStaging", NULL, NULL);
+    if (Cost_Type == NULL || NeedsStaging == NULL)
+        return -1;
+    if (PyModule_AddObjectRef(module, "Cost", (PyObject *)Cost_Type) < 0 ||
+        PyModule_AddObjectRef(module, "NeedsStaging", NeedsStaging) < 0)
+        return -1;
+    if (native_add_type(module, &CALL_SPEC, &Call_Type) < 0)
+        return -1;
+    return native_add_type(module, &REPLY_SPEC, &Reply_Type);
+}

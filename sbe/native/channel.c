@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Channel: this process's end of a channel, over the core's. */
+#include "native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/status.h"
+
+PyTypeObject *Channel_Type;
+
+/* Frames taken in one go before other threads and callbacks get a turn. */
+#define DRAIN_BUDGET 4096u
+
+static void ring_doorbell(void *self, const struct sbe_channel *core)
+{
+    const Channel *channel = self;
+    uint64_t one = 1;
+    (void)core;
+    /* The eventfd is non-blocking: EAGAIN means that 2^64 - 2 rings are pending, which will do. */
+    ssize_t written = write(channel->ring_fd, &one, sizeof one);
+    (void)written;
+}
+
+/* -- life ---------------------------------------------------------------------------------- */
+
+static int open_core(Channel *self, const struct sbe_channel_config *given, uint64_t send_offset,
+                     uint64_t receive_offset, bool opener)
+{
+    struct sbe_channel_config config = *given;
+    int64_t ring_size = sbe_ring_size(&config.geometry);
+    uint64_t size = self->rings->size;
+    if (ring_size < 0 || send_offset > size || receive_offset > size ||
+        (uint64_t)ring_size > size - send_offset || (uint64_t)ring_size > size - receive_offset) {
+        native_raise(SBE_EINVAL, false, "rings of %u slots of %u bytes do not fit %llu bytes",
+                     config.geometry.slots, config.geometry.slot_size, (unsigned long long)size);
+        return -1;
+    }
+    config.send = self->rings->base + send_offset;
+    config.receive = self->rings->base + receive_offset;
+    if (opener) {
+        sbe_ring_clear(config.send, &config.geometry, 0);
+        sbe_ring_clear(config.receive, &config.geometry, 0);
+    }
+    self->calls = PyMem_Calloc(config.call_count, sizeof *self->calls);
+    self->scratch = PyMem_Malloc(config.geometry.slot_size);
+    if (self->calls == NULL || self->scratch == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    config.port = &self->port;
+    config.areas = &self->table->areas;
+    config.calls = self->calls;
+    int status = sbe_channel_open(&self->core, &config);
+    if (status < 0)
+        native_raise(status, false, "channel %u", config.id);
+    return status < 0 ? -1 : 0;
+}
+
+static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"table",          "rings",     "id",      "context",
+                            "slots",          "slot_size", "line",    "send_offset",
+                            "receive_offset", "ring_fd",   "wake_fd", "control_fd",
+                            "on_control",     "max_calls", "opener",  NULL};
+    PyObject *on_control = Py_None;
+    Table *table;
+    Memory *rings;
+    unsigned long long send_offset, receive_offset;
+    int ring_fd, wake_fd, control_fd = -1, opener = 0;
+    struct sbe_channel_config config = {.call_count = 4096};
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, keywords, "O!O!IIIIIKKii|iOIp", names, Table_Type, &table, Memory_Type,
+            &rings, &config.id, &config.context, &config.geometry.slots, &config.geometry.slot_size,
+            &config.geometry.line, &send_offset, &receive_offset, &ring_fd, &wake_fd, &control_fd,
+            &on_control, &config.call_count, &opener))
+        return NULL;
+    Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    native_hold(table);
+    self->table = table;
+    native_hold(rings);
+    self->rings = rings;
+    self->port =
+        (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
+    self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */
+    self->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
+    self->names = PyDict_New();
+    if (on_control != Py_None) {
+        Py_INCREF(on_control);
+        self->on_control = on_control;
+    }
+    if (self->ring_fd < 0 || self->wake_fd < 0)
+        PyErr_SetFromErrno(PyExc_OSError);
+    if (self->names == NULL || PyErr_Occurred() != NULL || native_watch(self, control_fd) < 0 ||
+        open_core(self, &config, send_offset, receive_offset, opener != 0) < 0) {
+        native_drop(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+int native_channel_check(Channel *channel)
+{
+    if (channel->error == NULL)
+        return 0;
+    PyErr_SetObject((PyObject *)Py_TYPE(channel->error), channel->error);
+    return -1;
+}
+
+static void fail_one(void *self, void *owner)
+{
+    struct open_call *open = owner;
+    open->complete(open, self, NULL, SBE_ECONNRESET);
+}
+
+void native_channel_fail(Channel *channel, PyObject *error)
+{
+    if (channel->error != NULL)
+        return;
+    Py_INCREF(error);
+    channel->error = error;
+    sbe_channel_abort(&channel->core, fail_one, channel);
+    native_requests_drop(channel);
+    native_wake_sleepers(channel);
+    if (channel->polling) { /* the sleeper sleeps on our own doorbell: ring it */
+        uint64_t one = 1;
+        ssize_t written = write(channel->wake_fd, &one, sizeof one);
+        (void)written;
+    }
+}
+
+static void channel_dealloc(PyObject *object)
+{
+    Channel *self = (Channel *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    native_requests_drop(self);
+    if (self->ring_fd > 0)
+        close(self->ring_fd);
+    if (self->wake_fd > 0)
+        close(self->wake_fd);
+    if (self->sleep_fd > 0)
+        close(self->sleep_fd);
+    PyMem_Free(self->calls);
+    PyMem_Free(self->scratch);
+    Py_XDECREF(self->on_control);
+    Py_XDECREF(self->names);
+    Py_XDECREF(self->error);
+    native_drop(self->rings);
+    native_drop(self->table);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* -- taking frames ------------------------------------------------------------------------- */
+
+/* True while there may be more. */
+static bool take_one(Channel *channel, struct sbe_frame *frame)
+{
+    int status = sbe_channel_receive(&channel->core, frame, channel->scratch);
+    if (status == 0 || status == SBE_EPROTO)
+        return false;
+    if (status < 0)
+        return true; /* a malformed frame was dropped and counted */
+    if (frame->type == SBE_FRAME_RESPONSE) {
+        struct open_call *open = frame->owner;
+        open->complete(open, channel, frame, SBE_OK);
+    } else if (frame->type == SBE_FRAME_CANCEL) {
+        native_request_cancel(channel, frame->transaction);
+    } else {
+        native_request_take(channel, frame);
+    }
+    return true;
+}
+
+static int break_down(Channel *channel)
+{
+    native_raise(SBE_EPROTO, false,
+                 "the remote published a ring index that can't be; channel %u is shut",
+                 channel->core.id);
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (error != NULL)
+        native_channel_fail(channel, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    return 0;
+}
+
+int native_channel_drain(Channel *channel)
+{
+    struct sbe_frame frame;
+    if (channel->draining || channel->error != NULL)
+        return 0;
+    channel->draining = true;
+    uint32_t left = DRAIN_BUDGET;
+    while (left > 0 && take_one(channel, &frame))
+        left--;
+    native_request_flush(channel);
+    channel->draining = false;
+    if (left != DRAIN_BUDGET)
+        native_wake_sleepers(channel);
+    if (channel->core.rx.broken || channel->core.tx.broken)
+        break_down(channel);
+    native_run_callbacks(channel);
+    return PyErr_Occurred() == NULL ? 0 : -1;
+}
+
+/* -- calling ------------------------------------------------------------------------------- */
+
+/* Sends, waiting for room until the deadline. 0, or -1 raised. */
+static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_t deadline_ns,
+                     bool wait)
+{
+    Channel *channel = call->channel;
+    for (;;) {
+        if (native_channel_check(channel) < 0)
+            return -1;
+        int status =
+            native_call_send(call, type, payload->buf, (uint32_t)payload->len, deadline_ns);
+        if (status == SBE_OK)
+            break;
+        if (status != SBE_EAGAIN && status != SBE_ENOMEM) {
+            native_raise(status, false, "channel %u", channel->core.id);
+            return -1;
+        }
+        enum native_wait how = wait ? native_wait_room(channel, deadline_ns) : WAIT_TIMEOUT;
+        if (how == WAIT_TIMEOUT)
+            native_raise(wait ? SBE_ETIMEDOUT : SBE_EAGAIN, false,
+                         "the ring of channel %u is full: the remote has %u frames to take",
+                         channel->core.id, sbe_ring_in_flight(&channel->core.tx));
+        if (how != WAIT_READY)
+            return -1;
+    }
+    call->doorbells += sbe_channel_flush(&channel->core);
+    return 0;
+}
+
+struct arguments {
+    uint16_t service;
+    PyObject *buffers; /* a tuple, borrowed, or NULL */
+    Py_buffer payload;
+    uint64_t deadline_ns;
+    int wait;
+};
+
+/* (service, buffers=(), payload=b"", timeout=None, wait=True), all by position. -1 raised. */
+static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *parsed)
+{
+    *parsed = (struct arguments){.deadline_ns = NATIVE_FOREVER, .wait = 1};
+    if (count < 1 || count > 5 || (count > 1 && !PyTuple_Check(given[1]))) {
+        PyErr_SetString(PyExc_TypeError, "(service, buffers, payload, timeout, wait) are wanted");
+        return -1;
+    }
+    long service = PyLong_AsLong(given[0]);
+    if (service < 0 || service > UINT16_MAX) {
+        if (PyErr_Occurred() == NULL)
+            native_raise(SBE_EINVAL, false, "a service's id is 0 to 65535, not %ld", service);
+        return -1;
+    }
+    parsed->service = (uint16_t)service;
+    parsed->buffers = count > 1 ? given[1] : NULL;
+    if (count > 3 && native_deadline(given[3], &parsed->deadline_ns) < 0)
+        return -1;
+    if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
+        return -1;
+    return count > 2 ? PyObject_GetBuffer(given[2], &parsed->payload, PyBUF_SIMPLE) : 0;
+}
+
+/* A sent call, or NULL raised. */
+static Call *start(Channel *self, PyObject *const *given, Py_ssize_t count, uint8_t type,
+                   uint64_t *deadline_ns)
+{
+    struct arguments parsed;
+    if (native_channel_check(self) < 0 || parse(given, count, &parsed) < 0)
+        return NULL;
+    *deadline_ns = parsed.deadline_ns;
+    Call *call = native_call_new(self, parsed.service, parsed.buffers, parsed.payload.len);
+    if (call != NULL &&
+        send_call(call, type, &parsed.payload, parsed.deadline_ns, parsed.wait != 0) < 0)
+        Py_CLEAR(call);
+    PyBuffer_Release(&parsed.payload);
+    return call;
+}
+
+static PyObject *channel_submit(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    uint64_t deadline_ns;
+    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_REQUEST, &deadline_ns);
+}
+
+static PyObject *channel_sync(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    uint64_t deadline_ns;
+    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_SYNC, &deadline_ns);
+}
+
+static PyObject *channel_send(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    uint64_t deadline_ns;
+    Call *call = start((Channel *)object, given, count, SBE_FRAME_MESSAGE, &deadline_ns);
+    if (call == NULL)
+        return NULL;
+    native_drop(call); /* nobody answers a message */
+    Py_RETURN_NONE;
+}
+
+static bool is_finished(Channel *channel, void *what)
+{
+    (void)channel;
+    return ((Call *)what)->state != CALL_OPEN;
+}
+
+static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize_t count)
+{
+    Channel *self = (Channel *)object;
+    uint64_t deadline_ns;
+    Call *call = start(self, given, count, SBE_FRAME_REQUEST, &deadline_ns);
+    if (call == NULL)
+        return NULL;
+    enum native_wait how = native_wait(self, is_finished, call, deadline_ns);
+    PyObject *reply = NULL;
+    if (how == WAIT_TIMEOUT)
+        native_call_abandon(call, SBE_ETIMEDOUT);
+    if (how == WAIT_RAISED && PyErr_Occurred() != NULL) {
+        PyObject *type, *error, *trace; /* Ctrl-C: the remote may stop, the error stays */
+        PyErr_Fetch(&type, &error, &trace);
+        native_call_abandon(call, SBE_ECANCELED);
+        PyErr_Restore(type, error, trace);
+    } else {
+        reply = native_call_outcome(call);
+    }
+    native_drop(call);
+    return reply;
+}
+
+/* -- for event loops ----------------------------------------------------------------------- */
+
+static PyObject *channel_poll(PyObject *object, PyObject *unused)
+{
+    Channel *self = (Channel *)object;
+    uint64_t rung;
+    (void)unused;
+    if (native_channel_check(self) < 0)
+        return NULL;
+    if (!self->polling && read(self->wake_fd, &rung, sizeof rung) < 0 && errno != EAGAIN)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (native_channel_drain(self) < 0)
+        return NULL;
+    native_wake_sleepers(self);
+    if (native_channel_check(self) < 0)
+        return NULL;
+    return PyBool_FromLong(self->draining || sbe_channel_idle(&self->core));
+}
+
+static PyObject *channel_nudge(PyObject *object, PyObject *unused)
+{
+    Channel *self = (Channel *)object;
+    (void)unused;
+    if (native_channel_check(self) < 0)
+        return NULL;
+    self->backstops++;
+    ring_doorbell(self, &self->core);
+    Py_RETURN_NONE;
+}
+
+static PyObject *channel_has_room(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(native_has_room((Channel *)object, NULL));
+}
+
+static PyObject *channel_fileno(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(((Channel *)object)->wake_fd);
+}
+
+static PyObject *channel_fail(PyObject *object, PyObject *error)
+{
+    Channel *self = (Channel *)object;
+    if (!PyExceptionInstance_Check(error)) {
+        PyErr_SetString(PyExc_TypeError, "an exception instance");
+        return NULL;
+    }
+    native_channel_fail(self, error);
+    native_run_callbacks(self);
+    Py_CLEAR(self->on_control); /* ends the cycle through the owner */
+    Py_RETURN_NONE;
+}
+
+/* -- serving ------------------------------------------------------------------------------- */
+
+static bool has_request(Channel *channel, void *unused)
+{
+    (void)unused;
+    return channel->requests != NULL;
+}
+
+static PyObject *channel_next_request(PyObject *object, PyObject *arguments)
+{
+    Channel *self = (Channel *)object;
+    PyObject *timeout = Py_None;
+    uint64_t deadline_ns;
+    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || native_deadline(timeout, &deadline_ns) < 0)
+        return NULL;
+    enum native_wait how = native_wait(self, has_request, NULL, deadline_ns);
+    if (how == WAIT_RAISED)
+        return NULL;
+    if (how == WAIT_TIMEOUT)
+        Py_RETURN_NONE;
+    return (PyObject *)native_request_next(self);
+}
+
+/* -- facts --------------------------------------------------------------------------------- */
+
+static PyObject *channel_counters(PyObject *object, PyObject *unused)
+{
+    const Channel *self = (const Channel *)object;
+    const struct sbe_channel_counters *core = &self->core.counters;
+    (void)unused;
+    return Py_BuildValue(
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I}", "sent", core->sent, "received",
+        core->received, "doorbells", core->doorbells, "bad", core->bad, "late", core->late, "full",
+        core->full, "synced_bytes", (unsigned long long)core->synced, "in_flight", self->in_flight,
+        "backstops", self->backstops, "requests", self->request_count, "refused", self->refused);
+}
+
+static PyObject *channel_get(PyObject *object, void *which)
+{
+    const Channel *self = (const Channel *)object;
+    switch (*(const char *)which) {
+    case 'n':
+        Py_INCREF(self->names);
+        return self->names;
+    case 'e':
+        Py_INCREF(self->error == NULL ? Py_None : self->error);
+        return self->error == NULL ? Py_None : self->error;
+    case 'f':
+        return PyLong_FromUnsignedLong(self->in_flight);
+    case 's':
+        return PyLong_FromUnsignedLong(self->core.tx.slot_size);
+    case 'c':
+        return PyLong_FromUnsignedLong(self->core.context);
+    default:
+        return PyLong_FromUnsignedLong(self->core.id);
+    }
+}
+
+static int channel_set_spin(PyObject *object, PyObject *value, void *unused)
+{
+    Channel *self = (Channel *)object;
+    (void)unused;
+    double seconds = value == NULL ? -1.0 : PyFloat_AsDouble(value);
+    if (PyErr_Occurred() != NULL)
+        return -1;
+    if (!(seconds >= 0 && seconds <= 1)) {
+        native_raise(SBE_EINVAL, false, "spinning takes 0 to 1 second");
+        return -1;
+    }
+    self->spin_ns = self->spin_max_ns = (uint64_t)(seconds * 1e9);
+    return 0;
+}
+
+static PyObject *channel_get_spin(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyFloat_FromDouble((double)((Channel *)object)->spin_max_ns / 1e9);
+}
+
+static PyMethodDef CHANNEL_METHODS[] = {
+    {"submit", (PyCFunction)(void (*)(void))channel_submit, METH_FASTCALL,
+     "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
+    {"call", (PyCFunction)(void (*)(void))channel_call, METH_FASTCALL,
+     "call(...): as submit, then waits for the Reply."},
+    {"sync", (PyCFunction)(void (*)(void))channel_sync, METH_FASTCALL,
+     "sync(0, buffers): hands buffers over and back without calling a service."},
+    {"send", (PyCFunction)(void (*)(void))channel_send, METH_FASTCALL,
+     "send(...): a message that nobody answers."},
+    {"batch", (PyCFunction)(void (*)(void))native_batch, METH_VARARGS | METH_KEYWORDS,
+     "batch(service, descriptors, payloads=None, timeout=None): many calls at once."},
+    {"poll", channel_poll, METH_NOARGS,
+     "poll(): takes what came. True: nothing is left and the next frame rings the doorbell."},
+    {"nudge", channel_nudge, METH_NOARGS, "nudge(): rings the peer in case a doorbell was lost."},
+    {"has_room", channel_has_room, METH_NOARGS,
+     "has_room(): a call can be sent; if False, the doorbell rings when it can."},
+    {"fileno", channel_fileno, METH_NOARGS, "fileno(): this end's doorbell, for select and poll."},
+    {"fail", channel_fail, METH_O, "fail(error): kills the channel; all that is open fails."},
+    {"next_request", channel_next_request, METH_VARARGS,
+     "next_request(timeout=None): waits for a Request of the peer; None at the timeout."},
+    {"counters", channel_counters, METH_NOARGS, "counters(): what happened so far, a dict."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef CHANNEL_GETSET[] = {
+    {"id", channel_get, NULL, "channel id", "i"},
+    {"context", channel_get, NULL, "the context that owns it", "c"},
+    {"names", channel_get, NULL, "service names by id, for messages; fill it", "n"},
+    {"error", channel_get, NULL, "why it is dead, or None", "e"},
+    {"in_flight", channel_get, NULL, "calls the remote has not answered", "f"},
+    {"spin_s", channel_get_spin, channel_set_spin,
+     "look at the ring for so many seconds before sleeping; adapts", NULL},
+    {"slot_size", channel_get, NULL, "bytes of a frame at most", "s"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot CHANNEL_SLOTS[] = {
+    {Py_tp_doc, "This process's end of a channel. Any thread may use it at any time."},
+    {Py_tp_new, channel_new},
+    {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_methods, CHANNEL_METHODS},
+    {Py_tp_getset, CHANNEL_GETSET},
+    {0, NULL},
+};
+
+static PyType_Spec CHANNEL_SPEC = {
+    .name = "sbe._native.Channel",
+    .basicsize = sizeof(Channel),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = CHANNEL_SLOTS,
+};
+
+int native_channel_init(PyObject *module)
+{
+    return native_add_type(module, &CHANNEL_SPEC, &Channel_Type);
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory: a shared mapping with the buffer protocol. Slice: a range of one, which is a descriptor
+ * and a buffer at once. A mapping is unmapped when its last view is gone, never under one.
+ */
+#include "native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "core/status.h"
+
+PyTypeObject *Memory_Type, *Slice_Type;
+
+/*
+ * A memfd that its owner may still truncate would kill us with SIGBUS on the next access, so it
+ * must be sealed. What is not a file (a dma-buf, a device) can't be truncated.
+ */
+static int check_fd(int fd, uint64_t size, bool trusted)
+{
+    struct stat info;
+    if (fstat(fd, &info) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (!S_ISREG(info.st_mode))
+        return 0;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (!trusted && (seals < 0 || (seals & F_SEAL_SHRINK) == 0)) {
+        native_raise(SBE_EPERM, false, "memory that is not sealed against shrinking is refused");
+        return -1;
+    }
+    if ((uint64_t)info.st_size < size) {
+        native_raise(SBE_ERANGE, false, "the file has %lld bytes, %llu were announced",
+                     (long long)info.st_size, (unsigned long long)size);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"fd", "size", "readonly", "trusted", NULL};
+    int fd, readonly = 0, trusted = 0;
+    unsigned long long size;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iK|$pp", names, &fd, &size, &readonly,
+                                     &trusted))
+        return NULL;
+    if (size == 0 || size > PY_SSIZE_T_MAX)
+        return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", size);
+    if (check_fd(fd, size, trusted != 0) < 0)
+        return NULL;
+    int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    void *base = mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Memory *self = (Memory *)PyType_GenericAlloc(type, 0);
+    if (self == NULL) {
+        munmap(base, (size_t)size);
+        return NULL;
+    }
+    self->base = base;
+    self->size = size;
+    self->readonly = readonly != 0;
+    return (PyObject *)self;
+}
+
+static void memory_dealloc(PyObject *object)
+{
+    Memory *self = (Memory *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    native_table_forget(self);
+    if (self->base != NULL)
+        munmap(self->base, (size_t)self->size);
+    Py_CLEAR(self->table);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static int memory_getbuffer(PyObject *object, Py_buffer *view, int flags)
+{
+    Memory *self = (Memory *)object;
+    return PyBuffer_FillInfo(view, object, self->base, (Py_ssize_t)self->size, self->readonly,
+                             flags);
+}
+
+static Py_ssize_t memory_length(PyObject *object)
+{
+    return (Py_ssize_t)((Memory *)object)->size;
+}
+
+/* Resolves [a:b] against `size` bytes. Steps other than 1 are not contiguous memory. */
+static int unpack(PyObject *key, uint64_t size, uint64_t *offset, uint64_t *length)
+{
+    Py_ssize_t start, stop, step;
+    if (!PySlice_Check(key)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "an area is sliced: area[a:b] (bytes come from memoryview(area))");
+        return -1;
+    }
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0)
+        return -1;
+    if (step != 1) {
+        native_raise(SBE_EINVAL, false, "a slice with step %zd is not contiguous", step);
+        return -1;
+    }
+    Py_ssize_t count = PySlice_AdjustIndices((Py_ssize_t)size, &start, &stop, step);
+    *offset = (uint64_t)start;
+    *length = (uint64_t)count;
+    return 0;
+}
+
+static PyObject *memory_subscript(PyObject *object, PyObject *key)
+{
+    Memory *self = (Memory *)object;
+    uint64_t offset, length;
+    if (unpack(key, self->size, &offset, &length) < 0)
+        return NULL;
+    return native_slice_new(self, offset, length);
+}
+
+/* area[a:b] = bytes-like of the same length */
+static int assign(Memory *memory, uint64_t base, uint64_t size, PyObject *key, PyObject *value)
+{
+    uint64_t offset, length;
+    Py_buffer source;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "bytes of an area can't be deleted");
+        return -1;
+    }
+    if (memory->readonly) {
+        native_raise(SBE_EPERM, false, "the area is read-only");
+        return -1;
+    }
+    if (unpack(key, size, &offset, &length) < 0 ||
+        PyObject_GetBuffer(value, &source, PyBUF_SIMPLE) < 0)
+        return -1;
+    int status = -1;
+    if ((uint64_t)source.len != length)
+        native_raise(SBE_ERANGE, false, "%zd bytes don't fit a slice of %llu", source.len,
+                     (unsigned long long)length);
+    else
+        status = 0, memmove(memory->base + base + offset, source.buf, (size_t)length);
+    PyBuffer_Release(&source);
+    return status;
+}
+
+static int memory_assign(PyObject *object, PyObject *key, PyObject *value)
+{
+    Memory *self = (Memory *)object;
+    return assign(self, 0, self->size, key, value);
+}
+
+static PyObject *memory_get(PyObject *object, void *which)
+{
+    Memory *self = (Memory *)object;
+    switch (*(const char *)which) {
+    case 's':
+        return PyLong_FromUnsignedLongLong(self->size);
+    case 'i':
+        return PyLong_FromUnsignedLong(self->id);
+    case 'h':
+        return PyLong_FromUnsignedLong(self->holds);
+    case 'a':
+        return PyLong_FromVoidPtr(self->base);
+    case 'f':
+        return PyBool_FromLong(self->freed);
+    default:
+        return PyBool_FromLong(self->readonly);
+    }
+}
+
+static PyGetSetDef MEMORY_GETSET[] = {
+    {"size", memory_get, NULL, "bytes", "s"},
+    {"id", memory_get, NULL, "area id, 0 when not registered", "i"},
+    {"holds", memory_get, NULL, "open or quarantined transactions that name it", "h"},
+    {"address", memory_get, NULL, "of the mapping in this process", "a"},
+    {"freed", memory_get, NULL, "no longer registered", "f"},
+    {"readonly", memory_get, NULL, "mapped without write access", "r"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot MEMORY_SLOTS[] = {
+    {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False)\n--\n\n"
+                "A shared mapping of `size` bytes of fd, which stays the caller's. Files must be "
+                "sealed against shrinking unless trusted."},
+    {Py_tp_new, memory_new},
+    {Py_tp_dealloc, memory_dealloc},
+    {Py_tp_getset, MEMORY_GETSET},
+    {Py_mp_length, memory_length},
+    {Py_mp_subscript, memory_subscript},
+    {Py_mp_ass_subscript, memory_assign},
+    {Py_bf_getbuffer, memory_getbuffer},
+    {0, NULL},
+};
+
+static PyType_Spec MEMORY_SPEC = {
+    .name = "sbe._native.Memory",
+    .basicsize = sizeof(Memory),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = MEMORY_SLOTS,
+};
+
+/* -- Slice --------------------------------------------------------------------------------- */
+
+PyObject *native_slice_new(Memory *memory, uint64_t offset, uint64_t size)
+{
+    Slice *self = (Slice *)PyType_GenericAlloc(Slice_Type, 0);
+    if (self == NULL)
+        return NULL;
+    native_hold(memory);
+    self->memory = memory;
+    self->offset = offset;
+    self->size = size;
+    return (PyObject *)self;
+}
+
+static void slice_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    native_drop(((Slice *)object)->memory);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static int slice_getbuffer(PyObject *object, Py_buffer *view, int flags)
+{
+    Slice *self = (Slice *)object;
+    return PyBuffer_FillInfo(view, object, self->memory->base + self->offset,
+                             (Py_ssize_t)self->size, self->memory->readonly, flags);
+}
+
+static Py_ssize_t slice_length(PyObject *object)
+{
+    return (Py_ssize_t)((Slice *)object)->size;
+}
+
+static PyObject *slice_subscript(PyObject *object, PyObject *key)
+{
+    Slice *self = (Slice *)object;
+    uint64_t offset, length;
+    if (unpack(key, self->size, &offset, &length) < 0)
+        return NULL;
+    return native_slice_new(self->memory, self->offset + offset, length);
+}
+
+static int slice_assign(PyObject *object, PyObject *key, PyObject *value)
+{
+    Slice *self = (Slice *)object;
+    return assign(self->memory, self->offset, self->size, key, value);
+}
+
+static PyObject *slice_get(PyObject *object, void *which)
+{
+    Slice *self = (Slice *)object;
+    switch (*(const char *)which) {
+    case 'a':
+        native_hold(self->memory);
+        return (PyObject *)self->memory;
+    case 'o':
+        return PyLong_FromUnsignedLongLong(self->offset);
+    default:
+        return PyLong_FromUnsignedLongLong(self->size);
+    }
+}
+
+static PyObject *slice_repr(PyObject *object)
+{
+    Slice *self = (Slice *)object;
+    return PyUnicode_FromFormat("<bytes %llu to %llu of area %u>", (unsigned long long)self->offset,
+                                (unsigned long long)(self->offset + self->size), self->memory->id);
+}
+
+static PyGetSetDef SLICE_GETSET[] = {
+    {"area", slice_get, NULL, "the area it is a range of", "a"},
+    {"offset", slice_get, NULL, "bytes into the area", "o"},
+    {"size", slice_get, NULL, "bytes", "s"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot SLICE_SLOTS[] = {
+    {Py_tp_doc, "A contiguous range of an area: a descriptor and a buffer."},
+    {Py_tp_dealloc, slice_dealloc},
+    {Py_tp_repr, slice_repr},
+    {Py_tp_getset, SLICE_GETSET},
+    {Py_mp_length, slice_length},
+    {Py_mp_subscript, slice_subscript},
+    {Py_mp_ass_subscript, slice_assign},
+    {Py_bf_getbuffer, slice_getbuffer},
+    {0, NULL},
+};
+
+static PyType_Spec SLICE_SPEC = {
+    .name = "sbe._native.Slice",
+    .basicsize = sizeof(Slice),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = SLICE_SLOTS,
+};
+
+int native_memory_init(PyObject *module)
+{
+    if (native_add_type(module, &MEMORY_SPEC, &Memory_Type) < 0)
+        return -1;
+    return native_add_type(module, &SLICE_SPEC, &Slice_Type);
+}

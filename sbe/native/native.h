@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the extension's objects share. One file per object; limited API, floor 3.11. */
+#ifndef SBE_NATIVE_H
+#define SBE_NATIVE_H
+
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/channel.h"
+#include "core/session.h"
+
+/* -- module.c -- */
+
+/* The limited API wants PyObject pointers; NULL may be dropped. */
+#define native_hold(object) Py_INCREF((PyObject *)(object))
+#define native_drop(object) Py_XDECREF((PyObject *)(object))
+
+PyMODINIT_FUNC PyInit__native(void);
+
+/* Raises the sbe.errors exception for a negative status; `remote`: a service answered it. NULL. */
+PyObject *native_raise(int status, bool remote, const char *format, ...);
+/* Monotonic time, ns. */
+uint64_t native_now_ns(void *unused);
+/* Creates a heap type from a spec and adds it to the module. 0 or -1. */
+int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
+
+/* -- memory.c: Memory, a shared mapping; Slice, a range of it -- */
+
+typedef struct table Table;
+
+typedef struct {
+    PyObject ob_base;
+    uint8_t *base;
+    uint64_t size;  /* bytes */
+    uint32_t id;    /* area id, 0: not in a table */
+    uint32_t holds; /* open or quarantined transactions that name it */
+    bool readonly;
+    bool freed;   /* out of the table; the mapping lives on while views of it do */
+    Table *table; /* strong, once added */
+} Memory;
+
+typedef struct {
+    PyObject ob_base;
+    Memory *memory; /* strong */
+    uint64_t offset;
+    uint64_t size;
+} Slice;
+
+extern PyTypeObject *Memory_Type, *Slice_Type;
+int native_memory_init(PyObject *module);
+PyObject *native_slice_new(Memory *memory, uint64_t offset, uint64_t size);
+
+/* -- table.c: Table, the areas that channels may name -- */
+
+struct table {
+    PyObject ob_base;
+    struct sbe_area_table areas;
+    Memory **members;    /* by area index, borrowed: a Memory leaves before it dies */
+    Memory **by_address; /* sorted by base, borrowed, freed ones included */
+    uint32_t address_count;
+    uint32_t address_room;
+    struct table *next_table; /* all tables of the process, to tell whose a pointer is */
+};
+
+extern PyTypeObject *Table_Type;
+int native_table_init(PyObject *module);
+/* The area of this table that holds [start, start + size), NULL none. */
+Memory *native_table_find(const Table *table, const void *start, uint64_t size);
+/* The same over every table of the process. */
+Memory *native_any_table_find(const void *start, uint64_t size);
+void native_table_forget(Memory *memory); /* at its death */
+
+/* -- buffer.c: In, Out, InOut, Shared -- */
+
+typedef struct {
+    PyObject ob_base;
+    PyObject *target; /* strong: Memory, Slice or anything with the buffer protocol */
+    uint8_t direction;
+} Buffer;
+
+extern PyTypeObject *Buffer_Type;
+int native_buffer_init(PyObject *module);
+
+/* -- channel.c: Channel, this process's end of a channel -- */
+
+typedef struct channel Channel;
+typedef struct request Request;
+typedef struct call Call;
+
+/* What the core's `owner` points at: a Call's or a batch entry's. */
+struct open_call {
+    void (*complete)(struct open_call *open, Channel *channel, const struct sbe_frame *response,
+                     int status); /* response NULL: the channel died, status says why */
+};
+
+struct channel {
+    PyObject ob_base;
+    struct sbe_channel core;
+    struct sbe_port port;
+    Table *table;  /* strong */
+    Memory *rings; /* strong */
+    struct sbe_call *calls;
+    uint8_t *scratch; /* slot_size bytes, for the core */
+    int ring_fd;      /* the peer's doorbell, written */
+    int wake_fd;      /* ours, read */
+    int sleep_fd;     /* epoll over wake_fd and the control fd: what a sleeping thread sleeps on */
+    PyObject *on_control;
+    PyObject *names;      /* dict: service id to name, for messages */
+    PyObject *error;      /* why the channel is dead, NULL alive */
+    bool draining;        /* frames are being taken: callbacks must not re-enter */
+    bool polling;         /* a thread sleeps on the doorbell for all */
+    uint32_t progress;    /* futex: moves whenever a sleeping thread should look again */
+    uint32_t sleepers;    /* on progress */
+    uint64_t spin_max_ns; /* look at the ring for so long before sleeping, 0: never */
+    uint64_t spin_ns;     /* the same, as it has paid off lately */
+    uint32_t backstops;   /* waits that the slow timer ended while something was in flight */
+    uint32_t in_flight;
+    Call *ready;                      /* completed, callbacks to be run; strong */
+    Request *requests, *last_request; /* waiting for a handler; strong */
+    Request *unsent, *last_unsent;    /* answered, waiting for room; strong */
+    uint32_t request_count;           /* taken and not yet answered */
+    uint32_t refused;                 /* requests beyond the bound */
+};
+
+extern PyTypeObject *Channel_Type;
+int native_channel_init(PyObject *module);
+/* Raises the channel's error if it is dead. 0 alive, -1 raised. */
+int native_channel_check(Channel *channel);
+/* Kills the channel: every open call and request fails with `error` (borrowed). */
+void native_channel_fail(Channel *channel, PyObject *error);
+/* Takes what the peer sent, then runs callbacks. -1: a callback or hook raised. */
+int native_channel_drain(Channel *channel);
+
+/* -- wait.c: sleeping on a channel -- */
+
+#define NATIVE_FOREVER UINT64_MAX
+enum native_wait {
+    WAIT_READY,
+    WAIT_TIMEOUT,
+    WAIT_RAISED
+};
+typedef bool (*native_ready)(Channel *channel, void *what);
+/* Sleeps until ready(what), the deadline (native_now_ns) or an exception, GIL released. */
+enum native_wait native_wait(Channel *channel, native_ready ready, void *what,
+                             uint64_t deadline_ns);
+/* Makes sleep_fd; control_fd is borrowed, -1 none. -1 raised. */
+int native_watch(Channel *channel, int control_fd);
+/* Something changed that a sleeping thread may wait for. */
+void native_wake_sleepers(Channel *channel);
+/* timeout_ns as Python gives it (None: forever) to a deadline. -1 raised. */
+int native_deadline(PyObject *timeout, uint64_t *deadline_ns);
+/* True when a request can be sent; if not, the doorbell will ring when it can. */
+bool native_has_room(Channel *channel, void *unused);
+/* Waits until a request can be sent; WAIT_TIMEOUT at the deadline. */
+enum native_wait native_wait_room(Channel *channel, uint64_t deadline_ns);
+
+/* -- call.c: Call, one transaction; Reply, its outcome -- */
+
+enum call_state {
+    CALL_OPEN,
+    CALL_DONE,
+    CALL_FAILED
+};
+
+struct call {
+    PyObject ob_base;
+    struct open_call open;
+    Channel *channel; /* strong */
+    Call *next_ready;
+    enum call_state state;
+    bool in_flight;   /* the remote has not answered: buffers are held, whatever the state */
+    bool remote_said; /* the status is the remote's word */
+    int status;       /* when failed */
+    uint16_t service;
+    uint16_t buffer_count;
+    uint32_t doorbells;
+    uint32_t waited_ns, handled_ns;
+    uint64_t transaction;
+    uint64_t started_ns, ended_ns;
+    uint64_t deadline_ns;     /* NATIVE_FOREVER: none */
+    uint64_t copied, synced;  /* bytes */
+    PyObject *error;          /* when failed by the channel's death; strong or NULL */
+    PyObject *payload;        /* of the response */
+    PyObject *callbacks;      /* list or NULL */
+    struct sbe_buffer *asked; /* few_asked or allocated */
+    Memory **held;            /* strong and counted, NULL where inline; few_held or allocated */
+    Py_buffer *views;         /* of inline buffers, NULL when there are none */
+    struct sbe_buffer few_asked[2];
+    Memory *few_held[2];
+};
+
+extern PyTypeObject *Call_Type, *Reply_Type;
+int native_call_init(PyObject *module);
+/* Makes a call from Buffer objects, not yet sent. NULL raised. */
+Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload);
+/* Sends it; 0, SBE_EAGAIN or SBE_ENOMEM: no room now; other statuses are final. */
+int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
+                     uint64_t deadline_ns);
+/* The call's outcome as a new Reply, or its exception. */
+PyObject *native_call_outcome(Call *call);
+/* Gives the call up: the user sees `status`, the buffers stay held until the remote answers. */
+void native_call_abandon(Call *call, int status);
+void native_run_callbacks(Channel *channel);
+
+/* -- batch.c -- */
+
+PyObject *native_batch(PyObject *channel, PyObject *arguments, PyObject *keywords);
+
+/* -- request.c: Request, a call from the other end -- */
+
+struct request {
+    PyObject ob_base;
+    Channel *channel; /* strong, NULL once answered or dead */
+    Request *next;
+    uint8_t type;
+    bool answered;
+    bool cancelled;
+    uint16_t service;
+    uint16_t buffer_count;
+    uint32_t waited_ns;
+    uint64_t transaction;
+    uint64_t seen_ns, begun_ns;
+    PyObject *payload;
+    PyObject *views; /* tuple of memoryview, one per buffer */
+    PyObject *reply; /* bytes, while unsent */
+    int reply_status;
+    struct sbe_buffer *buffers;
+    Memory **held;
+    uint64_t *written;
+};
+
+extern PyTypeObject *Request_Type;
+int native_request_init(PyObject *module);
+/* Takes a REQUEST, SYNC, MESSAGE or EVENT frame. */
+void native_request_take(Channel *channel, const struct sbe_frame *frame);
+void native_request_cancel(Channel *channel, uint64_t transaction);
+/* Sends answers that waited for room. */
+void native_request_flush(Channel *channel);
+/* The channel is dead: nothing is answered any more. */
+void native_requests_drop(Channel *channel);
+/* The next one waiting for a handler, new reference, or NULL. */
+Request *native_request_next(Channel *channel);
+
+/* -- session.c -- */
+
+int native_session_init(PyObject *module);
+
+#endif

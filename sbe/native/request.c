@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Request: a call from the other end, answered at once or later, from any thread. The channel's end
+ * always takes requests, even when its own ring is full, and keeps answers until there is room:
+ * two ends that both wait for the other to read would wait for ever.
+ */
+#include "native.h"
+
+#include <string.h>
+
+#include "core/cache.h"
+#include "core/status.h"
+
+PyTypeObject *Request_Type;
+
+/* Open requests per channel; a peer that asks for more is refused by silence and counted. */
+#define OPEN_REQUESTS_MAX 1024u
+
+static void send_answer(Channel *channel, Request *request, int status, const void *payload,
+                        Py_ssize_t size);
+
+static void release_buffers(Request *request)
+{
+    for (uint32_t i = 0; i < request->buffer_count; i++) {
+        if (request->held != NULL && request->held[i] != NULL) {
+            request->held[i]->holds--;
+            Py_CLEAR(request->held[i]);
+        }
+    }
+}
+
+/* The memory of buffer i: an area's range, or a private copy of inline bytes. */
+static PyObject *view_of(Request *request, uint32_t i, const struct sbe_buffer *buffer)
+{
+    PyObject *base, *view;
+    if ((buffer->flags & SBE_BUFFER_INLINE) != 0) {
+        bool carried = (buffer->direction & SBE_DIR_IN) != 0;
+        base =
+            PyByteArray_FromStringAndSize(carried ? buffer->data : NULL, (Py_ssize_t)buffer->size);
+        if (base != NULL && !carried)
+            memset(PyByteArray_AsString(base), 0, (size_t)buffer->size);
+        if (base != NULL)
+            request->buffers[i].data = PyByteArray_AsString(base);
+    } else {
+        Memory *memory = request->channel->table->members[SBE_AREA_INDEX(buffer->area)];
+        native_hold(memory);
+        memory->holds++;
+        request->held[i] = memory;
+        base = native_slice_new(memory, buffer->offset, buffer->size);
+    }
+    if (base == NULL)
+        return NULL;
+    view = PyMemoryView_FromObject(base); /* keeps base alive */
+    Py_DECREF(base);
+    return view;
+}
+
+static int fill(Request *request, const struct sbe_frame *frame)
+{
+    uint32_t count = frame->buffer_count;
+    request->buffers = PyMem_Calloc(count + 1u, sizeof *request->buffers);
+    request->held = PyMem_Calloc(count + 1u, sizeof(Memory *));
+    request->written = PyMem_Calloc(count + 1u, sizeof *request->written);
+    request->views = PyTuple_New((Py_ssize_t)count);
+    request->payload = PyBytes_FromStringAndSize(frame->payload, (Py_ssize_t)frame->payload_size);
+    if (request->buffers == NULL || request->held == NULL || request->written == NULL ||
+        request->views == NULL || request->payload == NULL)
+        return -1;
+    request->buffer_count = (uint16_t)count;
+    for (uint32_t i = 0; i < count; i++) {
+        request->buffers[i] = frame->buffers[i];
+        bool full = frame->buffers[i].direction != SBE_DIR_IN;
+        request->written[i] = full ? frame->buffers[i].size : 0;
+        sbe_cache_handover(&request->channel->port, SBE_TAKE, &frame->buffers[i],
+                           (frame->buffers[i].flags & SBE_BUFFER_INLINE) != 0);
+        PyObject *view = view_of(request, i, &frame->buffers[i]);
+        if (view == NULL || PyTuple_SetItem(request->views, (Py_ssize_t)i, view) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void append(Request **first, Request **last, Request *request)
+{
+    request->next = NULL;
+    if (*first == NULL)
+        *first = request;
+    else
+        (*last)->next = request;
+    *last = request;
+}
+
+static Request *pop(Request **first)
+{
+    Request *request = *first;
+    if (request != NULL) {
+        *first = request->next;
+        request->next = NULL;
+    }
+    return request;
+}
+
+void native_request_take(Channel *channel, const struct sbe_frame *frame)
+{
+    bool answerable = frame->transaction != 0;
+    if (channel->request_count >= OPEN_REQUESTS_MAX) {
+        channel->refused++;
+        return;
+    }
+    Request *request = (Request *)PyType_GenericAlloc(Request_Type, 0);
+    if (request == NULL) {
+        PyErr_Clear();
+        channel->refused++;
+        return;
+    }
+    native_hold(channel);
+    request->channel = channel;
+    request->type = frame->type;
+    request->service = frame->service;
+    request->transaction = frame->transaction;
+    request->seen_ns = frame->seen_ns;
+    request->begun_ns = native_now_ns(NULL);
+    uint64_t waited_ns = request->begun_ns - request->seen_ns;
+    request->waited_ns = waited_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)waited_ns;
+    channel->request_count++;
+    int status = frame->status;
+    if (status == SBE_OK && fill(request, frame) < 0) {
+        PyErr_Clear();
+        status = SBE_ENOMEM;
+    }
+    bool late = frame->deadline_us != 0 &&
+                request->begun_ns - request->seen_ns > (uint64_t)frame->deadline_us * 1000u;
+    if (status == SBE_OK && late)
+        status = SBE_ETIMEDOUT;
+    if (status == SBE_OK && frame->type != SBE_FRAME_SYNC) {
+        append(&channel->requests, &channel->last_request, request);
+        return;
+    }
+    if (answerable)
+        send_answer(channel, request, status, NULL, 0);
+    native_drop(request);
+}
+
+void native_request_cancel(Channel *channel, uint64_t transaction)
+{
+    for (Request *request = channel->requests; request != NULL; request = request->next)
+        if (request->transaction == transaction)
+            request->cancelled = true; /* its handler has not begun: it will not */
+}
+
+/* True: sent, or never will be. */
+static bool try_answer(Channel *channel, Request *request, int status, const void *payload,
+                       Py_ssize_t size)
+{
+    struct sbe_frame frame = {.type = SBE_FRAME_RESPONSE};
+    uint64_t now_ns = native_now_ns(NULL);
+    frame.transaction = request->transaction;
+    frame.status = status;
+    frame.payload = payload;
+    frame.payload_size = (uint32_t)size;
+    frame.waited_ns = request->waited_ns;
+    uint64_t handled_ns = now_ns - request->begun_ns;
+    frame.handled_ns = handled_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)handled_ns;
+    for (uint32_t i = 0; i < request->buffer_count && status == SBE_OK; i++) {
+        if (request->buffers[i].direction == SBE_DIR_IN)
+            continue;
+        struct sbe_buffer *buffer = &frame.buffers[frame.buffer_count++];
+        *buffer = request->buffers[i];
+        sbe_cache_handover(&channel->port, SBE_GIVE_BACK, buffer,
+                           (buffer->flags & SBE_BUFFER_INLINE) != 0);
+        buffer->size = request->written[i] < buffer->size ? request->written[i] : buffer->size;
+    }
+    int sent = sbe_channel_send(&channel->core, &frame);
+    if (sent == SBE_EMSGSIZE) {
+        frame.status = SBE_ENOSPC; /* the answer does not fit a frame */
+        frame.buffer_count = 0;
+        frame.payload_size = 0;
+        sent = sbe_channel_send(&channel->core, &frame);
+    }
+    if (sent == SBE_EAGAIN)
+        return false;
+    sbe_channel_flush(&channel->core);
+    return true;
+}
+
+static void send_answer(Channel *channel, Request *request, int status, const void *payload,
+                        Py_ssize_t size)
+{
+    bool sent = channel->unsent == NULL && try_answer(channel, request, status, payload, size);
+    request->answered = true;
+    if (sent) {
+        channel->request_count--;
+        release_buffers(request);
+        return;
+    }
+    request->reply_status = status;
+    request->reply = PyBytes_FromStringAndSize(payload, size);
+    if (request->reply == NULL) {
+        PyErr_Clear();
+        request->reply_status = SBE_ENOMEM;
+    }
+    native_hold(request);
+    append(&channel->unsent, &channel->last_unsent, request);
+}
+
+void native_request_flush(Channel *channel)
+{
+    while (channel->unsent != NULL) {
+        Request *request = channel->unsent;
+        const char *payload = request->reply == NULL ? NULL : PyBytes_AsString(request->reply);
+        Py_ssize_t size = request->reply == NULL ? 0 : PyBytes_Size(request->reply);
+        if (!try_answer(channel, request, request->reply_status, payload, size) &&
+            sbe_ring_wait_space(&channel->core.tx, 1))
+            return; /* the doorbell rings when the peer has taken some */
+        if (channel->core.tx.broken)
+            return;
+        pop(&channel->unsent);
+        channel->request_count--;
+        release_buffers(request);
+        native_drop(request);
+    }
+}
+
+void native_requests_drop(Channel *channel)
+{
+    Request *request;
+    while ((request = pop(&channel->requests)) != NULL) {
+        release_buffers(request);
+        native_drop(request);
+    }
+    while ((request = pop(&channel->unsent)) != NULL) {
+        release_buffers(request);
+        native_drop(request);
+    }
+}
+
+Request *native_request_next(Channel *channel)
+{
+    return pop(&channel->requests);
+}
+
+/* -- the handler's view -------------------------------------------------------------------- */
+
+static PyObject *request_respond(PyObject *object, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"payload", "status", "written", NULL};
+    Request *self = (Request *)object;
+    Py_buffer payload = {.buf = NULL};
+    PyObject *written = Py_None;
+    int status = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|y*iO", names, &payload, &status,
+                                     &written))
+        return NULL;
+    PyObject *result = NULL;
+    Py_ssize_t count = written == Py_None ? 0 : PySequence_Size(written);
+    if (count > (Py_ssize_t)self->buffer_count || status > 0) {
+        native_raise(SBE_EINVAL, false, "a response has a status <= 0 and one size a buffer");
+        goto out;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *size = PySequence_GetItem(written, i);
+        self->written[i] = size == NULL ? 0 : PyLong_AsUnsignedLongLong(size);
+        Py_XDECREF(size);
+    }
+    if (PyErr_Occurred() != NULL)
+        goto out;
+    if (self->transaction != 0 && !self->answered && self->channel->error == NULL) {
+        send_answer(self->channel, self, status, payload.buf, payload.len);
+    } else if (!self->answered) {
+        self->answered = true;
+        self->channel->request_count--;
+        release_buffers(self);
+    }
+    native_wake_sleepers(self->channel); /* a kept answer changes what the sleeper waits for */
+    Py_INCREF(Py_None);
+    result = Py_None;
+out:
+    PyBuffer_Release(&payload);
+    return result;
+}
+
+static PyObject *request_get(PyObject *object, void *which)
+{
+    Request *self = (Request *)object;
+    switch (*(const char *)which) {
+    case 'p':
+        Py_INCREF(self->payload);
+        return self->payload;
+    case 'b':
+        Py_INCREF(self->views);
+        return self->views;
+    case 's':
+        return PyLong_FromLong(self->service);
+    case 't':
+        return PyLong_FromUnsignedLongLong(self->transaction);
+    case 'c':
+        return PyBool_FromLong(self->cancelled);
+    default:
+        return PyLong_FromLong(self->type);
+    }
+}
+
+static void request_dealloc(PyObject *object)
+{
+    Request *self = (Request *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (!self->answered && self->channel->error == NULL) {
+        /* Dropped by its handler: the peer learns that nobody will answer. */
+        if (self->transaction != 0)
+            try_answer(self->channel, self, SBE_EIO, NULL, 0);
+        self->channel->request_count--;
+    }
+    release_buffers(self);
+    PyMem_Free(self->buffers);
+    PyMem_Free(self->held);
+    PyMem_Free(self->written);
+    Py_XDECREF(self->payload);
+    Py_XDECREF(self->views);
+    Py_XDECREF(self->reply);
+    native_drop(self->channel);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef REQUEST_METHODS[] = {
+    {"respond", (PyCFunction)(void (*)(void))request_respond, METH_VARARGS | METH_KEYWORDS,
+     "respond(payload=b'', status=0, written=None): answers it, once; later ones do nothing."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef REQUEST_GETSET[] = {
+    {"payload", request_get, NULL, "bytes", "p"},
+    {"buffers", request_get, NULL, "memoryviews, one per buffer; write the Out ones", "b"},
+    {"service", request_get, NULL, "id of the service called", "s"},
+    {"transaction", request_get, NULL, "0: a message, nobody waits", "t"},
+    {"cancelled", request_get, NULL, "the requester gave it up", "c"},
+    {"type", request_get, NULL, "FRAME_REQUEST, FRAME_MESSAGE or FRAME_EVENT", "y"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot REQUEST_SLOTS[] = {
+    {Py_tp_doc, "A call from the other end."},
+    {Py_tp_dealloc, request_dealloc},
+    {Py_tp_methods, REQUEST_METHODS},
+    {Py_tp_getset, REQUEST_GETSET},
+    {0, NULL},
+};
+
+static PyType_Spec REQUEST_SPEC = {
+    .name = "sbe._native.Request",
+    .basicsize = sizeof(Request),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = REQUEST_SLOTS,
+};
+
+int native_request_init(PyObject *module)
+{
+    return native_add_type(module, &REQUEST_SPEC, &Request_Type);
+}

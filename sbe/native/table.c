@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Table: the areas that the channels of one link may name, by id for frames and by address for
+ * numpy slices. Members are borrowed: a Memory takes itself out when it dies.
+ */
+#include "native.h"
+
+#include <string.h>
+
+#include "core/status.h"
+
+PyTypeObject *Table_Type;
+
+static Table *all_tables; /* guarded by the GIL */
+
+static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"capacity", NULL};
+    unsigned int capacity;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "I", names, &capacity))
+        return NULL;
+    if (capacity == 0 || capacity > UINT16_MAX + 1u)
+        return native_raise(SBE_EINVAL, false, "a table of %u areas", capacity);
+    Table *self = (Table *)PyType_GenericAlloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->areas.areas = PyMem_Calloc(capacity, sizeof *self->areas.areas);
+    self->members = PyMem_Calloc(capacity, sizeof(Memory *));
+    self->areas.count = capacity;
+    self->next_table = all_tables;
+    all_tables = self;
+    if (self->areas.areas == NULL || self->members == NULL) {
+        native_drop(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void table_dealloc(PyObject *object)
+{
+    Table *self = (Table *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    for (Table **link = &all_tables; *link != NULL; link = &(*link)->next_table) {
+        if (*link == self) {
+            *link = self->next_table;
+            break;
+        }
+    }
+    PyMem_Free(self->areas.areas);
+    PyMem_Free(self->members);
+    PyMem_Free(self->by_address);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* Position of the first member whose base is above `address`. */
+static uint32_t above(const Table *table, const uint8_t *address)
+{
+    uint32_t low = 0, high = table->address_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (table->by_address[middle]->base > address)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+Memory *native_table_find(const Table *table, const void *start, uint64_t size)
+{
+    uint32_t position = above(table, start);
+    if (position == 0)
+        return NULL;
+    Memory *memory = table->by_address[position - 1];
+    uint64_t offset = (uint64_t)((const uint8_t *)start - memory->base);
+    if (offset > memory->size || size > memory->size - offset)
+        return NULL;
+    return memory;
+}
+
+Memory *native_any_table_find(const void *start, uint64_t size)
+{
+    for (const Table *table = all_tables; table != NULL; table = table->next_table) {
+        Memory *memory = native_table_find(table, start, size);
+        if (memory != NULL)
+            return memory;
+    }
+    return NULL;
+}
+
+static int remember(Table *table, Memory *memory)
+{
+    if (table->address_count == table->address_room) {
+        uint32_t room = table->address_room == 0 ? 16 : table->address_room * 2;
+        Memory **grown = PyMem_Realloc(table->by_address, room * sizeof *grown);
+        if (grown == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        table->by_address = grown;
+        table->address_room = room;
+    }
+    uint32_t position = above(table, memory->base);
+    memmove(&table->by_address[position + 1], &table->by_address[position],
+            (table->address_count - position) * sizeof *table->by_address);
+    table->by_address[position] = memory;
+    table->address_count++;
+    return 0;
+}
+
+/* Takes the area out of the ids; its addresses stay known as freed. */
+static void unregister(Memory *memory)
+{
+    Table *table = memory->table;
+    struct sbe_area *area = sbe_area_find(&table->areas, memory->id);
+    if (area == NULL || table->members[SBE_AREA_INDEX(memory->id)] != memory)
+        return;
+    sbe_area_remove(area);
+    table->members[SBE_AREA_INDEX(memory->id)] = NULL;
+}
+
+void native_table_forget(Memory *memory)
+{
+    Table *table = memory->table;
+    if (table == NULL)
+        return;
+    unregister(memory);
+    uint32_t position = above(table, memory->base);
+    if (position == 0 || table->by_address[position - 1] != memory)
+        return;
+    memmove(&table->by_address[position - 1], &table->by_address[position],
+            (table->address_count - position) * sizeof *table->by_address);
+    table->address_count--;
+}
+
+static PyObject *table_add(PyObject *object, PyObject *arguments)
+{
+    Table *self = (Table *)object;
+    Memory *memory;
+    unsigned int id, context, flags = 0;
+    struct sbe_area *area;
+    if (!PyArg_ParseTuple(arguments, "O!II|I", Memory_Type, &memory, &id, &context, &flags))
+        return NULL;
+    if (memory->table != NULL)
+        return native_raise(SBE_EEXIST, false, "this memory is area %u already", memory->id);
+    int status = sbe_area_add(&self->areas, id, context, flags, memory->size, &area);
+    if (status < 0)
+        return native_raise(status, false, "area %u in a table of %u", id, self->areas.count);
+    if (remember(self, memory) < 0) {
+        sbe_area_remove(area);
+        return NULL;
+    }
+    area->base = memory->base;
+    self->members[SBE_AREA_INDEX(id)] = memory;
+    memory->id = id;
+    native_hold(self);
+    memory->table = self;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_remove(PyObject *object, PyObject *argument)
+{
+    if (!PyObject_TypeCheck(argument, Memory_Type) || ((Memory *)argument)->table != (void *)object)
+        return native_raise(SBE_EFAULT, false, "not an area of this table");
+    unregister((Memory *)argument);
+    ((Memory *)argument)->freed = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_locate(PyObject *object, PyObject *target)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(target, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Memory *memory = native_table_find((Table *)object, view.buf, (uint64_t)view.len);
+    PyObject *found = Py_None;
+    if (memory == NULL)
+        Py_INCREF(found);
+    else
+        found = native_slice_new(memory, (uint64_t)((uint8_t *)view.buf - memory->base),
+                                 (uint64_t)view.len);
+    PyBuffer_Release(&view);
+    return found;
+}
+
+static Py_ssize_t table_length(PyObject *object)
+{
+    const Table *self = (const Table *)object;
+    Py_ssize_t count = 0;
+    for (uint32_t i = 0; i < self->areas.count; i++)
+        count += self->members[i] != NULL;
+    return count;
+}
+
+static PyMethodDef TABLE_METHODS[] = {
+    {"add", table_add, METH_VARARGS, "add(memory, id, context, flags=0): makes memory an area."},
+    {"locate", table_locate, METH_O,
+     "locate(object): the Slice of an area whose memory this object shows, or None."},
+    {"remove", table_remove, METH_O, "remove(memory): the area is freed; views of it stay valid."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot TABLE_SLOTS[] = {
+    {Py_tp_doc, "Table(capacity)\n--\n\nThe areas that the channels of one link may name."},
+    {Py_tp_new, table_new},
+    {Py_tp_dealloc, table_dealloc},
+    {Py_tp_methods, TABLE_METHODS},
+    {Py_mp_length, table_length},
+    {0, NULL},
+};
+
+static PyType_Spec TABLE_SPEC = {
+    .name = "sbe._native.Table",
+    .basicsize = sizeof(Table),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = TABLE_SLOTS,
+};
+
+int native_table_init(PyObject *module)
+{
+    return native_add_type(module, &TABLE_SPEC, &Table_Type);
+}

@@ -1,0 +1,98 @@
+"""Area: memory that both ends reach. A buffer for numpy, a descriptor for calls."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from sbe import _native
+from sbe.errors import BadArgument, Busy
+
+if TYPE_CHECKING:
+    from sbe.sdk.connection import Connection
+
+__all__ = ["Area", "buffer_dtype"]
+
+
+def buffer_dtype() -> Any:
+    """The numpy dtype of one descriptor, as `Connection.batch()` takes them."""
+    import numpy as np
+
+    kinds = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+    fields = _native.layout()["sbe_wire_buffer"]
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": [kinds[size] for _, size in fields.values()],
+            "offsets": [offset for offset, _ in fields.values()],
+        }
+    )
+
+
+class Area(_native.Memory):
+    """Memory shared with the remote, from `Connection.allocate()`.
+
+    It has the buffer protocol: `np.frombuffer(area, np.uint8)` shows it without a copy, and
+    `area[a:b]` is a range of it that a call takes as it is, as it takes a contiguous numpy slice.
+    It is freed by `free()`, at the end of a `with` block, or when its connection closes; arrays
+    that still show it stay valid until they are gone. Any thread may use it.
+    """
+
+    heap: str
+    _connection: weakref.ref[Connection]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes, as `size`."""
+        return self.size
+
+    def free(self) -> None:
+        """Unregisters the area; the remote has let go of it when this returns.
+
+        Raises `Busy` while a transaction that names it is unanswered: the remote may still
+        write it. A second call does nothing.
+        """
+        if self.freed:
+            return
+        if self.holds:
+            raise Busy(
+                f"area {self.id} is held by {self.holds} unanswered transactions and stays "
+                "quarantined until the remote answers them or is reset"
+            )
+        connection = self._connection()
+        if connection is not None:
+            connection._free(self)
+
+    def descriptors(self, direction: type[_native.Buffer], offsets: Any, sizes: Any) -> Any:
+        """A numpy array of descriptors for `Connection.batch()`.
+
+        `direction` is sbe.In, sbe.Out, sbe.InOut or sbe.Shared; offsets and sizes are in bytes,
+        scalars or arrays of one shape, which is the result's.
+        """
+        import numpy as np
+
+        codes = {
+            _native.In: _native.DIR_IN,
+            _native.Out: _native.DIR_OUT,
+            _native.InOut: _native.DIR_INOUT,
+            _native.Shared: _native.DIR_SHARED,
+        }
+        if direction not in codes:
+            raise BadArgument("the direction is sbe.In, sbe.Out, sbe.InOut or sbe.Shared")
+        offsets, sizes = np.broadcast_arrays(np.asarray(offsets), np.asarray(sizes))
+        result = np.zeros(offsets.shape, buffer_dtype())
+        result["area"] = self.id
+        result["direction"] = codes[direction]
+        result["offset"] = offsets
+        result["size"] = sizes
+        return result
+
+    def __enter__(self) -> Area:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
+
+    def __repr__(self) -> str:
+        state = "freed" if self.freed else f"{self.size} bytes"
+        return f"<sbe.Area {self.id}: {state}>"

@@ -1,0 +1,86 @@
+"""What the SDK needs of whoever holds the control side: the embedded remote, or the daemon."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from sbe.channel import Geometry, Rings
+from sbe.errors import LinkError
+
+__all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service"]
+
+
+class Service(NamedTuple):
+    """A named handler at the other end."""
+
+    id: int
+    name: str
+    version: int
+
+
+class GrantedArea(NamedTuple):
+    """Memory that was registered; the receiver owns `fd` and closes it."""
+
+    id: int
+    size_bytes: int
+    flags: int
+    fd: int
+    heap: str
+
+
+class GrantedChannel(NamedTuple):
+    """A channel that was opened; the receiver owns the rings' descriptors."""
+
+    id: int
+    epoch: int
+    rings: Rings
+
+
+class Backend(Protocol):
+    """Control operations, serialised by the connection that owns the backend.
+
+    Every method may raise `sbe.Error`; none blocks longer than its own bound.
+    """
+
+    context: int
+    limits: dict[str, int]
+
+    @property
+    def control_fd(self) -> int:
+        """Readable when `process_control()` should run."""
+
+    def process_control(self) -> LinkError | None:
+        """Takes what happened; an error when the channels have died by it."""
+
+    def recover(self) -> None:
+        """Makes the link usable again after a loss; areas keep their ids."""
+
+    def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
+        """Allocates and registers memory."""
+
+    def free(self, area: int) -> None:
+        """Unregisters memory; returns once the remote has let go."""
+
+    def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
+        """Opens a channel of the context."""
+
+    def find_service(self, name: str, version: int) -> Service:
+        """A service of the remote, at least of that version."""
+
+    def services(self) -> list[Service]:
+        """All services of the remote."""
+
+    def serve(self, name: str, version: int) -> int:
+        """Offers a service of this end to the remote; its id."""
+
+    def unserve(self, name: str) -> None:
+        """Withdraws it."""
+
+    def describe(self) -> dict[str, Any]:
+        """Links, contexts, areas, channels and services, as far as this client may know."""
+
+    def usage(self) -> dict[str, Any]:
+        """What the control side counts."""
+
+    def close(self) -> None:
+        """Ends the context. Never raises."""

@@ -1,0 +1,434 @@
+"""Connection: what `sbe.connect()` returns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sbe import _native
+from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
+from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError
+from sbe.sdk.area import Area
+from sbe.sdk.backend import Backend, Service
+from sbe.sdk.batch import BatchResult, run_batch
+from sbe.sdk.serving import Handler, Server
+from sbe.sdk.staging import StagedCall, Stager
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sbe.sdk.aio import Pump
+
+__all__ = ["Connection"]
+
+_DEFAULT_TIMEOUT_S = 30.0
+"""A call without a deadline of its own ends after this: never a hang. None waits for ever."""
+
+
+class Connection:
+    """A link to a remote, through a daemon or with an embedded one.
+
+    Threads: any thread may call anything at any time; calls of several threads are in flight
+    together. asyncio: `acall()` may be used from any number of loops. Closing ends everything.
+    """
+
+    def __init__(
+        self, backend: Backend, *, geometry: Geometry = DEFAULT_GEOMETRY, spin_s: float = 0.0
+    ) -> None:
+        """Takes over a connected backend; applications use `sbe.connect()`."""
+        self._backend = backend
+        self._spin_s = spin_s
+        self._geometry = geometry
+        self._lock = threading.RLock()  # control operations, and which channel is the live one
+        self._closed: LinkClosed | None = None
+        self._table = _native.Table(backend.limits["areas"])
+        self._areas: dict[int, Area] = {}
+        self._ids: dict[str | int | Service, int] = {}  # of services, until the remote restarts
+        self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._stager = Stager(self.allocate)
+        self._server = Server(self)
+        self._losses = 0
+        self.epoch = 0
+        self._channel = self._open_channel()
+
+    # -- calling ----------------------------------------------------------------------------
+
+    def call(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = _DEFAULT_TIMEOUT_S,
+    ) -> _native.Reply:
+        """Calls a service of the remote and waits for its reply.
+
+        `buffers` are sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), with x an area, a slice
+        of one, a contiguous numpy array or any bytes. What lies in an area goes by reference; the
+        rest is copied, inline if small. `payload` are the bytes of the message itself, as many as
+        one frame holds. `timeout` is in seconds; None waits for ever.
+
+        Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
+        """
+        channel = self._channel
+        number = self._ids.get(service)
+        if number is None or channel.error is not None:
+            channel = self._live_channel()
+            number = self._service_id(service)
+        try:
+            return channel.call(number, buffers, payload, timeout)
+        except _native.NeedsStaging:
+            return self._submit_staged(
+                lambda staged: channel.submit(number, staged, payload, timeout), buffers
+            ).result()
+
+    def submit(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = _DEFAULT_TIMEOUT_S,
+        wait: bool = True,
+    ) -> _native.Call | StagedCall:
+        """Sends a call and returns at once a future: result(), exception(), done(), cancel().
+
+        Many may be in flight; they complete in the remote's order. With the ring full it waits for
+        room, or raises WouldBlock if `wait` is False. `timeout` runs from now.
+        """
+        channel = self._channel
+        number = self._ids.get(service)
+        if number is None or channel.error is not None:
+            channel = self._live_channel()
+            number = self._service_id(service)
+        try:
+            return channel.submit(number, buffers, payload, timeout, wait)
+        except _native.NeedsStaging:
+            return self._submit_staged(
+                lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
+            )
+
+    async def acall(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = _DEFAULT_TIMEOUT_S,
+    ) -> _native.Reply:
+        """As `call()`, for asyncio. Cancelling the task cancels the call at the remote."""
+        import asyncio  # on first use: plain programs do without its weight
+
+        from sbe.sdk.aio import Pump
+
+        if self._channel.error is not None or not self._knows(service):
+            # Control operations may wait for the remote: not in the loop's thread.
+            await asyncio.to_thread(self._prepare, service)
+        loop = asyncio.get_running_loop()
+        pump = self._pumps.get(loop)
+        if pump is None or pump.channel is not self._channel:
+            pump = self._pumps[loop] = Pump(self, self._channel, loop)
+
+        def send() -> _native.Call | StagedCall:
+            return self.submit(service, *buffers, payload=payload, timeout=timeout, wait=False)
+
+        call = await pump.submit(send, timeout)
+        return await pump.wait(call, timeout)
+
+    def send(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = _DEFAULT_TIMEOUT_S,
+    ) -> None:
+        """Fire and forget: a message that nobody answers.
+
+        Its buffers must lie in areas (or be small): there is no answer to tell when the remote is
+        done with them, so ownership is the application's own agreement with the service.
+        """
+        try:
+            self._live_channel().send(self._service_id(service), buffers, payload, timeout)
+        except _native.NeedsStaging:
+            raise BadArgument(
+                "a message's large data must lie in an area: nobody would say when a copy of it "
+                "is free again"
+            ) from None
+
+    def sync(
+        self, *buffers: _native.Buffer, timeout: float | None = _DEFAULT_TIMEOUT_S
+    ) -> _native.Reply:
+        """Hands buffers over and back without calling a service: caches are maintained."""
+        try:
+            return self._live_channel().sync(0, buffers, b"", timeout).result()
+        except _native.NeedsStaging:
+            raise BadArgument("only memory of an area can be synchronised") from None
+
+    def batch(
+        self,
+        service: str | int | Service,
+        descriptors: Any,
+        payloads: Any = None,
+        *,
+        reply_size: int = 0,
+        timeout: float | None = _DEFAULT_TIMEOUT_S,
+    ) -> BatchResult:
+        """Thousands of calls of one service at once.
+
+        `descriptors`: numpy array of `sbe.buffer_dtype()`, shape (calls, buffers per call), made
+        with `Area.descriptors()`. `payloads`: None, or uint8 of shape (calls, bytes). `reply_size`:
+        bytes of each reply's payload to keep. Returns when all are answered; each call's status is
+        in the result. Raises Timeout if some are not answered in time.
+        """
+        return run_batch(
+            self._live_channel(),
+            self._service_id(service),
+            descriptors,
+            payloads,
+            reply_size,
+            timeout,
+        )
+
+    def _submit_staged(
+        self,
+        send: Callable[[tuple[_native.Buffer, ...]], _native.Call],
+        buffers: tuple[_native.Buffer, ...],
+    ) -> StagedCall:
+        staged = StagedCall(self._stager, self._table, buffers)
+        try:
+            return staged.begin(send(staged.buffers))
+        except BaseException:
+            staged.abort()
+            raise
+
+    # -- memory -----------------------------------------------------------------------------
+
+    def allocate(self, size_bytes: int, *, heap: str | None = None) -> Area:
+        """Memory that both ends reach, zeroed. `heap` names where from, None the default.
+
+        Raises BadArgument for a size that can't be, PermissionDenied beyond the quota,
+        OutOfResources when there is none.
+        """
+        if size_bytes <= 0:
+            raise BadArgument(f"an area of {size_bytes} bytes")
+        with self._control() as backend:
+            granted = backend.allocate(size_bytes, heap)
+            try:
+                # The heap rounds up to pages; the application sees what it asked for.
+                area = Area(granted.fd, size_bytes)
+                self._table.add(area, granted.id, backend.context, granted.flags)
+            except BaseException:
+                backend.free(granted.id)
+                raise
+            finally:
+                os.close(granted.fd)
+            area.heap = granted.heap
+            area._connection = weakref.ref(self)
+            self._areas[granted.id] = area
+            return area
+
+    def _free(self, area: Area) -> None:
+        with self._lock:
+            if self._areas.pop(area.id, None) is None:
+                return
+            self._table.remove(area)  # first: no new call may name it
+            if self._closed is None:
+                with self._control() as backend:
+                    backend.free(area.id)
+
+    # -- services ---------------------------------------------------------------------------
+
+    def services(self) -> list[Service]:
+        """The services of the remote."""
+        with self._control() as backend:
+            return backend.services()
+
+    def find(self, name: str, version: int = 0) -> Service:
+        """A service of the remote by name, at least of that version. Raises UnknownService."""
+        with self._control() as backend:
+            service = backend.find_service(name, version)
+            self._channel.names[service.id] = name
+            return service
+
+    def serve(self, name: str, handler: Handler, *, version: int = 1) -> None:
+        """Offers a service to the remote: handler(payload, *buffers) -> bytes or None.
+
+        Handlers run one after the other in a thread of their own; buffers are memoryviews, those
+        the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
+        """
+        with self._control() as backend:
+            self._server.add(backend.serve(name, version), handler)
+
+    def unserve(self, name: str) -> None:
+        """Withdraws a service."""
+        with self._control() as backend:
+            backend.unserve(name)
+
+    def _knows(self, service: str | int | Service) -> bool:
+        return service in self._ids
+
+    def _service_id(self, service: str | int | Service) -> int:
+        number = self._ids.get(service)
+        if number is None:
+            if isinstance(service, str):
+                number = self.find(service).id
+            else:
+                number = service.id if isinstance(service, Service) else service
+            self._ids[service] = number
+        return number
+
+    def _prepare(self, service: str | int | Service) -> None:
+        self._live_channel()
+        self._service_id(service)
+
+    # -- facts ------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> int:
+        """Id of this connection's context."""
+        return self._backend.context
+
+    @property
+    def slot_size(self) -> int:
+        """Bytes of one frame at most."""
+        return self._channel.slot_size
+
+    @property
+    def closed(self) -> bool:
+        """close() has been called."""
+        return self._closed is not None
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when calls may have completed; then ask `done()`."""
+        return self._channel.fileno()
+
+    @property
+    def control_fd(self) -> int:
+        """A descriptor that is readable when the link's state may have changed."""
+        return self._backend.control_fd
+
+    def list(self) -> dict[str, Any]:
+        """Links, contexts, areas, channels and services, as plain data."""
+        with self._control() as backend:
+            return backend.describe()
+
+    def stat(self) -> dict[str, Any]:
+        """Counters of this connection and of its link, as plain data."""
+        with self._control() as backend:
+            channel = self._channel
+            usage = dict(backend.usage())
+            usage["connection"] = {
+                "channel": channel.id,
+                "context": self.context,
+                "losses": self._losses,
+                "areas": len(self._areas),
+                **channel.counters(),
+            }
+            return usage
+
+    # -- life -------------------------------------------------------------------------------
+
+    def _live_channel(self) -> _native.Channel:
+        """The channel; brings the link back if it was lost since the last call."""
+        channel = self._channel
+        if channel.error is None:
+            return channel
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            if self._channel.error is not None:
+                self._recover(self._channel.error)
+            return self._channel
+
+    @staticmethod
+    def _can_recover(error: BaseException) -> bool:
+        return not isinstance(error, (DaemonGone, LinkClosed))
+
+    def _recover(self, error: BaseException) -> None:
+        if not self._can_recover(error):
+            raise error
+        self._backend.recover()
+        self._ids.clear()
+        self._channel = self._open_channel()
+        self._losses += 1
+
+    def _open_channel(self) -> _native.Channel:
+        granted = self._backend.open_channel(self._geometry, priority=1)
+        control = weakref.WeakMethod(self._process_control)
+
+        def on_control() -> None:
+            process = control()
+            if process is not None:
+                process()
+
+        try:
+            channel = attach(
+                granted.rings,
+                self._table,
+                granted.id,
+                self._backend.context,
+                control_fd=self._backend.control_fd,
+                on_control=on_control,
+            )
+        finally:
+            granted.rings.close()
+        channel.spin_s = self._spin_s
+        self.epoch = granted.epoch
+        return channel
+
+    def _process_control(self) -> None:
+        """The control descriptor is readable: the link's state may have changed."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            error = self._backend.process_control()
+            if error is not None:
+                self._channel.fail(error)
+
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[Backend]:
+        """One control operation: the lock, a live channel before, and a lost link noticed after."""
+        with self._lock:
+            self._live_channel()
+            try:
+                yield self._backend
+            except LinkError:
+                self._process_control()
+                raise
+
+    def close(self) -> None:
+        """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = LinkClosed("the connection was closed")
+            self._server.close()
+            self._channel.fail(self._closed)
+            self._backend.close()
+            for area in self._areas.values():
+                self._table.remove(area)
+            self._areas.clear()
+        self._server.join(timeout=5.0)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"context {self.context}, epoch {self.epoch:#010x}"
+        return f"<sbe.Connection: {state}>"

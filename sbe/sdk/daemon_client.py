@@ -1,0 +1,154 @@
+"""Backend over a running daemon: it negotiates, this process exchanges frames directly."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import Any
+
+from sbe.channel import Geometry, Rings
+from sbe.control import PROTOCOL
+from sbe.errors import DaemonGone, LinkError, ProtocolError, RemoteRestarted
+from sbe.sdk.backend import GrantedArea, GrantedChannel, Service
+from sbe.sdk.varlink import VarlinkClient
+
+__all__ = ["DaemonBackend"]
+
+
+def _client_name() -> str:
+    with open("/proc/self/comm", encoding="utf-8", errors="replace") as comm:
+        return comm.read().strip()
+
+
+class DaemonBackend:
+    """One client of the daemon, one context. Serialised by the connection that owns it."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.uri = f"unix:{path}"
+        self._path = path
+        self._client = VarlinkClient(path, timeout)
+        self._control = select.epoll()
+        self._events_fd = -1
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        reply, fds = self._client.call("Open", protocol=PROTOCOL, name=_client_name())
+        self._events_fd = _take(fds, reply, "events_fd")
+        self.context = int(reply["context"])
+        self.limits: dict[str, int] = {key: int(value) for key, value in reply["limits"].items()}
+        # Replies are read where calls are made; here only the connection's end matters.
+        self._control.register(self._client.fileno(), select.EPOLLRDHUP)
+        self._control.register(self._events_fd, select.EPOLLIN)
+
+    @property
+    def control_fd(self) -> int:
+        """An epoll descriptor over the connection's end and the daemon's events."""
+        return self._control.fileno()
+
+    def process_control(self) -> LinkError | None:
+        """The daemon is gone, or the remote was lost."""
+        error: LinkError | None = None
+        for fd, _ in self._control.poll(0):
+            if fd == self._events_fd:
+                os.eventfd_read(fd)
+                error = error or RemoteRestarted(
+                    "the remote died or restarted; calls in flight may have run or not"
+                )
+            else:
+                self._control.unregister(fd)
+                error = DaemonGone(f"the daemon at {self._path} went away; connect again")
+        return error
+
+    def recover(self) -> None:
+        """The daemon restarts the remote and registers the areas; nothing is left to do here."""
+        if self._client.fileno() < 0:
+            raise DaemonGone(f"the daemon at {self._path} went away; connect again")
+
+    def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
+        """Allocates and registers memory."""
+        reply, fds = self._client.call("Allocate", size=size_bytes, heap=heap)
+        fd = _take(fds, reply, "memory_fd")
+        return GrantedArea(
+            int(reply["area"]), int(reply["size"]), int(reply["flags"]), fd, heap or "default"
+        )
+
+    def free(self, area: int) -> None:
+        """Unregisters memory."""
+        self._client.call("Free", area=area)
+
+    def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
+        """Opens a channel of the context."""
+        reply, fds = self._client.call(
+            "OpenChannel",
+            slots=geometry.slots,
+            slot_size=geometry.slot_size_bytes,
+            priority=priority,
+        )
+        if len(fds) != 3:
+            for fd in fds:
+                os.close(fd)
+            raise ProtocolError(f"the daemon sent {len(fds)} descriptors for a channel, not 3")
+        rings = Rings(
+            Geometry(int(reply["slots"]), int(reply["slot_size"])),
+            int(reply["line"]),
+            int(reply["send_offset"]),
+            int(reply["receive_offset"]),
+            int(reply["size"]),
+            fds[int(reply["memory_fd"])],
+            fds[int(reply["ring_fd"])],
+            fds[int(reply["wake_fd"])],
+        )
+        return GrantedChannel(int(reply["channel"]), int(reply["epoch"]), rings)
+
+    def find_service(self, name: str, version: int) -> Service:
+        """A service of the remote."""
+        reply, _ = self._client.call("FindService", name=name, version=version)
+        return Service(int(reply["service"]), name, int(reply["version"]))
+
+    def services(self) -> list[Service]:
+        """All services of the remote."""
+        reply, _ = self._client.call("ListServices")
+        return [
+            Service(int(item["id"]), str(item["name"]), int(item["version"]))
+            for item in reply["services"]
+        ]
+
+    def serve(self, name: str, version: int) -> int:
+        """Offers a service of this process to the remote."""
+        reply, _ = self._client.call("Serve", name=name, version=version)
+        return int(reply["service"])
+
+    def unserve(self, name: str) -> None:
+        """Withdraws it."""
+        self._client.call("Unserve", name=name)
+
+    def describe(self) -> dict[str, Any]:
+        """The daemon's List."""
+        return self._client.call("List")[0]
+
+    def usage(self) -> dict[str, Any]:
+        """The daemon's Stat."""
+        return self._client.call("Stat")[0]
+
+    def close(self) -> None:
+        """Ends the connection; the daemon destroys the context."""
+        self._client.close()
+        if not self._control.closed:
+            self._control.close()
+        if self._events_fd >= 0:
+            os.close(self._events_fd)
+            self._events_fd = -1
+
+
+def _take(fds: list[int], reply: dict[str, Any], name: str) -> int:
+    """The one descriptor that the reply announces; others are closed and refused."""
+    index = reply.get(name)
+    if len(fds) != 1 or index != 0:
+        for fd in fds:
+            os.close(fd)
+        raise ProtocolError(f"the daemon sent {len(fds)} descriptors where {name} was due")
+    return fds[0]

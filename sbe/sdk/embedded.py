@@ -1,0 +1,221 @@
+"""Backend over an embedded remote: sbe-remote as a child process, this process its host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sbe.channel import Geometry
+from sbe.context import HostContext, run_sync
+from sbe.errors import BadArgument, LinkError, RemoteRestarted
+from sbe.link import Link, State
+from sbe.sdk.backend import GrantedArea, GrantedChannel, Service
+from sbe.transports.remote_process import RemoteProcess
+
+__all__ = ["EmbeddedBackend", "Offered"]
+
+_T = TypeVar("_T")
+
+
+class Offered:
+    """Services of this end, by name, with ids from 1. Serialised by its owner."""
+
+    def __init__(self) -> None:
+        self._offered: dict[str, tuple[int, int]] = {}
+        self._last = 0
+
+    def add(self, name: str, version: int) -> int:
+        """The id of a new service. BadArgument if the name is taken or too long."""
+        if name in self._offered:
+            raise BadArgument(f"service {name!r} is served already")
+        if not 0 < len(name.encode()) < 32 or "\0" in name:
+            raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
+        self._last += 1
+        self._offered[name] = (self._last, version)
+        return self._last
+
+    def remove(self, name: str) -> None:
+        """Withdraws a service. BadArgument if there is none."""
+        if self._offered.pop(name, None) is None:
+            raise BadArgument(f"service {name!r} is not served")
+
+    def look_up(self, name: str | None, index: int) -> tuple[int, int, str] | None:
+        """(id, version, name) by name or by position."""
+        if name is None:
+            names = list(self._offered)
+            if not 0 <= index < len(names):
+                return None
+            name = names[index]
+        found = self._offered.get(name)
+        return None if found is None else (found[0], found[1], name)
+
+    def all(self) -> list[Service]:
+        """Every service offered."""
+        return [Service(id, name, version) for name, (id, version) in self._offered.items()]
+
+
+class EmbeddedBackend:
+    """The whole link in this process. Serialised by the connection that owns it."""
+
+    uri = "loopback:"
+
+    def __init__(self, timeout: float, remote: Any = None) -> None:
+        """Starts the remote and connects; `timeout` in seconds bounds each control operation.
+
+        `remote` has connect() -> Transport and close(); the default starts sbe-remote.
+        """
+        self._timeout = timeout
+        self._loss: LinkError | None = None
+        self._offered = Offered()
+        self._process = remote if remote is not None else RemoteProcess()
+        self._link = Link(
+            self._process.connect,
+            name=f"sbe-sdk {os.getpid()}",
+            areas=4096,
+            services=lambda context, name, index: self._offered.look_up(name, index),
+            on_state=self._state_changed,
+        )
+        self._context = HostContext(self._link)
+        try:
+            self._link.wait(self._link.start(), timeout)
+            self._run(self._context.open())
+        except BaseException:
+            self.close()
+            raise
+        self.context = self._context.id
+        self.limits = dict(self._link.limits)
+        self._loss = None
+
+    def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
+        return run_sync(self._link, operation, self._timeout)
+
+    def _state_changed(self, state: State) -> None:
+        if state is not State.WAITING:
+            return
+        how = getattr(self._process, "exit_description", None)
+        self._loss = RemoteRestarted(
+            "the remote died or restarted"
+            + (f" ({how})" if how else "")
+            + "; the call may have run or not"
+        )
+
+    @property
+    def control_fd(self) -> int:
+        """The link's descriptor, the same through reconnections."""
+        return self._link.fileno()
+
+    def process_control(self) -> LinkError | None:
+        """Takes control messages; the loss of the remote, once."""
+        self._link.process()
+        loss, self._loss = self._loss, None
+        return loss
+
+    def recover(self) -> None:
+        """Starts the remote again and registers context and areas under their ids."""
+        if not self._link.connected:
+            self._link.reconnect(self._timeout)
+        self._loss = None
+        self._run(self._context.forget_channels())
+
+    def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
+        """Allocates and registers memory."""
+        grant = self._run(self._context.allocate(size_bytes, heap))
+        return GrantedArea(grant.id, grant.size_bytes, grant.flags, os.dup(grant.fd), grant.heap)
+
+    def free(self, area: int) -> None:
+        """Unregisters memory."""
+        self._run(self._context.free(area))
+
+    def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
+        """Opens a channel of the context."""
+        grant = self._run(self._context.open_channel(geometry, priority))
+        return GrantedChannel(grant.id, self._link.peer_epoch, grant.rings.duplicate())
+
+    def find_service(self, name: str, version: int) -> Service:
+        """A service of the remote."""
+        found = self._link.wait(self._link.find_service(self.context, name, version), self._timeout)
+        return Service(found.id, found.name, found.version)
+
+    def services(self) -> list[Service]:
+        """All services of the remote."""
+        listed = self._link.wait(self._link.list_services(), self._timeout)
+        return [Service(item.id, item.name, item.version) for item in listed]
+
+    def serve(self, name: str, version: int) -> int:
+        """Offers a service of this process to the remote."""
+        return self._offered.add(name, version)
+
+    def unserve(self, name: str) -> None:
+        """Withdraws it."""
+        self._offered.remove(name)
+
+    def describe(self) -> dict[str, Any]:
+        """The same form as the daemon's List, of this one link."""
+        context = self._context
+        return {
+            "links": [
+                {
+                    "name": "loopback",
+                    "uri": self.uri,
+                    "state": self._link.state.name.lower(),
+                    "epoch": self._link.peer_epoch,
+                    "remote": self._link.peer_name,
+                    "pid": getattr(self._process, "pid", None),
+                }
+            ],
+            "contexts": [
+                {
+                    "id": context.id,
+                    "link": "loopback",
+                    "client": Path("/proc/self/comm").read_text().strip(),
+                    "pid": os.getpid(),
+                    "uid": os.getuid(),
+                }
+            ],
+            "areas": [
+                {"id": area.id, "context": context.id, "size": area.size_bytes, "heap": area.heap}
+                for area in context.areas.values()
+            ],
+            "channels": [
+                {
+                    "id": channel.id,
+                    "context": context.id,
+                    "slots": channel.rings.geometry.slots,
+                    "slot_size": channel.rings.geometry.slot_size_bytes,
+                    "priority": channel.priority,
+                }
+                for channel in context.channels.values()
+            ],
+            "services": [
+                {"id": item.id, "name": item.name, "version": item.version, "end": end}
+                for end, items in (("remote", self.services()), ("host", self._offered.all()))
+                for item in items
+            ],
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """The same form as the daemon's Stat."""
+        areas = self._context.areas.values()
+        return {
+            "links": [{"name": "loopback", "bad_messages": self._link.bad_messages}],
+            "channels": [
+                {"id": channel.id, "context": self.context, **channel.rings.counters()}
+                for channel in self._context.channels.values()
+            ],
+            "usage": [
+                {
+                    "uid": os.getuid(),
+                    "bytes": sum(area.size_bytes for area in areas),
+                    "areas": len(areas),
+                    "channels": len(self._context.channels),
+                }
+            ],
+        }
+
+    def close(self) -> None:
+        """Orderly goodbye; the remote has let go of everything when this returns."""
+        self._link.close()
+        self._context.release()
+        self._process.close()

@@ -1,0 +1,217 @@
+"""The embedded remote: the program sbe-remote, a child process at the end of a socket pair."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sbe import _native, errors
+from sbe.transports.seqpacket import SeqpacketTransport
+
+__all__ = ["RemoteProcess"]
+
+_DEATH_S = 1.0  # from the end of its connection to the end of the process; usually below 1 ms
+_GOODBYE_S = 0.2  # before SIGTERM: it ends by itself when the link was closed
+_TERMINATE_S = 0.5  # from SIGTERM to SIGKILL
+_LOG_BYTES = 65536  # what the pipe holds; lines beyond it are lost, the remote never waits
+
+
+class RemoteProcess:
+    """Starts sbe-remote, and starts it again after its end. Not thread-safe: the owner serialises.
+
+    The program is `path`, else the environment variable SBE_REMOTE, else the one in this package.
+    It runs in a session of its own, so that Ctrl-C in the terminal reaches only the application,
+    and ends by itself when the transport closes. `arguments` follow those of this class.
+    `die_with_parent` also ends it with the thread that starts it, so the default says so only in
+    the main thread.
+
+    Pass `connect` to a Link: each call ends the former process and starts a new one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        arguments: Sequence[str] = (),
+        die_with_parent: bool | None = None,
+    ) -> None:
+        self._path = path
+        self._arguments = tuple(arguments)
+        self._die_with_parent = die_with_parent
+        self._child: _Child | None = None
+
+    @property
+    def path(self) -> Path:
+        """The program that the next `connect()` starts."""
+        chosen = self._path or os.environ.get("SBE_REMOTE")
+        return Path(chosen) if chosen else Path(_native.__file__).with_name("sbe-remote")
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the last one started, None before."""
+        return self._child.process.pid if self._child else None
+
+    @property
+    def alive(self) -> bool:
+        """The process runs."""
+        return self._child is not None and self._child.process.poll() is None
+
+    @property
+    def exit_description(self) -> str | None:
+        """How the last process ended, as in "killed by signal 9 (SIGKILL)"; None while it runs."""
+        return self._child.exit_description() if self._child else None
+
+    def connect(self) -> SeqpacketTransport:
+        """End the former process, start a new one, return its end of the socket pair.
+
+        Raises LinkError when the program is missing or can't be started. One that dies at once
+        shows as the transport's LinkError, which quotes what it wrote to stderr.
+        """
+        self.close()
+        path = self.path
+        if not path.is_file():
+            raise errors.LinkError(
+                f"the embedded remote is missing: {path} (build it with `make build`, or name "
+                "another one in SBE_REMOTE)",
+                errno.ENOENT,
+            )
+        ours: socket.socket | None = None
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._child = _Child(self._command(path, theirs.fileno()), theirs.fileno())
+        except OSError as error:
+            if ours is not None:
+                ours.close()
+            raise errors.LinkError(
+                f"the embedded remote {path} can't be started: {error.strerror}", error.errno
+            ) from error
+        return _ProcessTransport(ours, self._child)
+
+    def read_log(self) -> str:
+        """Return what the last process has written to stderr since the last call."""
+        return self._child.read_log() if self._child else ""
+
+    def close(self) -> None:
+        """End the process and reap it. Calling twice is fine.
+
+        Close the link first: a remote whose connection has ended stops by itself. One that does not
+        is terminated, then killed, within a second.
+        """
+        if self._child:
+            self._child.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _command(self, path: Path, fd: int) -> list[str]:
+        die = self._die_with_parent
+        if die is None:
+            # The kernel means the thread that forked, not the process.
+            die = threading.current_thread() is threading.main_thread()
+        return [
+            os.fspath(path),
+            "--control-fd",
+            str(fd),
+            *([f"--die-with-parent={os.getpid()}"] if die else []),
+            *self._arguments,
+        ]
+
+
+class _Child:
+    """One process, from its start until it is reaped."""
+
+    def __init__(self, command: Sequence[str], control_fd: int) -> None:
+        reader, writer = os.pipe()
+        # Never wait for a reader: this end looks only now and then.
+        os.set_blocking(writer, False)
+        os.set_blocking(reader, False)
+        self._name = Path(command[0]).name
+        self._log = open(reader, "rb", buffering=0)  # noqa: SIM115 - closed by end()
+        self._last_words = b""
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=writer,
+                pass_fds=(control_fd,),
+                start_new_session=True,
+            )
+        except BaseException:
+            self._log.close()
+            raise
+        finally:
+            os.close(writer)
+
+    def exit_description(self) -> str | None:
+        code = self.process.poll()
+        if code is None:
+            return None
+        if code >= 0:
+            return f"exited with status {code}"
+        try:
+            return f"killed by signal {-code} ({signal.Signals(-code).name})"
+        except ValueError:
+            return f"killed by signal {-code}"
+
+    def read_log(self) -> str:
+        log = b"" if self._log.closed else self._log.read(_LOG_BYTES) or b""
+        if log:
+            self._last_words = log[-1024:]
+        return log.decode(errors="replace")
+
+    def obituary(self) -> str:
+        """Say what became of a process whose connection has ended; it is dead afterwards."""
+        told = ""
+        if not self._ends_within(_DEATH_S):
+            told = "it closed its connection and went on; "
+            self.process.kill()
+            self.process.wait()
+        self.read_log()
+        words = self._last_words.decode(errors="replace").strip().splitlines()
+        last = f": {words[-1]}" if words else ""
+        return f"{self._name} (process {self.process.pid}) {told}{self.exit_description()}{last}"
+
+    def end(self) -> None:
+        if not self._ends_within(_GOODBYE_S):
+            self.process.terminate()
+            if not self._ends_within(_TERMINATE_S):
+                self.process.kill()
+                self.process.wait()
+        self.read_log()
+        self._log.close()
+
+    def _ends_within(self, seconds: float) -> bool:
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+class _ProcessTransport(SeqpacketTransport):
+    """Knows why its peer is gone."""
+
+    def __init__(self, sock: socket.socket, child: _Child) -> None:
+        super().__init__(sock)
+        self._child = child
+
+    def _gone(self, reason: str | None) -> str:
+        return self._child.obituary()

@@ -1,0 +1,119 @@
+"""What the machine itself costs: no exchange of buffers between two ends can beat these."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.bench import procs
+from tests.bench.model import BLOCK_BYTES, Probe, Result, Settings, UnavailableError, require
+
+PACE_S = 0.0005
+"""Pause between the calls of the paced probes: long enough for both ends and both cores to idle."""
+
+_COPY_BYTES = 64 << 20
+_PRINT_RSS = "print(next(row for row in open('/proc/self/smaps_rollup') if row[:4] == 'Rss:'))"
+
+
+def eventfd(settings: Settings, pause_s: float = 0.0) -> Result:
+    """Two Python processes wake each other through eventfds, and do nothing else."""
+    ring, answer = os.eventfd(0), os.eventfd(0)
+    fds = (ring, answer)
+    try:
+        with procs.far_end(settings, "eventfd", str(ring), str(answer), pass_fds=fds):
+
+            def step() -> None:
+                os.eventfd_write(ring, 1)
+                os.eventfd_read(answer)
+
+            calls = settings.calls // 5 if pause_s else settings.calls
+            return Result.of(procs.timed(step, calls, pause_s))
+    finally:
+        os.close(ring)
+        os.close(answer)
+
+
+def eventfd_paced(settings: Settings) -> Result:
+    return eventfd(settings, PACE_S)
+
+
+def cache_line(settings: Settings) -> Result:
+    """One cache line to the other core and back, in C: the price of shared memory itself."""
+    cores = procs.two_cores()
+    if cores is None:
+        raise UnavailableError("needs two CPUs")
+    batches = 200 if settings.quick else 1000
+    command = [str(_build_bounce(settings)), *map(str, cores), str(batches), "1000"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    if done.returncode != 0:
+        raise UnavailableError(f"bounce ended with status {done.returncode}")
+    return Result.of([float(line) for line in done.stdout.split()])
+
+
+def _build_bounce(settings: Settings) -> Path:
+    """The C helper, compiled once into the build folder and again when its source is newer."""
+    source = Path(__file__).with_name("bounce.c")
+    program = Path(settings.build, "bench-bounce").resolve()
+    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+        return program
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise UnavailableError("no C compiler: `cc` is not installed (apt install gcc)")
+    fresh = Path(settings.work, "bounce")
+    command = [compiler, "-std=c11", "-O2", "-Wall", "-pthread", "-o", str(fresh), str(source)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise UnavailableError(f"bounce.c does not compile: {procs.last_line(done.stderr)}")
+    program.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(fresh, program)
+    return program
+
+
+def memcpy(settings: Settings) -> Result:
+    """One copy of memory too large for the caches; bytes copied per second."""
+    source, target = bytearray(b"\x5a") * _COPY_BYTES, bytearray(_COPY_BYTES)
+    view = memoryview(target)
+
+    def step() -> None:
+        view[:] = source
+
+    samples = procs.timed(step, settings.blocks)
+    return Result.of(procs.gigabytes_per_second(_COPY_BYTES, samples))
+
+
+def invert(settings: Settings) -> Result:
+    """The pass of the bulk rows over a block of our own, with nobody to exchange it with."""
+    numpy = require("numpy")
+    block = numpy.ones(BLOCK_BYTES, numpy.uint8)
+    samples = procs.timed(lambda: numpy.invert(block, out=block), settings.blocks)
+    return Result.of(procs.gigabytes_per_second(BLOCK_BYTES, samples))
+
+
+def import_rss_mb(module: str) -> float:
+    """Resident memory of a fresh interpreter that imported `module` and nothing else."""
+    return int(procs.run_python(f"import {module}; {_PRINT_RSS}").split()[1]) * 1024 / 1e6
+
+
+def import_ms(module: str) -> float:
+    """How long `import module` takes in a fresh interpreter, the interpreter's start left out."""
+    code = "import time; begin = time.perf_counter(); "
+    return (
+        float(procs.run_python(f"{code}import {module}; print(time.perf_counter() - begin)")) * 1e3
+    )
+
+
+def rss_bare(settings: Settings) -> Result:
+    """`import sys` is free: the interpreter has done it already."""
+    return Result.of([import_rss_mb("sys") for _ in range(settings.starts)])
+
+
+PROBES = {
+    "eventfd": Probe(eventfd),
+    "eventfd_paced": Probe(eventfd_paced),
+    "cache_line": Probe(cache_line),
+    "memcpy": Probe(memcpy),
+    "invert": Probe(invert),
+    "rss_bare": Probe(rss_bare),
+}

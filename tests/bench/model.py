@@ -1,0 +1,112 @@
+"""The words of the benchmark: what a probe gets, what it gives back, what a row compares."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MESSAGE = b"a small message, 32 bytes long.."
+"""What every small-message peer carries there and back."""
+
+BLOCK_BYTES = 16 << 20
+"""The block of the bulk rows."""
+
+
+class UnavailableError(Exception):
+    """A probe can't run here; the message is the reason that the row shows."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run asks of every probe. Crosses a process border as JSON, so plain values only."""
+
+    quick: bool = False
+    pin: bool = True
+    build: str = "build"
+    work: str = ""
+
+    @property
+    def calls(self) -> int:
+        """Round trips of a latency probe: enough for an honest p99."""
+        return 2_000 if self.quick else 10_000
+
+    @property
+    def blocks(self) -> int:
+        """Repetitions of whatever moves or reads many megabytes."""
+        return 5 if self.quick else 15
+
+    @property
+    def starts(self) -> int:
+        """Repetitions of whatever starts a process or a connection."""
+        return 3 if self.quick else 7
+
+    @property
+    def idle_s(self) -> float:
+        return 3.0 if self.quick else 10.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a probe measured: one or more named series of samples, each in its row's unit."""
+
+    series: dict[str, list[float]]
+    note: str = ""
+
+    @classmethod
+    def of(cls, samples: list[float], note: str = "") -> Result:
+        return cls({"": samples}, note)
+
+
+ProbeFunction = Callable[[Settings], Result]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measurement. It runs in a process of its own and is killed after `limit_s`."""
+
+    run: ProbeFunction
+    limit_s: float = 60.0
+    once: bool = False
+    """Measured in the first round only: long, and not a matter of luck (idle time, for example)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key of bench.json: `ours` beside `peer`, each "probe" or "probe/series"."""
+
+    key: str
+    unit: str
+    ours: str
+    peer: str = ""
+    peer_name: str = ""
+    what: str = ""
+    group: Literal["floor", "peer", "sbe"] = "sbe"
+    goal: float | None = None
+    goal_on: Literal["value", "ratio"] = "ratio"
+    higher_is_better: bool = False
+    note: str = ""
+
+    def probes(self) -> list[str]:
+        """The probes that this row needs, peer first."""
+        return [reference.partition("/")[0] for reference in (self.peer, self.ours) if reference]
+
+
+@dataclass
+class Figures:
+    """One reference of a row over all rounds: round number -> median and p99 of that round."""
+
+    p50: dict[int, float] = field(default_factory=dict)
+    p99: dict[int, float] = field(default_factory=dict)
+
+
+def require(module: str, package: str = "") -> Any:
+    """Import an optional peer, or say which package would bring it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UnavailableError(f"{package or module} is not installed ({error})") from error
