@@ -36,10 +36,14 @@ void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
 static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     struct sbe_engine_channel **link = &engine->active[entry->priority];
-    for (; *link != NULL; link = &(*link)->next)
-        if (*link == entry && (*link = entry->next) == NULL)
-            break;
-    engine->end[entry->priority] = link;
+    while (*link != NULL && *link != entry)
+        link = &(*link)->next;
+    if (*link == NULL)
+        return;
+    *link = entry->next;
+    if (*link == NULL)
+        engine->end[entry->priority] = link;
+    entry->active = false;
 }
 
 /* -- answering ----------------------------------------------------------------------------- */
@@ -366,13 +370,13 @@ bool sbe_engine_run(struct sbe_engine *engine)
 {
     bool more = false;
     for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
-        struct sbe_engine_channel *turn = engine->active[p];
-        engine->active[p] = NULL; /* those that come back in this round wait for the next */
-        engine->end[p] = &engine->active[p];
-        while (turn != NULL) {
-            struct sbe_engine_channel *entry = turn;
-            turn = entry->next;
-            entry->active = false;
+        struct sbe_engine_channel *entry;
+        uint32_t turns = 0; /* those that come back in this round wait for the next */
+        for (entry = engine->active[p]; entry != NULL; entry = entry->next)
+            turns++;
+        /* The list is whole during each turn: what runs there may close any channel. */
+        while (turns-- > 0 && (entry = engine->active[p]) != NULL) {
+            forget_work(engine, entry);
             take_turn(engine, entry);
         }
         more = more || engine->active[p] != NULL;
