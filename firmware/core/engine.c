@@ -27,22 +27,26 @@ void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
     struct sbe_engine_channel *entry = (struct sbe_engine_channel *)(void *)channel;
     if (entry->active || !entry->used)
         return;
+    struct sbe_engine_work *work = &engine->work[entry->priority];
+    if (work->first == NULL)
+        work->end = &work->first;
     entry->active = true;
     entry->next = NULL;
-    *engine->end[entry->priority] = entry;
-    engine->end[entry->priority] = &entry->next;
+    *work->end = entry;
+    work->end = &entry->next;
 }
 
 static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
-    struct sbe_engine_channel **link = &engine->active[entry->priority];
+    struct sbe_engine_work *work = &engine->work[entry->priority];
+    struct sbe_engine_channel **link = &work->first;
     while (*link != NULL && *link != entry)
         link = &(*link)->next;
     if (*link == NULL)
         return;
     *link = entry->next;
     if (*link == NULL)
-        engine->end[entry->priority] = link;
+        work->end = link;
     entry->active = false;
 }
 
@@ -354,7 +358,7 @@ static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry
     return 1;
 }
 
-static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+SBE_OUT_OF_LINE static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     uint32_t left = entry->budget;
     int taken = 1;
@@ -369,17 +373,17 @@ static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entr
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     bool more = false;
-    for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
+    for (struct sbe_engine_work *work = engine->work + SBE_PRIORITIES; work-- != engine->work;) {
         struct sbe_engine_channel *entry;
         uint32_t turns = 0; /* those that come back in this round wait for the next */
-        for (entry = engine->active[p]; entry != NULL; entry = entry->next)
+        for (entry = work->first; entry != NULL; entry = entry->next)
             turns++;
         /* The list is whole during each turn: what runs there may close any channel. */
-        while (turns-- > 0 && (entry = engine->active[p]) != NULL) {
+        while (turns-- > 0 && (entry = work->first) != NULL) {
             forget_work(engine, entry);
             take_turn(engine, entry);
         }
-        more = more || engine->active[p] != NULL;
+        more = more || work->first != NULL;
     }
     return more;
 }
@@ -531,8 +535,6 @@ int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
     engine->hooks.service = find_service;
     engine->hooks.replied = found;
     engine->hooks.refused = refused;
-    for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
-        engine->end[p] = &engine->active[p];
     memset(config->channels, 0, sizeof *config->channels * config->session.limits.channels);
     config->session.port = config->port;
     config->session.hooks = &engine->hooks;

@@ -70,6 +70,11 @@ static int send_hello(struct sbe_session *session)
 
 /* -- what the peer has made here ----------------------------------------------------------- */
 
+SBE_OUT_OF_LINE static void clear(void *table, uint32_t count, size_t entry_size)
+{
+    memset(table, 0, count * entry_size);
+}
+
 /* The entry with this id (0: a free one) in a table whose entries begin with their id. */
 SBE_OUT_OF_LINE static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
 {
@@ -167,28 +172,36 @@ static void drop(struct sbe_session *session, uint32_t context)
     }
 }
 
-static void fail_pending(struct sbe_session *session)
+/* Last in its caller's work: the hook may ask again, or start the next life. */
+SBE_OUT_OF_LINE static void finish(struct sbe_session *session, struct sbe_session_pending *entry,
+                                   int status, const struct sbe_control *message)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
-    for (uint32_t i = 0; i < session->config->pending_count; i++) {
-        struct sbe_session_pending *entry = &session->config->pending[i];
-        if (entry->id == 0)
-            continue;
-        entry->id = 0;
-        if (hooks->replied != NULL)
-            hooks->replied(hooks->self, entry->token, SBE_ECONNRESET, NULL);
-    }
+    entry->id = 0;
+    if (hooks->replied != NULL)
+        hooks->replied(hooks->self, entry->token, status, message);
 }
 
-/* The first line also keeps hooks, which run below, from answering or asking the peer that was. */
-static void forget_peer(struct sbe_session *session)
+static void fail_pending(struct sbe_session *session)
+{
+    for (uint32_t i = 0; i < session->config->pending_count; i++)
+        if (session->config->pending[i].id != 0)
+            finish(session, &session->config->pending[i], SBE_ECONNRESET, NULL);
+}
+
+/*
+ * Lets go of all that is the peer's. The first line also keeps hooks, which run below, from
+ * answering or asking the peer that was.
+ */
+static void forget_peer(struct sbe_session *session, enum sbe_session_state state)
 {
     session->peer_epoch = 0;
     session->confirmed_epoch = 0;
-    memset(session->config->contexts, 0,
-           sizeof(struct sbe_session_context) * session->config->limits.contexts);
+    clear(session->config->contexts, session->config->limits.contexts,
+          sizeof(struct sbe_session_context));
     drop(session, SBE_CONTEXT_ALL);
-    fail_pending(session);
+    set_state(session, state);
+    fail_pending(session); /* last: who is told may start the next life */
 }
 
 /* -- negotiation --------------------------------------------------------------------------- */
@@ -267,10 +280,8 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     if (session->state == SBE_SESSION_INITIALISING || hello->control.epoch == 0)
         return SBE_ENOTCONN;
     bool again = hello->control.epoch == session->peer_epoch;
-    if (!again && session->peer_epoch != 0) {
-        forget_peer(session); /* the peer restarted */
-        set_state(session, SBE_SESSION_WAITING);
-    }
+    if (!again && session->peer_epoch != 0)
+        forget_peer(session, SBE_SESSION_WAITING); /* the peer restarted */
     enum sbe_refusal why = judge(session, hello);
     if (why == SBE_REFUSED_NOT && !again)
         agree(session, hello);
@@ -290,9 +301,8 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     }
     if (!again)
         meet(session);
-    /* A peer that started later, or again, has not seen our HELLO. One that was refused has nothing
-     * to see: two ends that refuse each other would never stop. */
-    if (status == SBE_OK && why == SBE_REFUSED_NOT && hello->peer_epoch != session->epoch)
+    /* A peer that started later, or again, has not seen our HELLO. */
+    if (status == SBE_OK && hello->peer_epoch != session->epoch)
         status = send_hello(session);
     return status;
 }
@@ -325,8 +335,7 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
 static int take_bye(struct sbe_session *session, const struct sbe_control *message)
 {
     reply_plain(session, SBE_CONTROL_BYE, message->id, SBE_OK);
-    forget_peer(session);
-    set_state(session, SBE_SESSION_CLOSED);
+    forget_peer(session, SBE_SESSION_CLOSED);
     return ANSWERED;
 }
 
@@ -388,9 +397,9 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
 {
     const struct sbe_area_map *map = (const void *)message;
     const struct sbe_port *port = session->config->port;
-    if (map->segment_count > (SBE_CONTROL_MAX - sizeof *map) / sizeof(struct sbe_segment) ||
-        message->size != sizeof *map + map->segment_count * sizeof(struct sbe_segment) ||
-        map->segment_first != 0 || map->handles > 1)
+    uint32_t tail = message->size - (uint32_t)sizeof *map;
+    if (map->segment_count != tail / sizeof(struct sbe_segment) ||
+        tail % sizeof(struct sbe_segment) != 0 || map->segment_first != 0 || map->handles > 1)
         return SBE_EBADMSG;
     if (!context_lives(session, map->context))
         return SBE_ENOENT;
@@ -584,20 +593,15 @@ static uint32_t declared_handles(const struct sbe_control *message)
 
 static int take_reply(struct sbe_session *session, const struct sbe_control *message)
 {
-    const struct sbe_session_hooks *hooks = session->config->hooks;
     struct sbe_session_pending *entry = find_pending(session, message->id);
     if (message->id == 0 || entry == NULL || (entry->type | SBE_CONTROL_REPLY) != message->type) {
         session->dropped++;
         return SBE_ENOTCONN;
     }
-    void *token = entry->token;
     entry->id = 0;
-    if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
-        forget_peer(session);
-        set_state(session, SBE_SESSION_CLOSED);
-    }
-    if (hooks->replied != NULL) /* last: it may start the next life */
-        hooks->replied(hooks->self, token, message->status, message);
+    if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY))
+        forget_peer(session, SBE_SESSION_CLOSED);
+    finish(session, entry, message->status, message);
     return SBE_OK;
 }
 
@@ -667,10 +671,10 @@ int sbe_session_init(struct sbe_session *session, const struct sbe_session_confi
     if (config->limits.areas > UINT16_MAX || config->limits.buffers > SBE_BUFFERS_MAX ||
         config->address_bits < 1 || config->address_bits > 64)
         return SBE_EINVAL;
-    memset(config->areas, 0, sizeof *config->areas * config->limits.areas);
-    memset(config->contexts, 0, sizeof *config->contexts * config->limits.contexts);
-    memset(config->channels, 0, sizeof *config->channels * config->limits.channels);
-    memset(config->pending, 0, sizeof *config->pending * config->pending_count);
+    clear(config->areas, config->limits.areas, sizeof *config->areas);
+    clear(config->contexts, config->limits.contexts, sizeof *config->contexts);
+    clear(config->channels, config->limits.channels, sizeof *config->channels);
+    clear(config->pending, config->pending_count, sizeof *config->pending);
     return SBE_OK;
 }
 
@@ -678,9 +682,8 @@ int sbe_session_start(struct sbe_session *session, uint32_t epoch)
 {
     if (epoch == 0 || epoch == session->epoch)
         return SBE_EINVAL;
-    forget_peer(session);
     session->epoch = epoch;
-    set_state(session, SBE_SESSION_WAITING);
+    forget_peer(session, SBE_SESSION_WAITING);
     return send_hello(session);
 }
 
@@ -688,8 +691,7 @@ void sbe_session_lost(struct sbe_session *session)
 {
     if (session->state == SBE_SESSION_INITIALISING)
         return; /* nothing to lose, and no epoch to wait with */
-    forget_peer(session);
-    set_state(session, SBE_SESSION_WAITING);
+    forget_peer(session, SBE_SESSION_WAITING);
 }
 
 static bool can_ask(const struct sbe_session *session)
@@ -705,14 +707,15 @@ int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
     struct sbe_session_pending *entry = find_pending(session, 0);
     if (entry == NULL)
         return SBE_ENOMEM;
-    uint32_t id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
-    session->next_id = id;
+    if (++session->next_id == 0)
+        session->next_id = 1;
+    uint32_t id = session->next_id;
     /* Taken before it is sent: the answer may come, and other requests start, within the hook. */
     *entry = (struct sbe_session_pending){id, (uint16_t)type, token};
     int status = transmit(session, (uint16_t)type, id, SBE_OK, message, size);
     if (status == SBE_OK || entry->id != id)
         return SBE_OK; /* sent, or replied already when the session ended within the hook */
-    *entry = (struct sbe_session_pending){0};
+    entry->id = 0;
     return status;
 }
 
