@@ -113,7 +113,7 @@ def _once(
         reply = link.call(echo, payload=message, timeout=wait)
     except sbe.MessageTooLarge as error:
         raise sbe.BadArgument(
-            f"-s {len(message)}: that does not fit one frame of {link.slot_size} bytes with its header"
+            f"-s {len(message)}: that does not fit one frame of {link.slot_size} bytes with header"
         ) from error
     except sbe.Timeout:
         tally.lost += 1
