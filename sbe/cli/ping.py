@@ -79,7 +79,7 @@ def ping(
     screen = session.screen()
     tally = _Tally()
     with session.connect() as link:
-        where = describe_link(link.list())
+        where = describe_link(link)
         echo = link.find("echo")  # now, so that the look-up is not part of the first time
         screen.line(f"echo of {size} bytes at {where}")
         try:
