@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from sbe import _native
 from sbe.errors import BadArgument
-from sbe.heaps import memfd
+from sbe.heaps import Allocation, Heap, memfd
 
 __all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
 
@@ -45,6 +45,9 @@ class Rings:
     memory_fd: int
     ring_fd: int  # the remote's doorbell
     wake_fd: int  # this end's doorbell
+    memory_offset: int = 0  # of the rings' memory in its file
+    trusted: bool = False  # the file needs no seals
+    allocation: Allocation | None = None  # owns memory_fd; None in a duplicate
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -54,7 +57,7 @@ class Rings:
     def duplicate(self) -> Rings:
         """The same channel with descriptors of its own."""
         memory, ring, wake = (os.dup(fd) for fd in self.fds)
-        return replace(self, memory_fd=memory, ring_fd=ring, wake_fd=wake)
+        return replace(self, memory_fd=memory, ring_fd=ring, wake_fd=wake, allocation=None)
 
     def counters(self) -> dict[str, int]:
         """Frames and doorbells each way, from the rings' shared words.
@@ -69,7 +72,9 @@ class Rings:
         taken = sent + self.line_bytes + consumer["tail"][0]
 
         def word(offset: int) -> int:
-            return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
+            return int.from_bytes(
+                os.pread(self.memory_fd, 4, self.memory_offset + offset), "little"
+            )
 
         return {
             "sent": word(sent + producer["head"][0]),
@@ -82,31 +87,53 @@ class Rings:
         }
 
     def close(self) -> None:
-        """Closes the descriptors; mappings and duplicates live on."""
+        """Closes the descriptors; mappings and duplicates live on.
+
+        The one that opened the channel gives the memory back: the remote must have let go.
+        """
+        allocation, self.allocation = self.allocation, None
+        if allocation is not None:
+            allocation.close()
+            self.memory_fd = -1
         for fd in self.fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
 
 
-def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
-    """Sealed memory for both directions and two eventfds. BadArgument on illegal geometry."""
+def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) -> Rings:
+    """Memory for both directions, by default sealed, and two eventfds.
+
+    Raises BadArgument on illegal geometry, and what the heap raises.
+    """
     ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
     if ring > 1 << 30:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
-    allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
+    allocation = (heap or memfd.MemfdHeap()).allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
-    fds = [allocation.fd]
+    fds: list[int] = []
     try:
         fds.append(os.eventfd(0, flags))
         fds.append(os.eventfd(0, flags))
     except OSError:
+        allocation.close()
         for fd in fds:
             os.close(fd)
         raise
-    return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+    return Rings(
+        geometry,
+        line_bytes,
+        0,
+        receive_offset,
+        allocation.size_bytes,
+        allocation.fd,
+        *fds,
+        memory_offset=allocation.offset_bytes,
+        trusted=allocation.trusted,
+        allocation=allocation,
+    )
 
 
 def attach(
@@ -124,7 +151,9 @@ def attach(
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
     """
-    memory = _native.Memory(rings.memory_fd, rings.size_bytes)
+    memory = _native.Memory(
+        rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
+    )
     return _native.Channel(
         table,
         memory,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import BadArgument, Error, LinkError
-from sbe.heaps import Heap
+from sbe.heaps import Allocation, Heap
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending
 
@@ -36,6 +36,17 @@ class AreaGrant:
     flags: int
     fd: int
     heap: str
+    offset_bytes: int = 0
+    trusted: bool = False
+    allocation: Allocation | None = None
+
+    def close(self) -> None:
+        """Gives the memory back: the remote must have let go."""
+        if self.allocation is not None:
+            self.allocation.close()
+        elif self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
 
 
 @dataclass
@@ -112,6 +123,7 @@ class HostContext:
 
     link: Link
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
+    ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
@@ -136,16 +148,40 @@ class HostContext:
         source = self.heap(heap)
         allocation = source.allocate(size_bytes)
         flags = _native.AREA_COHERENT if allocation.coherent else 0
-        try:
-            area = await _done(
-                self.link.map_area(self.id, allocation.fd, allocation.size_bytes, flags)
-            )
-        except BaseException:
-            os.close(allocation.fd)
-            raise
-        grant = AreaGrant(area, allocation.size_bytes, flags, allocation.fd, source.name)
+        area = await self._map(allocation, flags)
+        grant = AreaGrant(
+            area,
+            allocation.size_bytes,
+            flags,
+            allocation.fd,
+            source.name,
+            allocation.offset_bytes,
+            allocation.trusted,
+            allocation,
+        )
         self.areas[area] = grant
         return grant
+
+    async def _map(self, allocation: Allocation, flags: int) -> int:
+        """Registers memory, which goes back to its heap if the remote refuses it."""
+        pending: Pending[int] | None = None
+        try:
+            pending = self.link.map_area(
+                self.id,
+                allocation.fd,
+                allocation.size_bytes,
+                flags,
+                segments=allocation.segments,
+            )
+            return await _done(pending)
+        except BaseException:
+            if pending is None or pending.done:
+                allocation.close()
+            else:  # a remote that has not answered may yet map it
+                pending.add_done_callback(
+                    lambda late: allocation.close() if late.error is not None else None
+                )
+            raise
 
     async def free(self, area: int) -> None:
         """Unmaps an area; its memory goes back once the remote has acknowledged."""
@@ -154,23 +190,25 @@ class HostContext:
             raise BadArgument(f"no area {area} in context {self.id}")
         await _done(self.link.unmap_area(area))
         del self.areas[area]
-        os.close(grant.fd)
+        grant.close()
 
     async def open_channel(
         self, geometry: Geometry = DEFAULT_GEOMETRY, priority: int = 1
     ) -> ChannelGrant:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
-        rings = create_rings(geometry, self.link.line)
+        rings = create_rings(geometry, self.link.line, self.ring_heap)
+        assert rings.allocation is not None  # just made
         try:
-            ring_area = await _done(
-                self.link.map_area(
-                    self.id,
-                    rings.memory_fd,
-                    rings.size_bytes,
-                    _native.AREA_RING | _native.AREA_COHERENT,
-                )
+            ring_area = await self._map(
+                rings.allocation, _native.AREA_RING | _native.AREA_COHERENT
             )
+        except BaseException:
+            rings.allocation = None  # its fate is decided
+            rings.memory_fd = -1
+            rings.close()
+            raise
+        try:
             channel = await _done(
                 self.link.open_channel(
                     self.id,
@@ -184,11 +222,20 @@ class HostContext:
                 )
             )
         except BaseException:
-            rings.close()
+            self._take_back(ring_area, rings)
             raise
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant
         return grant
+
+    def _take_back(self, ring_area: int, rings: Rings) -> None:
+        """Rings of a channel that was not opened: free once the remote has let go of them."""
+        try:
+            self.link.unmap_area(ring_area).add_done_callback(lambda _: rings.close())
+        except LinkError:
+            rings.close()
+        except Error as error:  # the opening may still be answered: they end with the context
+            _log.debug("ring memory stays mapped: %s", error)
 
     def _bounded(self, geometry: Geometry) -> Geometry:
         limits = self.link.limits
@@ -214,8 +261,8 @@ class HostContext:
         """After the link came back: the old channels died with the remote, their memory goes."""
         old, self.channels = list(self.channels.values()), {}
         for grant in old:
-            grant.rings.close()
             await _done(self.link.unmap_area(grant.ring_area))
+            grant.rings.close()
 
     async def close(self) -> None:
         """Destroys the context; memory goes back when the remote has acknowledged or is gone."""
@@ -223,13 +270,25 @@ class HostContext:
             await _done(self.link.destroy_context(self.id))
         except LinkError as error:
             _log.debug("context %d ended with its link: %s", self.id, error)
+        except BaseException:
+            self._keep_memory()
+            raise
         finally:
             self.release()
+
+    def _keep_memory(self) -> None:
+        """The remote has not let go: what it may still write never goes back to a heap."""
+        for area in self.areas.values():
+            if area.allocation is not None:
+                area.allocation.release = None
+        for channel in self.channels.values():
+            if channel.rings.allocation is not None:
+                channel.rings.allocation.release = None
 
     def release(self) -> None:
         """Closes this end's descriptors; the remote must have let go already."""
         for area in self.areas.values():
-            os.close(area.fd)
+            area.close()
         for channel in self.channels.values():
             channel.rings.close()
         self.areas.clear()

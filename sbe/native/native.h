@@ -239,6 +239,11 @@ void native_requests_drop(Channel *channel);
 /* The next one waiting for a handler, new reference, or NULL. */
 Request *native_request_next(Channel *channel);
 
+/* -- bootstrap.c, doorbells.c: carve-out links -- */
+
+int native_bootstrap_init(PyObject *module);
+int native_doorbells_init(PyObject *module);
+
 /* -- session.c -- */
 
 int native_session_init(PyObject *module);

@@ -29,6 +29,8 @@ class GrantedArea:
     flags: int
     fd: int
     heap: str
+    offset_bytes: int = 0
+    trusted: bool = False  # the file behind fd needs no seals
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sbe.channel import Geometry
 from sbe.context import HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
+from sbe.heaps import Heap
 from sbe.link import Link, State
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service
 from sbe.transports.remote_process import RemoteProcess
@@ -59,17 +60,18 @@ class Offered:
 class EmbeddedBackend:
     """The whole link in this process. Serialised by the connection that owns it."""
 
-    uri = "loopback:"
-
     def __init__(self, timeout: float, remote: Any = None) -> None:
         """Starts the remote and connects; `timeout` in seconds bounds each control operation.
 
-        `remote` has connect() -> Transport and close(); the default starts sbe-remote.
+        `remote` has connect() -> Transport and close(), and may have `heaps` by name, the first
+        for rings, `name` and `uri`; the default starts sbe-remote.
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
         self._offered = Offered()
         self._process = remote if remote is not None else RemoteProcess()
+        self.name: str = getattr(self._process, "name", "loopback")
+        self.uri: str = getattr(self._process, "uri", "loopback:")
         self._link = Link(
             self._process.connect,
             name=f"sbe-sdk {os.getpid()}",
@@ -78,6 +80,10 @@ class EmbeddedBackend:
             on_state=self._state_changed,
         )
         self._context = HostContext(self._link)
+        heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
+        if heaps:  # memory that the remote can reach comes with it
+            self._context.heaps = heaps
+            self._context.ring_heap = next(iter(heaps.values()))
         try:
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())
@@ -122,7 +128,15 @@ class EmbeddedBackend:
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
         grant = self._run(self._context.allocate(size_bytes, heap))
-        return GrantedArea(grant.id, grant.size_bytes, grant.flags, os.dup(grant.fd), grant.heap)
+        return GrantedArea(
+            grant.id,
+            grant.size_bytes,
+            grant.flags,
+            os.dup(grant.fd),
+            grant.heap,
+            grant.offset_bytes,
+            grant.trusted,
+        )
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
@@ -157,7 +171,7 @@ class EmbeddedBackend:
         return {
             "links": [
                 {
-                    "name": "loopback",
+                    "name": self.name,
                     "uri": self.uri,
                     "state": self._link.state.name.lower(),
                     "epoch": self._link.peer_epoch,
@@ -168,7 +182,7 @@ class EmbeddedBackend:
             "contexts": [
                 {
                     "id": context.id,
-                    "link": "loopback",
+                    "link": self.name,
                     "client": Path("/proc/self/comm").read_text().strip(),
                     "pid": os.getpid(),
                     "uid": os.getuid(),
@@ -199,7 +213,7 @@ class EmbeddedBackend:
         """The same form as the daemon's Stat."""
         areas = self._context.areas.values()
         return {
-            "links": [{"name": "loopback", "bad_messages": self._link.bad_messages}],
+            "links": [{"name": self.name, "bad_messages": self._link.bad_messages}],
             "channels": [
                 {"id": channel.id, "context": self.context, **channel.rings.counters()}
                 for channel in self._context.channels.values()
