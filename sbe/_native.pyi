@@ -182,6 +182,7 @@ class Channel:
     names: dict[int, str]
     error: BaseException | None
     in_flight: int
+    spin_s: float
     slot_size: int
     def __new__(
         cls,
@@ -208,6 +209,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Reply:
         """Sends a request and waits for its reply; timeout in seconds."""
     def submit(
@@ -217,6 +219,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Sends a request; a full ring waits, or raises WouldBlock."""
     def sync(
@@ -226,6 +229,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Hands buffers over and back without calling a service; service and payload are 0, b''."""
     def send(
@@ -235,6 +239,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> None:
         """A message that nobody answers."""
     def batch(

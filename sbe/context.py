@@ -221,21 +221,27 @@ class HostContext:
                     doorbells=(rings.ring_fd, rings.wake_fd),
                 )
             )
-        except BaseException:
-            self._take_back(ring_area, rings)
+        except BaseException as error:
+            unmapping = self._take_back(ring_area, rings)
+            if unmapping is not None and isinstance(error, Error):
+                await _done(unmapping)
             raise
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant
         return grant
 
-    def _take_back(self, ring_area: int, rings: Rings) -> None:
+    def _take_back(self, ring_area: int, rings: Rings) -> Pending[None] | None:
         """Rings of a channel that was not opened: free once the remote has let go of them."""
         try:
-            self.link.unmap_area(ring_area).add_done_callback(lambda _: rings.close())
+            pending = self.link.unmap_area(ring_area)
         except LinkError:
             rings.close()
+            return None
         except Error as error:  # the opening may still be answered: they end with the context
             _log.debug("ring memory stays mapped: %s", error)
+            return None
+        pending.add_done_callback(lambda _: rings.close())
+        return pending
 
     def _bounded(self, geometry: Geometry) -> Geometry:
         limits = self.link.limits

@@ -112,18 +112,26 @@ void sbe_ring_commit(struct sbe_ring *ring)
     ring->mine++;
 }
 
-bool sbe_ring_publish(struct sbe_ring *ring)
+/* Publishes our index. True: the peer's wish was passed, ring. Bells are counted for observers. */
+static bool announce(struct sbe_ring *ring, sbe_shared_u32 *index, const sbe_shared_u32 *wish,
+                     sbe_shared_u32 *bells)
 {
-    uint32_t old_head = ring->published;
-    if (old_head == ring->mine)
+    uint32_t before = ring->published;
+    if (before == ring->mine)
         return false;
     ring->published = ring->mine;
-    sbe_store_release(&ring->producer->head, ring->mine); /* release: the slots come first */
-    sbe_full_barrier(); /* our head is out before we read whether the consumer sleeps */
-    if (!passes(sbe_load_relaxed(&ring->consumer->data_wake), old_head, ring->mine))
+    sbe_store_release(index, ring->mine); /* release: what we wrote or read comes first */
+    sbe_full_barrier(); /* our index is out before we read whether the peer sleeps */
+    if (!passes(sbe_load_relaxed(wish), before, ring->mine))
         return false;
-    sbe_store_relaxed(&ring->producer->doorbells, sbe_load_relaxed(&ring->producer->doorbells) + 1);
+    sbe_store_relaxed(bells, sbe_load_relaxed(bells) + 1);
     return true;
+}
+
+bool sbe_ring_publish(struct sbe_ring *ring)
+{
+    return announce(ring, &ring->producer->head, &ring->consumer->data_wake,
+                    &ring->producer->doorbells);
 }
 
 bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted)
@@ -154,16 +162,8 @@ void sbe_ring_release(struct sbe_ring *ring)
 
 bool sbe_ring_return(struct sbe_ring *ring)
 {
-    uint32_t old_tail = ring->published;
-    if (old_tail == ring->mine)
-        return false;
-    ring->published = ring->mine;
-    sbe_store_release(&ring->consumer->tail, ring->mine); /* release: our reads are over */
-    sbe_full_barrier(); /* our tail is out before we read whether the producer sleeps */
-    if (!passes(sbe_load_relaxed(&ring->producer->space_wake), old_tail, ring->mine))
-        return false;
-    sbe_store_relaxed(&ring->consumer->doorbells, sbe_load_relaxed(&ring->consumer->doorbells) + 1);
-    return true;
+    return announce(ring, &ring->consumer->tail, &ring->producer->space_wake,
+                    &ring->consumer->doorbells);
 }
 
 bool sbe_ring_wait_data(struct sbe_ring *ring)

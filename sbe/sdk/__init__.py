@@ -24,28 +24,37 @@ def connect(
     timeout: float = 10.0,
     slots: int = DEFAULT_GEOMETRY.slots,
     slot_size: int = DEFAULT_GEOMETRY.slot_size_bytes,
+    spin_s: float = 0.0,
 ) -> Connection:
     """Connects to a remote; the same program runs with every URI.
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
     socket; None means a running daemon at its usual place ($SBE_SOCKET or the system's), else the
     embedded remote. `timeout`: seconds for connecting and for each control operation. `slots` (a
-    power of two) frames of `slot_size` bytes fit each ring.
+    power of two) frames of `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the
+    ring for up to this long, for latency at the price of a busy core while there is traffic; an
+    embedded remote does the same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
-    backend = _backend(uri, timeout)
+    backend = _backend(uri, timeout, spin_s)
     try:
-        return Connection(backend, geometry=Geometry(slots, slot_size))
+        return Connection(backend, geometry=Geometry(slots, slot_size), spin_s=spin_s)
     except BaseException:
         backend.close()
         raise
 
 
-def _backend(uri: str | None, timeout: float) -> Backend:
+def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
     from sbe.sdk.daemon_client import DaemonBackend
     from sbe.sdk.embedded import EmbeddedBackend
+    from sbe.transports.remote_process import RemoteProcess
+
+    def embedded() -> Backend:
+        return EmbeddedBackend(
+            timeout, RemoteProcess(arguments=("--spin-us", str(int(spin_s * 1e6))))
+        )
 
     if uri is None:
         path = default_socket()
@@ -56,10 +65,10 @@ def _backend(uri: str | None, timeout: float) -> Backend:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
                 _log.warning("%s; using an embedded remote", error)
-        return EmbeddedBackend(timeout)
+        return embedded()
     scheme, _, rest = uri.partition(":")
     if scheme == "loopback" and not rest:
-        return EmbeddedBackend(timeout)
+        return embedded()
     if scheme == "unix" and rest:
         return DaemonBackend(rest, timeout)
     raise BadArgument(f"{uri!r} is no link: say loopback: or unix:PATH")
