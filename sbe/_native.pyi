@@ -281,6 +281,9 @@ TOKEN_BLOCK: int
 TOKEN_CRASHED: int
 TOKEN_GOODBYE: int
 
+def read_crash(window: Memory, /) -> dict[str, Any] | None:
+    """The crash record in the shared RAM of a carve-out link."""
+
 class Bootstrap:
     """One end of the control rings in a window of shared RAM."""
 

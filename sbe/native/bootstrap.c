@@ -135,17 +135,15 @@ static PyObject *bootstrap_info(PyObject *object, PyObject *unused)
                          text(info.image, sizeof info.image), "regions", regions);
 }
 
-/* The crash record of the peer's life that is there now, or None. */
-static PyObject *bootstrap_crash(PyObject *object, PyObject *unused)
+static PyObject *crash_in(const Memory *window)
 {
-    const Bootstrap *self = (const Bootstrap *)object;
+    const struct sbe_carveout_block *remote = (const void *)(window->base + SBE_CARVEOUT_REMOTE);
     struct sbe_crash_record record;
-    (void)unused;
-    if (sbe_load_acquire(&self->bootstrap.peer->crashed) != 1)
+    if (sbe_load_acquire(&remote->crashed) != 1)
         return Py_BuildValue("");
-    sbe_snapshot(&record, self->window->base + SBE_CARVEOUT_CRASH, sizeof record);
+    sbe_snapshot(&record, window->base + SBE_CARVEOUT_CRASH, sizeof record);
     if (record.magic != SBE_CARVEOUT_MAGIC || record.check != SBE_CARVEOUT_SUM(&record) ||
-        record.generation != sbe_load_relaxed(&self->bootstrap.peer->generation))
+        record.generation != sbe_load_relaxed(&remote->generation))
         return Py_BuildValue("");
     const uint32_t *r = record.registers, *f = record.fault_status;
     return Py_BuildValue(
@@ -154,6 +152,21 @@ static PyObject *bootstrap_crash(PyObject *object, PyObject *unused)
         text(record.text, sizeof record.text), "r0", r[0], "r1", r[1], "r2", r[2], "r3", r[3],
         "r12", r[4], "lr", r[5], "pc", r[6], "xpsr", r[7], "sp", record.stack_pointer, "cfsr", f[0],
         "hfsr", f[1], "mmfar", f[2], "bfar", f[3]);
+}
+
+static PyObject *bootstrap_crash(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return crash_in(((const Bootstrap *)object)->window);
+}
+
+PyObject *native_read_crash(PyObject *module, PyObject *window)
+{
+    (void)module;
+    if (!PyObject_TypeCheck(window, Memory_Type) ||
+        ((Memory *)window)->size < SBE_CARVEOUT_WINDOW_MIN)
+        return native_raise(SBE_EINVAL, false, "not the Memory of a window");
+    return crash_in((Memory *)window);
 }
 
 static PyObject *bootstrap_get(PyObject *object, void *which)
