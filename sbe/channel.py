@@ -7,20 +7,20 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument
-from sbe.heaps import Allocation, Heap, memfd
+
+if TYPE_CHECKING:
+    from sbe.heaps import Allocation, Heap
 
 __all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Slots of each ring and bytes of each slot; both are bounded by what the link negotiated.
 
     slots is a power of two, slot_size_bytes a multiple of 64.
@@ -33,21 +33,40 @@ class Geometry:
 DEFAULT_GEOMETRY = Geometry()
 
 
-@dataclass
 class Rings:
-    """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors."""
+    """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
-    geometry: Geometry
-    line_bytes: int
-    send_offset: int
-    receive_offset: int
-    size_bytes: int
-    memory_fd: int
-    ring_fd: int  # the remote's doorbell
-    wake_fd: int  # this end's doorbell
-    memory_offset: int = 0  # of the rings' memory in its file
-    trusted: bool = False  # the file needs no seals
-    allocation: Allocation | None = None  # owns memory_fd; None in a duplicate
+    `memory_fd` is the ring memory, from `memory_offset` on, `ring_fd` the remote's doorbell,
+    `wake_fd` this end's. `trusted`: the file needs no seals. `allocation` owns memory_fd at the end
+    that made it. Offsets and sizes are in bytes.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        line_bytes: int,
+        send_offset: int,
+        receive_offset: int,
+        size_bytes: int,
+        memory_fd: int,
+        ring_fd: int,
+        wake_fd: int,
+        *,
+        memory_offset: int = 0,
+        trusted: bool = False,
+        allocation: Allocation | None = None,
+    ) -> None:
+        self.geometry = geometry
+        self.line_bytes = line_bytes
+        self.send_offset = send_offset
+        self.receive_offset = receive_offset
+        self.size_bytes = size_bytes
+        self.memory_fd = memory_fd
+        self.ring_fd = ring_fd
+        self.wake_fd = wake_fd
+        self.memory_offset = memory_offset
+        self.trusted = trusted
+        self.allocation = allocation
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -56,8 +75,16 @@ class Rings:
 
     def duplicate(self) -> Rings:
         """The same channel with descriptors of its own."""
-        memory, ring, wake = (os.dup(fd) for fd in self.fds)
-        return replace(self, memory_fd=memory, ring_fd=ring, wake_fd=wake, allocation=None)
+        return Rings(
+            self.geometry,
+            self.line_bytes,
+            self.send_offset,
+            self.receive_offset,
+            self.size_bytes,
+            *(os.dup(fd) for fd in self.fds),
+            memory_offset=self.memory_offset,
+            trusted=self.trusted,
+        )
 
     def counters(self) -> dict[str, int]:
         """Frames and doorbells each way, from the rings' shared words.
@@ -96,7 +123,7 @@ class Rings:
             allocation.close()
             self.memory_fd = -1
         for fd in self.fds:
-            with contextlib.suppress(OSError):
+            if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
 
@@ -111,7 +138,11 @@ def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) 
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
-    allocation = (heap or memfd.MemfdHeap()).allocate(receive_offset + ring)
+    if heap is None:
+        from sbe.heaps import memfd  # whoever only attaches needs no heap
+
+        heap = memfd.MemfdHeap()
+    allocation = heap.allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
     fds: list[int] = []
     try:

@@ -7,7 +7,6 @@ objects. `run_sync()` drives one from a plain thread (the SDK), `run_async()` fr
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Coroutine, Generator
@@ -95,6 +94,8 @@ def run_sync(link: Link, operation: Coroutine[Any, Any, _T], timeout: float | No
 
 async def run_async(operation: Coroutine[Any, Any, _T]) -> _T:
     """Drives an operation inside an asyncio loop that processes the link's descriptor."""
+    import asyncio  # the sync driver does without its weight
+
     loop = asyncio.get_running_loop()
     try:
         pending = operation.send(None)

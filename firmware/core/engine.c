@@ -228,17 +228,21 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
     uint32_t size = request->channel->tx.slot_size, carried = 0, used = 0, outputs = 0;
     for (uint32_t i = 0; i < engine->frame.buffer_count; i++) {
         struct sbe_buffer *buffer = &request->buffers[i];
-        request->written[i] = buffer->direction == SBE_DIR_INOUT ? buffer->size : 0;
-        outputs += is_output(buffer);
-        if ((buffer->flags & SBE_BUFFER_INLINE) == 0 || !is_output(buffer))
+        request->written[i] = 0;
+        if (!is_output(buffer))
+            continue;
+        outputs++;
+        if (buffer->direction == SBE_DIR_INOUT)
+            request->written[i] = buffer->size;
+        if ((buffer->flags & SBE_BUFFER_INLINE) == 0)
             continue;
         if (buffer->size > size - used)
             return SBE_EMSGSIZE;
         carried += (uint32_t)buffer->size;
-        if (buffer->direction != SBE_DIR_OUT)
-            continue; /* INOUT is worked on where it arrived */
-        buffer->data = out + used;
-        used += ((uint32_t)buffer->size + 7u) & ~7u; /* a slot is a multiple of 8 */
+        if (buffer->direction == SBE_DIR_OUT) { /* INOUT is worked on where it arrived */
+            buffer->data = out + used;
+            used += ((uint32_t)buffer->size + 7u) & ~7u; /* a slot is a multiple of 8 */
+        }
     }
     request->reply = out + used;
     request->reply_room = sbe_channel_payload_room(request->channel, outputs, carried);
@@ -253,7 +257,9 @@ static void enter_context(const struct sbe_engine *engine, uint32_t context)
         engine->port->context_enter(engine->port->self, context);
 }
 
-static int call_service(struct sbe_engine *engine, struct sbe_request *request)
+/* Not inlined: gcc would thread each of its returns through the caller's code. */
+__attribute__((noinline)) static int call_service(struct sbe_engine *engine,
+                                                  struct sbe_request *request)
 {
     const struct sbe_frame *frame = &engine->frame;
     if (frame->status < 0)
@@ -382,10 +388,8 @@ int sbe_engine_find(struct sbe_engine *engine, const struct sbe_channel *channel
                     struct sbe_find *find)
 {
     struct sbe_service_find message = {.context = channel->context};
-    size_t length = strlen(name);
-    if (length >= SBE_NAME_SIZE)
+    if (!sbe_name_set(message.name, name))
         return SBE_EINVAL;
-    memcpy(message.name, name, length);
     return sbe_session_request(&engine->session, SBE_CONTROL_SERVICE_FIND, &message.control,
                                sizeof message, find);
 }
@@ -430,7 +434,7 @@ static int find_service(void *self, uint32_t context, const char *name, int64_t 
             continue;
         reply->service = (uint16_t)(i + 1);
         reply->version = service->version;
-        memcpy(reply->name, service->name, strlen(service->name));
+        (void)sbe_name_set(reply->name, service->name);
         return SBE_OK;
     }
     return SBE_ENOENT;
@@ -453,6 +457,7 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
     if (entry == NULL)
         return SBE_ENOMEM;
     size_t index = (size_t)(entry - config->channels);
+    uint32_t calls = config->calls == NULL ? 0 : config->calls_per_channel;
     struct sbe_channel_config channel = {
         .id = message->channel,
         .context = message->context,
@@ -461,12 +466,10 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .receive = receive,
         .port = engine->port,
         .areas = &engine->session.areas,
-        .calls = config->calls == NULL ? NULL : config->calls + index * config->calls_per_channel,
-        .call_count = config->calls == NULL ? 0 : config->calls_per_channel,
+        .calls = calls == 0 ? NULL : config->calls + index * calls,
+        /* Two engines that call each other never fill both rings with requests alone. */
+        .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
     };
-    /* Two engines that call each other never fill both rings with requests alone. */
-    if (channel.call_count > message->slots / 2)
-        channel.call_count = message->slots / 2;
     int status = sbe_channel_open(&entry->channel, &channel);
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
@@ -514,15 +517,15 @@ static void refused(void *self, enum sbe_refusal why, bool theirs, uint16_t peer
 
 int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
 {
-    *engine = (struct sbe_engine){.config = config, .port = config->port};
-    engine->hooks = (struct sbe_session_hooks){
-        .self = engine,
-        .channel_open = open_channel,
-        .channel_close = close_channel,
-        .service = find_service,
-        .replied = found,
-        .refused = refused,
-    };
+    memset(engine, 0, sizeof *engine);
+    engine->config = config;
+    engine->port = config->port;
+    engine->hooks.self = engine;
+    engine->hooks.channel_open = open_channel;
+    engine->hooks.channel_close = close_channel;
+    engine->hooks.service = find_service;
+    engine->hooks.replied = found;
+    engine->hooks.refused = refused;
     for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
         engine->end[p] = &engine->active[p];
     memset(config->channels, 0, sizeof *config->channels * config->session.limits.channels);

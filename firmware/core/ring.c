@@ -68,28 +68,29 @@ static bool passes(uint32_t wake, uint32_t old_index, uint32_t new_index)
     return wake - old_index < new_index - old_index;
 }
 
-/* A peer's index may only move forward, and not past the limit. */
-static int take_index(struct sbe_ring *ring, uint32_t value, uint32_t limit)
+/* Takes the peer's index, which may only move forward, at most to `ahead` past our published one.
+ */
+static int refresh(struct sbe_ring *ring, const sbe_shared_u32 *index, uint32_t ahead)
 {
-    if (ring->broken || value - ring->theirs > limit - ring->theirs) {
+    uint32_t value = sbe_load_acquire(index); /* acquire: what the peer wrote or read is done */
+    if (value - ring->theirs > ring->published + ahead - ring->theirs)
         ring->broken = true;
+    if (ring->broken)
         return SBE_EPROTO;
-    }
     ring->theirs = value;
     return SBE_OK;
 }
 
+/* Producer: the consumer can't have consumed more than was published. */
 static int refresh_tail(struct sbe_ring *ring)
 {
-    /* acquire: the consumer's reads of a slot are over before we write it again */
-    return take_index(ring, sbe_load_acquire(&ring->consumer->tail), ring->published);
+    return refresh(ring, &ring->consumer->tail, 0);
 }
 
+/* Consumer: the producer can't have filled more slots than were returned. */
 static int refresh_head(struct sbe_ring *ring)
 {
-    /* acquire: pairs with publish, the frame's bytes are there */
-    return take_index(ring, sbe_load_acquire(&ring->producer->head),
-                      ring->published + ring->mask + 1);
+    return refresh(ring, &ring->producer->head, ring->mask + 1);
 }
 
 uint32_t sbe_ring_free(struct sbe_ring *ring, uint32_t wanted)

@@ -7,6 +7,14 @@
 
 #define ANSWERED 1 /* a handler has replied itself, or will */
 
+bool sbe_name_set(char *to, const char *from)
+{
+    char *last = to + SBE_NAME_SIZE - 1;
+    while (*from != '\0' && to != last)
+        *to++ = *from++;
+    return *from == '\0';
+}
+
 static void set_state(struct sbe_session *session, enum sbe_session_state state)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
@@ -56,8 +64,7 @@ static int send_hello(struct sbe_session *session)
         .cache_line = config->cache_line,
         .limits = config->limits,
     };
-    for (uint32_t i = 0; i < SBE_NAME_SIZE - 1 && config->name[i] != '\0'; i++)
-        hello.name[i] = config->name[i];
+    (void)sbe_name_set(hello.name, config->name); /* cut where it is too long */
     return transmit(session, SBE_CONTROL_HELLO, 0, SBE_OK, &hello.control, sizeof hello);
 }
 
@@ -248,9 +255,10 @@ static void tell_refusal(struct sbe_session *session, enum sbe_refusal why, bool
         hooks->refused(hooks->self, why, theirs, peer_min, peer_max);
 }
 
-static int take_hello(struct sbe_session *session, const struct sbe_hello *hello)
+static int take_hello(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_session_config *config = session->config;
+    const struct sbe_hello *hello = (const void *)message;
     if (session->state == SBE_SESSION_INITIALISING || hello->control.epoch == 0)
         return SBE_ENOTCONN;
     bool again = hello->control.epoch == session->peer_epoch;
@@ -259,17 +267,15 @@ static int take_hello(struct sbe_session *session, const struct sbe_hello *hello
         set_state(session, SBE_SESSION_WAITING);
     }
     enum sbe_refusal why = judge(session, hello);
-    struct sbe_hello_reply reply = {
-        .magic = SBE_MAGIC,
-        .refusal = (uint16_t)why,
-        .version_min = config->version_min,
-        .version_max = config->version_max,
-        .peer_epoch = hello->control.epoch,
-    };
     if (why == SBE_REFUSED_NOT && !again)
         agree(session, hello);
-    if (why == SBE_REFUSED_NOT)
-        reply.version = session->version;
+    struct sbe_hello_reply reply; /* every field is set, control by transmit() */
+    reply.magic = SBE_MAGIC;
+    reply.version = why == SBE_REFUSED_NOT ? session->version : 0;
+    reply.refusal = (uint16_t)why;
+    reply.version_min = config->version_min;
+    reply.version_max = config->version_max;
+    reply.peer_epoch = hello->control.epoch;
     int status =
         transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, hello->control.id,
                  why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO, &reply.control, sizeof reply);
@@ -358,17 +364,18 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
 
 static int check_segments(const struct sbe_session *session, const struct sbe_area_map *map)
 {
-    const struct sbe_segment *segments = (const void *)(map + 1);
+    const struct sbe_segment *segment = (const void *)(map + 1),
+                             *end = segment + map->segment_count;
     uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < map->segment_count; i++) {
-        if (segments[i].size == 0 || segments[i].size > map->size - total)
+    uint64_t left = map->size;
+    for (; segment != end; segment++) {
+        if (segment->size == 0 || segment->size > left)
             return SBE_EINVAL;
-        total += segments[i].size;
-        if (segments[i].address > last || segments[i].size - 1 > last - segments[i].address)
+        left -= segment->size;
+        if (segment->address > last || segment->size - 1 > last - segment->address)
             return SBE_ERANGE; /* would be truncated to this end's width */
     }
-    return map->segment_count != 0 && total != map->size ? SBE_EINVAL : SBE_OK;
+    return map->segment_count != 0 && left != 0 ? SBE_EINVAL : SBE_OK;
 }
 
 static int take_area_map(struct sbe_session *session, const struct sbe_control *message)
@@ -377,7 +384,7 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
     const struct sbe_port *port = session->config->port;
     if (map->segment_count > (SBE_CONTROL_MAX - sizeof *map) / sizeof(struct sbe_segment) ||
         message->size != sizeof *map + map->segment_count * sizeof(struct sbe_segment) ||
-        map->segment_first != 0)
+        map->segment_first != 0 || map->handles > 1)
         return SBE_EBADMSG;
     if (!context_lives(session, map->context))
         return SBE_ENOENT;
@@ -432,7 +439,7 @@ static int take_channel_open(struct sbe_session *session, const struct sbe_contr
 {
     const struct sbe_channel_open *open = (const void *)message;
     const struct sbe_session_hooks *hooks = session->config->hooks;
-    if (open->channel == 0 || open->priority > 3)
+    if (open->channel == 0 || open->priority > 3 || (open->handles != 0 && open->handles != 2))
         return SBE_EINVAL;
     if (!context_lives(session, open->context))
         return SBE_ENOENT;
@@ -510,43 +517,45 @@ static int take_event(struct sbe_session *session, const struct sbe_control *mes
 
 /* -- dispatch ------------------------------------------------------------------------------ */
 
+struct message_shape {
+    uint8_t size;     /* exact; for AREA_MAP the least, it checks the rest itself */
+    uint8_t reserved; /* from here to the end of the word all is zero; 0: none */
+};
+
 struct message_rule {
-    uint8_t size;       /* exact; for AREA_MAP the least, it checks the rest itself */
-    uint8_t reply_size; /* exact, when the status is zero */
-    uint8_t reserved;   /* from here to the end of the word all is zero; 0: none */
-    uint8_t reply_reserved;
+    struct message_shape shapes[2]; /* of the request, of its reply */
     int (*take)(struct sbe_session *session, const struct sbe_control *message);
 };
 
 #define RESERVED(type) offsetof(struct type, reserved)
+#define BARE(type)             \
+    {                          \
+        sizeof(struct type), 0 \
+    }
+#define PADDED(type)                        \
+    {                                       \
+        sizeof(struct type), RESERVED(type) \
+    }
 
 static const struct message_rule RULES[] = {
-    [SBE_CONTROL_HELLO] = {sizeof(struct sbe_hello), sizeof(struct sbe_hello_reply),
-                           RESERVED(sbe_hello), 0, NULL},
-    [SBE_CONTROL_BYE] = {sizeof(struct sbe_control), sizeof(struct sbe_plain_reply), 0, 0,
-                         take_bye},
-    [SBE_CONTROL_PING] = {sizeof(struct sbe_ping), sizeof(struct sbe_ping), 0, 0, take_ping},
-    [SBE_CONTROL_CONTEXT_CREATE] = {sizeof(struct sbe_context_message),
-                                    sizeof(struct sbe_plain_reply), RESERVED(sbe_context_message),
-                                    0, take_context_create},
-    [SBE_CONTROL_CONTEXT_DESTROY] = {sizeof(struct sbe_context_message),
-                                     sizeof(struct sbe_plain_reply), RESERVED(sbe_context_message),
-                                     0, take_context_destroy},
-    [SBE_CONTROL_AREA_MAP] = {sizeof(struct sbe_area_map), sizeof(struct sbe_plain_reply), 0, 0,
-                              take_area_map},
-    [SBE_CONTROL_AREA_UNMAP] = {sizeof(struct sbe_area_unmap), sizeof(struct sbe_plain_reply),
-                                RESERVED(sbe_area_unmap), 0, take_area_unmap},
-    [SBE_CONTROL_CHANNEL_OPEN] = {sizeof(struct sbe_channel_open), sizeof(struct sbe_plain_reply),
-                                  0, 0, take_channel_open},
-    [SBE_CONTROL_CHANNEL_CLOSE] = {sizeof(struct sbe_channel_close), sizeof(struct sbe_plain_reply),
-                                   RESERVED(sbe_channel_close), 0, take_channel_close},
-    [SBE_CONTROL_SERVICE_FIND] = {sizeof(struct sbe_service_find), sizeof(struct sbe_service_reply),
-                                  RESERVED(sbe_service_find), RESERVED(sbe_service_reply),
+    [SBE_CONTROL_HELLO] = {{PADDED(sbe_hello), BARE(sbe_hello_reply)}, take_hello},
+    [SBE_CONTROL_BYE] = {{BARE(sbe_control), BARE(sbe_plain_reply)}, take_bye},
+    [SBE_CONTROL_PING] = {{BARE(sbe_ping), BARE(sbe_ping)}, take_ping},
+    [SBE_CONTROL_CONTEXT_CREATE] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+                                    take_context_create},
+    [SBE_CONTROL_CONTEXT_DESTROY] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+                                     take_context_destroy},
+    [SBE_CONTROL_AREA_MAP] = {{BARE(sbe_area_map), BARE(sbe_plain_reply)}, take_area_map},
+    [SBE_CONTROL_AREA_UNMAP] = {{PADDED(sbe_area_unmap), BARE(sbe_plain_reply)}, take_area_unmap},
+    [SBE_CONTROL_CHANNEL_OPEN] = {{BARE(sbe_channel_open), BARE(sbe_plain_reply)},
+                                  take_channel_open},
+    [SBE_CONTROL_CHANNEL_CLOSE] = {{PADDED(sbe_channel_close), BARE(sbe_plain_reply)},
+                                   take_channel_close},
+    [SBE_CONTROL_SERVICE_FIND] = {{PADDED(sbe_service_find), PADDED(sbe_service_reply)},
                                   take_service_find},
-    [SBE_CONTROL_SERVICE_LIST] = {sizeof(struct sbe_service_list), sizeof(struct sbe_service_reply),
-                                  RESERVED(sbe_service_list), RESERVED(sbe_service_reply),
+    [SBE_CONTROL_SERVICE_LIST] = {{PADDED(sbe_service_list), PADDED(sbe_service_reply)},
                                   take_service_list},
-    [SBE_CONTROL_EVENT] = {sizeof(struct sbe_event_message), 0, 0, 0, take_event},
+    [SBE_CONTROL_EVENT] = {{BARE(sbe_event_message), {0, 0}}, take_event},
 };
 
 static bool zero_to_word_end(const uint8_t *bytes, uint32_t at)
@@ -559,16 +568,13 @@ static bool zero_to_word_end(const uint8_t *bytes, uint32_t at)
     return any == 0;
 }
 
-/* As many handles came as the message says, and as many as its type may have. */
-static bool handles_agree(const struct sbe_control *message, uint32_t handles)
+static uint32_t declared_handles(const struct sbe_control *message)
 {
     if (message->type == SBE_CONTROL_AREA_MAP)
-        return handles <= 1 &&
-               handles == ((const struct sbe_area_map *)(const void *)message)->handles;
+        return ((const struct sbe_area_map *)(const void *)message)->handles;
     if (message->type == SBE_CONTROL_CHANNEL_OPEN)
-        return (handles == 0 || handles == 2) &&
-               handles == ((const struct sbe_channel_open *)(const void *)message)->handles;
-    return handles == 0;
+        return ((const struct sbe_channel_open *)(const void *)message)->handles;
+    return 0;
 }
 
 static int take_reply(struct sbe_session *session, const struct sbe_control *message)
@@ -606,6 +612,19 @@ static int take_connected(struct sbe_session *session, const struct sbe_control 
     return SBE_OK;
 }
 
+/* Size, reserved fields and the end of the name, as the shape demands. */
+static bool fits(const struct sbe_control *message, const struct message_shape *shape)
+{
+    const uint8_t *bytes = (const void *)message;
+    bool open_ended = message->type == SBE_CONTROL_AREA_MAP;
+    if (open_ended ? message->size < shape->size : message->size != shape->size)
+        return false;
+    if (shape->size == sizeof(struct sbe_service_reply) && /* FIND has its name in the same place */
+        bytes[sizeof(struct sbe_service_reply) - 1] != '\0')
+        return false;
+    return zero_to_word_end(bytes, shape->reserved);
+}
+
 int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t size,
                         uint32_t handles)
 {
@@ -618,22 +637,15 @@ int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t
         (!reply && message->status != 0))
         return SBE_EBADMSG;
     const struct message_rule *rule = &RULES[type];
-    uint32_t exact = reply ? rule->reply_size : rule->size;
-    bool failure = reply && message->status != 0 && size == sizeof(struct sbe_plain_reply);
-    bool open_ended = !reply && type == SBE_CONTROL_AREA_MAP;
-    if ((open_ended ? size < exact : size != exact) && !failure)
+    /* a failure may come without its body */
+    bool failure =
+        type != SBE_CONTROL_HELLO && message->status != 0 && size == sizeof(struct sbe_plain_reply);
+    if (!failure && !fits(message, &rule->shapes[reply ? 1 : 0]))
         return SBE_EBADMSG;
-    if (!handles_agree(message, handles))
-        return SBE_EBADMSG;
-    if (!failure && !zero_to_word_end(bytes, reply ? rule->reply_reserved : rule->reserved))
-        return SBE_EBADMSG;
-    if (exact == sizeof(struct sbe_service_reply) && !failure &&
-        ((const struct sbe_service_reply *)bytes)->name[SBE_NAME_SIZE - 1] != '\0')
-        return SBE_EBADMSG; /* FIND has its name in the same place */
-    if (type == SBE_CONTROL_HELLO && failure)
+    if (handles != declared_handles(message))
         return SBE_EBADMSG;
     if (type == SBE_CONTROL_HELLO)
-        return reply ? take_hello_reply(session, bytes) : take_hello(session, bytes);
+        return reply ? take_hello_reply(session, bytes) : rule->take(session, message);
     return take_connected(session, message, rule, reply);
 }
 
@@ -709,8 +721,10 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 
 int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
 {
-    struct sbe_event_message message = {.event = event, .value = value};
+    struct sbe_event_message message; /* every field is set, control by transmit() */
     if (!can_ask(session))
         return SBE_ENOTCONN;
+    message.event = event;
+    message.value = value;
     return transmit(session, SBE_CONTROL_EVENT, 0, SBE_OK, &message.control, sizeof message);
 }

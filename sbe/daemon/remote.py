@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -86,6 +87,7 @@ class Remote:
         self._down.set()
         self._up_since = 0.0
         self._trouble: Error | None = None
+        self._hopeless = False  # it takes a person: no program, another version
         self._supervisor: asyncio.Task[None] | None = None
         self._ever_up = False
 
@@ -142,8 +144,8 @@ class Remote:
 
     async def wait_up(self, timeout_seconds: float) -> None:
         """Wait until the remote is connected. Raises LinkError with the reason."""
-        if isinstance(self._trouble, ProtocolError):
-            raise self._trouble  # waiting would not help
+        if self._hopeless:
+            self.check_up()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), timeout_seconds)
         self.check_up()
@@ -229,13 +231,11 @@ class Remote:
         except TimeoutError:
             seconds = self.config.answer_seconds
             self.reset(f"the negotiation has not ended within {seconds:g} s")
-            raise LinkError(
-                f"link {self.name!r}: the remote has not answered within {seconds:g} s"
-            ) from None
+            raise LinkError(f"the remote has not answered within {seconds:g} s") from None
 
     async def _serve(self) -> None:
         """Connected, until it is no more."""
-        self._trouble = None
+        self._trouble, self._hopeless = None, False
         self._up_since = time.monotonic()
         self._down.clear()
         self._up.set()
@@ -264,11 +264,11 @@ class Remote:
         return LinkError(f"link {self.name!r}: the remote restarted")
 
     def _failed(self, error: Exception) -> None:
-        kind = ProtocolError if isinstance(error, ProtocolError) else LinkError
-        self._trouble = kind(
-            f"link {self.name!r}: {str(error).removeprefix(f'link {self.name!r}: ')}"
-        )
         _log.error("the remote is not connected: %s", error, extra={"link": self.name})
+        kind = ProtocolError if isinstance(error, ProtocolError) else LinkError
+        self._trouble = kind(f"link {self.name!r}: {error}")
+        missing = isinstance(error, LinkError) and error.code == errno.ENOENT
+        self._hopeless = missing or kind is ProtocolError
 
 
 def _make_process(config: LinkConfig) -> RemoteProcess:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+import os
+import stat
 
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.control import default_socket
@@ -14,8 +14,6 @@ from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
 
 __all__ = ["Area", "BatchResult", "Connection", "Service", "buffer_dtype", "connect"]
-
-_log = logging.getLogger("sbe")
 
 
 def connect(
@@ -59,13 +57,15 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
 
     if uri is None:
         path = default_socket()
-        if Path(path).is_socket():
+        if _is_socket(path):
             try:
                 return DaemonBackend(path, timeout)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
-                _log.warning("%s; using an embedded remote", error)
+                import logging  # only when there is something to say
+
+                logging.getLogger(__name__).warning("%s; using an embedded remote", error)
         return embedded()
     scheme, _, rest = uri.partition(":")
     if scheme == "loopback" and not rest:
@@ -84,3 +84,12 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
     raise BadArgument(
         f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE] or carveout:FILE.toml"
     )
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except PermissionError:
+        return True  # a folder that is not for this user: connecting will say so
+    except OSError:
+        return False

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError
-from sbe.sdk.aio import Pump
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sbe.sdk.aio import Pump
 
 __all__ = ["Connection"]
 
@@ -118,6 +121,10 @@ class Connection:
         timeout: float | None = _DEFAULT_TIMEOUT_S,
     ) -> _native.Reply:
         """As `call()`, for asyncio. Cancelling the task cancels the call at the remote."""
+        import asyncio  # on first use: plain programs do without its weight
+
+        from sbe.sdk.aio import Pump
+
         if self._channel.error is not None or not self._knows(service):
             # Control operations may wait for the remote: not in the loop's thread.
             await asyncio.to_thread(self._prepare, service)

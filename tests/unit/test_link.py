@@ -159,6 +159,39 @@ def test_a_connect_that_fails_can_be_tried_again(remote: PythonRemote):
         link.reconnect()
 
 
+def test_a_connect_with_a_bug_ends_the_negotiation():
+    def connect() -> Transport:
+        raise KeyError("bug of the application")
+
+    with Link(connect) as link:
+        with pytest.raises(KeyError):
+            link.start()
+        with pytest.raises(errors.LinkError, match="bug of the application"):
+            link.wait(link.ready, 1)
+
+
+def test_a_remote_that_is_dead_before_the_first_message(remote: PythonRemote):
+    def connect() -> Transport:
+        transport = remote.connect()
+        remote.die()
+        return transport
+
+    with Link(connect) as link:
+        ready = link.start()
+        assert ready.done
+        with pytest.raises(errors.RemoteRestarted, match="the other end is gone"):
+            link.wait(ready, 1)
+        assert link.state is State.WAITING
+
+
+def test_a_remote_that_is_found_dead_by_a_request(remote: PythonRemote, link: Link):
+    remote.die()
+    with pytest.raises(errors.RemoteRestarted, match="the other end is gone"):
+        link.create_context()
+    assert link.state is State.WAITING
+    assert link.contexts == []
+
+
 def test_a_link_that_was_not_started():
     link = Link(PythonRemote().connect)
     with pytest.raises(errors.LinkError, match="not started"):

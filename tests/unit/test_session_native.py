@@ -599,6 +599,56 @@ def test_an_area_map_of_another_length_is_answered_as_malformed():
     assert pair.host.handler.replies == [("area", -errno.EBADMSG, None)]
 
 
+def in_state(state: int) -> End:
+    """A remote in this state, whose host has epoch 1."""
+    pair = Pair()
+    remote = pair.remote
+    pair.host.session.start(1)
+    if state == _native.SESSION_INITIALISING:
+        return remote
+    remote.session.start(2)
+    hello = pair.host.handler.out.popleft()
+    if state == WAITING:
+        return remote
+    remote.session.receive(hello, 0)
+    if state == _native.SESSION_INITIALISED:
+        return remote
+    pair.run()
+    if state >= _native.SESSION_CLOSING:
+        remote.session.bye("bye")
+    if state == _native.SESSION_CLOSED:
+        pair.run()
+    return remote
+
+
+@pytest.mark.parametrize("message", CORPUS, ids=lambda m: hex(field(m, "sbe_control", "type")))
+@pytest.mark.parametrize("state", range(_native.SESSION_CLOSED + 1))
+def test_every_message_in_every_state(state: int, message: bytes):
+    remote = in_state(state)
+    assert remote.session.state == state
+    remote.handler.out.clear()
+    kind = field(message, "sbe_control", "type")
+    message = patched(message, "sbe_control", "epoch", 1)
+    status = remote.session.receive(message, handles_of(message))
+    if kind == _native.CONTROL_HELLO:
+        assert status == (-errno.ENOTCONN if state == _native.SESSION_INITIALISING else 0)
+    elif kind == _native.CONTROL_HELLO | _native.CONTROL_REPLY:
+        ours = field(message, "sbe_hello_reply", "peer_epoch") == 2  # it answers our own HELLO
+        met = ours and state in (_native.SESSION_INITIALISED, CONNECTED)
+        assert remote.session.state == (CONNECTED if met else state)
+    elif state not in (CONNECTED, _native.SESSION_CLOSING):
+        assert status == -errno.ENOTCONN
+        assert list(remote.handler.out) == []
+        assert remote.handler.areas == {}
+        assert remote.session.state == state
+        assert remote.session.dropped == 1
+    elif not kind & _native.CONTROL_REPLY and kind != _native.CONTROL_EVENT:
+        assert status == 0
+        [reply] = remote.handler.out
+        assert field(reply, "sbe_control", "type") == kind | _native.CONTROL_REPLY
+        assert field(reply, "sbe_control", "id") == field(message, "sbe_control", "id")
+
+
 def test_undeclared_handles_are_refused():
     pair = Pair().connect()
     pair.host.session.ping(1, 0)

@@ -244,6 +244,20 @@ def test_program_that_can_not_be_executed(tmp_path: Path):
         RemoteProcess(path).connect()
 
 
+def test_no_descriptor_left_for_the_program(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    remote = RemoteProcess(program(tmp_path, "exit 0"))
+    for spare in range(5):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
+        try:
+            with pytest.raises(errors.LinkError, match="can't be started: Too many open files"):
+                remote.connect()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_program_that_dies_at_once_is_quoted(tmp_path: Path):
     path = program(tmp_path, "echo first >&2; echo 'sbe-remote: no such option' >&2; exit 3")
     with RemoteProcess(path) as remote:
@@ -307,7 +321,7 @@ sys.stdin.read()"""
 def test_arguments_and_the_thread_that_starts(tmp_path: Path):
     body = 'echo "$@" >&2'
     with RemoteProcess(program(tmp_path, body), arguments=["--areas", "7"]) as remote:
-        assert lost(remote.connect()).endswith("--die-with-parent --areas 7")
+        assert lost(remote.connect()).endswith(f"--die-with-parent={os.getpid()} --areas 7")
         told: list[str] = []
         thread = threading.Thread(target=lambda: told.append(lost(remote.connect())))
         thread.start()
