@@ -364,9 +364,32 @@ static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entr
         sbe_engine_doorbell(engine, &entry->channel);
 }
 
+void sbe_engine_work(struct sbe_engine *engine, struct sbe_work *work)
+{
+    if (work->queued)
+        return;
+    work->queued = true;
+    work->next = engine->work;
+    engine->work = work;
+}
+
+static void run_work(struct sbe_engine *engine)
+{
+    struct sbe_work *work = engine->work;
+    engine->work = NULL; /* what is queued in this round waits for the next */
+    while (work != NULL) {
+        struct sbe_work *next = work->next;
+        work->queued = false;
+        if (work->run(work))
+            sbe_engine_work(engine, work);
+        work = next;
+    }
+}
+
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     bool more = false;
+    run_work(engine);
     for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
         struct sbe_engine_channel *turn = engine->active[p];
         engine->active[p] = NULL; /* those that come back in this round wait for the next */
@@ -379,7 +402,7 @@ bool sbe_engine_run(struct sbe_engine *engine)
         }
         more = more || engine->active[p] != NULL;
     }
-    return more;
+    return more || engine->work != NULL;
 }
 
 /* -- this end as requester ----------------------------------------------------------------- */

@@ -76,9 +76,11 @@ class QemuBoard:
         """End the former process, start a new one, begin a life of this end."""
         self._note_crash()
         self.start()
-        return CarveoutTransport(
-            self.window, open_doorbell(f"unix:{self.directory / 'db'}"), end=self._obituary
-        )
+        return CarveoutTransport(self.window, self.open_doorbell(), end=self._obituary)
+
+    def open_doorbell(self) -> int:
+        """Open the doorbell's stream; its descriptor, the caller's."""
+        return open_doorbell(f"unix:{self.directory / 'db'}")
 
     def start(self) -> None:
         """Load the image into a new process, the RAM as it is. Raises LinkError."""

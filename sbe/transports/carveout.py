@@ -229,7 +229,15 @@ class CarveoutTransport:
     # -- inside ----------------------------------------------------------------------------------
 
     def _take(self) -> bytes | None:
-        message, ring = self._bootstrap.receive() if self._bootstrap.ready else (None, False)
+        if not self._bootstrap.ready:
+            return None
+        try:
+            message, ring = self._bootstrap.receive()
+        except errors.ProtocolError as error:
+            if error.code == errno.EBADMSG:
+                raise  # that one message
+            self._look()  # a remote that restarts shuts the ring as well
+            raise errors.LinkError(str(error)) from error
         if ring:
             self._doorbells.send(_native.TOKEN_CONTROL)
         return message

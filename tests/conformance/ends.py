@@ -37,6 +37,7 @@ class Connector:
     name: str
     open: Callable[..., sbe.Connection]
     firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
+    large_bytes: int = 16 << 20  # of a large area
     links: list[sbe.Connection] = field(default_factory=list)
 
     def __call__(self, **how: Any) -> sbe.Connection:
@@ -127,7 +128,12 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
     @contextlib.contextmanager
     def emulated() -> Iterator[Connector]:
         require_board(name)
-        yield Connector(name, lambda **how: sbe.connect(f"qemu:{name}", **how), firmware=True)
+        yield Connector(
+            name,
+            lambda **how: sbe.connect(f"qemu:{name}", **how),
+            firmware=True,
+            large_bytes=8 << 20,  # half of all the RAM it shares
+        )
 
     return emulated
 
