@@ -118,6 +118,12 @@ async def run_async(operation: Coroutine[Any, Any, _T]) -> _T:
         return result
 
 
+def _keep(allocation: Allocation | None) -> None:
+    """Memory that the remote has not let go of does not go back to its heap."""
+    if allocation is not None:
+        allocation.release = None
+
+
 @dataclass
 class HostContext:
     """One context of a link: what its application has been given, and its orderly end."""
@@ -261,15 +267,16 @@ class HostContext:
         try:
             await _done(self.link.close_channel(channel))
             await _done(self.link.unmap_area(grant.ring_area))
+        except BaseException:
+            _keep(grant.rings.allocation)
+            raise
         finally:
             grant.rings.close()
 
     async def forget_channels(self) -> None:
-        """After the link came back: the old channels died with the remote, their memory goes."""
-        old, self.channels = list(self.channels.values()), {}
-        for grant in old:
-            await _done(self.link.unmap_area(grant.ring_area))
-            grant.rings.close()
+        """Lets go of channels that died, with the remote or alone, and of their memory."""
+        for channel in list(self.channels):
+            await self.close_channel(channel)
 
     async def close(self) -> None:
         """Destroys the context; memory goes back when the remote has acknowledged or is gone."""
@@ -286,11 +293,9 @@ class HostContext:
     def _keep_memory(self) -> None:
         """The remote has not let go: what it may still write never goes back to a heap."""
         for area in self.areas.values():
-            if area.allocation is not None:
-                area.allocation.release = None
+            _keep(area.allocation)
         for channel in self.channels.values():
-            if channel.rings.allocation is not None:
-                channel.rings.allocation.release = None
+            _keep(channel.rings.allocation)
 
     def release(self) -> None:
         """Closes this end's descriptors; the remote must have let go already."""

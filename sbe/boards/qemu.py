@@ -54,7 +54,7 @@ class QemuBoard:
             raise errors.BadArgument(f"no board {board!r}; there are: {', '.join(BOARDS)}")
         self.board: Board = BOARDS[board]
         self.name = board
-        self.uri = f"qemu:{board}"
+        self.transport = "qemu"
         self.image = Path(image) if image is not None else find_image(self.board)
         check_image(self.image, self.board)
         if shutil.which(_PROGRAM) is None:
@@ -115,6 +115,15 @@ class QemuBoard:
         if process is not None:
             process.kill()
             process.wait()
+
+    def quit(self) -> None:
+        """End the process in order: QEMU writes what it has buffered."""
+        process = self._process
+        if process is not None:
+            self.qmp("quit")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_QMP_S)
+        self.stop()
 
     def reset(self) -> None:
         """Reset the core: the firmware begins another life, RAM stays."""

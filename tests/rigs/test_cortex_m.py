@@ -54,7 +54,7 @@ def test_boot_says_who_it_is(link: sbe.Connection, board: FaultyBoard) -> None:
     assert board.console() == f"sbe-firmware on {board.name}\n"
     [entry] = link.list()["links"]
     assert entry["name"] == board.name
-    assert entry["uri"] == f"qemu:{board.name}"
+    assert entry["transport"] == "qemu"
     assert entry["remote"] == f"sbe-firmware {board.name}"
     assert entry["pid"] == board.pid
 

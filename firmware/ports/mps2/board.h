@@ -43,7 +43,7 @@ uint64_t clock_now_ns(void *self);
 
 /* crash.c */
 struct crash_frame; /* as the core stacks it */
-void crash_fault(const uint32_t *frame) __attribute__((noreturn));
+void crash_fault(const uint32_t *frame) __attribute__((noreturn, used));
 void crash_assert(const char *text) __attribute__((noreturn));
 #define BOARD_ASSERT(condition) ((condition) ? (void)0 : crash_assert(#condition))
 
