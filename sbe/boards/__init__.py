@@ -2,5 +2,6 @@
 
 from sbe.boards.image import BOARDS, Board, check_image, find_image
 from sbe.boards.qemu import QemuBoard
+from sbe.boards.resident import Resident
 
-__all__ = ["BOARDS", "Board", "QemuBoard", "check_image", "find_image"]
+__all__ = ["BOARDS", "Board", "QemuBoard", "Resident", "check_image", "find_image"]

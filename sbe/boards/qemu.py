@@ -22,13 +22,38 @@ from sbe.boards.image import BOARDS, Board, check_image, find_image
 from sbe.heaps import Heap
 from sbe.transports.carveout import CarveoutTransport, Window, describe_crash, open_doorbell
 
-__all__ = ["QemuBoard"]
+__all__ = ["QemuBoard", "qmp"]
 
 _PROGRAM = "qemu-system-arm"
 _INSTALL = "sudo apt install qemu-system-arm"
 _DEATH_S = 0.5  # from the end of a stream to the end of the process
 _QMP_S = 5.0
 _SOCKETS = ("db", "console", "qmp")  # names in the directory, all below 100 bytes with it
+
+
+def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> Any:
+    """Run a command of QEMU's machine protocol at this socket. Raises LinkError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_QMP_S)
+            sock.connect(str(path))
+            with sock.makefile("rw") as stream:
+                json.loads(stream.readline())
+                _ask(stream, "qmp_capabilities", {})
+                return _ask(stream, command, arguments or {})
+    except (OSError, ValueError) as error:
+        raise errors.LinkError(f"QEMU does not take {command!r}: {error}") from error
+
+
+def _ask(stream: Any, command: str, arguments: dict[str, Any]) -> Any:
+    stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+    stream.flush()
+    while True:
+        answer = json.loads(stream.readline())
+        if "return" in answer:
+            return answer["return"]
+        if "error" in answer:
+            raise ValueError(answer["error"].get("desc", "refused"))
 
 
 class QemuBoard:
@@ -213,29 +238,9 @@ class QemuBoard:
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """Run a command of QEMU's machine protocol. Raises LinkError."""
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-                sock.settimeout(_QMP_S)
-                sock.connect(str(self.directory / "qmp"))
-                with sock.makefile("rw") as stream:
-                    json.loads(stream.readline())
-                    self._ask(stream, "qmp_capabilities", {})
-                    return self._ask(stream, command, arguments)
-        except (OSError, ValueError) as error:
-            raise errors.LinkError(f"QEMU does not take {command!r}: {error}") from error
+        return qmp(self.directory / "qmp", command, arguments)
 
     # -- inside ----------------------------------------------------------------------------------
-
-    @staticmethod
-    def _ask(stream: Any, command: str, arguments: dict[str, Any]) -> Any:
-        stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        stream.flush()
-        while True:
-            answer = json.loads(stream.readline())
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise ValueError(answer["error"].get("desc", "refused"))
 
     def _prepare_ram(self) -> None:
         size = self.board.window_size
