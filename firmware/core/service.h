@@ -84,14 +84,14 @@ int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint
  * run() is called once a round of the engine for as long as it returns true. The storage is the
  * service's, zeroed at first, and in use while `queued`.
  */
-struct sbe_work {
-    struct sbe_work *next;
-    bool (*run)(struct sbe_work *work);
+struct sbe_task {
+    struct sbe_task *next;
+    bool (*run)(struct sbe_task *task);
     bool queued;
 };
 
 /* Has it run from the next round on. Once queued it stays queued once. */
-void sbe_engine_work(struct sbe_engine *engine, struct sbe_work *work);
+void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task);
 
 /* The other direction: this end calls a service of the peer. */
 struct sbe_outcall {

@@ -17,7 +17,7 @@
 #define ROOM  4096u /* inline bytes of a request */
 
 struct job {
-    struct sbe_work work; /* first, so that the work leads to its job */
+    struct sbe_task task; /* first, so that the task leads to its job */
     struct sbe_kept kept;
     uint64_t done; /* samples */
     bool used;
@@ -41,9 +41,9 @@ static uint8_t encode(int32_t sample)
     return (uint8_t) ~(sign | exponent << 4 | ((level >> (exponent + 3)) & 0xfu));
 }
 
-static bool work(struct sbe_work *item)
+static bool go_on(struct sbe_task *task)
 {
-    struct job *job = (struct job *)(void *)item;
+    struct job *job = (struct job *)(void *)task;
     struct sbe_kept *kept = &job->kept;
     if (!job->used)
         return false; /* cancelled */
@@ -70,7 +70,7 @@ static int mulaw(struct sbe_request *request)
     if (request->buffers[1].size < request->buffers[0].size / sizeof(sbe_sample))
         return SBE_ENOSPC;
     struct job *job = pool;
-    while (job != pool + POOL && (job->used || job->work.queued))
+    while (job != pool + POOL && (job->used || job->task.queued))
         job++;
     if (job == pool + POOL)
         return SBE_EBUSY;
@@ -79,8 +79,8 @@ static int mulaw(struct sbe_request *request)
         return status == SBE_ENOSPC ? SBE_EMSGSIZE : status;
     job->done = 0;
     job->used = true;
-    job->work.run = work;
-    sbe_engine_work(request->engine, &job->work);
+    job->task.run = go_on;
+    sbe_engine_later(request->engine, &job->task);
     return SBE_KEPT;
 }
 

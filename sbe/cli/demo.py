@@ -65,7 +65,7 @@ def demo(session: Session, image: Path | None, frames: int, output: Path) -> int
         f"{amount(picture.pixels.size)} in 8-bit grey"
     )
     with session.connect() as link:
-        where = describe_link(link.list())
+        where = describe_link(link)
         screen.line(f"link     {where}")
         stage = videos.Stage(link, picture)
         still = _still(screen, stage)

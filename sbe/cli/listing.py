@@ -24,6 +24,7 @@ def list_(session: Session) -> int:
     with session.connect() as link:
         listing = link.list()
         own = link.context
+        embedded = is_embedded(link)
     tables = {kind: list(listing.get(kind, [])) for kind in _KINDS}
     screen.result(True, context=own, **tables)
     for kind in _KINDS:
@@ -32,7 +33,7 @@ def list_(session: Session) -> int:
             _SHOW[kind](screen, tables[kind], own)
         else:
             screen.line("none")
-    if is_embedded(listing):
+    if embedded:
         screen.line()
         screen.line("No daemon: this remote was started for this command alone and is gone now.")
     return 0
@@ -44,7 +45,7 @@ def _epoch(value: Any) -> str | None:
 
 def _links(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
     screen.table(
-        ("link", "state", "remote", ">process", "epoch", "address"),
+        ("link", "state", "remote", ">process", "epoch", "transport"),
         (
             (
                 row.get("name"),
@@ -52,7 +53,7 @@ def _links(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
                 row.get("remote"),
                 row.get("pid"),
                 _epoch(row.get("epoch")),
-                row.get("uri") or row.get("transport"),
+                row.get("transport"),
             )
             for row in rows
         ),
@@ -105,7 +106,7 @@ def _channels(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
 def _services(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
     def end(row: dict[str, Any]) -> Any:
         context = row.get("context")
-        return row.get("end") or (f"context {context}" if context else "remote")
+        return f"context {context}" if context else "remote"
 
     screen.table(
         ("service", ">version", ">id", "served by"),

@@ -60,17 +60,16 @@ def common_options(command: _F) -> _F:
     return command
 
 
-def is_embedded(listing: dict[str, Any]) -> bool:
-    """This link's remote was started for this command; a daemon lists no such address."""
-    return any(link.get("uri") == "loopback:" for link in listing.get("links", []))
+def is_embedded(link: sbe.Connection) -> bool:
+    """This link's remote was started for this command."""
+    return link.uri == "loopback:"
 
 
-def describe_link(listing: dict[str, Any]) -> str:
+def describe_link(link: sbe.Connection) -> str:
     """One phrase for the link that answers."""
-    links: list[dict[str, Any]] = listing.get("links") or [{}]
-    link = links[0]
-    name, remote, pid = (link.get(key) for key in ("name", "remote", "pid"))
+    found: dict[str, Any] = (link.list().get("links") or [{}])[0]
+    name, remote, pid = (found.get(key) for key in ("name", "remote", "pid"))
     process = f", process {pid}" if pid else ""
-    if is_embedded(listing):
+    if is_embedded(link):
         return f"{name} (embedded remote {remote}{process})"
     return f"{name} (through the daemon; remote {remote}{process})"

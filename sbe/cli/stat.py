@@ -14,15 +14,15 @@ from sbe.cli.session import Session, common_options, is_embedded
 
 __all__ = ["COUNTERS", "own_channel", "per_doorbell", "stat"]
 
-# What the embedded link and the daemon call the same counter.
+# This command's names, seen from here, and those of the listing, seen from nowhere.
 COUNTERS = {
-    "sent": ("sent", "frames_to_remote"),
-    "received": ("received", "frames_from_remote"),
-    "doorbells_sent": ("doorbells_sent", "doorbells_to_remote"),
-    "doorbells_received": ("doorbells_received", "doorbells_from_remote"),
-    "space_doorbells_sent": ("space_doorbells_sent", "space_doorbells_to_remote"),
-    "space_doorbells_received": ("space_doorbells_received", "space_doorbells_from_remote"),
-    "in_flight": ("in_flight", "waiting"),
+    "sent": "frames_to_remote",
+    "received": "frames_from_remote",
+    "doorbells_sent": "doorbells_to_remote",
+    "doorbells_received": "doorbells_from_remote",
+    "space_doorbells_sent": "space_doorbells_to_remote",
+    "space_doorbells_received": "space_doorbells_from_remote",
+    "in_flight": "in_flight",
 }
 
 
@@ -37,8 +37,8 @@ def _channel(row: dict[str, Any]) -> dict[str, Any]:
         "id": row.get("id"),
         "context": row.get("context"),
     }
-    for name, spellings in COUNTERS.items():
-        found[name] = next((row[key] for key in spellings if row.get(key) is not None), 0)
+    for name, key in COUNTERS.items():
+        found[name] = row.get(key, 0)
     found["per_doorbell_sent"] = per_doorbell(found["sent"], found["doorbells_sent"])
     found["per_doorbell_received"] = per_doorbell(found["received"], found["doorbells_received"])
     return found
@@ -53,10 +53,9 @@ def own_channel(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _user(row: dict[str, Any]) -> dict[str, Any]:
-    used = row.get("used", row)
     return {
         "uid": row.get("uid"),
-        "used": {key: value for key, value in used.items() if key != "uid"},
+        "used": row.get("used", {}),
         "quota": row.get("quota", {}),
     }
 
@@ -74,7 +73,7 @@ def stat(session: Session, watch: float | None) -> int:
     """Show counters and packets per doorbell."""
     screen = session.screen()
     with session.connect() as link:
-        embedded = is_embedded(link.list())
+        embedded = is_embedded(link)
         _once(screen, link)
         if embedded:
             screen.line()
@@ -91,7 +90,7 @@ def _once(screen: Screen, link: sbe.Connection) -> None:
     found = link.stat()
     links = list(found.get("links", []))
     channels = [_channel(row) for row in found.get("channels", [])]
-    users = [_user(row) for row in found.get("users", found.get("usage", []))]
+    users = [_user(row) for row in found.get("users", [])]
     connection = dict(found.get("connection", {}))
     screen.result(True, links=links, channels=channels, usage=users, connection=connection)
     screen.title("Links")

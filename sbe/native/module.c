@@ -270,9 +270,10 @@ PyMODINIT_FUNC PyInit__native(void)
         return NULL;
     if (add_constants(module) < 0 || native_memory_init(module) < 0 ||
         native_table_init(module) < 0 || native_buffer_init(module) < 0 ||
-        native_call_init(module) < 0 || native_request_init(module) < 0 ||
-        native_channel_init(module) < 0 || native_session_init(module) < 0 ||
-        native_bootstrap_init(module) < 0 || native_doorbells_init(module) < 0) {
+        native_call_init(module) < 0 || native_reply_init(module) < 0 ||
+        native_request_init(module) < 0 || native_channel_init(module) < 0 ||
+        native_session_init(module) < 0 || native_bootstrap_init(module) < 0 ||
+        native_doorbells_init(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -26,6 +26,12 @@ uint64_t native_now_ns(void *unused);
 /* Creates a heap type from a spec and adds it to the module. 0 or -1. */
 int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
 
+/* -- convert.c: checked integers for PyArg_Parse*'s O& -- */
+
+int native_as_u16(PyObject *object, void *out);
+int native_as_u32(PyObject *object, void *out);
+int native_as_u64(PyObject *object, void *out);
+
 /* -- memory.c: Memory, a shared mapping; Slice, a range of it -- */
 
 typedef struct table Table;
@@ -161,7 +167,7 @@ bool native_has_room(Channel *channel, void *unused);
 /* Waits until a request can be sent; WAIT_TIMEOUT at the deadline. */
 enum native_wait native_wait_room(Channel *channel, uint64_t deadline_ns);
 
-/* -- call.c: Call, one transaction; Reply, its outcome -- */
+/* -- call.c: Call, one transaction -- */
 
 enum call_state {
     CALL_OPEN,
@@ -196,7 +202,7 @@ struct call {
     Memory *few_held[2];
 };
 
-extern PyTypeObject *Call_Type, *Reply_Type;
+extern PyTypeObject *Call_Type;
 int native_call_init(PyObject *module);
 /* Makes a call from Buffer objects, not yet sent. NULL raised. */
 Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload);
@@ -208,6 +214,11 @@ PyObject *native_call_outcome(Call *call);
 /* Gives the call up: the user sees `status`, the buffers stay held until the remote answers. */
 void native_call_abandon(Call *call, int status);
 void native_run_callbacks(Channel *channel);
+
+/* -- reply.c: Reply, what a call came to -- */
+
+int native_reply_init(PyObject *module);
+PyObject *native_reply_new(Call *call); /* of a call that is done */
 
 /* -- batch.c -- */
 

@@ -44,6 +44,7 @@ class Backend(Protocol):
     Every method may raise `sbe.Error`; none blocks longer than its own bound.
     """
 
+    uri: str
     context: int
     limits: dict[str, int]
 

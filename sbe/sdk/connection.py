@@ -328,6 +328,11 @@ class Connection:
         return self._backend.context
 
     @property
+    def uri(self) -> str:
+        """What it is connected to: "loopback:" for an embedded remote, "unix:PATH" a daemon."""
+        return self._backend.uri
+
+    @property
     def slot_size(self) -> int:
         """Bytes of one frame at most."""
         return self._channel.slot_size

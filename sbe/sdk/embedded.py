@@ -63,7 +63,7 @@ class EmbeddedBackend:
         """Starts the remote and connects; `timeout` in seconds bounds each control operation.
 
         `remote` has connect() -> Transport and close(), and may have `heaps` by name, the first
-        for rings, `name` and `transport`; the default starts sbe-remote.
+        for rings, `name`, `uri` and `transport`; the default starts sbe-remote.
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
@@ -71,6 +71,7 @@ class EmbeddedBackend:
         self._offered = Offered()
         self._process = remote if remote is not None else RemoteProcess()
         self.name: str = getattr(self._process, "name", "loopback")
+        self.uri: str = getattr(self._process, "uri", "loopback:")
         self.transport: str = getattr(self._process, "transport", "embedded")
         self._link = Link(
             self._process.connect,

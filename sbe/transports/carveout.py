@@ -379,6 +379,7 @@ class Carveout:
 
     def __init__(self, config: CarveoutConfig, name: str = "carveout") -> None:
         self.name = name
+        self.uri = f"carveout:{name}"
         self.transport = "carveout"
         self._config = config
         self._window: Window | None = None

@@ -24,7 +24,7 @@ import sbe.testing
 from sbe import cli, errors
 from sbe.cli import app, arguments, exit_codes, figures, picture, screen, stat
 
-LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "uri"}
+LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "transport"}
 
 
 @pytest.fixture(autouse=True)
