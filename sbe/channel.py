@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument
+
+if TYPE_CHECKING:
+    from sbe.heaps import Allocation, Heap
 
 __all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
 
@@ -33,8 +36,9 @@ DEFAULT_GEOMETRY = Geometry()
 class Rings:
     """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
-    `memory_fd` is the ring memory, `ring_fd` the remote's doorbell, `wake_fd` this end's. Offsets
-    and sizes are in bytes.
+    `memory_fd` is the ring memory, from `memory_offset` on, `ring_fd` the remote's doorbell,
+    `wake_fd` this end's. `trusted`: the file needs no seals. `allocation` owns memory_fd at the end
+    that made it. Offsets and sizes are in bytes.
     """
 
     def __init__(
@@ -47,6 +51,10 @@ class Rings:
         memory_fd: int,
         ring_fd: int,
         wake_fd: int,
+        *,
+        memory_offset: int = 0,
+        trusted: bool = False,
+        allocation: Allocation | None = None,
     ) -> None:
         self.geometry = geometry
         self.line_bytes = line_bytes
@@ -56,6 +64,9 @@ class Rings:
         self.memory_fd = memory_fd
         self.ring_fd = ring_fd
         self.wake_fd = wake_fd
+        self.memory_offset = memory_offset
+        self.trusted = trusted
+        self.allocation = allocation
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -71,6 +82,8 @@ class Rings:
             self.receive_offset,
             self.size_bytes,
             *(os.dup(fd) for fd in self.fds),
+            memory_offset=self.memory_offset,
+            trusted=self.trusted,
         )
 
     def counters(self) -> dict[str, int]:
@@ -95,7 +108,9 @@ class Rings:
         def word(structure: str, field: str, line: int) -> int:
             place = offset + line * self.line_bytes + layout[structure][field][0]
             # Through the descriptor: a look now and then is not worth a mapping.
-            return int.from_bytes(os.pread(self.memory_fd, 4, place), "little")
+            return int.from_bytes(
+                os.pread(self.memory_fd, 4, self.memory_offset + place), "little"
+            )
 
         head = word("sbe_ring_producer", "head", 0)
         tail = word("sbe_ring_consumer", "tail", 1)
@@ -107,33 +122,57 @@ class Rings:
         }
 
     def close(self) -> None:
-        """Closes the descriptors; mappings and duplicates live on."""
+        """Closes the descriptors; mappings and duplicates live on.
+
+        The one that opened the channel gives the memory back: the remote must have let go.
+        """
+        allocation, self.allocation = self.allocation, None
+        if allocation is not None:
+            allocation.close()
+            self.memory_fd = -1
         for fd in self.fds:
             if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
 
 
-def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
-    """Sealed memory for both directions and two eventfds. BadArgument on illegal geometry."""
+def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) -> Rings:
+    """Memory for both directions, by default sealed, and two eventfds.
+
+    Raises BadArgument on illegal geometry, and what the heap raises.
+    """
     ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
     if ring > 1 << 30:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
-    from sbe.heaps import memfd  # whoever only attaches needs no heap
+    if heap is None:
+        from sbe.heaps import memfd  # whoever only attaches needs no heap
 
-    allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
+        heap = memfd.MemfdHeap()
+    allocation = heap.allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
-    fds = [allocation.fd]
+    fds: list[int] = []
     try:
         fds.append(os.eventfd(0, flags))
         fds.append(os.eventfd(0, flags))
     except OSError:
+        allocation.close()
         for fd in fds:
             os.close(fd)
         raise
-    return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+    return Rings(
+        geometry,
+        line_bytes,
+        0,
+        receive_offset,
+        allocation.size_bytes,
+        allocation.fd,
+        *fds,
+        memory_offset=allocation.offset_bytes,
+        trusted=allocation.trusted,
+        allocation=allocation,
+    )
 
 
 def attach(
@@ -151,7 +190,9 @@ def attach(
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
     """
-    memory = _native.Memory(rings.memory_fd, rings.size_bytes)
+    memory = _native.Memory(
+        rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
+    )
     return _native.Channel(
         table,
         memory,

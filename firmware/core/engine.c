@@ -370,9 +370,32 @@ SBE_OUT_OF_LINE static void take_turn(struct sbe_engine *engine, struct sbe_engi
         sbe_engine_doorbell(engine, &entry->channel);
 }
 
+void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task)
+{
+    if (task->queued)
+        return;
+    task->queued = true;
+    task->next = engine->tasks;
+    engine->tasks = task;
+}
+
+static void run_tasks(struct sbe_engine *engine)
+{
+    struct sbe_task *task = engine->tasks;
+    engine->tasks = NULL; /* what is queued in this round waits for the next */
+    while (task != NULL) {
+        struct sbe_task *next = task->next;
+        task->queued = false;
+        if (task->run(task))
+            sbe_engine_later(engine, task);
+        task = next;
+    }
+}
+
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     bool more = false;
+    run_tasks(engine);
     for (struct sbe_engine_work *work = engine->work + SBE_PRIORITIES; work-- != engine->work;) {
         struct sbe_engine_channel *entry;
         uint32_t turns = 0; /* those that come back in this round wait for the next */
@@ -385,7 +408,7 @@ bool sbe_engine_run(struct sbe_engine *engine)
         }
         more = more || work->first != NULL;
     }
-    return more;
+    return more || engine->tasks != NULL;
 }
 
 /* -- this end as requester ----------------------------------------------------------------- */

@@ -150,10 +150,28 @@ void native_channel_fail(Channel *channel, PyObject *error)
     native_kick(channel);
 }
 
+/* The error that a channel died of leads, by its traceback, to frames that hold the channel. */
+static int channel_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Channel *self = (Channel *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->on_control);
+    Py_VISIT(self->names);
+    Py_VISIT(self->error);
+    return 0;
+}
+
+static int channel_clear(PyObject *object)
+{
+    Py_CLEAR(((Channel *)object)->on_control);
+    return 0; /* the rest ends with the frames and the error's own members */
+}
+
 static void channel_dealloc(PyObject *object)
 {
     Channel *self = (Channel *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     native_requests_drop(self);
     if (self->ring_fd > 0)
         close(self->ring_fd);
@@ -539,6 +557,8 @@ static PyType_Slot CHANNEL_SLOTS[] = {
     {Py_tp_doc, "This process's end of a channel. Any thread may use it at any time."},
     {Py_tp_new, channel_new},
     {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_traverse, channel_traverse},
+    {Py_tp_clear, channel_clear},
     {Py_tp_methods, CHANNEL_METHODS},
     {Py_tp_getset, CHANNEL_GETSET},
     {0, NULL},
@@ -547,7 +567,7 @@ static PyType_Slot CHANNEL_SLOTS[] = {
 static PyType_Spec CHANNEL_SPEC = {
     .name = "sbe._native.Channel",
     .basicsize = sizeof(Channel),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = CHANNEL_SLOTS,
 };
 

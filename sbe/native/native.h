@@ -260,6 +260,13 @@ void native_requests_drop(Channel *channel);
 /* The next one waiting for a handler, new reference, or NULL. */
 Request *native_request_next(Channel *channel);
 
+/* -- bootstrap.c, doorbells.c: carve-out links -- */
+
+int native_bootstrap_init(PyObject *module);
+int native_doorbells_init(PyObject *module);
+/* The crash record of the remote's life that is there now, or None. */
+PyObject *native_read_crash(PyObject *module, PyObject *window);
+
 /* -- session.c -- */
 
 int native_session_init(PyObject *module);

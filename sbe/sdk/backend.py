@@ -26,6 +26,8 @@ class GrantedArea(NamedTuple):
     flags: int
     fd: int
     heap: str
+    offset_bytes: int = 0
+    trusted: bool = False  # the file behind fd needs no seals
 
 
 class GrantedChannel(NamedTuple):

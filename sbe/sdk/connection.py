@@ -252,7 +252,12 @@ class Connection:
             granted = backend.allocate(size_bytes, heap)
             try:
                 # The heap rounds up to pages; the application sees what it asked for.
-                area = Area(granted.fd, size_bytes)
+                area = Area(
+                    granted.fd,
+                    size_bytes,
+                    trusted=granted.trusted,
+                    offset=granted.offset_bytes,
+                )
                 self._table.add(area, granted.id, backend.context, granted.flags)
             except BaseException:
                 backend.free(granted.id)

@@ -210,7 +210,7 @@ def test_bench(environment: dict[str, str]):
     ("words", "code", "message"),
     [
         (["call", "no-such"], 6, "the remote has no service 'no-such'; `sbe list` shows"),
-        (["--uri", "tcp:here", "ping"], 2, "'tcp:here' is no link: say loopback: or unix:PATH"),
+        (["--uri", "tcp:here", "ping"], 2, "'tcp:here' is no link: say loopback:, unix:PATH"),
         (["--uri", "unix:no/such", "list"], 3, "no/such does not exist; start sbe-daemon"),
         (["--uri", "unix:text", "list"], 3, "no daemon answers at text; start sbe-daemon"),
         (["demo", "text"], 1, "text: not a picture that Pillow can open"),
