@@ -72,4 +72,6 @@ def describe_link(link: sbe.Connection) -> str:
     process = f", process {pid}" if pid else ""
     if is_embedded(link):
         return f"{name} (embedded remote {remote}{process})"
+    if not link.uri.startswith("unix:"):
+        return f"{name} (remote {remote}{process})"
     return f"{name} (through the daemon; remote {remote}{process})"
