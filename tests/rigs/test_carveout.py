@@ -9,7 +9,6 @@ import select
 import subprocess
 import sys
 import threading
-import time
 import tty
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +56,7 @@ def test_hosts_come_and_go(uri: str, board: FaultyBoard) -> None:
 
 
 def test_hosts_die(uri: str, board: FaultyBoard) -> None:
-    """The firmware lets go of a dead host's areas when the next one comes: it has none left else."""
+    """The firmware lets go of a dead host's areas when the next one comes, else none is left."""
     for _ in range(4):
         host = subprocess.Popen(
             [sys.executable, "-c", HOST, uri], stdout=subprocess.PIPE, cwd=Path.cwd()
@@ -167,13 +166,13 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(sbe.BadArgument, match="No such file"):
         sbe.connect(f"carveout:{config}")
     config.write_text(f"memory = '{tmp_path / 'ram'}'\ndoorbell = 'unix:{tmp_path / 'db'}'\n")
-    with pytest.raises(sbe.LinkError, match="the shared RAM .*No such file"):
+    with pytest.raises(sbe.LinkError, match=r"the shared RAM .*No such file"):
         sbe.connect(f"carveout:{config}")
     (tmp_path / "ram").write_bytes(bytes(100))
     with pytest.raises(sbe.BadArgument, match="has 100 bytes"):
         sbe.connect(f"carveout:{config}")
     (tmp_path / "ram").write_bytes(bytes(1 << 20))
-    with pytest.raises(sbe.LinkError, match="the doorbell .*No such file"):
+    with pytest.raises(sbe.LinkError, match=r"the doorbell .*No such file"):
         sbe.connect(f"carveout:{config}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import random
@@ -89,7 +90,7 @@ def test_random_use_never_overlaps_and_loses_nothing(heap: CarveoutHeap) -> None
             except errors.OutOfResources:
                 assert heap.largest_bytes < 12 * PAGE
         ranges = sorted((each.offset_bytes, each.size_bytes) for each in held)
-        for (begin, size), (after, _) in zip(ranges, ranges[1:], strict=False):
+        for (begin, size), (after, _) in itertools.pairwise(ranges):
             assert begin + size <= after
         assert heap.free_bytes + sum(each.size_bytes for each in held) == SIZE
     for each in held:
