@@ -160,3 +160,7 @@ def attach(
         on_control=on_control,
         max_calls=max_calls,
     )
+    max_buffers: int = _native.BUFFERS_MAX,
+    `max_buffers` in a frame is what the link agreed on, its `limits["buffers"]`.
+
+        max_buffers=max_buffers,

@@ -60,22 +60,24 @@ static int open_core(Channel *self, const struct sbe_channel_config *given, uint
 }
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+    if (config.buffers == 0)
+        self->core.buffers = 0; /* agreed on none, where 0 would mean the default */
 {
-    static char *names[] = {"table",          "rings",     "id",      "context",
-                            "slots",          "slot_size", "line",    "send_offset",
-                            "receive_offset", "ring_fd",   "wake_fd", "control_fd",
-                            "on_control",     "max_calls", "opener",  NULL};
+    static char *names[] = {"table",       "rings",      "id",          "context",        "slots",
+                            "slot_size",   "line",       "send_offset", "receive_offset", "ring_fd",
+                            "wake_fd",     "control_fd", "on_control",  "max_calls",      "opener",
+                            "max_buffers", NULL};
     PyObject *on_control = Py_None;
     Table *table;
     Memory *rings;
     unsigned long long send_offset, receive_offset;
     int ring_fd, wake_fd, control_fd = -1, opener = 0;
-    struct sbe_channel_config config = {.call_count = 4096};
+    struct sbe_channel_config config = {.call_count = 4096, .buffers = SBE_BUFFERS_MAX};
     if (!PyArg_ParseTupleAndKeywords(
             arguments, keywords, "O!O!IIIIIKKii|iOIp", names, Table_Type, &table, Memory_Type,
             &rings, &config.id, &config.context, &config.geometry.slots, &config.geometry.slot_size,
             &config.geometry.line, &send_offset, &receive_offset, &ring_fd, &wake_fd, &control_fd,
-            &on_control, &config.call_count, &opener))
+            &on_control, &config.call_count, &opener, &config.buffers))
         return NULL;
     Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
