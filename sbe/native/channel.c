@@ -426,11 +426,12 @@ static PyObject *channel_counters(PyObject *object, PyObject *unused)
     const Channel *self = (const Channel *)object;
     const struct sbe_channel_counters *core = &self->core.counters;
     (void)unused;
-    return Py_BuildValue(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I}", "sent", core->sent, "received",
-        core->received, "doorbells", core->doorbells, "bad", core->bad, "late", core->late, "full",
-        core->full, "synced_bytes", (unsigned long long)core->synced, "in_flight", self->in_flight,
-        "backstops", self->backstops, "requests", self->request_count, "refused", self->refused);
+    return Py_BuildValue("{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I,s:I}", "sent", core->sent,
+                         "received", core->received, "doorbells", core->doorbells, "bad", core->bad,
+                         "late", core->late, "full", core->full, "synced_bytes",
+                         (unsigned long long)core->synced, "in_flight", self->in_flight,
+                         "backstops", self->backstops, "requests", self->request_count, "refused",
+                         self->refused, "lost", self->lost);
 }
 
 static PyObject *channel_get(PyObject *object, void *which)

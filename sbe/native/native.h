@@ -123,6 +123,7 @@ struct channel {
     uint32_t request_count;           /* taken and not yet answered */
     uint32_t refused;                 /* requests beyond the bound */
 };
+    uint32_t lost;                    /* of them, those that no answer told so */
 
 extern PyTypeObject *Channel_Type;
 int native_channel_init(PyObject *module);
