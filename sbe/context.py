@@ -113,6 +113,8 @@ class HostContext:
 
     link: Link
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
+    apart: bool = False
+    """Channels are used by a process that the remote doesn't trust, and the other way round."""
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
@@ -173,18 +175,19 @@ class HostContext:
                     _native.AREA_RING | _native.AREA_COHERENT,
                 )
             )
-            channel = await _done(
-                self.link.open_channel(
-                    self.id,
-                    ring_area,
-                    slots=geometry.slots,
-                    slot_size=geometry.slot_size_bytes,
-                    send_offset=rings.send_offset,
-                    receive_offset=rings.receive_offset,
-                    priority=priority,
-                    doorbells=(rings.ring_fd, rings.wake_fd),
+            with rings.remote_doorbells(apart=self.apart) as doorbells:
+                channel = await _done(
+                    self.link.open_channel(
+                        self.id,
+                        ring_area,
+                        slots=geometry.slots,
+                        slot_size=geometry.slot_size_bytes,
+                        send_offset=rings.send_offset,
+                        receive_offset=rings.receive_offset,
+                        priority=priority,
+                        doorbells=doorbells,
+                    )
                 )
-            )
         except BaseException as error:
             rings.close()
             if ring_area is not None and isinstance(error, Error):

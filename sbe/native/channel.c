@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "core/status.h"
@@ -19,7 +20,10 @@ static void ring_doorbell(void *self, const struct sbe_channel *core)
     const Channel *channel = self;
     uint64_t one = 1;
     (void)core;
-    /* The eventfd is non-blocking: EAGAIN means that 2^64 - 2 rings are pending, which will do. */
+    /*
+     * Non-blocking, and nobody whom we do not trust can change that (ADR 0010): EAGAIN means that
+     * 2^64 - 2 rings are pending, which will do.
+     */
     ssize_t written = write(channel->ring_fd, &one, sizeof one);
     (void)written;
 }
@@ -56,12 +60,12 @@ static int open_core(Channel *self, const struct sbe_channel_config *given, uint
     int status = sbe_channel_open(&self->core, &config);
     if (status < 0)
         native_raise(status, false, "channel %u", config.id);
+    if (config.buffers == 0)
+        self->core.buffers = 0; /* agreed on none, where 0 would mean the default */
     return status < 0 ? -1 : 0;
 }
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
-    if (config.buffers == 0)
-        self->core.buffers = 0; /* agreed on none, where 0 would mean the default */
 {
     static char *names[] = {"table",       "rings",      "id",          "context",        "slots",
                             "slot_size",   "line",       "send_offset", "receive_offset", "ring_fd",
@@ -74,7 +78,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     int ring_fd, wake_fd, control_fd = -1, opener = 0;
     struct sbe_channel_config config = {.call_count = 4096, .buffers = SBE_BUFFERS_MAX};
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O!O!IIIIIKKii|iOIp", names, Table_Type, &table, Memory_Type,
+            arguments, keywords, "O!O!IIIIIKKii|iOIpI", names, Table_Type, &table, Memory_Type,
             &rings, &config.id, &config.context, &config.geometry.slots, &config.geometry.slot_size,
             &config.geometry.line, &send_offset, &receive_offset, &ring_fd, &wake_fd, &control_fd,
             &on_control, &config.call_count, &opener, &config.buffers))
@@ -128,10 +132,10 @@ void native_channel_fail(Channel *channel, PyObject *error)
     sbe_channel_abort(&channel->core, fail_one, channel);
     native_requests_drop(channel);
     native_wake_sleepers(channel);
-    if (channel->polling) { /* the sleeper sleeps on our own doorbell: ring it */
-        uint64_t one = 1;
-        ssize_t written = write(channel->wake_fd, &one, sizeof one);
-        (void)written;
+    if (channel->polling) {
+        /* What the sleeper sleeps on gets something that is always ready. */
+        struct epoll_event ready = {.events = EPOLLIN | EPOLLOUT, .data.u32 = NATIVE_DOORBELL};
+        (void)epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->ring_fd, &ready);
     }
 }
 
@@ -343,14 +347,28 @@ static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize
 
 /* -- for event loops ----------------------------------------------------------------------- */
 
+/* Until the next ring our doorbell's descriptor is not readable. -1: errno says why. */
+static int quiet_doorbell(Channel *channel)
+{
+    struct epoll_event event;
+    uint64_t rung;
+    if (!channel->listens) {
+        if (read(channel->wake_fd, &rung, sizeof rung) >= 0 || errno == EAGAIN)
+            return 0;
+        channel->listens = errno == EINVAL; /* a listener; epoll_wait() says it if not */
+        if (!channel->listens)
+            return -1;
+    }
+    return epoll_wait(channel->wake_fd, &event, 1, 0) < 0 && errno != EINTR ? -1 : 0;
+}
+
 static PyObject *channel_poll(PyObject *object, PyObject *unused)
 {
     Channel *self = (Channel *)object;
-    uint64_t rung;
     (void)unused;
     if (native_channel_check(self) < 0)
         return NULL;
-    if (!self->polling && read(self->wake_fd, &rung, sizeof rung) < 0 && errno != EAGAIN)
+    if (!self->polling && quiet_doorbell(self) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     if (native_channel_drain(self) < 0)
         return NULL;

@@ -23,11 +23,6 @@
 
 #define LONGEST_NS 86400000000000u /* a day: a longer deadline just looks again */
 
-enum {
-    DOORBELL,
-    CONTROL
-};
-
 int native_deadline(PyObject *timeout, uint64_t *deadline_ns)
 {
     *deadline_ns = NATIVE_FOREVER;
@@ -97,8 +92,8 @@ int native_watch(Channel *channel, int control_fd)
      * Edge-triggered: every ring of the doorbell is an event of its own, so the counter need not
      * be read back, which would cost a system call for each wake-up.
      */
-    struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = DOORBELL};
-    struct epoll_event control = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = CONTROL};
+    struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = NATIVE_DOORBELL};
+    struct epoll_event control = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = NATIVE_CONTROL};
     channel->sleep_fd = epoll_create1(EPOLL_CLOEXEC);
     if (channel->sleep_fd >= 0 &&
         epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->wake_fd, &doorbell) == 0 &&
@@ -132,7 +127,7 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
         channel->port.doorbell(channel->port.self, &channel->core);
     }
     for (int i = 0; i < count; i++)
-        if (events[i].data.u32 == CONTROL)
+        if (events[i].data.u32 == NATIVE_CONTROL)
             return run_control(channel);
     return 0;
 }
