@@ -11,10 +11,13 @@ import contextlib
 import os
 import select
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument
+
+if TYPE_CHECKING:
+    from sbe.heaps import Allocation, Heap
 
 __all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings", "listener"]
 
@@ -35,8 +38,9 @@ DEFAULT_GEOMETRY = Geometry()
 class Rings:
     """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
-    `memory_fd` is the ring memory, `ring_fd` the remote's doorbell, `wake_fd` this end's: an
-    eventfd, or a listener over it. Offsets and sizes are in bytes.
+    `memory_fd` is the ring memory, from `memory_offset` on, `ring_fd` the remote's doorbell,
+    `wake_fd` this end's: an eventfd, or a listener over it. `trusted`: the file needs no seals.
+    `allocation` owns memory_fd at the end that made it. Offsets and sizes are in bytes.
     """
 
     def __init__(
@@ -49,6 +53,10 @@ class Rings:
         memory_fd: int,
         ring_fd: int,
         wake_fd: int,
+        *,
+        memory_offset: int = 0,
+        trusted: bool = False,
+        allocation: Allocation | None = None,
     ) -> None:
         self.geometry = geometry
         self.line_bytes = line_bytes
@@ -58,6 +66,9 @@ class Rings:
         self.memory_fd = memory_fd
         self.ring_fd = ring_fd
         self.wake_fd = wake_fd
+        self.memory_offset = memory_offset
+        self.trusted = trusted
+        self.allocation = allocation
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -73,6 +84,8 @@ class Rings:
             self.receive_offset,
             self.size_bytes,
             *(os.dup(fd) for fd in self.fds),
+            memory_offset=self.memory_offset,
+            trusted=self.trusted,
         )
 
     @contextlib.contextmanager
@@ -98,58 +111,92 @@ class Rings:
             os.close(theirs)
 
     def counters(self) -> dict[str, int]:
-        """Frames and doorbells each way, from the rings' shared words.
+        """Frames and doorbells each way, as the ends count them in the rings' shared words.
 
-        Either end may have written nonsense there: for display only. Indices are free-running
-        32-bit numbers, so counts start over after 2^32 frames.
+        Either end may have written nonsense there: for display only. Counters wrap at 2^32.
         """
-        layout = _native.layout()
-        producer, consumer = layout["sbe_ring_producer"], layout["sbe_ring_consumer"]
-        sent, received = self.send_offset, self.receive_offset
-
-        taken = sent + self.line_bytes + consumer["tail"][0]
-
-        def word(offset: int) -> int:
-            return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
-
+        out, back = self._ring(self.send_offset), self._ring(self.receive_offset)
         return {
-            "sent": word(sent + producer["head"][0]),
-            "received": word(received + producer["head"][0]),
-            "doorbells_sent": word(sent + producer["doorbells"][0]),
-            "doorbells_received": word(received + producer["doorbells"][0]),
-            "space_doorbells_sent": word(received + self.line_bytes + consumer["doorbells"][0]),
-            "space_doorbells_received": word(sent + self.line_bytes + consumer["doorbells"][0]),
-            "waiting": (word(sent + producer["head"][0]) - word(taken)) % (1 << 32),
+            "frames_to_remote": out["head"],
+            "frames_from_remote": back["head"],
+            "doorbells_to_remote": out["doorbells"],
+            "doorbells_from_remote": back["doorbells"],
+            "space_doorbells_to_remote": back["space_doorbells"],
+            "space_doorbells_from_remote": out["space_doorbells"],
+            "in_flight": out["waiting"] + back["waiting"],
+        }
+
+    def _ring(self, offset: int) -> dict[str, int]:
+        layout = _native.layout()
+
+        def word(structure: str, field: str, line: int) -> int:
+            place = offset + line * self.line_bytes + layout[structure][field][0]
+            # Through the descriptor: a look now and then is not worth a mapping.
+            return int.from_bytes(
+                os.pread(self.memory_fd, 4, self.memory_offset + place), "little"
+            )
+
+        head = word("sbe_ring_producer", "head", 0)
+        tail = word("sbe_ring_consumer", "tail", 1)
+        return {
+            "head": head,
+            "doorbells": word("sbe_ring_producer", "doorbells", 0),
+            "space_doorbells": word("sbe_ring_consumer", "doorbells", 1),
+            "waiting": min((head - tail) % (1 << 32), self.geometry.slots),
         }
 
     def close(self) -> None:
-        """Closes the descriptors; mappings and duplicates live on."""
+        """Closes the descriptors; mappings and duplicates live on.
+
+        The one that opened the channel gives the memory back: the remote must have let go.
+        """
+        allocation, self.allocation = self.allocation, None
+        if allocation is not None:
+            allocation.close()
+            self.memory_fd = -1
         for fd in self.fds:
             if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
 
 
-def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
-    """Sealed memory for both directions and two eventfds. BadArgument on illegal geometry."""
+def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) -> Rings:
+    """Memory for both directions, by default sealed, and two eventfds.
+
+    Raises BadArgument on illegal geometry, and what the heap raises.
+    """
     ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
     if ring > 1 << 30:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
-    from sbe.heaps import memfd  # whoever only attaches needs no heap
+    if heap is None:
+        from sbe.heaps import memfd  # whoever only attaches needs no heap
 
-    allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
+        heap = memfd.MemfdHeap()
+    allocation = heap.allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
-    fds = [allocation.fd]
+    fds: list[int] = []
     try:
         fds.append(os.eventfd(0, flags))
         fds.append(os.eventfd(0, flags))
     except OSError:
+        allocation.close()
         for fd in fds:
             os.close(fd)
         raise
-    return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+    return Rings(
+        geometry,
+        line_bytes,
+        0,
+        receive_offset,
+        allocation.size_bytes,
+        allocation.fd,
+        *fds,
+        memory_offset=allocation.offset_bytes,
+        trusted=allocation.trusted,
+        allocation=allocation,
+    )
 
 
 def listener(doorbell_fd: int) -> int:
@@ -182,7 +229,9 @@ def attach(
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
     """
-    memory = _native.Memory(rings.memory_fd, rings.size_bytes)
+    memory = _native.Memory(
+        rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
+    )
     return _native.Channel(
         table,
         memory,

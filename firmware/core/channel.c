@@ -63,8 +63,8 @@ static bool carries_bytes(uint8_t type, const struct sbe_buffer *buffer)
 }
 
 /* Bytes that a slot has left beside these, or SBE_EMSGSIZE: not having room is not room for 0. */
-static int32_t room_left(const struct sbe_channel *channel, uint32_t buffer_count,
-                         uint64_t inline_bytes)
+SBE_OUT_OF_LINE static int32_t room_left(const struct sbe_channel *channel, uint32_t buffer_count,
+                                         uint64_t inline_bytes)
 {
     uint32_t size = channel->tx.slot_size;
     uint32_t used = (uint32_t)(sizeof(struct sbe_wire_frame) +
@@ -168,7 +168,8 @@ static void *end_call(struct sbe_channel *channel, uint32_t index)
     struct sbe_call *call = &channel->calls[index];
     void *owner = call->owner;
     call->owner = NULL;
-    call->generation = call->generation == UINT32_MAX ? 1 : call->generation + 1;
+    if (++call->generation == 0)
+        call->generation = 1;
     call->next_free = channel->call_free;
     channel->call_free = index;
     return owner;
@@ -182,21 +183,24 @@ void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, voi
             each(self, end_call(channel, i));
 }
 
-bool sbe_channel_flush(struct sbe_channel *channel)
+static void ring_peer(struct sbe_channel *channel)
 {
-    if (!sbe_ring_publish(&channel->tx))
-        return false;
     channel->counters.doorbells++;
     channel->port->doorbell(channel->port->self, channel);
-    return true;
+}
+
+bool sbe_channel_flush(struct sbe_channel *channel)
+{
+    bool ring = sbe_ring_publish(&channel->tx);
+    if (ring)
+        ring_peer(channel);
+    return ring;
 }
 
 static void return_slots(struct sbe_channel *channel)
 {
-    if (sbe_ring_return(&channel->rx)) {
-        channel->counters.doorbells++;
-        channel->port->doorbell(channel->port->self, channel);
-    }
+    if (sbe_ring_return(&channel->rx))
+        ring_peer(channel);
 }
 
 /* What a frame of each type has; what it has not is zero. */

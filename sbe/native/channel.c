@@ -109,11 +109,32 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     return (PyObject *)self;
 }
 
+PyObject *native_raise_like(PyObject *error)
+{
+    PyObject *arguments = PyObject_GetAttrString(error, "args"), *copy = NULL, *code = NULL;
+    if (arguments != NULL)
+        copy = PyObject_CallObject((PyObject *)Py_TYPE(error), arguments);
+    PyErr_Clear();
+    if (copy != NULL && PyObject_HasAttrString(error, "code"))
+        code = PyObject_GetAttrString(error, "code");
+    if (code != NULL && PyObject_SetAttrString(copy, "code", code) < 0)
+        PyErr_Clear();
+    if (copy == NULL) { /* not one of ours */
+        Py_INCREF(error);
+        copy = error;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(copy), copy);
+    Py_DECREF(copy);
+    Py_XDECREF(code);
+    Py_XDECREF(arguments);
+    return NULL;
+}
+
 int native_channel_check(Channel *channel)
 {
     if (channel->error == NULL)
         return 0;
-    PyErr_SetObject((PyObject *)Py_TYPE(channel->error), channel->error);
+    native_raise_like(channel->error);
     return -1;
 }
 
@@ -132,22 +153,38 @@ void native_channel_fail(Channel *channel, PyObject *error)
     sbe_channel_abort(&channel->core, fail_one, channel);
     native_requests_drop(channel);
     native_wake_sleepers(channel);
-    if (channel->polling) {
-        /* What the sleeper sleeps on gets something that is always ready. */
-        struct epoll_event ready = {.events = EPOLLIN | EPOLLOUT, .data.u32 = NATIVE_DOORBELL};
-        (void)epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->ring_fd, &ready);
-    }
+    native_kick(channel);
+}
+
+/* The error that a channel died of leads, by its traceback, to frames that hold the channel. */
+static int channel_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Channel *self = (Channel *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->on_control);
+    Py_VISIT(self->names);
+    Py_VISIT(self->error);
+    return 0;
+}
+
+static int channel_clear(PyObject *object)
+{
+    Py_CLEAR(((Channel *)object)->on_control);
+    return 0; /* the rest ends with the frames and the error's own members */
 }
 
 static void channel_dealloc(PyObject *object)
 {
     Channel *self = (Channel *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     native_requests_drop(self);
     if (self->ring_fd > 0)
         close(self->ring_fd);
     if (self->wake_fd > 0)
         close(self->wake_fd);
+    if (self->kick_fd > 0)
+        close(self->kick_fd);
     if (self->sleep_fd > 0)
         close(self->sleep_fd);
     PyMem_Free(self->calls);
@@ -231,6 +268,10 @@ static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_
             native_call_send(call, type, payload->buf, (uint32_t)payload->len, deadline_ns);
         if (status == SBE_OK)
             break;
+        if (status == SBE_EPROTO && native_channel_drain(channel) < 0)
+            return -1;
+        if (status == SBE_EPROTO && channel->error != NULL)
+            continue; /* the ring is shut: the drain has failed the channel, with words */
         if (status != SBE_EAGAIN && status != SBE_ENOMEM) {
             native_raise(status, false, "channel %u", channel->core.id);
             return -1;
@@ -347,19 +388,21 @@ static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize
 
 /* -- for event loops ----------------------------------------------------------------------- */
 
-/* Until the next ring our doorbell's descriptor is not readable. -1: errno says why. */
+/* Takes what our doorbell has rung: 1 if it had, 0 if not, -1: errno says why. */
 static int quiet_doorbell(Channel *channel)
 {
     struct epoll_event event;
     uint64_t rung;
     if (!channel->listens) {
-        if (read(channel->wake_fd, &rung, sizeof rung) >= 0 || errno == EAGAIN)
+        if (read(channel->wake_fd, &rung, sizeof rung) >= 0)
+            return 1;
+        if (errno == EAGAIN)
             return 0;
-        channel->listens = errno == EINVAL; /* a listener; epoll_wait() says it if not */
-        if (!channel->listens)
+        if (errno != EINVAL)
             return -1;
+        channel->listens = true; /* or nothing that can be waited for: the next call says so */
     }
-    return epoll_wait(channel->wake_fd, &event, 1, 0) < 0 && errno != EINTR ? -1 : 0;
+    return epoll_wait(channel->wake_fd, &event, 1, 0);
 }
 
 static PyObject *channel_poll(PyObject *object, PyObject *unused)
@@ -368,8 +411,11 @@ static PyObject *channel_poll(PyObject *object, PyObject *unused)
     (void)unused;
     if (native_channel_check(self) < 0)
         return NULL;
-    if (!self->polling && quiet_doorbell(self) < 0)
+    int rung = quiet_doorbell(self);
+    if (rung < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
+    if (rung > 0)
+        native_kick(self); /* the sleeping thread may have been meant, and the ring is gone now */
     if (native_channel_drain(self) < 0)
         return NULL;
     native_wake_sleepers(self);
@@ -534,6 +580,8 @@ static PyType_Slot CHANNEL_SLOTS[] = {
     {Py_tp_doc, "This process's end of a channel. Any thread may use it at any time."},
     {Py_tp_new, channel_new},
     {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_traverse, channel_traverse},
+    {Py_tp_clear, channel_clear},
     {Py_tp_methods, CHANNEL_METHODS},
     {Py_tp_getset, CHANNEL_GETSET},
     {0, NULL},
@@ -542,7 +590,7 @@ static PyType_Slot CHANNEL_SLOTS[] = {
 static PyType_Spec CHANNEL_SPEC = {
     .name = "sbe._native.Channel",
     .basicsize = sizeof(Channel),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = CHANNEL_SLOTS,
 };
 

@@ -212,6 +212,16 @@ static int call_back(struct sbe_request *request)
     return sbe_engine_call(request->engine, request->channel, &frame, &outcall);
 }
 
+/* Closes the channel that the payload names, as a port may that takes control messages here. */
+static int close_other(struct sbe_request *request)
+{
+    struct sbe_channel_close message = {
+        .control = {
+            .type = SBE_CONTROL_CHANNEL_CLOSE, .size = sizeof message, .epoch = 2, .id = 1}};
+    memcpy(&message.channel, request->payload, sizeof message.channel);
+    return sbe_session_receive(&request->engine->session, &message, sizeof message, 0);
+}
+
 enum {
     ECHO = 1,
     SIZED,
@@ -220,7 +230,8 @@ enum {
     NO_CANCEL,
     FAIL,
     CALL_BACK,
-    SERVICE_COUNT = 7
+    CLOSE_OTHER,
+    SERVICE_COUNT = 8
 };
 
 static const struct sbe_service SERVICES[] = {
@@ -231,10 +242,11 @@ static const struct sbe_service SERVICES[] = {
     {"no_cancel", 1, keep_without_cancel, NULL},
     {"fail", 1, fail, NULL},
     {"call_back", 1, call_back, NULL},
+    {"close_other", 1, close_other, NULL},
 };
 static const struct sbe_service *const TABLE[] = {
     &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3],
-    &SERVICES[4], &SERVICES[5], &SERVICES[6],
+    &SERVICES[4], &SERVICES[5], &SERVICES[6], &SERVICES[7],
 };
 
 /* -- ports and hooks ------------------------------------------------------------------------ */
@@ -1119,6 +1131,27 @@ static void test_lists(void)
     }
 }
 
+/* A channel closed in another's turn takes nobody's turn with it. */
+static void test_close_in_turn(void)
+{
+    for (uint32_t victim = 2; victim <= 4; victim++) {
+        begin();
+        for (uint32_t id = 2; id <= 4; id++)
+            open_channel(id, 0);
+        run();
+        struct sbe_frame frame = request_frame(CLOSE_OTHER, &victim, sizeof victim);
+        uint64_t transactions[5] = {0, send_frame(1, &frame)};
+        for (uint32_t id = 2; id <= 4; id++)
+            transactions[id] = ask(id, ECHO);
+        run();
+        CHECK_EQ(remote.closed, 1);
+        for (uint32_t id = 1; id <= 4; id++)
+            if (id != victim)
+                expect(id, transactions[id], SBE_OK);
+        CHECK_EQ(log_count, 2);
+    }
+}
+
 /* Responses that nobody takes: the engine stops reading, sleeps, and goes on when slots come back.
  */
 static void test_no_room(void)
@@ -1407,6 +1440,7 @@ int main(void)
     test_none_starved();
     test_sleep();
     test_lists();
+    test_close_in_turn();
     test_no_room();
     test_find();
     test_outcall();
