@@ -202,6 +202,7 @@ class Channel:
         on_control: Callable[[], None] | None = None,
         max_calls: int = 4096,
         opener: bool = False,
+        max_buffers: int = ...,
     ) -> Self: ...
     def call(
         self,
@@ -391,6 +392,7 @@ class Session:
         channels: int = 64,
         slots: int = 4096,
         slot_size: int = 65536,
+        buffers: int = ...,
         pending: int = 64,
     ) -> Session: ...
     @property

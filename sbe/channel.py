@@ -7,8 +7,10 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import select
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
@@ -17,7 +19,7 @@ from sbe.errors import BadArgument
 if TYPE_CHECKING:
     from sbe.heaps import Allocation, Heap
 
-__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
+__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings", "listener"]
 
 
 class Geometry(NamedTuple):
@@ -37,8 +39,8 @@ class Rings:
     """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
     `memory_fd` is the ring memory, from `memory_offset` on, `ring_fd` the remote's doorbell,
-    `wake_fd` this end's. `trusted`: the file needs no seals. `allocation` owns memory_fd at the end
-    that made it. Offsets and sizes are in bytes.
+    `wake_fd` this end's: an eventfd, or a listener over it. `trusted`: the file needs no seals.
+    `allocation` owns memory_fd at the end that made it. Offsets and sizes are in bytes.
     """
 
     def __init__(
@@ -85,6 +87,28 @@ class Rings:
             memory_offset=self.memory_offset,
             trusted=self.trusted,
         )
+
+    @contextlib.contextmanager
+    def remote_doorbells(self, *, apart: bool) -> Iterator[tuple[int, int]]:
+        """The remote's doorbell and this end's, as they go into CHANNEL_OPEN inside the block.
+
+        `apart`: the remote and the process that uses the channel do not trust each other. Then each
+        gets the eventfd that it rings, and of its own doorbell no more than a listener; after the
+        block that is all that `wake_fd` is.
+        """
+        if not apart:
+            yield self.ring_fd, self.wake_fd
+            return
+        theirs = listener(self.ring_fd)
+        try:
+            ours = listener(self.wake_fd)
+            bell, self.wake_fd = self.wake_fd, ours
+            try:
+                yield theirs, bell
+            finally:
+                os.close(bell)
+        finally:
+            os.close(theirs)
 
     def counters(self) -> dict[str, int]:
         """Frames and doorbells each way, as the ends count them in the rings' shared words.
@@ -173,6 +197,18 @@ def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) 
     )
 
 
+def listener(doorbell_fd: int) -> int:
+    """A descriptor that waits for an eventfd, and can do nothing else to it.
+
+    File status flags are shared by all who hold an eventfd: any of them can make the others' writes
+    block. Who holds a listener, an epoll descriptor, can't reach the eventfd. Each ring makes it
+    readable until epoll_wait() has been called on it; the eventfd itself need not be read.
+    """
+    with select.epoll() as poll:
+        poll.register(doorbell_fd, select.EPOLLIN | select.EPOLLET)
+        return os.dup(poll.fileno())
+
+
 def attach(
     rings: Rings,
     table: _native.Table,
@@ -182,8 +218,11 @@ def attach(
     control_fd: int = -1,
     on_control: Callable[[], None] | None = None,
     max_calls: int = 4096,
+    max_buffers: int = _native.BUFFERS_MAX,
 ) -> _native.Channel:
     """This process's end of a channel. The descriptors stay the caller's.
+
+    `max_buffers` in a frame is what the link agreed on, its `limits["buffers"]`.
 
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
@@ -206,4 +245,5 @@ def attach(
         control_fd=control_fd,
         on_control=on_control,
         max_calls=max_calls,
+        max_buffers=max_buffers,
     )

@@ -131,6 +131,7 @@ class HostContext:
     link: Link
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
     ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
+    apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
@@ -214,18 +215,19 @@ class HostContext:
             rings.close()
             raise
         try:
-            channel = await _done(
-                self.link.open_channel(
-                    self.id,
-                    ring_area,
-                    slots=geometry.slots,
-                    slot_size=geometry.slot_size_bytes,
-                    send_offset=rings.send_offset,
-                    receive_offset=rings.receive_offset,
-                    priority=priority,
-                    doorbells=(rings.ring_fd, rings.wake_fd),
+            with rings.remote_doorbells(apart=self.apart) as doorbells:
+                channel = await _done(
+                    self.link.open_channel(
+                        self.id,
+                        ring_area,
+                        slots=geometry.slots,
+                        slot_size=geometry.slot_size_bytes,
+                        send_offset=rings.send_offset,
+                        receive_offset=rings.receive_offset,
+                        priority=priority,
+                        doorbells=doorbells,
+                    )
                 )
-            )
         except BaseException as error:
             unmapping = self._take_back(ring_area, rings)
             if unmapping is not None and isinstance(error, Error):

@@ -499,8 +499,11 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .calls = calls == 0 ? NULL : config->calls + (size_t)place * calls,
         /* Two engines that call each other never fill both rings with requests alone. */
         .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
+        .buffers = engine->session.limits.buffers,
     };
     int status = sbe_channel_open(&entry->channel, &channel);
+    if (channel.buffers == 0)
+        entry->channel.buffers = 0; /* agreed on none, where 0 would mean the default */
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
     entry->used = true;

@@ -152,8 +152,8 @@ def _summary(costs: list[sbe.Cost]) -> dict[str, Any]:
 
 
 def _report(stage: Stage, video: Video, alone: Alone, counters: dict[str, int]) -> dict[str, Any]:
-    packets = counters["sent"] + counters["received"]
-    doorbells = counters["doorbells_sent"] + counters["doorbells_received"]
+    packets = counters["frames_to_remote"] + counters["frames_from_remote"]
+    doorbells = counters["doorbells_to_remote"] + counters["doorbells_from_remote"]
     frames = len(video.costs)
     return {
         "alone": _summary(alone.costs),

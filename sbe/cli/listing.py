@@ -8,7 +8,7 @@ import click
 
 from sbe.cli.figures import amount
 from sbe.cli.screen import Screen
-from sbe.cli.session import Session, common_options, is_embedded
+from sbe.cli.session import Session, common_options, daemon_of
 
 __all__ = ["list_"]
 
@@ -23,17 +23,17 @@ def list_(session: Session) -> int:
     screen = session.screen()
     with session.connect() as link:
         listing = link.list()
+        daemon = daemon_of(link.stat())
         own = link.context
-        embedded = is_embedded(link)
     tables = {kind: list(listing.get(kind, [])) for kind in _KINDS}
-    screen.result(True, context=own, **tables)
+    screen.result(True, daemon=daemon, context=own, **tables)
     for kind in _KINDS:
         screen.title(kind.capitalize())
         if tables[kind]:
             _SHOW[kind](screen, tables[kind], own)
         else:
             screen.line("none")
-    if embedded:
+    if daemon is None:
         screen.line()
         screen.line("No daemon: this remote was started for this command alone and is gone now.")
     return 0
@@ -104,7 +104,7 @@ def _channels(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
 
 
 def _services(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
-    def end(row: dict[str, Any]) -> Any:
+    def end(row: dict[str, Any]) -> str:
         context = row.get("context")
         return f"context {context}" if context else "remote"
 

@@ -196,9 +196,9 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     Py_ssize_t count = buffers == NULL ? 0 : PyTuple_Size(buffers);
     if (count < 0)
         return NULL;
-    if (count > (Py_ssize_t)SBE_BUFFERS_MAX) {
-        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, at most %u fit", count,
-                     SBE_BUFFERS_MAX);
+    if (count > (Py_ssize_t)channel->core.buffers) {
+        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, this link takes %u at most",
+                     count, channel->core.buffers);
         return NULL;
     }
     Call *call = (Call *)PyType_GenericAlloc(Call_Type, 0);

@@ -110,12 +110,13 @@ struct channel {
     struct sbe_call *calls;
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
-    int wake_fd;      /* ours, read */
+    int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
     int kick_fd;      /* an eventfd by which this process wakes its own sleeping thread */
     int sleep_fd; /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
     PyObject *on_control;
     PyObject *names;      /* dict: service id to name, for messages */
     PyObject *error;      /* why the channel is dead, NULL alive */
+    bool listens;         /* wake_fd is a listener: found out when it is read */
     bool draining;        /* frames are being taken: callbacks must not re-enter */
     bool polling;         /* a thread sleeps on the doorbell for all */
     uint32_t progress;    /* futex: moves whenever a sleeping thread should look again */
@@ -129,6 +130,7 @@ struct channel {
     Request *unsent, *last_unsent;    /* answered, waiting for room; strong */
     uint32_t request_count;           /* taken and not yet answered */
     uint32_t refused;                 /* requests beyond the bound */
+    uint32_t lost;                    /* of them, those that no answer told so */
 };
 
 extern PyTypeObject *Channel_Type;

@@ -27,7 +27,7 @@ def connect(
     """Connects to a remote; the same program runs with every URI.
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
-    socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process, and
+    socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
     "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; None means a running
     daemon at its usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
     seconds for connecting and for each control operation. `slots` (a power of two) frames of

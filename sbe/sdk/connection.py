@@ -409,6 +409,7 @@ class Connection:
                 self._backend.context,
                 control_fd=self._backend.control_fd,
                 on_control=on_control,
+                max_buffers=self._backend.limits["buffers"],
             )
         finally:
             granted.rings.close()

@@ -371,14 +371,16 @@ def test_with_a_daemon(environment: dict[str, str], running: Daemon):
         own = link.context
     assert own in {context["id"] for context in listed["contexts"]}
     assert listed["context"] != own
+    assert listed["daemon"]["pid"] == counted["daemon"]["pid"] == running.pid
     assert [row["size"] for row in listed["areas"] if row["context"] == own] == [1 << 20]
     [channel] = [row for row in counted["channels"] if row["context"] == own]
-    assert (channel["sent"], channel["received"]) == (1, 1)
-    assert channel["per_doorbell_sent"] == 1
-    assert counted["usage"][0]["quota"]["bytes"] > 1 << 20
+    assert (channel["frames_to_remote"], channel["frames_from_remote"]) == (1, 1)
+    assert channel["per_doorbell_to_remote"] == 1
+    assert counted["users"][0]["quota"]["bytes"] > 1 << 20
     text = Run(environment, ["stat"])
     assert (text.code, text.err) == (0, "")
     assert "No daemon" not in text.out
+    assert f"process {running.pid}, up for " in text.out
 
 
 def test_quota(environment: dict[str, str], running: Daemon):
