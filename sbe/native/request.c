@@ -271,7 +271,7 @@ static PyObject *request_respond(PyObject *object, PyObject *arguments, PyObject
         self->channel->request_count--;
         release_buffers(self);
     }
-    native_wake_sleepers(self->channel); /* a kept answer changes what the sleeper waits for */
+    native_wake(self->channel); /* a kept answer changes what the sleeper waits for */
     Py_INCREF(Py_None);
     result = Py_None;
 out:
