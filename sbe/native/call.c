@@ -317,12 +317,13 @@ static void finish(Call *call, int status, bool remote_said)
     call->remote_said = remote_said;
     if (call->callbacks == NULL)
         return;
+    Channel *channel = call->channel;
     native_hold(call);
-    if (call->channel->ready == NULL)
-        call->channel->ready = call;
+    if (channel->ready == NULL)
+        channel->ready = call;
     else
-        call->channel->last_ready->next_ready = call;
-    call->channel->last_ready = call;
+        channel->last_ready->next_ready = call;
+    channel->last_ready = call;
 }
 
 /* Called by the drain, or when the channel dies; takes over the core's reference. */
@@ -502,7 +503,7 @@ static PyObject *call_cancel(PyObject *object, PyObject *unused)
     if (call->state != CALL_OPEN)
         Py_RETURN_FALSE;
     native_call_abandon(call, SBE_ECANCELED);
-    native_wake_sleepers(call->channel);
+    native_wake(call->channel);
     native_run_callbacks(call->channel);
     Py_RETURN_TRUE;
 }
@@ -512,7 +513,7 @@ static PyObject *call_expire(PyObject *object, PyObject *unused)
     Call *call = (Call *)object;
     (void)unused;
     native_call_abandon(call, SBE_ETIMEDOUT);
-    native_wake_sleepers(call->channel);
+    native_wake(call->channel);
     native_run_callbacks(call->channel);
     Py_RETURN_NONE;
 }

@@ -292,7 +292,7 @@ static PyObject *request_respond(PyObject *object, PyObject *arguments, PyObject
         self->channel->request_count--;
         release_buffers(self);
     }
-    native_wake_sleepers(self->channel); /* a kept answer changes what the sleeper waits for */
+    native_wake(self->channel); /* a kept answer changes what the sleeper waits for */
     Py_INCREF(Py_None);
     result = Py_None;
 out:
@@ -321,7 +321,8 @@ static PyObject *request_get(PyObject *object, void *which)
     }
 }
 
-/* Dropped by its handler: the peer learns that nobody will answer, at once or when there is room. */
+/* Dropped by its handler: the peer learns that nobody will answer, at once or when there is room.
+ */
 static void answer_dropped(Channel *channel, Request *dead)
 {
     Request *heir = (Request *)PyType_GenericAlloc(Request_Type, 0);

@@ -207,7 +207,8 @@ static PyMethodDef TABLE_METHODS[] = {
     {"locate", table_locate, METH_O,
      "locate(object): the Slice of an area whose memory this object shows, or None."},
     {"remove", table_remove, METH_VARARGS,
-     "remove(memory, force=False): the area is freed; views of it stay valid. Busy while it is held."},
+     "remove(memory, force=False): the area is freed; views of it stay valid. Busy while it is "
+     "held."},
     {NULL, NULL, 0, NULL},
 };
 
