@@ -29,9 +29,16 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(BUILT) ## send a photograph and 500 frames to a co-processor process; writes build/demo.png
+# make demo TARGET=cortex-m33 or cortex-m3: the same on an emulated core.
+TARGET ?=
+DEMO_BOARD := $(if $(TARGET),$(or $(patsubst cortex-%,%,$(filter cortex-m33 cortex-m3,$(TARGET))),\
+	$(error TARGET=$(TARGET): cortex-m33 or cortex-m3)))
+DEMO_BOARD := $(patsubst m33,mps2-an521,$(patsubst m3,mps2-an385,$(DEMO_BOARD)))
+DEMO_URI := $(if $(DEMO_BOARD),--uri qemu:$(DEMO_BOARD))
+
+demo: $(BUILT) $(DEMO_BOARD:%=build/firmware/%/sbe-firmware.elf) ## send a photograph and 500 frames to a co-processor process; writes build/demo.png
 	@mkdir -p build
-	$(BIN)/sbe demo
+	$(BIN)/sbe $(DEMO_URI) demo
 
 test: ctest pytest ## C tests under the sanitizers, then pytest
 

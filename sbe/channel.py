@@ -132,9 +132,7 @@ class Rings:
         def word(structure: str, field: str, line: int) -> int:
             place = offset + line * self.line_bytes + layout[structure][field][0]
             # Through the descriptor: a look now and then is not worth a mapping.
-            return int.from_bytes(
-                os.pread(self.memory_fd, 4, self.memory_offset + place), "little"
-            )
+            return int.from_bytes(os.pread(self.memory_fd, 4, self.memory_offset + place), "little")
 
         head = word("sbe_ring_producer", "head", 0)
         tail = word("sbe_ring_consumer", "tail", 1)

@@ -208,9 +208,7 @@ class HostContext:
         rings = create_rings(geometry, self.link.line, self.ring_heap)
         assert rings.allocation is not None  # just made
         try:
-            ring_area = await self._map(
-                rings.allocation, _native.AREA_RING | _native.AREA_COHERENT
-            )
+            ring_area = await self._map(rings.allocation, _native.AREA_RING | _native.AREA_COHERENT)
         except BaseException:
             rings.allocation = None  # its fate is decided
             rings.memory_fd = -1

@@ -34,7 +34,8 @@ uint32_t sbe_bootstrap_other_version(const struct sbe_bootstrap *bootstrap)
     return version == SBE_CARVEOUT_VERSION ? 0 : version;
 }
 
-/* Our words of both rings, as they are before the first message. Wake indices behind ask nothing. */
+/* Our words of both rings, as they are before the first message. Wake indices behind ask nothing.
+ */
 static void reset_words(const struct sbe_bootstrap *bootstrap)
 {
     struct sbe_ring_producer *send = (void *)bootstrap->send_memory;
@@ -120,7 +121,8 @@ int sbe_bootstrap_look(struct sbe_bootstrap *bootstrap)
         return SBE_OK;
     bootstrap->state = SBE_BOOTSTRAP_WAITING;
     if (peer != bootstrap->peer_generation || was_ready) {
-        /* Another life of the peer. One that only no longer sees us must show that it sees our 0. */
+        /* Another life of the peer. One that only no longer sees us must show that it sees our 0.
+         */
         if (was_ready && peer == bootstrap->peer_generation)
             peer = 0;
         reset_words(bootstrap);
@@ -129,8 +131,7 @@ int sbe_bootstrap_look(struct sbe_bootstrap *bootstrap)
         bootstrap->changed = true;
         if (was_ready)
             return SBE_ECONNRESET;
-        seen = peer != 0 &&
-               sbe_load_acquire(&bootstrap->peer->peer_seen) == bootstrap->generation;
+        seen = peer != 0 && sbe_load_acquire(&bootstrap->peer->peer_seen) == bootstrap->generation;
     }
     if (bootstrap->peer_generation == 0 || !seen)
         return SBE_OK;

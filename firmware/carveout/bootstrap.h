@@ -4,9 +4,10 @@
  * and start again in any order over memory that keeps what was in it.
  *
  * Each end draws a generation at each start and publishes it in its block. Who sees a new one of
- * the peer resets its own words of both rings, then says so in peer_seen. An end uses the rings when
- * each has seen the other; from then on a changed generation or peer_seen means that the peer began
- * another life. No end ever writes the other's words. tests/core/test_bootstrap.c tries all orders.
+ * the peer resets its own words of both rings, then says so in peer_seen. An end uses the rings
+ * when each has seen the other; from then on a changed generation or peer_seen means that the peer
+ * began another life. No end ever writes the other's words. tests/core/test_bootstrap.c tries all
+ * orders.
  */
 #ifndef SBE_CARVEOUT_BOOTSTRAP_H
 #define SBE_CARVEOUT_BOOTSTRAP_H

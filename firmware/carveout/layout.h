@@ -2,8 +2,8 @@
 /*
  * A carve-out link: two ends share a window of RAM and a byte stream (a UART), nothing else. This
  * is what lies where in the window, for both ends; docs/spec/carveout.md tells it in words. Every
- * structure has one writer. Everything read from here is checked: RAM may hold anything at power-on,
- * and what a former life left.
+ * structure has one writer. Everything read from here is checked: RAM may hold anything at
+ * power-on, and what a former life left.
  */
 #ifndef SBE_CARVEOUT_LAYOUT_H
 #define SBE_CARVEOUT_LAYOUT_H

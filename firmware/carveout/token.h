@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Doorbells on a byte stream: 32-bit tokens. A byte with its top bit set begins a token and says how
- * many bytes follow, so that a reader that lost bytes, or joins late, is in step again with the next
- * token. A token that was lost or made up is a doorbell lost or spurious, which both ends bear.
+ * Doorbells on a byte stream: 32-bit tokens. A byte with its top bit set begins a token and says
+ * how many bytes follow, so that a reader that lost bytes, or joins late, is in step again with the
+ * next token. A token that was lost or made up is a doorbell lost or spurious, which both ends
+ * bear.
  *
  *     1nnndddd  n continuation bytes, the token's low 4 bits
  *     0ddddddd  the next 7 bits
@@ -15,12 +16,13 @@
 
 #define SBE_TOKEN_MAX 5u /* bytes */
 
-/* An even token is the doorbell of a channel, an odd one an event: a byte each for small numbers. */
-#define SBE_TOKEN_CHANNEL(id)    ((uint32_t)(id) << 1)
-#define SBE_TOKEN_EVENT(event)   ((uint32_t)(event) << 1 | 1u)
-#define SBE_TOKEN_IS_EVENT(tok)  (((tok)&1u) != 0)
-#define SBE_TOKEN_VALUE(tok)     ((tok) >> 1)
-#define SBE_TOKEN_CHANNEL_MAX    0x7fffffffu
+/* An even token is the doorbell of a channel, an odd one an event: a byte each for small numbers.
+ */
+#define SBE_TOKEN_CHANNEL(id)   ((uint32_t)(id) << 1)
+#define SBE_TOKEN_EVENT(event)  ((uint32_t)(event) << 1 | 1u)
+#define SBE_TOKEN_IS_EVENT(tok) (((tok)&1u) != 0)
+#define SBE_TOKEN_VALUE(tok)    ((tok) >> 1)
+#define SBE_TOKEN_CHANNEL_MAX   0x7fffffffu
 
 enum sbe_token_event {
     SBE_TOKEN_CONTROL = 0, /* look at the control ring */

@@ -6,9 +6,9 @@
  *
  * Buffers: IN samples, little-endian, OUT bytes; `written` is what was encoded.
  *
- * SBE_EINVAL: other buffers, an odd number of bytes, or a payload. SBE_ENOSPC: fewer bytes of output
- * than samples. SBE_EBUSY: as many requests as the pool holds are open. SBE_EMSGSIZE: more inline
- * bytes than the pool holds. SBE_ENOTSUP: a message, which nobody waits for.
+ * SBE_EINVAL: other buffers, an odd number of bytes, or a payload. SBE_ENOSPC: fewer bytes of
+ * output than samples. SBE_EBUSY: as many requests as the pool holds are open. SBE_EMSGSIZE: more
+ * inline bytes than the pool holds. SBE_ENOTSUP: a message, which nobody waits for.
  */
 #include "services/service_util.h"
 

@@ -29,9 +29,7 @@ class Board:
 BOARDS = {
     board.name: board
     for board in (
-        Board(
-            "mps2-an521", "Cortex-M33", range(0x10000000, 0x10400000), 0x80000000, 16 << 20
-        ),
+        Board("mps2-an521", "Cortex-M33", range(0x10000000, 0x10400000), 0x80000000, 16 << 20),
         Board("mps2-an385", "Cortex-M3", range(0, 0x400000), 0x21000000, 16 << 20),
     )
 }
@@ -71,11 +69,7 @@ def check_image(path: str | os.PathLike[str], board: Board) -> None:
     meant = _note(data)
     if meant is not None and meant != board.name:
         raise errors.BadArgument(f"{name} is firmware for {meant}, the board is {board.name}")
-    loads = [
-        (address, size)
-        for kind, address, size in _segments(data)
-        if kind == 1 and size
-    ]
+    loads = [(address, size) for kind, address, size in _segments(data) if kind == 1 and size]
     if not loads:
         raise errors.BadArgument(f"{name} has nothing to load")
     for address, size in loads:

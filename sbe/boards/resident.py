@@ -80,7 +80,9 @@ class Resident:
             return cls(**json.loads((_home() / name / "board.json").read_text()))
         except (OSError, ValueError, TypeError) as error:
             there = ", ".join(each.name for each in cls.all()) or "none"
-            raise errors.BadArgument(f"no board {name!r} was started; there are: {there}") from error
+            raise errors.BadArgument(
+                f"no board {name!r} was started; there are: {there}"
+            ) from error
 
     @classmethod
     def all(cls) -> list[Resident]:

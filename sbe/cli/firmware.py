@@ -69,7 +69,13 @@ def list_(session: Session) -> int:
     screen = session.screen()
     boards = Resident.all()
     rows = [
-        {"name": each.name, "board": each.board, "state": each.state, "pid": each.pid, "uri": each.uri}
+        {
+            "name": each.name,
+            "board": each.board,
+            "state": each.state,
+            "pid": each.pid,
+            "uri": each.uri,
+        }
         for each in boards
     ]
     screen.result(True, boards=rows)
@@ -78,7 +84,10 @@ def list_(session: Session) -> int:
     else:
         screen.table(
             ("name", "board", "state", ">process", "URI"),
-            ((row["name"], row["board"], row["state"], str(row["pid"]), row["uri"]) for row in rows),
+            (
+                (row["name"], row["board"], row["state"], str(row["pid"]), row["uri"])
+                for row in rows
+            ),
         )
     return 0
 
@@ -89,9 +98,7 @@ def _tell(session: Session, board: Any) -> int:
     exists = (board.directory / "ram").exists()
     state = board.state if exists else "removed"
     crash = board.crash() if state == "crashed" else None
-    screen.result(
-        True, name=board.name, board=board.board, state=state, uri=board.uri, crash=crash
-    )
+    screen.result(True, name=board.name, board=board.board, state=state, uri=board.uri, crash=crash)
     screen.line(f"{board.name}: {board.board}, {state}, process {board.pid}")
     if state in ("running", "frozen"):
         screen.line(f"  {board.uri}")

@@ -74,4 +74,6 @@ def describe_link(link: sbe.Connection) -> str:
     process = f", process {pid}" if pid else ""
     if daemon_of(link.stat()) is None:
         return f"{name} (embedded remote {remote}{process})"
+    if not link.uri.startswith("unix:"):
+        return f"{name} (remote {remote}{process})"
     return f"{name} (through the daemon; remote {remote}{process})"

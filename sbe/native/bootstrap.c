@@ -146,12 +146,12 @@ static PyObject *crash_in(const Memory *window)
         record.generation != sbe_load_relaxed(&remote->generation))
         return Py_BuildValue("");
     const uint32_t *r = record.registers, *f = record.fault_status;
-    return Py_BuildValue(
-        "{s:s,s:I,s:N,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "kind",
-        record.kind == SBE_CRASH_ASSERT ? "assert" : "fault", "exception", record.exception, "text",
-        text(record.text, sizeof record.text), "r0", r[0], "r1", r[1], "r2", r[2], "r3", r[3],
-        "r12", r[4], "lr", r[5], "pc", r[6], "xpsr", r[7], "sp", record.stack_pointer, "cfsr", f[0],
-        "hfsr", f[1], "mmfar", f[2], "bfar", f[3]);
+    return Py_BuildValue("{s:s,s:I,s:N,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
+                         "kind", record.kind == SBE_CRASH_ASSERT ? "assert" : "fault", "exception",
+                         record.exception, "text", text(record.text, sizeof record.text), "r0",
+                         r[0], "r1", r[1], "r2", r[2], "r3", r[3], "r12", r[4], "lr", r[5], "pc",
+                         r[6], "xpsr", r[7], "sp", record.stack_pointer, "cfsr", f[0], "hfsr", f[1],
+                         "mmfar", f[2], "bfar", f[3]);
 }
 
 static PyObject *bootstrap_crash(PyObject *object, PyObject *unused)

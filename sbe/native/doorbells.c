@@ -2,14 +2,15 @@
 /*
  * Doorbells: the eventfds of many channels over one byte stream. A thread of our own, which never
  * takes the GIL, turns what is rung here into tokens and what comes as tokens into eventfd writes,
- * so that a channel looks to its user as it does beside a process. Doorbells coalesce: a stream that
- * takes nothing costs one bit per channel.
+ * so that a channel looks to its user as it does beside a process. Doorbells coalesce: a stream
+ * that takes nothing costs one bit per channel.
  */
 #include "native.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -43,7 +44,7 @@ typedef struct {
     uint64_t tick_ns;      /* when to tick, 0 never */
     uint8_t partial[SBE_TOKEN_MAX];
     uint32_t partial_at, partial_size;
-    bool closed; /* the stream has ended */
+    bool closed;  /* the stream has ended */
     bool blocked; /* the stream takes nothing: wait for EPOLLOUT */
     uint32_t sent, received, strange;
     struct sbe_token_reader reader; /* the thread's own */

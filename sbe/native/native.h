@@ -112,7 +112,7 @@ struct channel {
     int ring_fd;      /* the peer's doorbell, written */
     int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
     int kick_fd;      /* an eventfd by which this process wakes its own sleeping thread */
-    int sleep_fd;     /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
+    int sleep_fd; /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
     PyObject *on_control;
     PyObject *names;      /* dict: service id to name, for messages */
     PyObject *error;      /* why the channel is dead, NULL alive */

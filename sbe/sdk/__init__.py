@@ -27,12 +27,13 @@ def connect(
     """Connects to a remote; the same program runs with every URI.
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
-    socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process, and
-    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; None means a running daemon at its usual place ($SBE_SOCKET or the system's), else the
-    embedded remote. `timeout`: seconds for connecting and for each control operation. `slots` (a
-    power of two) frames of `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the
-    ring for up to this long, for latency at the price of a busy core while there is traffic; an
-    embedded remote does the same, a daemon's as its configuration says.
+    socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
+    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; None means a running
+    daemon at its usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
+    seconds for connecting and for each control operation. `slots` (a power of two) frames of
+    `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the ring for up to this long,
+    for latency at the price of a busy core while there is traffic; an embedded remote does the
+    same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.

@@ -363,7 +363,7 @@ class CarveoutConfig:
         for key, value in values.items():
             if key not in kinds:
                 raise errors.BadArgument(f"{where}: {key!r} is not one of {', '.join(kinds)}")
-            if type(value) is not kinds[key] or (kinds[key] is int and value < 0):
+            if type(value) is not kinds[key] or (isinstance(value, int) and value < 0):
                 raise errors.BadArgument(f"{where}: {key} = {value!r} is no {kinds[key].__name__}")
         for key in ("memory", "doorbell"):
             if not values.get(key):

@@ -66,9 +66,7 @@ def measure(board: str, call: Callable[[sbe.Connection], object], count: int = 8
     """Return the cost of a call in a warm link: the least of `count` calls."""
     with QemuBoard(board) as log_home:
         log = log_home.directory / "trace.log"
-        emulated = QemuBoard(
-            board, arguments=("-singlestep", "-d", "exec,nochain", "-D", str(log))
-        )
+        emulated = QemuBoard(board, arguments=("-singlestep", "-d", "exec,nochain", "-D", str(log)))
         with sbe.Connection(EmbeddedBackend(30.0, emulated)) as link:
             for _ in range(4):
                 call(link)
@@ -76,7 +74,7 @@ def measure(board: str, call: Callable[[sbe.Connection], object], count: int = 8
                 call(link)
             emulated.quit()
             costs = calls_in(log)
-    # The slow core makes the host ring in between, to see whether it is alive: the least is the call.
+    # The slow core makes the host ring in between, to see whether it lives: the least is the call.
     return min(costs[-count:], key=lambda cost: (cost.to_reply, cost.to_sleep))
 
 

@@ -293,8 +293,7 @@ void carveout_crash(struct carveout *link, struct sbe_crash_record *record)
 {
     if (link->config == NULL)
         return; /* before the start: nobody listens */
-    struct sbe_crash_record *place =
-        (void *)((uint8_t *)link->config->window + SBE_CARVEOUT_CRASH);
+    struct sbe_crash_record *place = (void *)((uint8_t *)link->config->window + SBE_CARVEOUT_CRASH);
     record->generation = link->bootstrap.generation;
     record->magic = SBE_CARVEOUT_MAGIC;
     record->check = SBE_CARVEOUT_SUM(record);

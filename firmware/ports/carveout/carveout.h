@@ -71,10 +71,10 @@ struct carveout {
     uint32_t epoch;
     struct sbe_channel *by_id[CARVEOUT_CHANNELS]; /* at id modulo its size, or elsewhere */
     /* Statistics, for a debugger and the console. */
-    uint32_t lives;         /* sessions begun */
-    uint32_t dropped;       /* control messages that did not fit the ring */
-    uint32_t strange;       /* tokens that name no channel of ours */
-    uint32_t bad;           /* malformed control messages */
+    uint32_t lives;   /* sessions begun */
+    uint32_t dropped; /* control messages that did not fit the ring */
+    uint32_t strange; /* tokens that name no channel of ours */
+    uint32_t bad;     /* malformed control messages */
 };
 
 /* Starts: the window's blocks are written and the host is told. A status. */

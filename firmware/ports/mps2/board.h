@@ -16,7 +16,7 @@
 #define BOARD_UART0   0x50200000u
 #define BOARD_UART1   0x50201000u
 #define BOARD_RX1_IRQ 34u
-#define BOARD_TICK_NS 50u /* 20 MHz */
+#define BOARD_TICK_NS 50u  /* 20 MHz */
 #elif defined(BOARD_AN385) /* Cortex-M3 */
 #define BOARD_NAME    "mps2-an385"
 #define BOARD_WINDOW  0x21000000u
