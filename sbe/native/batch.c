@@ -234,7 +234,7 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
             &batch->statuses, &batch->written, &batch->replies, &batch->reply_size, &timeout))
         return -1;
     if (batch->per_call > batch->channel->core.buffers) {
-        native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes %u at most",
+        native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes at most %u",
                      batch->per_call, batch->channel->core.buffers);
         return -1;
     }
