@@ -334,7 +334,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     bool remote_said = response != NULL && response->status < 0;
     if (response != NULL) {
         status = response->status;
-        if (sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
+        /* A response that is malformed in itself comes with SBE_EBADMSG from the core. */
+        if (status == SBE_EBADMSG ||
+            sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
             status = SBE_EBADMSG, remote_said = false;
     }
     if (response != NULL && status != SBE_EBADMSG && call->state == CALL_OPEN) {
