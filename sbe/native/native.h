@@ -77,6 +77,8 @@ Memory *native_table_find(const Table *table, const void *start, uint64_t size);
 /* The same over every table of the process. */
 Memory *native_any_table_find(const void *start, uint64_t size);
 void native_table_forget(Memory *memory); /* at its death */
+/* The member of this id, which has been resolved; NULL if it is about to die. */
+Memory *native_table_member(const Table *table, uint32_t id);
 
 /* -- buffer.c: In, Out, InOut, Shared -- */
 
@@ -112,7 +114,7 @@ struct channel {
     int ring_fd;      /* the peer's doorbell, written */
     int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
     int sleep_fd;     /* epoll over wake_fd, control_fd and kick_fd: what a thread sleeps on */
-    int kick_fd;      /* our own end's doorbell: one thread ends another one's sleep; -1 not yet */
+    int kick_fd;      /* one thread of this end wakes another one */
     int control_fd;   /* borrowed, -1 none */
     PyObject *on_control;
     PyObject *names;         /* dict: service id to name, for messages */
@@ -232,7 +234,7 @@ PyObject *native_batch(PyObject *channel, PyObject *arguments, PyObject *keyword
 
 struct request {
     PyObject ob_base;
-    Channel *channel; /* strong, NULL once answered or dead */
+    Channel *channel; /* strong */
     Request *next;
     uint8_t type;
     bool answered;
@@ -247,8 +249,8 @@ struct request {
     PyObject *reply; /* bytes, while unsent */
     int reply_status;
     struct sbe_buffer *buffers;
-    Memory **held;
-    Py_buffer *pins; /* of private copies: a handler may release its views */
+    Memory **held;     /* strong and counted, NULL where inline */
+    Py_buffer *copies; /* of inline bytes: what the answer is taken from */
     uint64_t *written;
 };
 

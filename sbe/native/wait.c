@@ -78,27 +78,12 @@ static void wake_followers(Channel *channel)
     (void)syscall(SYS_futex, &channel->progress, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Made when first needed. The peer's doorbell would do, but readers of fileno() would see it. */
-static int kick_fd(Channel *channel)
-{
-    struct epoll_event kick = {.events = EPOLLIN | EPOLLET, .data.u32 = KICK};
-    if (channel->kick_fd < 0) {
-        int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (fd >= 0 && epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, fd, &kick) < 0) {
-            close(fd);
-            fd = -1;
-        }
-        channel->kick_fd = fd;
-    }
-    return channel->kick_fd < 0 ? channel->wake_fd : channel->kick_fd;
-}
-
 static void kick_sleeper(Channel *channel)
 {
     uint64_t one = 1;
     if (!channel->asleep)
         return; /* a thread that spins sees progress move */
-    ssize_t written = write(kick_fd(channel), &one, sizeof one);
+    ssize_t written = write(channel->kick_fd, &one, sizeof one); /* not the peer's to fill up */
     (void)written;
 }
 
@@ -161,6 +146,11 @@ static int run_control(Channel *channel)
     return result == NULL ? -1 : 0;
 }
 
+static int watch(const Channel *channel, int fd, struct epoll_event event)
+{
+    return epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
 int native_watch(Channel *channel, int control_fd)
 {
     /*
@@ -168,12 +158,14 @@ int native_watch(Channel *channel, int control_fd)
      * be read back, which would cost a system call for each wake-up.
      */
     struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = DOORBELL};
-    struct epoll_event control = CONTROL_EVENT;
+    struct epoll_event kick = {.events = EPOLLIN | EPOLLET, .data.u32 = KICK};
     channel->control_fd = control_fd;
     channel->sleep_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (channel->sleep_fd >= 0 &&
-        epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->wake_fd, &doorbell) == 0 &&
-        (control_fd < 0 || epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, control_fd, &control) == 0))
+    channel->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (channel->sleep_fd >= 0 && channel->kick_fd >= 0 &&
+        watch(channel, channel->wake_fd, doorbell) == 0 &&
+        watch(channel, channel->kick_fd, kick) == 0 &&
+        (control_fd < 0 || watch(channel, control_fd, CONTROL_EVENT) == 0))
         return 0;
     PyErr_SetFromErrno(PyExc_OSError);
     return -1;

@@ -117,7 +117,7 @@ class Thread(threading.Thread):
         return self._value
 
     def wait_asleep(self, *, leader: bool | None = None) -> Thread:
-        """Until it sleeps in the kernel, on the doorbell (leader) or behind the thread that does."""
+        """Until it sleeps in the kernel: on the doorbell (leader), or behind who does."""
         if platform.machine() not in _SYSCALLS:
             pytest.skip(f"the system calls of {platform.machine()} are not known to the test")
         epoll, futex = _SYSCALLS[platform.machine()]

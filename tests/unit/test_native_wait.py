@@ -30,7 +30,7 @@ def test_a_request_that_another_thread_took_wakes_the_sleeper():
 def test_a_lost_doorbell_costs_a_backstop_though_the_sleeper_waits_for_ever():
     with Pair(deaf=True) as pair:
         server = Thread(lambda: pair.host.next_request()).wait_asleep(leader=True)
-        caller = Thread(lambda: pair.host.call(7, (), b"", LIMIT_S).payload).wait_asleep()
+        caller = Thread(lambda: pair.host.call(7).payload).wait_asleep()
         pair.answer(b"unheard")
         assert caller.outcome() == b"unheard"
         pair.host.fail(errors.LinkClosed("over"))
@@ -70,7 +70,7 @@ def test_a_follower_gets_its_reply_from_the_leader_and_then_leads():
         calls = [pair.host.submit(7) for _ in range(3)]
         leader = Thread(lambda: calls[0].result().payload).wait_asleep(leader=True)
         others = [
-            Thread(lambda call=call: call.result().payload).wait_asleep(leader=False)
+            Thread(functools.partial(lambda c: c.result().payload, call)).wait_asleep(leader=False)
             for call in calls[1:]
         ]
         pair.answer(b"0")
@@ -87,7 +87,12 @@ def test_a_spinning_thread_sees_what_another_one_took():
         pair.host.spin_s = 1.0
         call = pair.host.submit(7)
         begun = threading.Event()
-        waiter = Thread(lambda: (begun.set(), call.result())[1].payload)
+
+        def wait() -> bytes:
+            begun.set()
+            return call.result().payload
+
+        waiter = Thread(wait)
         begun.wait()
         started = time.monotonic()
         pair.answer(b"news")
@@ -131,19 +136,19 @@ def test_a_slow_control_hook_does_not_hold_up_replies():
     control = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def on_control() -> None:
-        os.eventfd_read(control)
         entered.set()
-        leave.wait(LIMIT_S)
+        leave.wait(LIMIT_S)  # as for a lock
+        os.eventfd_read(control)
 
     with Pair(control_fd=control, on_control=on_control) as pair:
         first = pair.host.submit(7)
         waiter = Thread(lambda: first.result().payload).wait_asleep(leader=True)
         os.eventfd_write(control, 1)
         assert entered.wait(LIMIT_S)
-        second = pair.host.submit(7)
+        second = Thread(lambda: pair.host.call(7).payload).wait_asleep(leader=True)
         pair.answer(b"1")
         pair.answer(b"2")
-        assert second.result(LIMIT_S).payload == b"2"
+        assert second.outcome() == b"2"
         entered.clear()
         leave.set()
         assert waiter.outcome() == b"1"
@@ -196,7 +201,8 @@ def test_what_dies_with_a_call_may_call():
                     request.respond(request.payload)
 
         server = Thread(serve)
-        assert pair.host.call(7, (_native.In(Farewell(b"x")),), b"hi", LIMIT_S).payload == b"hi"
+        call = pair.host.submit(7, (_native.In(Farewell(b"x")),), b"hi")
+        assert call.result(LIMIT_S).payload == b"hi"
         assert said == [b"bye"]
         stop.set()
         server.outcome()
@@ -207,7 +213,7 @@ def test_callbacks_run_in_the_order_of_the_replies():
     with Pair() as pair:
         for number in range(4):
             call = pair.host.submit(7)
-            call.add_done_callback(lambda _, number=number: order.append(number))
+            call.add_done_callback(functools.partial(lambda n, _: order.append(n), number))
             pair.answer()
         pair.host.poll()
     assert order == [0, 1, 2, 3]
