@@ -238,6 +238,13 @@ class Link(Connection):
             raise
         return pending
 
+    def area_fd(self, area: int) -> int:
+        """The descriptor of an area's memory; it is the link's, and as good as the area."""
+        entry = self._areas.get(area)
+        if entry is None or entry.fd < 0:
+            raise errors.AreaFreed(f"no area {area:#x} with a descriptor here")
+        return entry.fd
+
     def unmap_area(self, area: int) -> Pending[None]:
         """Take an area back. Ends when the remote has let go of it, or is gone.
 
