@@ -42,7 +42,10 @@ int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_confi
         .context = config->context,
         .flush_interval =
             config->flush_interval != 0 ? config->flush_interval : config->geometry.slots / 2,
+        .buffers = config->buffers,
     };
+    if (channel->buffers - 1 >= SBE_BUFFERS_MAX) /* also when it is 0 */
+        channel->buffers = SBE_BUFFERS_MAX;
     for (uint32_t i = 0; i < config->call_count; i++)
         config->calls[i] = (struct sbe_call){.generation = 1, .next_free = i + 1};
     int status = sbe_ring_attach(&channel->tx, config->send, &config->geometry);
@@ -65,7 +68,7 @@ SBE_OUT_OF_LINE static int32_t room_left(const struct sbe_channel *channel, uint
     uint32_t size = channel->tx.slot_size;
     uint32_t used = (uint32_t)(sizeof(struct sbe_wire_frame) +
                                (uint64_t)buffer_count * sizeof(struct sbe_wire_buffer));
-    if (buffer_count > SBE_BUFFERS_MAX || used > size || inline_bytes > size - used)
+    if (buffer_count > channel->buffers || used > size || inline_bytes > size - used)
         return SBE_EMSGSIZE;
     return (int32_t)(size - used - (uint32_t)inline_bytes);
 }
@@ -77,7 +80,7 @@ uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t bu
     return room < 0 ? 0 : (uint32_t)room;
 }
 
-/* Of a frame with at most SBE_BUFFERS_MAX buffers. Sizes beyond a slot count as one too many. */
+/* Of a frame whose number of buffers was checked. Sizes beyond a slot count as one too many. */
 static uint32_t inline_size(const struct sbe_frame *frame)
 {
     uint32_t total = 0;
@@ -124,7 +127,7 @@ uint32_t sbe_channel_room(struct sbe_channel *channel)
 
 int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
 {
-    if (frame->buffer_count > SBE_BUFFERS_MAX)
+    if (frame->buffer_count > channel->buffers)
         return SBE_EMSGSIZE;
     int32_t room = room_left(channel, frame->buffer_count, inline_size(frame));
     if (room < 0 || frame->payload_size > (uint32_t)room)

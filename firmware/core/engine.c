@@ -369,10 +369,33 @@ SBE_OUT_OF_LINE static void take_turn(struct sbe_engine *engine, struct sbe_engi
         sbe_engine_doorbell(engine, &entry->channel);
 }
 
+void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task)
+{
+    if (task->queued)
+        return;
+    task->queued = true;
+    task->next = engine->tasks;
+    engine->tasks = task;
+}
+
+static void run_tasks(struct sbe_engine *engine)
+{
+    struct sbe_task *task = engine->tasks;
+    engine->tasks = NULL; /* what is queued in this round waits for the next */
+    while (task != NULL) {
+        struct sbe_task *next = task->next;
+        task->queued = false;
+        if (task->run(task))
+            sbe_engine_later(engine, task);
+        task = next;
+    }
+}
+
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     struct sbe_engine_work *work = engine->work + SBE_PRIORITIES;
     struct sbe_engine_channel *entry;
+    run_tasks(engine);
     while (work-- != engine->work) {
         uint32_t turns = 0; /* those that come back in this round wait for the next */
         for (entry = work->first; entry != NULL; entry = entry->next)
@@ -386,7 +409,7 @@ bool sbe_engine_run(struct sbe_engine *engine)
     for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
         if (engine->work[p].first != NULL)
             return true;
-    return false;
+    return engine->tasks != NULL;
 }
 
 /* -- this end as requester ----------------------------------------------------------------- */
@@ -479,6 +502,7 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
     };
     int status = sbe_channel_open(&entry->channel, &channel);
+    entry->channel.buffers = engine->session.limits.buffers; /* agreed, may be none */
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
     entry->used = true;

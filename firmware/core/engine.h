@@ -58,8 +58,9 @@ struct sbe_engine {
     bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
     uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     struct sbe_kept *kept;
-    uint64_t begun_ns;  /* of the request at hand */
-    uint32_t waited_ns; /* the same */
+    struct sbe_task *tasks; /* for the next round */
+    uint64_t begun_ns;      /* of the request at hand */
+    uint32_t waited_ns;     /* the same */
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
     struct sbe_frame response; /* the answer under way */

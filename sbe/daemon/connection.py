@@ -134,10 +134,7 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
         size = len(str(obj))  # near enough
         self._unsent += 1
         self._unsent_bytes += size
-        if self._sending is None:
-            self._sending = self._loop.call_later(
-                SEND_SECONDS, self._drop, f"a reply was not taken within {SEND_SECONDS:g} s"
-            )
+        self._watch_sending()
         sent.add_done_callback(lambda _: self._reply_sent(size))
         if self._unsent_bytes > UNSENT_MAX:
             self._drop(f"{self._unsent_bytes} bytes of replies were not taken")
@@ -149,15 +146,20 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
         if self._sending is not None:
             self._sending.cancel()
             self._sending = None
-        if self._unsent and not self._lost:
-            self._sending = self._loop.call_later(SEND_SECONDS, self._drop, "replies not taken")
+        self._watch_sending()
+
+    def _watch_sending(self) -> None:
+        """Every reply that is taken gives those behind it their time again."""
+        if self._unsent and self._sending is None and not self._lost:
+            self._sending = self._loop.call_later(
+                SEND_SECONDS, self._drop, f"a reply was not taken within {SEND_SECONDS:g} s"
+            )
 
     # -- the end -------------------------------------------------------------------------------
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, for whatever reason."""
-        if not self._lost:
-            self._lost = True
+        self._lost = True
         for timer in (self._handshake, self._sending):
             if timer is not None:
                 timer.cancel()

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Call: one transaction of this end, a future. Reply: its outcome and cost.
+ * Call: one transaction of this end, a future.
  *
  * While a call is in flight it holds its areas. Giving it up (timeout, cancel) changes what the
  * user sees; the hold ends only when the remote answers or is reset, because until then it may
@@ -13,8 +13,7 @@
 #include "core/cache.h"
 #include "core/status.h"
 
-PyTypeObject *Call_Type, *Reply_Type;
-static PyTypeObject *Cost_Type;
+PyTypeObject *Call_Type;
 static PyObject *NeedsStaging;
 
 /* Larger foreign buffers are staged in an area: a quarter of a slot leaves room for others. */
@@ -22,11 +21,6 @@ static uint64_t inline_limit(const Channel *channel)
 {
     return channel->core.tx.slot_size / 4;
 }
-
-typedef struct {
-    PyObject ob_base;
-    Call *call; /* strong */
-} Reply;
 
 /* -- buffers ------------------------------------------------------------------------------- */
 
@@ -60,15 +54,7 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
     return 0;
 }
 
-static int need_staging(uint32_t i)
-{
-    PyObject *index = PyLong_FromUnsignedLong(i);
-    if (index != NULL)
-        PyErr_SetObject(NeedsStaging, index);
-    Py_XDECREF(index);
-    return -1;
-}
-
+/* 0, or 1 when the buffer is too large to ride inline; -1 raised. */
 static int use_inline(Call *call, uint32_t i, Py_buffer *view)
 {
     struct sbe_buffer *buffer = &call->asked[i];
@@ -77,7 +63,7 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
         return -1;
     }
     if ((uint64_t)view->len > inline_limit(call->channel))
-        return need_staging(i);
+        return 1;
     if (call->views == NULL) {
         call->views = PyMem_Calloc(call->buffer_count, sizeof *call->views);
         if (call->views == NULL) {
@@ -88,32 +74,58 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
     buffer->flags = SBE_BUFFER_INLINE;
     buffer->size = (uint64_t)view->len;
     buffer->data = view->buf;
-    call->copied += (uint64_t)view->len;
+    if ((buffer->direction & SBE_DIR_IN) != 0)
+        call->copied += (uint64_t)view->len;
     call->views[i] = *view; /* the view's reference moves here */
     return 0;
 }
 
-/* A numpy slice of an area is found by its address; other memory rides inline or is staged. */
+static int refuse_object(uint32_t i, PyObject *target, bool writes)
+{
+    Py_buffer view = {.obj = NULL};
+    PyObject *type, *why, *trace;
+    PyErr_Fetch(&type, &why, &trace);
+    if (PyObject_GetBuffer(target, &view, PyBUF_FULL_RO) < 0) {
+        PyErr_Clear();
+        native_raise(SBE_EINVAL, false, "buffer %u can't be shown as bytes: %S", i,
+                     why == NULL ? Py_None : why);
+    } else if (writes && view.readonly) {
+        native_raise(SBE_EINVAL, false, "buffer %u is not writable, and the remote is to write it",
+                     i);
+    } else {
+        native_raise(SBE_EINVAL, false,
+                     "buffer %u is not contiguous; copy it with numpy.ascontiguousarray() or slice "
+                     "whole rows",
+                     i);
+    }
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    Py_XDECREF(type);
+    Py_XDECREF(why);
+    Py_XDECREF(trace);
+    return -1;
+}
+
+/*
+ * A numpy slice of an area is found by its address; other memory rides inline (0) or must be
+ * staged (1). -1 raised.
+ */
 static int use_object(Call *call, uint32_t i, PyObject *target)
 {
     Py_buffer view;
     bool writes = call->asked[i].direction != SBE_DIR_IN;
-    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
-        PyErr_Clear();
-        native_raise(SBE_EINVAL, false,
-                     "buffer %u is not contiguous%s; copy it with numpy.ascontiguousarray() or "
-                     "slice whole rows",
-                     i, writes ? " or not writable" : "");
-        return -1;
-    }
+    if (call->asked[i].direction == SBE_DIR_SHARED)
+        writes = false; /* memory of an area can be written, and other memory is refused */
+    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return refuse_object(i, target, writes);
     Memory *memory = native_table_find(call->channel->table, view.buf, (uint64_t)view.len);
     if (memory == NULL)
         memory = native_any_table_find(view.buf, (uint64_t)view.len);
     if (memory == NULL || view.len == 0) {
-        if (use_inline(call, i, &view) == 0)
-            return 0;
-        PyBuffer_Release(&view);
-        return -1;
+        int how = use_inline(call, i, &view);
+        if (how != 0)
+            PyBuffer_Release(&view);
+        return how;
     }
     uint64_t offset = (uint64_t)((uint8_t *)view.buf - memory->base);
     int status = use_area(call, i, memory, offset, (uint64_t)view.len);
@@ -157,7 +169,7 @@ static void release_buffers(Call *call)
 static void complete(struct open_call *open, Channel *channel, const struct sbe_frame *response,
                      int status);
 
-/* Room in one frame for everything, there and back; inline buffers can be staged instead. */
+/* 0: room in one frame for everything, there and back; 1: not unless staged; -1 raised. */
 static int check_room(const Call *call, Py_ssize_t payload)
 {
     const struct sbe_channel *core = &call->channel->core;
@@ -176,9 +188,7 @@ static int check_room(const Call *call, Py_ssize_t payload)
                      payload, (unsigned)call->buffer_count, bare);
         return -1;
     }
-    if (in + (uint64_t)payload > bare || out > bare)
-        return need_staging(0);
-    return 0;
+    return in + (uint64_t)payload > bare || out > bare;
 }
 
 Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload)
@@ -186,9 +196,9 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     Py_ssize_t count = buffers == NULL ? 0 : PyTuple_Size(buffers);
     if (count < 0)
         return NULL;
-    if (count > (Py_ssize_t)SBE_BUFFERS_MAX) {
-        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, at most %u fit", count,
-                     SBE_BUFFERS_MAX);
+    if (count > (Py_ssize_t)channel->core.buffers) {
+        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, this link takes %u at most",
+                     count, channel->core.buffers);
         return NULL;
     }
     Call *call = (Call *)PyType_GenericAlloc(Call_Type, 0);
@@ -209,12 +219,19 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
         goto fail;
     }
     call->buffer_count = (uint16_t)count;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (use_buffer(call, (uint32_t)i, PyTuple_GetItem(buffers, i)) < 0)
+    int staging = 0; /* asked for only when nothing else is wrong */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int how = use_buffer(call, (uint32_t)i, PyTuple_GetItem(buffers, i));
+        if (how < 0)
             goto fail;
-    if (check_room(call, payload) < 0)
+        staging |= how;
+    }
+    int how = check_room(call, payload);
+    if (how < 0)
         goto fail;
-    return call;
+    if ((staging | how) == 0)
+        return call;
+    PyErr_SetNone(NeedsStaging);
 fail:
     native_drop(call);
     return NULL;
@@ -301,8 +318,11 @@ static void finish(Call *call, int status, bool remote_said)
     if (call->callbacks == NULL)
         return;
     native_hold(call);
-    call->next_ready = call->channel->ready;
-    call->channel->ready = call;
+    if (call->channel->ready == NULL)
+        call->channel->ready = call;
+    else
+        call->channel->last_ready->next_ready = call;
+    call->channel->last_ready = call;
 }
 
 /* Called by the drain, or when the channel dies; takes over the core's reference. */
@@ -380,33 +400,36 @@ static PyObject *raise_failure(const Call *call)
 {
     PyObject *id = PyLong_FromUnsignedLong(call->service);
     PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
+    if (PyErr_Occurred() == NULL) {
+        if (name == NULL) /* called by number */
+            name = id;
+        if (call->status == SBE_ETIMEDOUT && !call->remote_said)
+            native_raise(SBE_ETIMEDOUT, false,
+                         "no answer from service %R in time; its %u buffers stay quarantined "
+                         "until the remote answers or is reset",
+                         name, (unsigned)call->buffer_count);
+        else if (call->status == SBE_ECANCELED && !call->remote_said)
+            native_raise(SBE_ECANCELED, false,
+                         "the call of service %R was cancelled; its %u buffers stay quarantined "
+                         "until the remote answers or is reset",
+                         name, (unsigned)call->buffer_count);
+        else if (call->status == SBE_EBADMSG && !call->remote_said)
+            native_raise(SBE_EBADMSG, false,
+                         "the remote's answer of service %R was malformed and dropped", name);
+        else
+            native_raise(call->status, call->remote_said, "service %R", name);
+    }
     Py_XDECREF(id);
-    if (PyErr_Occurred() != NULL)
-        return NULL;
-    if (name == NULL) /* called by number */
-        name = Py_None;
-    if (call->status == SBE_ETIMEDOUT && !call->remote_said)
-        return native_raise(SBE_ETIMEDOUT, false,
-                            "no answer from service %R in time; its %u buffers stay quarantined "
-                            "until the remote answers or is reset",
-                            name, (unsigned)call->buffer_count);
-    return native_raise(call->status, call->remote_said, "service %R", name);
+    return NULL;
 }
 
 PyObject *native_call_outcome(Call *call)
 {
-    if (call->state == CALL_FAILED && call->error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(call->error), call->error);
-        return NULL;
-    }
+    if (call->state == CALL_FAILED && call->error != NULL)
+        return native_raise_like(call->error);
     if (call->state == CALL_FAILED)
         return raise_failure(call);
-    Reply *reply = (Reply *)PyType_GenericAlloc(Reply_Type, 0);
-    if (reply == NULL)
-        return NULL;
-    native_hold(call);
-    reply->call = call;
-    return (PyObject *)reply;
+    return native_reply_new(call);
 }
 
 /* -- the future's methods ------------------------------------------------------------------ */
@@ -435,19 +458,23 @@ static int wait_for(Call *call, PyObject *timeout)
     return how == WAIT_READY ? 0 : -1;
 }
 
-static PyObject *call_result(PyObject *object, PyObject *arguments)
+static char *TIMEOUT[] = {"timeout", NULL};
+
+static PyObject *call_result(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     PyObject *timeout = Py_None;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for((Call *)object, timeout) < 0)
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O", TIMEOUT, &timeout) ||
+        wait_for((Call *)object, timeout) < 0)
         return NULL;
     return native_call_outcome((Call *)object);
 }
 
-static PyObject *call_exception(PyObject *object, PyObject *arguments)
+static PyObject *call_exception(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     Call *call = (Call *)object;
     PyObject *timeout = Py_None, *type, *error, *trace;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for(call, timeout) < 0)
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O", TIMEOUT, &timeout) ||
+        wait_for(call, timeout) < 0)
         return NULL;
     if (call->state == CALL_DONE)
         Py_RETURN_NONE;
@@ -542,9 +569,9 @@ static void call_dealloc(PyObject *object)
 }
 
 static PyMethodDef CALL_METHODS[] = {
-    {"result", call_result, METH_VARARGS,
+    {"result", (PyCFunction)(void (*)(void))call_result, METH_VARARGS | METH_KEYWORDS,
      "result(timeout=None): waits for the reply, seconds; raises what went wrong."},
-    {"exception", call_exception, METH_VARARGS,
+    {"exception", (PyCFunction)(void (*)(void))call_exception, METH_VARARGS | METH_KEYWORDS,
      "exception(timeout=None): waits; what went wrong, or None."},
     {"done", call_done, METH_NOARGS, "True when it has ended, well or not."},
     {"cancel", call_cancel, METH_NOARGS,
@@ -577,119 +604,10 @@ static PyType_Spec CALL_SPEC = {
     .slots = CALL_SLOTS,
 };
 
-/* -- Reply --------------------------------------------------------------------------------- */
-
-static PyObject *reply_cost(const Call *call)
-{
-    const unsigned long long values[] = {
-        call->copied,    call->synced,     call->doorbells,
-        call->waited_ns, call->handled_ns, call->ended_ns - call->started_ns,
-    };
-    PyObject *cost = PyStructSequence_New(Cost_Type);
-    for (Py_ssize_t i = 0; cost != NULL && i < 6; i++) {
-        PyObject *value = PyLong_FromUnsignedLongLong(values[i]);
-        if (value == NULL)
-            Py_CLEAR(cost);
-        else
-            PyStructSequence_SetItem(cost, i, value);
-    }
-    return cost;
-}
-
-static PyObject *reply_written(const Call *call)
-{
-    PyObject *sizes = PyList_New(0), *tuple;
-    for (uint32_t i = 0; sizes != NULL && i < call->buffer_count; i++) {
-        if (call->asked[i].direction == SBE_DIR_IN)
-            continue;
-        PyObject *size = PyLong_FromUnsignedLongLong(call->asked[i].size);
-        if (size == NULL || PyList_Append(sizes, size) < 0)
-            Py_CLEAR(sizes);
-        Py_XDECREF(size);
-    }
-    if (sizes == NULL)
-        return NULL;
-    tuple = PyList_AsTuple(sizes);
-    Py_DECREF(sizes);
-    return tuple;
-}
-
-static PyObject *reply_get(PyObject *object, void *which)
-{
-    const Call *call = ((Reply *)object)->call;
-    if (*(const char *)which == 'c')
-        return reply_cost(call);
-    if (*(const char *)which == 'w')
-        return reply_written(call);
-    Py_INCREF(call->payload);
-    return call->payload;
-}
-
-static PyObject *reply_repr(PyObject *object)
-{
-    const Call *call = ((Reply *)object)->call;
-    return PyUnicode_FromFormat("<Reply of service %u: %zd bytes of payload, %llu us>",
-                                (unsigned)call->service, PyBytes_Size(call->payload),
-                                (unsigned long long)(call->ended_ns - call->started_ns) / 1000);
-}
-
-static void reply_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    native_drop(((Reply *)object)->call);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
-
-static PyGetSetDef REPLY_GETSET[] = {
-    {"payload", reply_get, NULL, "bytes of the response", "p"},
-    {"cost", reply_get, NULL, "what the transaction cost, a Cost", "c"},
-    {"written", reply_get, NULL, "bytes really written, per Out, InOut and Shared buffer", "w"},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot REPLY_SLOTS[] = {
-    {Py_tp_doc, "What a service answered."},
-    {Py_tp_dealloc, reply_dealloc},
-    {Py_tp_repr, reply_repr},
-    {Py_tp_getset, REPLY_GETSET},
-    {0, NULL},
-};
-
-static PyType_Spec REPLY_SPEC = {
-    .name = "sbe._native.Reply",
-    .basicsize = sizeof(Reply),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = REPLY_SLOTS,
-};
-
-static PyStructSequence_Field COST_FIELDS[] = {
-    {"copied_bytes", "copied by this end: inline and staged data"},
-    {"synced_bytes", "of cache maintenance at this end"},
-    {"doorbells", "rung by this end for it"},
-    {"queue_ns", "waited at the remote before its handler began, by the remote's clock"},
-    {"remote_ns", "spent in the handler, by the remote's clock"},
-    {"total_ns", "from sent to answered, by this end's clock"},
-    {NULL, NULL},
-};
-
-static PyStructSequence_Desc COST = {
-    .name = "sbe.Cost",
-    .doc = "What one transaction cost.",
-    .fields = COST_FIELDS,
-    .n_in_sequence = 6,
-};
-
 int native_call_init(PyObject *module)
 {
-    Cost_Type = PyStructSequence_NewType(&COST);
     NeedsStaging = PyErr_NewException("sbe._native.NeedsStaging", NULL, NULL);
-    if (Cost_Type == NULL || NeedsStaging == NULL)
+    if (NeedsStaging == NULL || PyModule_AddObjectRef(module, "NeedsStaging", NeedsStaging) < 0)
         return -1;
-    if (PyModule_AddObjectRef(module, "Cost", (PyObject *)Cost_Type) < 0 ||
-        PyModule_AddObjectRef(module, "NeedsStaging", NeedsStaging) < 0)
-        return -1;
-    if (native_add_type(module, &CALL_SPEC, &Call_Type) < 0)
-        return -1;
-    return native_add_type(module, &REPLY_SPEC, &Reply_Type);
+    return native_add_type(module, &CALL_SPEC, &Call_Type);
 }

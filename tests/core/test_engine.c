@@ -451,6 +451,8 @@ static void close_channel(uint32_t id)
     request(SBE_CONTROL_CHANNEL_CLOSE, &message, sizeof message);
 }
 
+static uint32_t host_buffers = SBE_BUFFERS_MAX; /* that the host says it can hold */
+
 static void begin_with(uint8_t coherent)
 {
     memset(&remote, 0, sizeof remote);
@@ -505,6 +507,7 @@ static void begin_with(uint8_t coherent)
     host.config = remote.config.session;
     host.config.port = &host.port;
     host.config.hooks = &host.hooks;
+    host.config.limits.buffers = host_buffers;
     host.config.role = SBE_ROLE_HOST;
     host.config.coherent = 1;
     host.config.areas = host.areas;
@@ -1262,6 +1265,27 @@ static void test_outcall(void)
     CHECK(!outcall_answered);
 }
 
+/* The peer may take fewer buffers than this end has room for, or none. */
+static void test_agreed_buffers(void)
+{
+    static const uint32_t AGREED[] = {0, 1, 3};
+    for (uint32_t i = 0; i < sizeof AGREED / sizeof AGREED[0]; i++) {
+        host_buffers = AGREED[i];
+        begin();
+        outcall.done = outcall_done;
+        struct sbe_frame frame = {.service = 9, .buffer_count = (uint16_t)(AGREED[i] + 1)};
+        for (uint32_t b = 0; b < SBE_BUFFERS_MAX; b++)
+            frame.buffers[b] =
+                (struct sbe_buffer){.direction = SBE_DIR_IN, .flags = SBE_BUFFER_INLINE};
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_EMSGSIZE);
+        frame.buffer_count--;
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_OK);
+        CHECK(collect(1));
+        CHECK_EQ(host.frame.buffer_count, AGREED[i]);
+    }
+    host_buffers = SBE_BUFFERS_MAX;
+}
+
 /* On a channel that is closing, closed or broken nothing is begun that nobody would end. */
 static void test_outcall_closed(void)
 {
@@ -1447,6 +1471,7 @@ int main(void)
     test_find();
     test_outcall();
     test_outcall_closed();
+    test_agreed_buffers();
     test_answer_others_in_cancel();
     test_call_in_handler();
     test_both_wait();

@@ -103,7 +103,7 @@ def crc32_of(client: VarlinkClient, context: int, area: dict[str, Any], size: in
     table.add(memory, area["area"], context, area["flags"])
     channel = attach_to(client.call("OpenChannel"), context, table)
     service = client.call("FindService", name="crc32", version=0)["service"]
-    reply = channel.call(service, (_native.In(memory[:size]),), timeout=SECONDS)
+    reply = channel.call(service, (_native.In(memory[:size]),), b"", SECONDS)
     return int.from_bytes(reply.payload, "little")
 
 
@@ -597,7 +597,7 @@ def test_frozen_remote_is_started_again(tmp_path: Path):
 
 def test_remote_that_cannot_start_is_explained(tmp_path: Path):
     config = "[[link]]\ncommand = ['/nonexistent/remote']\n"
-    with daemon(tmp_path, config) as running, running.client() as client:
+    with daemon(tmp_path, config, until="listening") as running, running.client() as client:
         running.wait_until(lambda: "not connected" in running.log())
         refused = client.refusal("Open", protocol=PROTOCOL, name="x")
         assert refused.code == 107
@@ -607,7 +607,7 @@ def test_remote_that_cannot_start_is_explained(tmp_path: Path):
 def test_remote_of_another_version_is_explained_at_once(tmp_path: Path):
     remote = Path(_native.__file__).with_name("sbe-remote")
     config = f"[[link]]\ncommand = ['{remote}', '--protocol', '7-9']\n"
-    with daemon(tmp_path, config) as running, running.client() as client:
+    with daemon(tmp_path, config, until="listening") as running, running.client() as client:
         running.wait_until(lambda: "not connected" in running.log())
         refused = client.refusal("Open", protocol=PROTOCOL, name="x")
         assert refused.code == 71
@@ -664,7 +664,7 @@ def test_something_else_at_the_socket_is_refused(tmp_path: Path):
 
 
 def test_unknown_key_ends_the_daemon_with_its_name(tmp_path: Path):
-    started = Daemon(tmp_path, "[daemon]\nsoket = 'x'\n", wait=False)
+    started = Daemon(tmp_path, "[daemon]\nsoket = 'x'\n", until="")
     assert started.process.wait(SECONDS) == 78
     assert "daemon.toml: daemon.soket: unknown key; did you mean 'socket'?" in started.log()
 
@@ -674,7 +674,7 @@ def test_unknown_key_ends_the_daemon_with_its_name(tmp_path: Path):
     [("", 0, "the configuration is fine"), ("[x]", 78, "daemon.toml: x: unknown key")],
 )
 def test_check_config(tmp_path: Path, text: str, status: int, words: str):
-    started = Daemon(tmp_path, text, arguments=["--check-config"], wait=False)
+    started = Daemon(tmp_path, text, arguments=["--check-config"], until="")
     assert started.process.wait(SECONDS) == status
     assert words in started.log()
     assert not started.socket.exists()
@@ -707,7 +707,8 @@ def test_service_manager_is_told(tmp_path: Path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
         sock.settimeout(SECONDS)
-        with daemon(tmp_path, environment={"NOTIFY_SOCKET": str(path)}, wait=False) as running:
+        told = {"NOTIFY_SOCKET": str(path)}
+        with daemon(tmp_path, environment=told, until="") as running:
             lines = sock.recv(4096).decode().splitlines()
             assert lines[0] == "READY=1"
             assert lines[1].startswith("STATUS=")

@@ -115,7 +115,7 @@ class VarlinkClient:
 
 
 class Daemon:
-    """A daemon process on a socket of its own."""
+    """A daemon process on a socket of its own. `until`: what its log says when it is ready."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Daemon:
         arguments: Sequence[str] = (),
         launcher: Sequence[str] = (),
         environment: dict[str, str] | None = None,
-        wait: bool = True,
+        until: str = "is connected",
         **popen: Any,
     ) -> None:
         self.socket = folder / "run" / "control.sock"
@@ -151,8 +151,7 @@ class Daemon:
                 env=os.environ | (environment or {}),
                 **popen,
             )
-        if wait:
-            self.wait_until(lambda: "listening at" in self.log())
+        self.wait_until(lambda: until in self.log())
 
     @property
     def pid(self) -> int:

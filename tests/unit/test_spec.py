@@ -179,7 +179,8 @@ def parameters(declaration: str) -> list[str]:
 
 def test_the_daemons_methods():
     """The table of methods is what the daemon offers to introspection."""
-    service = pytest.importorskip("sbe.daemon.service")
+    from sbe.daemon import service
+
     interface = service.ControlInterface.render_interface_description()
     offered = {
         name: (parameters(given), parameters(answer))
