@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench import ours, procs
@@ -24,21 +24,20 @@ def call_alone(settings: Settings) -> Result:
     for _ in range(settings.starts * 3):
         script = Script()
         script.write(SLOTS - 1, together=False)
-        head, call = script.head, script.link.call
         script.link.find("echo")
-        counting = _timed_loop(lambda: None, head)
-        head[0] = 0
-        samples.append(_timed_loop(partial(call, "echo"), head) - counting)
+        counting = _timed_loop(script.head, str, "echo")
+        script.head[0] = 0
+        samples.append(_timed_loop(script.head, script.link.call, "echo") - counting)
         script.link.close()
     return Result.of(samples)
 
 
-def _timed_loop(step: object, head: memoryview) -> float:
+def _timed_loop(head: memoryview, step: Callable[[str], object], argument: str) -> float:
     """Microseconds of one of SLOTS - 1 steps, with the publishing of its answer."""
     begin = time.perf_counter_ns()
     for number in range(1, SLOTS):
         head[0] = number
-        step()  # type: ignore[operator]
+        step(argument)
     return (time.perf_counter_ns() - begin) / 1e3 / (SLOTS - 1)
 
 

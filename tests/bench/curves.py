@@ -8,7 +8,7 @@ from multiprocessing import Pipe
 from typing import Any
 
 from tests.bench import ours, procs
-from tests.bench.model import Curve, Probe, Result, Settings, require
+from tests.bench.model import MESSAGE, Curve, Probe, Result, Settings, require
 
 SIZES = tuple(64 << 2 * power for power in range(12))  # 64 B to 256 MiB
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
@@ -120,7 +120,7 @@ def _together(link: Any, count: int) -> Callable[[], object]:
 def _piped(near: Any, count: int) -> Callable[[], object]:
     def step() -> None:
         for _ in range(count):
-            near.send_bytes(ours.MESSAGE)
+            near.send_bytes(MESSAGE)
         for _ in range(count):
             near.recv_bytes()
 

@@ -28,7 +28,7 @@ _TAILS = {
     "call_block": ("SBE call, sleeping", "#2a6f97", "-"),
     "call_spin": ("SBE call, spinning", "#2a6f97", "--"),
 }
-_LINES = ("#2a6f97", "#61a5c2", "#e0a458", "#b5495b")
+_OURS = ("#2a6f97", "#61a5c2", "#014f86")
 
 
 def draw_all(
@@ -70,7 +70,7 @@ def _latency(pyplot: Any, records: Mapping[str, Record]) -> Any:
     axis.set_yscale("log")
     shares = sorted({share for tail in shown.values() for share in tail}, key=float)  # type: ignore[attr-defined]
     axis.set_xticks([1 / (1 - float(s) / 100) for s in shares], [f"p{s}" for s in shares])
-    axis.minorticks_off()
+    axis.xaxis.minorticks_off()
     _plain(axis.yaxis)
     axis.set_ylabel("one round trip, us")
     axis.set_title("Round trips, from the median to the tail, all rounds together", fontsize=11)
@@ -87,12 +87,14 @@ def _curve(pyplot: Any, curve: Record) -> Any:
     if not any(value is not None for values in lines.values() for value in values):
         return None
     figure, axis = pyplot.subplots(figsize=(10, 6), layout="constrained")
-    for colour, (name, values) in zip(_LINES, lines.items(), strict=False):
+    shades = iter(_OURS)
+    for name, values in lines.items():
+        colour = next(shades) if name.startswith("SBE") else _COLOURS["peer"]
         axis.plot(points, values, "-o", color=colour, label=name, markersize=4)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(points, [amount(point) for point in points])
-    axis.minorticks_off()
+    axis.xaxis.minorticks_off()
     _plain(axis.yaxis)
     axis.set_xlabel(str(curve["axis"]))
     axis.set_ylabel(str(curve["unit"]))
@@ -104,7 +106,8 @@ def _curve(pyplot: Any, curve: Record) -> Any:
 
 
 def _plain(axis: Any) -> None:
-    """Numbers as people write them, not powers of ten."""
+    """A log axis with numbers as people write them, and a few of them in each decade."""
+    axis.set_major_locator(require("matplotlib.ticker").LogLocator(subs=(1, 2, 5), numticks=20))
     axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
@@ -145,6 +148,9 @@ def _bars(axis: Any, records: Mapping[str, Record], title: str) -> None:
         if record["p99"] is not None:
             axis.plot([record["p99"]], [place], "k|", markersize=9)
     _label(axis, list(shown))
+    if any(record["p99"] is not None for record in shown.values()):
+        axis.set_xscale("log")  # a tail may be a thousand medians long
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axis.margins(x=0.12)
 
 
