@@ -18,11 +18,11 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test ctest pytest bench lint build wheel footprint clean distclean
+.PHONY: help demo test ctest pytest bench lint build wheel footprint rig-kernel clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(BUILT) ## send a photograph and 500 frames to a co-processor process; writes build/demo.png
 	@mkdir -p build
@@ -50,6 +50,9 @@ wheel: $(BASE) ## build dist/*.whl
 
 footprint: $(MADE) ## text, data, bss, stack and RAM of the core per target
 	$(BIN)/python $(TOOLS)/footprint.py
+
+rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
+	tests/rigs/kernel/build.sh
 
 clean: ## remove what was built, keep .venv's packages
 	rm -rf build dist
