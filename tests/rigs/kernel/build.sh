@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds Debian's kernel as a user-space process (ARCH=um), once per source version, fragment and compiler.
 #   build.sh [build]   build unless the cache has it, then our modules; prints the cache's folder
-#   build.sh path      print the folder of a finished build, or fail with what is missing
+#   build.sh path      the same, but fail with what is missing when there is no kernel yet
 # The cache is ${XDG_CACHE_HOME:-~/.cache}/sbe/kernel-KEY; deleting it is always safe.
 set -eu
 
@@ -29,10 +29,9 @@ key=$({ echo "$version"; gcc -dumpfullversion -dumpmachine; cat "$here/fragment.
     sha256sum | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sbe/kernel-$version-$key
 
-if [ "${1:-build}" = path ]; then
-    [ -e "$cache/built" ] || { echo "the kernel is not built: make rig-kernel" >&2; exit 1; }
-    echo "$cache"
-    exit 0
+if [ "${1:-build}" = path ] && [ ! -e "$cache/built" ]; then
+    echo "the kernel is not built: make rig-kernel" >&2
+    exit 1
 fi
 
 mkdir -p "$cache"
@@ -67,4 +66,13 @@ if [ ! -e "$cache/built" ]; then
     cp "$cache/tree/linux" "$cache/linux"
     touch "$cache/built"
 fi
+
+# Our modules, out of the sources' folder: it is another one for each checkout.
+modules=$root/build/kernel
+mkdir -p "$modules"
+for file in Kbuild $(cd "$root/linux/kernel" && ls -- *.[ch]); do
+    ln -sfn "$root/linux/kernel/$file" "$modules/$file"
+done
+make -C "$cache/tree" ARCH=um M="$modules" modules >"$modules/build.log" 2>&1 ||
+    { cat "$modules/build.log" >&2; exit 1; }
 echo "$cache"
