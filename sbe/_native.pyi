@@ -176,6 +176,7 @@ class Channel:
     names: dict[int, str]
     error: BaseException | None
     in_flight: int
+    spin_s: float
     slot_size: int
     def __new__(
         cls,
@@ -202,6 +203,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Reply:
         """Sends a request and waits for its reply; timeout in seconds."""
     def submit(
@@ -211,6 +213,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Sends a request; a full ring waits, or raises WouldBlock."""
     def sync(
@@ -220,6 +223,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> Call:
         """Hands buffers over and back without calling a service; service and payload are 0, b''."""
     def send(
@@ -229,6 +233,7 @@ class Channel:
         payload: _BufferProtocol = b"",
         timeout: float | None = None,
         wait: bool = True,
+        /,
     ) -> None:
         """A message that nobody answers."""
     def batch(

@@ -7,20 +7,17 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument
-from sbe.heaps import memfd
 
 __all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Slots of each ring and bytes of each slot; both are bounded by what the link negotiated.
 
     slots is a power of two, slot_size_bytes a multiple of 64.
@@ -33,18 +30,32 @@ class Geometry:
 DEFAULT_GEOMETRY = Geometry()
 
 
-@dataclass
 class Rings:
-    """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors."""
+    """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
-    geometry: Geometry
-    line_bytes: int
-    send_offset: int
-    receive_offset: int
-    size_bytes: int
-    memory_fd: int
-    ring_fd: int  # the remote's doorbell
-    wake_fd: int  # this end's doorbell
+    `memory_fd` is the ring memory, `ring_fd` the remote's doorbell, `wake_fd` this end's. Offsets
+    and sizes are in bytes.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        line_bytes: int,
+        send_offset: int,
+        receive_offset: int,
+        size_bytes: int,
+        memory_fd: int,
+        ring_fd: int,
+        wake_fd: int,
+    ) -> None:
+        self.geometry = geometry
+        self.line_bytes = line_bytes
+        self.send_offset = send_offset
+        self.receive_offset = receive_offset
+        self.size_bytes = size_bytes
+        self.memory_fd = memory_fd
+        self.ring_fd = ring_fd
+        self.wake_fd = wake_fd
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -53,8 +64,14 @@ class Rings:
 
     def duplicate(self) -> Rings:
         """The same channel with descriptors of its own."""
-        memory, ring, wake = (os.dup(fd) for fd in self.fds)
-        return replace(self, memory_fd=memory, ring_fd=ring, wake_fd=wake)
+        return Rings(
+            self.geometry,
+            self.line_bytes,
+            self.send_offset,
+            self.receive_offset,
+            self.size_bytes,
+            *(os.dup(fd) for fd in self.fds),
+        )
 
     def counters(self) -> dict[str, int]:
         """Frames and doorbells each way, from the rings' shared words.
@@ -84,7 +101,7 @@ class Rings:
     def close(self) -> None:
         """Closes the descriptors; mappings and duplicates live on."""
         for fd in self.fds:
-            with contextlib.suppress(OSError):
+            if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
 
@@ -96,6 +113,8 @@ def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
+    from sbe.heaps import memfd  # whoever only attaches needs no heap
+
     allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
     fds = [allocation.fd]

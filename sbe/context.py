@@ -7,7 +7,6 @@ objects. `run_sync()` drives one from a plain thread (the SDK), `run_async()` fr
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Coroutine, Generator
@@ -84,6 +83,8 @@ def run_sync(link: Link, operation: Coroutine[Any, Any, _T], timeout: float | No
 
 async def run_async(operation: Coroutine[Any, Any, _T]) -> _T:
     """Drives an operation inside an asyncio loop that processes the link's descriptor."""
+    import asyncio  # the sync driver does without its weight
+
     loop = asyncio.get_running_loop()
     try:
         pending = operation.send(None)
@@ -162,6 +163,7 @@ class HostContext:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
         rings = create_rings(geometry, self.link.line)
+        ring_area: int | None = None
         try:
             ring_area = await _done(
                 self.link.map_area(
@@ -183,8 +185,10 @@ class HostContext:
                     doorbells=(rings.ring_fd, rings.wake_fd),
                 )
             )
-        except BaseException:
+        except BaseException as error:
             rings.close()
+            if ring_area is not None and isinstance(error, Error):
+                await _done(self.link.unmap_area(ring_area))
             raise
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant

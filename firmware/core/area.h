@@ -28,11 +28,12 @@ struct sbe_area_table {
     uint32_t count;
 };
 
-/* A buffer in private form: the snapshot of a descriptor, resolved. */
+/* A buffer in private form: the snapshot of a descriptor (struct sbe_wire_buffer), resolved. */
 struct sbe_buffer {
     uint32_t area;
     uint8_t direction;
     uint8_t flags;
+    uint16_t reserved;
     uint64_t offset;
     uint64_t size; /* bytes; in a response: really written */
     void *data;    /* its bytes at this end; NULL in memory that this end does not map */

@@ -66,4 +66,14 @@ static inline void sbe_snapshot(void *private_copy, const void *shared, uint32_t
     atomic_signal_fence(memory_order_seq_cst);
 }
 
+/* Between two looks at a shared word: spares the other hyperthread and the bus. */
+static inline void sbe_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __asm__ volatile("pause");
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #endif

@@ -5,6 +5,29 @@
 
 #include "core/status.h"
 
+/* The private forms of a frame and of a buffer begin with their wire forms. */
+#define SAME_PLACE(type, field)                                                                   \
+    _Static_assert(offsetof(struct sbe_##type, field) == offsetof(struct sbe_wire_##type, field), \
+                   #type "." #field)
+SAME_PLACE(frame, size);
+SAME_PLACE(frame, type);
+SAME_PLACE(frame, flags);
+SAME_PLACE(frame, service);
+SAME_PLACE(frame, transaction);
+SAME_PLACE(frame, status);
+SAME_PLACE(frame, buffer_count);
+SAME_PLACE(frame, reserved);
+SAME_PLACE(frame, payload_size);
+SAME_PLACE(frame, deadline_us);
+SAME_PLACE(frame, waited_ns);
+SAME_PLACE(frame, handled_ns);
+SAME_PLACE(buffer, area);
+SAME_PLACE(buffer, direction);
+SAME_PLACE(buffer, flags);
+SAME_PLACE(buffer, reserved);
+SAME_PLACE(buffer, offset);
+SAME_PLACE(buffer, size);
+
 int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
 {
     *channel = (struct sbe_channel){
@@ -68,44 +91,25 @@ static uint32_t inline_size(const struct sbe_frame *frame)
     return total;
 }
 
-static uint8_t *write_buffers(uint8_t *at, const struct sbe_frame *frame)
+/* Whole records, reserved fields included: nothing of our memory goes out by accident. */
+static void write_frame(void *slot, const struct sbe_frame *frame, uint32_t size)
 {
-    for (uint32_t i = 0; i < frame->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &frame->buffers[i];
-        struct sbe_wire_buffer wire = {
-            .area = buffer->area,
-            .direction = buffer->direction,
-            .flags = buffer->flags,
-            .offset = buffer->offset,
-            .size = buffer->size,
-        };
-        memcpy(at, &wire, sizeof wire);
-        at += sizeof wire;
+    struct sbe_wire_frame *header = slot;
+    memcpy(header, frame, sizeof *header);
+    header->size = size;
+    header->flags = 0;
+    header->reserved = 0;
+    const struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
+    struct sbe_wire_buffer *wire = (struct sbe_wire_buffer *)(header + 1);
+    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++, wire++) {
+        memcpy(wire, buffer, sizeof *wire);
+        wire->reserved = 0;
     }
-    return at;
-}
-
-static void write_frame(uint8_t *slot, const struct sbe_frame *frame, uint32_t size)
-{
-    struct sbe_wire_frame header = {
-        .size = size,
-        .type = frame->type,
-        .service = frame->service,
-        .transaction = frame->transaction,
-        .status = frame->status,
-        .buffer_count = frame->buffer_count,
-        .payload_size = frame->payload_size,
-        .deadline_us = frame->deadline_us,
-        .waited_ns = frame->waited_ns,
-        .handled_ns = frame->handled_ns,
-    };
-    memcpy(slot, &header, sizeof header);
-    uint8_t *at = write_buffers(slot + sizeof header, frame);
+    uint8_t *at = (uint8_t *)wire;
     if (frame->payload_size != 0)
         memcpy(at, frame->payload, frame->payload_size);
     at += frame->payload_size;
-    for (uint32_t i = 0; i < frame->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &frame->buffers[i];
+    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         if (!carries_bytes(frame->type, buffer) || buffer->size == 0)
             continue;
         memcpy(at, buffer->data, (size_t)buffer->size);
@@ -192,62 +196,67 @@ static void return_slots(struct sbe_channel *channel)
     }
 }
 
-static bool header_is_legal(const struct sbe_wire_frame *header)
+/* What a frame of each type has; what it has not is zero. */
+enum {
+    TRANSACTS = 1,
+    CARRIES_STATUS = 2,
+    CARRIES_PAYLOAD = 4,
+    CARRIES_BUFFERS = 8,
+};
+static const uint8_t SHAPES[] = {
+    [SBE_FRAME_REQUEST] = TRANSACTS | CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_RESPONSE] = TRANSACTS | CARRIES_STATUS | CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_MESSAGE] = CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_SYNC] = TRANSACTS | CARRIES_BUFFERS,
+    [SBE_FRAME_EVENT] = CARRIES_PAYLOAD | CARRIES_BUFFERS,
+    [SBE_FRAME_CANCEL] = TRANSACTS,
+};
+
+static bool header_is_legal(const struct sbe_frame *frame, uint32_t slot_size)
 {
-    bool response = header->type == SBE_FRAME_RESPONSE;
-    bool transacts = response || header->type == SBE_FRAME_REQUEST ||
-                     header->type == SBE_FRAME_SYNC || header->type == SBE_FRAME_CANCEL;
-    if (header->type < SBE_FRAME_REQUEST || header->type > SBE_FRAME_CANCEL)
+    if (frame->type < SBE_FRAME_REQUEST || frame->type > SBE_FRAME_CANCEL)
         return false;
-    if (header->flags != 0 || header->reserved != 0 || (header->transaction != 0) != transacts)
-        return false;
-    if (header->status > 0 || (!response && header->status != 0))
-        return false;
-    if (header->type == SBE_FRAME_CANCEL || header->type == SBE_FRAME_SYNC)
-        return header->payload_size == 0 &&
-               (header->type == SBE_FRAME_SYNC || header->buffer_count == 0);
-    return true;
+    uint32_t shape = SHAPES[frame->type];
+    return frame->size >= sizeof(struct sbe_wire_frame) && frame->size <= slot_size &&
+           frame->flags == 0 && frame->reserved == 0 && frame->status <= 0 &&
+           (frame->transaction != 0) == ((shape & TRANSACTS) != 0) &&
+           (frame->status == 0 || (shape & CARRIES_STATUS) != 0) &&
+           (frame->payload_size == 0 || (shape & CARRIES_PAYLOAD) != 0) &&
+           (frame->buffer_count == 0 || (shape & CARRIES_BUFFERS) != 0) &&
+           frame->buffer_count <= SBE_BUFFERS_MAX;
 }
 
-static bool read_buffer(struct sbe_buffer *buffer, const uint8_t *at)
+static bool buffer_is_legal(const struct sbe_buffer *buffer)
 {
-    struct sbe_wire_buffer wire;
-    memcpy(&wire, at, sizeof wire);
-    *buffer = (struct sbe_buffer){
-        .area = wire.area,
-        .direction = wire.direction,
-        .flags = wire.flags,
-        .offset = wire.offset,
-        .size = wire.size,
-    };
-    bool is_inline = (wire.flags & SBE_BUFFER_INLINE) != 0;
-    return (wire.flags & ~SBE_BUFFER_INLINE) == 0 && wire.reserved == 0 &&
-           wire.direction >= SBE_DIR_IN && wire.direction <= SBE_DIR_SHARED &&
-           !(is_inline && (wire.area != 0 || wire.offset != 0 || wire.direction == SBE_DIR_SHARED));
+    if ((buffer->flags & ~SBE_BUFFER_INLINE) != 0 || buffer->reserved != 0 ||
+        buffer->direction < SBE_DIR_IN || buffer->direction > SBE_DIR_SHARED)
+        return false;
+    return (buffer->flags & SBE_BUFFER_INLINE) == 0 ||
+           (buffer->area == 0 && buffer->offset == 0 && buffer->direction != SBE_DIR_SHARED);
 }
 
-/* Parses a private copy of header->size bytes. False: malformed. */
-static bool parse(const struct sbe_wire_frame *header, uint8_t *copy, struct sbe_frame *frame)
+/* Parses the private copy of what follows a legal header. False: malformed. */
+static bool parse(struct sbe_frame *frame, uint8_t *at)
 {
-    uint32_t left = header->size - (uint32_t)sizeof *header;
-    uint8_t *at = copy + sizeof *header;
-    if (header->buffer_count > SBE_BUFFERS_MAX ||
-        header->buffer_count * sizeof(struct sbe_wire_buffer) > left)
-        return false;
-    for (uint32_t i = 0; i < header->buffer_count; i++) {
-        if (!read_buffer(&frame->buffers[i], at))
+    uint32_t left = frame->size - (uint32_t)sizeof(struct sbe_wire_frame);
+    struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
+    for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
+        if (left < sizeof(struct sbe_wire_buffer))
+            return false;
+        memcpy(buffer, at, sizeof(struct sbe_wire_buffer));
+        buffer->data = NULL;
+        if (!buffer_is_legal(buffer))
             return false;
         at += sizeof(struct sbe_wire_buffer);
+        left -= (uint32_t)sizeof(struct sbe_wire_buffer);
     }
-    left -= (uint32_t)(header->buffer_count * sizeof(struct sbe_wire_buffer));
-    if (header->payload_size > left)
+    if (frame->payload_size > left)
         return false;
     frame->payload = at;
-    at += header->payload_size;
-    left -= header->payload_size;
-    for (uint32_t i = 0; i < header->buffer_count; i++) {
-        struct sbe_buffer *buffer = &frame->buffers[i];
-        if (!carries_bytes(header->type, buffer))
+    at += frame->payload_size;
+    left -= frame->payload_size;
+    for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
+        if (!carries_bytes(frame->type, buffer))
             continue;
         if (buffer->size > left)
             return false;
@@ -283,41 +292,29 @@ static int meet_call(struct sbe_channel *channel, struct sbe_frame *frame)
 static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_frame *frame,
                 uint8_t *copy)
 {
-    struct sbe_wire_frame header;
-    sbe_snapshot(&header, slot, sizeof header);
-    frame->type = header.type;
-    frame->service = header.service;
-    frame->transaction = header.transaction;
-    frame->status = header.status;
-    frame->buffer_count = 0;
-    frame->payload_size = 0;
-    frame->deadline_us = header.deadline_us;
-    frame->waited_ns = header.waited_ns;
-    frame->handled_ns = header.handled_ns;
+    const uint32_t header_size = sizeof(struct sbe_wire_frame);
+    sbe_snapshot(frame, slot, header_size);
     frame->seen_ns = channel->seen_ns;
     frame->owner = NULL;
-    bool legal = header_is_legal(&header) && header.size >= sizeof header &&
-                 header.size <= channel->rx.slot_size;
+    bool legal = header_is_legal(frame, channel->rx.slot_size);
     if (legal) {
-        sbe_snapshot(copy + sizeof header, slot + sizeof header,
-                     header.size - (uint32_t)sizeof header);
-        legal = parse(&header, copy, frame);
+        sbe_snapshot(copy, slot + header_size, frame->size - header_size);
+        legal = parse(frame, copy);
     }
-    if (legal) {
-        frame->buffer_count = header.buffer_count;
-        frame->payload_size = header.payload_size;
-    } else {
+    if (!legal) {
         channel->counters.bad++;
         frame->status = SBE_EBADMSG;
+        frame->buffer_count = 0;
+        frame->payload_size = 0;
     }
-    if (header.type == SBE_FRAME_RESPONSE)
+    if (frame->type == SBE_FRAME_RESPONSE)
         return meet_call(channel, frame);
     if (legal) {
         resolve(channel, frame);
         return 1;
     }
-    bool answerable = header.type == SBE_FRAME_REQUEST || header.type == SBE_FRAME_SYNC;
-    return answerable && header.transaction != 0 ? 1 : SBE_EBADMSG;
+    bool answerable = frame->type == SBE_FRAME_REQUEST || frame->type == SBE_FRAME_SYNC;
+    return answerable && frame->transaction != 0 ? 1 : SBE_EBADMSG;
 }
 
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)
@@ -345,20 +342,17 @@ int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_
                              uint32_t asked_count)
 {
     uint32_t next = 0;
-    for (uint32_t i = 0; i < response->buffer_count; i++) {
-        const struct sbe_buffer *got = &response->buffers[i];
-        while (next < asked_count && asked[next].direction == SBE_DIR_IN)
-            next++;
-        if (next == asked_count)
-            return SBE_EBADMSG;
-        const struct sbe_buffer *want = &asked[next++];
+    for (const struct sbe_buffer *want = asked, *end = asked + asked_count; want != end; want++) {
+        if (want->direction == SBE_DIR_IN)
+            continue;
+        if (next == response->buffer_count)
+            return response->status == SBE_OK ? SBE_EBADMSG : SBE_OK;
+        const struct sbe_buffer *got = &response->buffers[next++];
         if (got->area != want->area || got->offset != want->offset || got->flags != want->flags ||
             got->direction != want->direction || got->size > want->size)
             return SBE_EBADMSG;
     }
-    while (next < asked_count && asked[next].direction == SBE_DIR_IN)
-        next++;
-    return response->status == SBE_OK && next != asked_count ? SBE_EBADMSG : SBE_OK;
+    return next == response->buffer_count ? SBE_OK : SBE_EBADMSG;
 }
 
 bool sbe_channel_idle(struct sbe_channel *channel)
@@ -370,4 +364,11 @@ bool sbe_channel_idle(struct sbe_channel *channel)
     if (was_empty && !sleep) /* it came between the last look and this one */
         channel->seen_ns = channel->port->now_ns(channel->port->self);
     return sleep;
+}
+
+bool sbe_channel_wait_room(struct sbe_channel *channel)
+{
+    sbe_channel_flush(channel);
+    return_slots(channel); /* the peer may be waiting for room itself */
+    return sbe_ring_wait_space(&channel->tx, channel->promised + 1);
 }

@@ -20,15 +20,20 @@
 #endif
 
 struct sbe_frame {
+    /* as struct sbe_wire_frame; size, flags and reserved are the channel's to fill */
+    uint32_t size;
     uint8_t type; /* enum sbe_frame_type */
+    uint8_t flags;
     uint16_t service;
-    uint16_t buffer_count;
+    uint64_t transaction;
     int32_t status;
+    uint16_t buffer_count;
+    uint16_t reserved;
     uint32_t payload_size;
     uint32_t deadline_us;
     uint32_t waited_ns;
     uint32_t handled_ns;
-    uint64_t transaction;
+
     uint64_t seen_ns; /* received: when this end saw it in the ring, by port->now_ns */
     void *owner;      /* received response: what sbe_channel_request() was given */
     const void *payload;
@@ -125,6 +130,9 @@ void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, voi
 
 /* Slots that may be sent into now, not counting those promised to responses. */
 uint32_t sbe_channel_room(struct sbe_channel *channel);
+
+/* As sbe_channel_idle(), for an owner that waits for room to send. True: none yet, it may sleep. */
+bool sbe_channel_wait_room(struct sbe_channel *channel);
 
 /* Bytes of payload that fit a frame with this many buffers and inline bytes, 0 if none. */
 uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t buffer_count,

@@ -13,102 +13,80 @@ static uint64_t now(const struct sbe_engine *engine)
     return engine->port->now_ns(engine->port->self);
 }
 
-static uint32_t saturate(uint64_t duration_ns)
+/* Nanoseconds, at most what a response can say. */
+static uint32_t between(uint64_t from_ns, uint64_t to_ns)
 {
+    uint64_t duration_ns = to_ns - from_ns;
     return duration_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)duration_ns;
 }
 
-/* -- the list of channels with work -------------------------------------------------------- */
+/* -- channels with work: lists, because one of thousands may be active ----------------------- */
 
-static void enlist(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
 {
-    uint8_t priority = entry->priority;
+    struct sbe_engine_channel *entry = (struct sbe_engine_channel *)(void *)channel;
     if (entry->active || !entry->used)
         return;
     entry->active = true;
     entry->next = NULL;
-    if (engine->first[priority] == NULL)
-        engine->first[priority] = entry;
-    else
-        engine->last[priority]->next = entry;
-    engine->last[priority] = entry;
+    *engine->end[entry->priority] = entry;
+    engine->end[entry->priority] = &entry->next;
 }
 
-static void delist(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
-    struct sbe_engine_channel **link = &engine->first[entry->priority], *previous = NULL;
-    if (!entry->active)
-        return;
-    while (*link != entry) {
-        previous = *link;
-        link = &previous->next;
-    }
-    *link = entry->next;
-    if (engine->last[entry->priority] == entry)
-        engine->last[entry->priority] = previous;
-    entry->active = false;
-}
-
-void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
-{
-    enlist(engine, (struct sbe_engine_channel *)(void *)channel);
+    struct sbe_engine_channel **link = &engine->active[entry->priority];
+    for (; *link != NULL; link = &(*link)->next)
+        if (*link == entry && (*link = entry->next) == NULL)
+            break;
+    engine->end[entry->priority] = link;
 }
 
 /* -- answering ----------------------------------------------------------------------------- */
 
-struct answer {
-    struct sbe_channel *channel;
-    uint64_t transaction;
-    uint64_t begun_ns;
-    uint32_t waited_ns;
-    int status;
-    const void *payload;
-    uint32_t payload_size;
-    const struct sbe_buffer *buffers;
-    const uint64_t *written;
-    uint32_t buffer_count;
-};
-
-static bool is_coherent(const struct sbe_engine *engine, const struct sbe_buffer *buffer)
+/* Moves a buffer to this end or back; back also after a failure, and before memory is let go. */
+static void hand_over(struct sbe_engine *engine, struct sbe_channel *channel,
+                      enum sbe_handover step, const struct sbe_buffer *buffer)
 {
-    struct sbe_area *area = sbe_area_find(&engine->session.areas, buffer->area);
-    return engine->session.coherent || (buffer->flags & SBE_BUFFER_INLINE) != 0 ||
-           (area != NULL && (area->flags & SBE_AREA_COHERENT) != 0);
+    const struct sbe_area *area = sbe_area_find(&engine->session.areas, buffer->area);
+    bool coherent = engine->session.coherent || area == NULL || /* inline */
+                    (area->flags & SBE_AREA_COHERENT) != 0;
+    channel->counters.synced += sbe_cache_handover(engine->port, step, buffer, coherent);
+}
+
+static bool is_output(const struct sbe_buffer *buffer)
+{
+    return (buffer->direction & (SBE_DIR_OUT | SBE_DIR_SHARED)) != 0;
 }
 
 /*
- * Sends a response; there is room, it was promised. It has a frame of its own because a handler may
- * answer a kept request while it looks at another.
+ * Sends engine->response, whose transaction, status, waited_ns and payload are filled; there is
+ * room, it was promised. It is a frame of its own because a handler may answer a kept request while
+ * it looks at another.
  */
-static int respond(struct sbe_engine *engine, const struct answer *answer)
+static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint64_t begun_ns,
+                   const struct sbe_buffer *buffers, const uint64_t *written, uint32_t buffer_count)
 {
     struct sbe_frame *frame = &engine->response;
-    uint16_t count = 0;
-    for (uint32_t i = 0; i < answer->buffer_count; i++) {
-        struct sbe_buffer buffer = answer->buffers[i];
-        if ((buffer.direction & SBE_DIR_OUT) == 0 && buffer.direction != SBE_DIR_SHARED)
+    struct sbe_buffer *next = frame->buffers;
+    for (uint32_t i = 0; i < buffer_count; i++) {
+        if (!is_output(&buffers[i]))
             continue;
-        answer->channel->counters.synced +=
-            sbe_cache_handover(engine->port, SBE_GIVE_BACK, &buffer, is_coherent(engine, &buffer));
-        buffer.size = answer->written[i] < buffer.size ? answer->written[i] : buffer.size;
-        frame->buffers[count++] = buffer;
+        hand_over(engine, channel, SBE_GIVE_BACK, &buffers[i]);
+        *next = buffers[i];
+        if (written[i] < next->size)
+            next->size = written[i];
+        next++;
     }
     frame->type = SBE_FRAME_RESPONSE;
-    frame->service = 0;
-    frame->transaction = answer->transaction;
-    frame->status = answer->status;
-    frame->deadline_us = 0;
-    frame->waited_ns = answer->waited_ns;
-    frame->handled_ns = saturate(now(engine) - answer->begun_ns);
-    frame->buffer_count = count;
-    frame->payload = answer->payload;
-    frame->payload_size = answer->payload_size;
-    int status = sbe_channel_send(answer->channel, frame);
+    frame->buffer_count = (uint16_t)(next - frame->buffers);
+    frame->handled_ns = between(begun_ns, now(engine));
+    int status = sbe_channel_send(channel, frame);
     if (status == SBE_EMSGSIZE) {
         frame->status = SBE_ENOSPC; /* the answer does not fit: say so rather than nothing */
         frame->buffer_count = 0;
         frame->payload_size = 0;
-        status = sbe_channel_send(answer->channel, frame);
+        status = sbe_channel_send(channel, frame);
     }
     return status;
 }
@@ -155,33 +133,30 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
                      uint32_t scratch_size)
 {
     struct sbe_engine *engine = request->engine;
-    if (request->transaction == 0 || request->buffer_count > SBE_KEPT_BUFFERS ||
-        request->service->cancel == NULL)
+    struct sbe_channel *channel = request->channel;
+    uint32_t count = request->buffer_count;
+    /* One slot is never promised to what is kept, or a CANCEL could not come in. */
+    if (channel->promised > channel->tx.mask)
+        return SBE_EAGAIN;
+    if (request->transaction == 0 || count > SBE_KEPT_BUFFERS || request->service->cancel == NULL)
         return SBE_ENOTSUP;
-    /* One slot stays unpromised, else we could not even take what the answers may wait for. */
-    if (request->channel->promised >= request->channel->tx.mask)
-        return SBE_EBUSY;
-    *kept = (struct sbe_kept){
-        .next = engine->kept,
-        .engine = engine,
-        .channel = request->channel,
-        .service = request->service,
-        .transaction = request->transaction,
-        .begun_ns = engine->begun_ns,
-        .waited_ns = saturate(engine->begun_ns - engine->frame.seen_ns),
-        .payload = request->payload,
-        .payload_size = request->payload_size,
-        .buffer_count = request->buffer_count,
-    };
-    for (uint32_t i = 0; i < request->buffer_count; i++) {
-        kept->buffers[i] = request->buffers[i];
-        kept->written[i] = request->written[i];
-    }
+    kept->next = engine->kept;
+    kept->engine = engine;
+    kept->channel = channel;
+    kept->service = request->service;
+    kept->transaction = request->transaction;
+    kept->begun_ns = engine->begun_ns;
+    kept->waited_ns = engine->waited_ns;
+    kept->payload = request->payload;
+    kept->payload_size = request->payload_size;
+    kept->buffer_count = count;
+    memcpy(kept->buffers, request->buffers, count * sizeof *kept->buffers);
+    memcpy(kept->written, request->written, count * sizeof *kept->written);
     int status = stash(kept, scratch, scratch_size);
     if (status < 0)
         return status;
     pin(engine, kept, true);
-    request->channel->promised++;
+    channel->promised++;
     engine->kept = kept;
     return SBE_OK;
 }
@@ -197,25 +172,22 @@ static void unlink_kept(struct sbe_kept *kept)
 
 int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size)
 {
-    if (kept->channel == NULL)
+    struct sbe_engine *engine = kept->engine;
+    struct sbe_channel *channel = kept->channel;
+    if (channel == NULL)
         return SBE_OK;
-    struct answer answer = {
-        .channel = kept->channel,
-        .transaction = kept->transaction,
-        .begun_ns = kept->begun_ns,
-        .waited_ns = kept->waited_ns,
-        .status = status,
-        .payload = payload,
-        .payload_size = payload_size,
-        .buffers = kept->buffers,
-        .written = kept->written,
-        .buffer_count = kept->buffer_count,
-    };
     unlink_kept(kept);
-    kept->channel->promised--;
-    int sent = respond(kept->engine, &answer);
-    sbe_channel_flush(kept->channel);
-    pin(kept->engine, kept, false);
+    channel->promised--;
+    struct sbe_frame *response = &engine->response;
+    response->transaction = kept->transaction;
+    response->status = status;
+    response->waited_ns = kept->waited_ns;
+    response->payload = payload;
+    response->payload_size = payload_size;
+    int sent =
+        respond(engine, channel, kept->begun_ns, kept->buffers, kept->written, kept->buffer_count);
+    sbe_channel_flush(channel);
+    pin(engine, kept, false);
     kept->channel = NULL;
     return sent;
 }
@@ -231,7 +203,7 @@ static void cancel_kept(struct sbe_engine *engine, const struct sbe_channel *cha
 }
 
 /* The requester is gone: its kept requests end without an answer. */
-static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *channel)
+static void drop_kept(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     for (struct sbe_kept *kept = engine->kept, *next; kept != NULL; kept = next) {
         next = kept->next;
@@ -240,7 +212,10 @@ static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *chann
         unlink_kept(kept);
         kept->channel = NULL;
         kept->service->cancel(kept);
+        for (uint32_t i = 0; i < kept->buffer_count; i++)
+            hand_over(engine, channel, SBE_GIVE_BACK, &kept->buffers[i]);
         pin(engine, kept, false);
+        next = engine->kept; /* from the start: the service may have answered others as well */
     }
 }
 
@@ -250,97 +225,95 @@ static void drop_kept(struct sbe_engine *engine, const struct sbe_channel *chann
 static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
 {
     uint8_t *out = engine->config->scratch_out;
-    uint64_t carried = 0, used = 0;
-    uint32_t outputs = 0;
-    for (uint32_t i = 0; i < request->buffer_count; i++) {
+    uint32_t size = request->channel->tx.slot_size, carried = 0, used = 0, outputs = 0;
+    for (uint32_t i = 0; i < engine->frame.buffer_count; i++) {
         struct sbe_buffer *buffer = &request->buffers[i];
-        request->written[i] = buffer->direction == SBE_DIR_INOUT ? buffer->size : 0;
-        if ((buffer->direction & SBE_DIR_OUT) != 0 || buffer->direction == SBE_DIR_SHARED)
-            outputs++;
-        if ((buffer->flags & SBE_BUFFER_INLINE) == 0 || (buffer->direction & SBE_DIR_OUT) == 0)
+        request->written[i] = 0;
+        if (!is_output(buffer))
             continue;
-        if (buffer->size > request->channel->tx.slot_size)
+        outputs++;
+        if (buffer->direction == SBE_DIR_INOUT)
+            request->written[i] = buffer->size;
+        if ((buffer->flags & SBE_BUFFER_INLINE) == 0)
+            continue;
+        if (buffer->size > size - used)
             return SBE_EMSGSIZE;
-        carried += buffer->size;
-        if (buffer->direction != SBE_DIR_OUT)
-            continue; /* INOUT is worked on where it arrived */
-        buffer->data = out + used;
-        used += (buffer->size + 7u) & ~(uint64_t)7u;
-        if (used > request->channel->tx.slot_size)
-            return SBE_EMSGSIZE;
+        carried += (uint32_t)buffer->size;
+        if (buffer->direction == SBE_DIR_OUT) { /* INOUT is worked on where it arrived */
+            buffer->data = out + used;
+            used += ((uint32_t)buffer->size + 7u) & ~7u; /* a slot is a multiple of 8 */
+        }
     }
     request->reply = out + used;
     request->reply_room = sbe_channel_payload_room(request->channel, outputs, carried);
-    uint64_t left = request->channel->tx.slot_size - used;
-    if (request->reply_room == 0 && carried != 0)
-        return SBE_EMSGSIZE;
-    if (request->reply_room > left)
-        request->reply_room = (uint32_t)left;
+    if (request->reply_room > size - used)
+        request->reply_room = size - used;
     return SBE_OK;
 }
 
-static int call_service(struct sbe_engine *engine, struct sbe_request *request)
+static void enter_context(const struct sbe_engine *engine, uint32_t context)
 {
-    uint32_t index = engine->frame.service;
-    if (engine->frame.status < 0)
-        return engine->frame.status; /* its buffers did not resolve */
-    if (engine->frame.deadline_us != 0 &&
-        engine->begun_ns - engine->frame.seen_ns > (uint64_t)engine->frame.deadline_us * 1000u)
+    if (engine->port->context_enter != NULL)
+        engine->port->context_enter(engine->port->self, context);
+}
+
+/* Not inlined: gcc would thread each of its returns through the caller's code. */
+__attribute__((noinline)) static int call_service(struct sbe_engine *engine,
+                                                  struct sbe_request *request)
+{
+    const struct sbe_frame *frame = &engine->frame;
+    if (frame->status < 0)
+        return frame->status; /* its buffers did not resolve */
+    if (frame->deadline_us != 0 &&
+        engine->begun_ns - frame->seen_ns > (uint64_t)frame->deadline_us * 1000u)
         return SBE_ETIMEDOUT;
     int status = lay_out(engine, request);
     if (status < 0)
         return status;
+    request->buffer_count = frame->buffer_count; /* from here on they are handed over */
     for (uint32_t i = 0; i < request->buffer_count; i++)
-        request->channel->counters.synced +=
-            sbe_cache_handover(engine->port, SBE_TAKE, &request->buffers[i],
-                               is_coherent(engine, &request->buffers[i]));
-    if (engine->frame.type == SBE_FRAME_SYNC)
+        hand_over(engine, request->channel, SBE_TAKE, &request->buffers[i]);
+    if (frame->type == SBE_FRAME_SYNC)
         return SBE_OK;
-    if (index == 0 || index > engine->config->service_count)
+    if (frame->service == 0 || frame->service > engine->config->service_count)
         return SBE_ENOENT;
-    request->service = engine->config->services[index - 1];
-    if (engine->port->context_enter != NULL)
-        engine->port->context_enter(engine->port->self, request->channel->context);
+    request->service = engine->config->services[frame->service - 1];
+    enter_context(engine, request->channel->context);
     status = request->service->handle(request);
-    if (engine->port->context_enter != NULL)
-        engine->port->context_enter(engine->port->self, SBE_CONTEXT_GLOBAL);
+    enter_context(engine, SBE_CONTEXT_GLOBAL);
     return status;
 }
 
 static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     struct sbe_request *request = &engine->request;
-    struct sbe_frame *frame = &engine->frame;
+    struct sbe_frame *frame = &engine->frame, *response = &engine->response;
     engine->begun_ns = now(engine);
+    engine->waited_ns = between(frame->seen_ns, engine->begun_ns);
     request->engine = engine;
     request->channel = channel;
     request->transaction = frame->transaction;
     request->payload = frame->payload;
     request->payload_size = frame->payload_size;
-    request->buffer_count = frame->buffer_count;
+    request->buffer_count = 0;
     request->buffers = frame->buffers;
+    request->reply_room = 0;
     request->reply_size = 0;
-    uint64_t seen_ns = frame->seen_ns;
+    channel->promised++; /* nothing that the handler sends takes the answer's place */
     int status = call_service(engine, request);
+    channel->promised--;
     if (status == SBE_KEPT || request->transaction == 0)
         return;
-    struct answer answer = {
-        .channel = channel,
-        .transaction = request->transaction,
-        .begun_ns = engine->begun_ns,
-        .waited_ns = saturate(engine->begun_ns - seen_ns),
-        .status = status,
-        .payload = request->reply,
-        .payload_size = request->reply_size,
-        .buffers = request->buffers,
-        .written = request->written,
-        .buffer_count = status == SBE_OK || status == SBE_ENOSPC ? request->buffer_count : 0,
-    };
-    if (answer.payload_size > request->reply_room)
-        answer.payload_size = 0, answer.status = SBE_ENOSPC;
-    if (status < 0)
-        answer.payload_size = 0;
-    (void)respond(engine, &answer); /* a broken ring is told by the next receive */
+    if (status == SBE_OK && request->reply_size > request->reply_room)
+        status = SBE_ENOSPC;
+    response->transaction = request->transaction;
+    response->status = status;
+    response->waited_ns = engine->waited_ns;
+    response->payload = request->reply;
+    response->payload_size = status == SBE_OK ? request->reply_size : 0;
+    /* a broken ring is told by the next receive */
+    (void)respond(engine, channel, engine->begun_ns, request->buffers, request->written,
+                  request->buffer_count);
 }
 
 static void meet_response(struct sbe_engine *engine)
@@ -349,58 +322,62 @@ static void meet_response(struct sbe_engine *engine)
     call->done(call, engine->frame.status, &engine->frame);
 }
 
-/* One frame of this channel. False: nothing more for now. */
-static bool serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+/* One frame of this channel: 1 taken, 0 none there, -1 it can't go on before it is rung or closed.
+ */
+static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     struct sbe_channel *channel = &entry->channel;
     /* Not before its answer has a place: the requester waits for space, not we. */
-    if (sbe_channel_room(channel) == 0 && !channel->tx.broken) {
-        sbe_channel_flush(channel);
-        if (sbe_ring_wait_space(&channel->tx, channel->promised + 1)) {
-            delist(engine, entry);
-            return false;
-        }
+    if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel))
+        return -1;
+    int status = SBE_EPROTO; /* nothing is executed that can't be answered */
+    if (!channel->tx.broken)
+        status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
+    if (status == SBE_EPROTO) {
+        entry->used = false; /* shut: no doorbell brings it back, its peer must close it */
+        (void)sbe_session_event(&engine->session, SBE_EVENT_CHANNEL_BROKEN, channel->id);
+        return -1;
     }
-    int status = sbe_channel_receive(channel, &engine->frame, engine->config->scratch_in);
-    if (status == 1) {
-        if (engine->frame.type == SBE_FRAME_RESPONSE)
-            meet_response(engine);
-        else if (engine->frame.type == SBE_FRAME_CANCEL)
-            cancel_kept(engine, channel);
-        else
-            serve(engine, channel);
-        return true;
-    }
+    if (status == 0)
+        return 0;
+    engine->served++;
     if (status == SBE_EBADMSG)
-        return true;
-    if (status == 0 && !channel->tx.broken)
-        return false;
-    delist(engine, entry);
-    entry->used = false; /* shut: no doorbell brings it back, its peer must close it */
-    (void)sbe_session_event(&engine->session, SBE_EVENT_CHANNEL_BROKEN, channel->id);
-    return false;
+        return 1;
+    if (engine->frame.type == SBE_FRAME_RESPONSE)
+        meet_response(engine);
+    else if (engine->frame.type == SBE_FRAME_CANCEL)
+        cancel_kept(engine, channel);
+    else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
+        serve(engine, channel);
+    return 1;
+}
+
+static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+{
+    uint32_t left = entry->budget;
+    int taken = 1;
+    while (left > 0 && (taken = serve_one(engine, entry)) == 1)
+        left--;
+    bool more = taken == 1 || (taken == 0 && (engine->busy || !sbe_channel_idle(&entry->channel)));
+    sbe_channel_flush(&entry->channel);
+    if (more)
+        sbe_engine_doorbell(engine, &entry->channel);
 }
 
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     bool more = false;
     for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
-        struct sbe_engine_channel *last = engine->last[p], *entry;
-        for (bool end = engine->first[p] == NULL; !end;) {
-            entry = engine->first[p];
-            end = entry == last; /* those that come back in this round wait for the next */
-            uint32_t left = entry->budget;
-            while (left > 0 && serve_one(engine, entry))
-                left--;
-            bool rest = entry->active && (left == 0 || !sbe_channel_idle(&entry->channel));
-            sbe_channel_flush(&entry->channel);
-            delist(engine, entry);
-            if (rest)
-                enlist(engine, entry);
-            if (engine->first[p] == NULL)
-                end = true;
+        struct sbe_engine_channel *turn = engine->active[p];
+        engine->active[p] = NULL; /* those that come back in this round wait for the next */
+        engine->end[p] = &engine->active[p];
+        while (turn != NULL) {
+            struct sbe_engine_channel *entry = turn;
+            turn = entry->next;
+            entry->active = false;
+            take_turn(engine, entry);
         }
-        more = more || engine->first[p] != NULL;
+        more = more || engine->active[p] != NULL;
     }
     return more;
 }
@@ -411,10 +388,8 @@ int sbe_engine_find(struct sbe_engine *engine, const struct sbe_channel *channel
                     struct sbe_find *find)
 {
     struct sbe_service_find message = {.context = channel->context};
-    size_t length = strlen(name);
-    if (length >= SBE_NAME_SIZE)
+    if (!sbe_name_set(message.name, name))
         return SBE_EINVAL;
-    memcpy(message.name, name, length);
     return sbe_session_request(&engine->session, SBE_CONTROL_SERVICE_FIND, &message.control,
                                sizeof message, find);
 }
@@ -435,8 +410,11 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
                     struct sbe_outcall *call)
 {
     (void)engine;
+    if (!((const struct sbe_engine_channel *)(const void *)channel)->used)
+        return SBE_ESHUTDOWN; /* broken, closed, or closing and telling us so */
     if (sbe_channel_room(channel) == 0)
         return SBE_EAGAIN; /* the rest is promised to responses */
+    frame->type = SBE_FRAME_REQUEST;
     int status = sbe_channel_request(channel, frame, call);
     if (status == SBE_OK)
         sbe_channel_flush(channel);
@@ -456,7 +434,7 @@ static int find_service(void *self, uint32_t context, const char *name, int64_t 
             continue;
         reply->service = (uint16_t)(i + 1);
         reply->version = service->version;
-        memcpy(reply->name, service->name, strlen(service->name));
+        (void)sbe_name_set(reply->name, service->name);
         return SBE_OK;
     }
     return SBE_ENOENT;
@@ -479,6 +457,7 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
     if (entry == NULL)
         return SBE_ENOMEM;
     size_t index = (size_t)(entry - config->channels);
+    uint32_t calls = config->calls == NULL ? 0 : config->calls_per_channel;
     struct sbe_channel_config channel = {
         .id = message->channel,
         .context = message->context,
@@ -487,20 +466,21 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .receive = receive,
         .port = engine->port,
         .areas = &engine->session.areas,
-        .calls = config->calls == NULL ? NULL : config->calls + index * config->calls_per_channel,
-        .call_count = config->calls == NULL ? 0 : config->calls_per_channel,
+        .calls = calls == 0 ? NULL : config->calls + index * calls,
+        /* Two engines that call each other never fill both rings with requests alone. */
+        .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
     };
     int status = sbe_channel_open(&entry->channel, &channel);
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
     entry->used = true;
-    entry->active = false;
     if (status == SBE_OK && config->opened != NULL)
         status = config->opened(config->port->self, &entry->channel, message);
     if (status < 0)
         *entry = (struct sbe_engine_channel){0};
     else
-        enlist(engine, entry); /* frames may be there before the first doorbell */
+        sbe_engine_doorbell(engine,
+                            &entry->channel); /* frames may be there before the first doorbell */
     return status;
 }
 
@@ -517,8 +497,8 @@ static int close_channel(void *self, uint32_t id)
     struct sbe_engine_channel *entry = find_entry(engine, id);
     if (entry == NULL)
         return SBE_ENOENT;
-    delist(engine, entry);
     entry->used = false;
+    forget_work(engine, entry);
     drop_kept(engine, &entry->channel);
     sbe_channel_abort(&entry->channel, fail_call, NULL);
     if (engine->config->closed != NULL)
@@ -537,15 +517,17 @@ static void refused(void *self, enum sbe_refusal why, bool theirs, uint16_t peer
 
 int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
 {
-    *engine = (struct sbe_engine){.config = config, .port = config->port};
-    engine->hooks = (struct sbe_session_hooks){
-        .self = engine,
-        .channel_open = open_channel,
-        .channel_close = close_channel,
-        .service = find_service,
-        .replied = found,
-        .refused = refused,
-    };
+    memset(engine, 0, sizeof *engine);
+    engine->config = config;
+    engine->port = config->port;
+    engine->hooks.self = engine;
+    engine->hooks.channel_open = open_channel;
+    engine->hooks.channel_close = close_channel;
+    engine->hooks.service = find_service;
+    engine->hooks.replied = found;
+    engine->hooks.refused = refused;
+    for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
+        engine->end[p] = &engine->active[p];
     memset(config->channels, 0, sizeof *config->channels * config->session.limits.channels);
     config->session.port = config->port;
     config->session.hooks = &engine->hooks;

@@ -22,7 +22,7 @@ struct sbe_engine_channel {
     struct sbe_engine_channel *next;
     uint32_t budget; /* frames per turn */
     uint8_t priority;
-    bool active; /* in the list of its priority */
+    bool active; /* in the list of its priority: it may have work */
     bool used;
 };
 
@@ -31,9 +31,9 @@ struct sbe_engine_config {
     uint32_t service_count;
     struct sbe_engine_channel *channels; /* session.limits.channels of them */
     struct sbe_call *calls;              /* calls_per_channel for each channel, may be NULL */
-    uint32_t calls_per_channel;
-    void *scratch_in;  /* session.limits.slot_size bytes, 8-byte aligned */
-    void *scratch_out; /* the same */
+    uint32_t calls_per_channel;          /* at most half of a channel's slots are used */
+    void *scratch_in;                    /* session.limits.slot_size bytes, 8-byte aligned */
+    void *scratch_out;                   /* the same */
     const struct sbe_port *port;
     /* A channel was opened or is about to close: the port keeps its doorbells. self: the port's. */
     int (*opened)(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message);
@@ -49,10 +49,13 @@ struct sbe_engine {
     struct sbe_session_hooks hooks;
     const struct sbe_port *port;
     struct sbe_engine_config *config;
-    struct sbe_engine_channel *first[SBE_PRIORITIES];
-    struct sbe_engine_channel *last[SBE_PRIORITIES];
+    struct sbe_engine_channel *active[SBE_PRIORITIES]; /* lists of channels that may have work */
+    struct sbe_engine_channel **end[SBE_PRIORITIES];   /* where the next one is linked in */
+    bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
+    uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     struct sbe_kept *kept;
-    uint64_t begun_ns;
+    uint64_t begun_ns;  /* of the request at hand */
+    uint32_t waited_ns; /* the same */
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
     struct sbe_frame response; /* the answer under way */

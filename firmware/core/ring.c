@@ -68,28 +68,29 @@ static bool passes(uint32_t wake, uint32_t old_index, uint32_t new_index)
     return wake - old_index < new_index - old_index;
 }
 
-/* A peer's index may only move forward, and not past the limit. */
-static int take_index(struct sbe_ring *ring, uint32_t value, uint32_t limit)
+/* Takes the peer's index, which may only move forward, at most to `ahead` past our published one.
+ */
+static int refresh(struct sbe_ring *ring, const sbe_shared_u32 *index, uint32_t ahead)
 {
-    if (ring->broken || value - ring->theirs > limit - ring->theirs) {
+    uint32_t value = sbe_load_acquire(index); /* acquire: what the peer wrote or read is done */
+    if (value - ring->theirs > ring->published + ahead - ring->theirs)
         ring->broken = true;
+    if (ring->broken)
         return SBE_EPROTO;
-    }
     ring->theirs = value;
     return SBE_OK;
 }
 
+/* Producer: the consumer can't have consumed more than was published. */
 static int refresh_tail(struct sbe_ring *ring)
 {
-    /* acquire: the consumer's reads of a slot are over before we write it again */
-    return take_index(ring, sbe_load_acquire(&ring->consumer->tail), ring->published);
+    return refresh(ring, &ring->consumer->tail, 0);
 }
 
+/* Consumer: the producer can't have filled more slots than were returned. */
 static int refresh_head(struct sbe_ring *ring)
 {
-    /* acquire: pairs with publish, the frame's bytes are there */
-    return take_index(ring, sbe_load_acquire(&ring->producer->head),
-                      ring->published + ring->mask + 1);
+    return refresh(ring, &ring->producer->head, ring->mask + 1);
 }
 
 uint32_t sbe_ring_free(struct sbe_ring *ring, uint32_t wanted)
@@ -112,18 +113,26 @@ void sbe_ring_commit(struct sbe_ring *ring)
     ring->mine++;
 }
 
-bool sbe_ring_publish(struct sbe_ring *ring)
+/* Publishes our index. True: the peer's wish was passed, ring. Bells are counted for observers. */
+static bool announce(struct sbe_ring *ring, sbe_shared_u32 *index, const sbe_shared_u32 *wish,
+                     sbe_shared_u32 *bells)
 {
-    uint32_t old_head = ring->published;
-    if (old_head == ring->mine)
+    uint32_t before = ring->published;
+    if (before == ring->mine)
         return false;
     ring->published = ring->mine;
-    sbe_store_release(&ring->producer->head, ring->mine); /* release: the slots come first */
-    sbe_full_barrier(); /* our head is out before we read whether the consumer sleeps */
-    if (!passes(sbe_load_relaxed(&ring->consumer->data_wake), old_head, ring->mine))
+    sbe_store_release(index, ring->mine); /* release: what we wrote or read comes first */
+    sbe_full_barrier(); /* our index is out before we read whether the peer sleeps */
+    if (!passes(sbe_load_relaxed(wish), before, ring->mine))
         return false;
-    sbe_store_relaxed(&ring->producer->doorbells, sbe_load_relaxed(&ring->producer->doorbells) + 1);
+    sbe_store_relaxed(bells, sbe_load_relaxed(bells) + 1);
     return true;
+}
+
+bool sbe_ring_publish(struct sbe_ring *ring)
+{
+    return announce(ring, &ring->producer->head, &ring->consumer->data_wake,
+                    &ring->producer->doorbells);
 }
 
 bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted)
@@ -154,16 +163,8 @@ void sbe_ring_release(struct sbe_ring *ring)
 
 bool sbe_ring_return(struct sbe_ring *ring)
 {
-    uint32_t old_tail = ring->published;
-    if (old_tail == ring->mine)
-        return false;
-    ring->published = ring->mine;
-    sbe_store_release(&ring->consumer->tail, ring->mine); /* release: our reads are over */
-    sbe_full_barrier(); /* our tail is out before we read whether the producer sleeps */
-    if (!passes(sbe_load_relaxed(&ring->producer->space_wake), old_tail, ring->mine))
-        return false;
-    sbe_store_relaxed(&ring->consumer->doorbells, sbe_load_relaxed(&ring->consumer->doorbells) + 1);
-    return true;
+    return announce(ring, &ring->consumer->tail, &ring->producer->space_wake,
+                    &ring->consumer->doorbells);
 }
 
 bool sbe_ring_wait_data(struct sbe_ring *ring)

@@ -73,4 +73,10 @@ static inline uint32_t sbe_ring_in_flight(const struct sbe_ring *ring)
     return ring->mine - ring->theirs;
 }
 
+/* Consumer, for spinning: a hint that peek will find something new, or that the ring is broken. */
+static inline bool sbe_ring_peer_moved(const struct sbe_ring *ring)
+{
+    return sbe_load_relaxed(&ring->producer->head) != ring->theirs;
+}
+
 #endif

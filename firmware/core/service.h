@@ -46,7 +46,8 @@ struct sbe_service {
     int (*handle)(struct sbe_request *request);
     /*
      * The requester no longer wants the answer, or is gone (kept->channel is NULL): when this
-     * returns, the buffers are not touched again. It may answer at once. Needed if it keeps.
+     * returns, the buffers are not touched again. It may answer at once, and others of its kept
+     * requests too, but their storage stays until this has returned. Needed if it keeps.
      */
     void (*cancel)(struct sbe_kept *kept);
 };
@@ -70,8 +71,7 @@ struct sbe_kept {
 /*
  * Keeps a request: areas stay mapped, payload and inline bytes are copied to scratch, 8-byte
  * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction,
- * SBE_EBUSY all but one slot of the ring are promised to kept requests. The handler then returns
- * SBE_KEPT.
+ * SBE_EAGAIN as many are kept as the ring has slots but one. The handler then returns SBE_KEPT.
  */
 int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
                      uint32_t scratch_size);
@@ -92,7 +92,11 @@ struct sbe_find {
 /* Finds a service of the peer by name, on behalf of a channel's context. */
 int sbe_engine_find(struct sbe_engine *engine, const struct sbe_channel *channel, const char *name,
                     struct sbe_find *find);
-/* Sends a request frame; the caller fills service, payload and buffers. */
+/*
+ * Sends a request frame; the caller fills service, payload and buffers. SBE_ESHUTDOWN the channel
+ * is closed or broken, SBE_EAGAIN no room beside the answers owed, SBE_ENOMEM too many calls are
+ * open.
+ */
 int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, struct sbe_frame *frame,
                     struct sbe_outcall *call);
 

@@ -7,6 +7,14 @@
 
 #define ANSWERED 1 /* a handler has replied itself, or will */
 
+bool sbe_name_set(char *to, const char *from)
+{
+    char *last = to + SBE_NAME_SIZE - 1;
+    while (*from != '\0' && to != last)
+        *to++ = *from++;
+    return *from == '\0';
+}
+
 static void set_state(struct sbe_session *session, enum sbe_session_state state)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
@@ -36,6 +44,8 @@ static void reply_plain(struct sbe_session *session, enum sbe_control_type type,
                         int status)
 {
     struct sbe_plain_reply reply;
+    if (session->peer_epoch == 0)
+        return; /* who asked is gone */
     (void)transmit(session, (uint16_t)(type | SBE_CONTROL_REPLY), id, status, &reply.control,
                    sizeof reply);
 }
@@ -54,19 +64,37 @@ static int send_hello(struct sbe_session *session)
         .cache_line = config->cache_line,
         .limits = config->limits,
     };
-    for (uint32_t i = 0; i < SBE_NAME_SIZE - 1 && config->name[i] != '\0'; i++)
-        hello.name[i] = config->name[i];
+    (void)sbe_name_set(hello.name, config->name); /* cut where it is too long */
     return transmit(session, SBE_CONTROL_HELLO, 0, SBE_OK, &hello.control, sizeof hello);
 }
 
 /* -- what the peer has made here ----------------------------------------------------------- */
 
+/* The entry with this id (0: a free one) in a table whose entries begin with their id. */
+static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
+{
+    for (uint8_t *at = table; count > 0; count--, at += entry_size)
+        if (*(const uint32_t *)(const void *)at == id)
+            return at;
+    return NULL;
+}
+
 static struct sbe_session_context *find_context(struct sbe_session *session, uint32_t id)
 {
-    for (uint32_t i = 0; i < session->config->limits.contexts; i++)
-        if (session->config->contexts[i].id == id)
-            return &session->config->contexts[i];
-    return NULL;
+    const struct sbe_session_config *config = session->config;
+    return find(config->contexts, config->limits.contexts, sizeof *config->contexts, id);
+}
+
+static struct sbe_session_channel *find_channel(struct sbe_session *session, uint32_t id)
+{
+    const struct sbe_session_config *config = session->config;
+    return find(config->channels, config->limits.channels, sizeof *config->channels, id);
+}
+
+static struct sbe_session_pending *find_pending(struct sbe_session *session, uint32_t id)
+{
+    const struct sbe_session_config *config = session->config;
+    return find(config->pending, config->pending_count, sizeof *config->pending, id);
 }
 
 static bool context_lives(struct sbe_session *session, uint32_t id)
@@ -77,20 +105,11 @@ static bool context_lives(struct sbe_session *session, uint32_t id)
     return context != NULL && !context->dying;
 }
 
-static struct sbe_session_channel *find_channel(struct sbe_session *session, uint32_t id)
-{
-    for (uint32_t i = 0; i < session->config->limits.channels; i++)
-        if (session->config->channels[i].id == id)
-            return &session->config->channels[i];
-    return NULL;
-}
-
 static void settle_context(struct sbe_session *session, uint32_t id)
 {
-    struct sbe_session_context *context =
-        id == SBE_CONTEXT_GLOBAL ? NULL : find_context(session, id);
+    struct sbe_session_context *context = find_context(session, id);
     if (context == NULL || !context->dying)
-        return;
+        return; /* also the global one, whose id finds a free entry */
     for (uint32_t i = 0; i < session->areas.count; i++)
         if (session->areas.areas[i].id != 0 && session->areas.areas[i].context == id)
             return;
@@ -143,11 +162,8 @@ static void drop(struct sbe_session *session, uint32_t context)
             close_channel(session, &config->channels[i]);
     for (uint32_t i = 0; i < session->areas.count; i++) {
         struct sbe_area *area = &session->areas.areas[i];
-        if (area->id == 0 || (!all && area->context != context))
-            continue;
-        if (all)
-            area->unmap_id = 0; /* nobody is left to be told */
-        kill_area(session, area);
+        if (area->id != 0 && (all || area->context == context))
+            kill_area(session, area);
     }
 }
 
@@ -156,21 +172,21 @@ static void fail_pending(struct sbe_session *session)
     const struct sbe_session_hooks *hooks = session->config->hooks;
     for (uint32_t i = 0; i < session->config->pending_count; i++) {
         struct sbe_session_pending *entry = &session->config->pending[i];
-        void *token = entry->token;
         if (entry->id == 0)
             continue;
-        *entry = (struct sbe_session_pending){0};
+        entry->id = 0;
         if (hooks->replied != NULL)
-            hooks->replied(hooks->self, token, SBE_ECONNRESET, NULL);
+            hooks->replied(hooks->self, entry->token, SBE_ECONNRESET, NULL);
     }
 }
 
+/* The first line also keeps hooks, which run below, from answering or asking the peer that was. */
 static void forget_peer(struct sbe_session *session)
 {
     session->peer_epoch = 0;
     session->confirmed_epoch = 0;
-    for (uint32_t i = 0; i < session->config->limits.contexts; i++)
-        session->config->contexts[i] = (struct sbe_session_context){0};
+    memset(session->config->contexts, 0,
+           sizeof(struct sbe_session_context) * session->config->limits.contexts);
     drop(session, SBE_CONTEXT_ALL);
     fail_pending(session);
 }
@@ -196,29 +212,29 @@ static enum sbe_refusal judge(const struct sbe_session *session, const struct sb
     return SBE_REFUSED_NOT;
 }
 
-static uint32_t smaller(uint32_t a, uint32_t b)
+_Static_assert(sizeof(struct sbe_limits) % sizeof(uint32_t) == 0, "limits are counts, no more");
+
+/* The smaller of each. */
+static void agree_limits(struct sbe_limits *agreed, const struct sbe_limits *peer)
 {
-    return a < b ? a : b;
+    uint32_t *ours = (uint32_t *)(void *)agreed;
+    const uint32_t *theirs = (const uint32_t *)(const void *)peer;
+    for (uint32_t i = 0; i < sizeof *agreed / sizeof *ours; i++)
+        if (theirs[i] < ours[i])
+            ours[i] = theirs[i];
 }
 
 static void agree(struct sbe_session *session, const struct sbe_hello *hello)
 {
     const struct sbe_session_config *config = session->config;
-    const struct sbe_limits *ours = &config->limits, *theirs = &hello->limits;
     session->peer_epoch = hello->control.epoch;
     session->version =
         hello->version_max < config->version_max ? hello->version_max : config->version_max;
     session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
     session->coherent = hello->coherent == 1 && config->coherent == 1;
     session->peer_address_bits = hello->address_bits;
-    session->limits = (struct sbe_limits){
-        .areas = smaller(ours->areas, theirs->areas),
-        .contexts = smaller(ours->contexts, theirs->contexts),
-        .channels = smaller(ours->channels, theirs->channels),
-        .slots = smaller(ours->slots, theirs->slots),
-        .slot_size = smaller(ours->slot_size, theirs->slot_size),
-        .buffers = smaller(ours->buffers, theirs->buffers),
-    };
+    session->limits = config->limits;
+    agree_limits(&session->limits, &hello->limits);
 }
 
 static void meet(struct sbe_session *session)
@@ -239,9 +255,10 @@ static void tell_refusal(struct sbe_session *session, enum sbe_refusal why, bool
         hooks->refused(hooks->self, why, theirs, peer_min, peer_max);
 }
 
-static int take_hello(struct sbe_session *session, const struct sbe_hello *hello)
+static int take_hello(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_session_config *config = session->config;
+    const struct sbe_hello *hello = (const void *)message;
     if (session->state == SBE_SESSION_INITIALISING || hello->control.epoch == 0)
         return SBE_ENOTCONN;
     bool again = hello->control.epoch == session->peer_epoch;
@@ -250,23 +267,23 @@ static int take_hello(struct sbe_session *session, const struct sbe_hello *hello
         set_state(session, SBE_SESSION_WAITING);
     }
     enum sbe_refusal why = judge(session, hello);
-    struct sbe_hello_reply reply = {
-        .magic = SBE_MAGIC,
-        .refusal = (uint16_t)why,
-        .version_min = config->version_min,
-        .version_max = config->version_max,
-        .peer_epoch = hello->control.epoch,
-    };
     if (why == SBE_REFUSED_NOT && !again)
         agree(session, hello);
-    if (why == SBE_REFUSED_NOT)
-        reply.version = session->version;
+    struct sbe_hello_reply reply; /* every field is set, control by transmit() */
+    reply.magic = SBE_MAGIC;
+    reply.version = why == SBE_REFUSED_NOT ? session->version : 0;
+    reply.refusal = (uint16_t)why;
+    reply.version_min = config->version_min;
+    reply.version_max = config->version_max;
+    reply.peer_epoch = hello->control.epoch;
     int status =
         transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, hello->control.id,
                  why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO, &reply.control, sizeof reply);
-    if (why != SBE_REFUSED_NOT)
+    if (why != SBE_REFUSED_NOT) {
         tell_refusal(session, why, false, hello->version_min, hello->version_max);
-    else if (!again)
+        return status; /* no HELLO of ours: two ends that refuse each other would never stop */
+    }
+    if (!again)
         meet(session);
     /* A peer that started later, or again, has not seen our HELLO. One that was refused has nothing
      * to see: two ends that refuse each other would never stop. */
@@ -281,6 +298,8 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
         return SBE_ENOTCONN; /* answers a HELLO of our former life */
     if (session->state < SBE_SESSION_WAITING || session->state > SBE_SESSION_CONNECTED)
         return SBE_ENOTCONN;
+    if (session->state == SBE_SESSION_CONNECTED)
+        return SBE_OK; /* HELLOs that crossed are answered twice */
     if (reply->refusal != SBE_REFUSED_NOT) {
         enum sbe_refusal why = reply->refusal <= SBE_REFUSED_LIMITS
                                    ? (enum sbe_refusal)reply->refusal
@@ -288,6 +307,9 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
         tell_refusal(session, why, true, reply->version_min, reply->version_max);
         return SBE_OK;
     }
+    if (reply->control.status != SBE_OK || reply->version < session->config->version_min ||
+        reply->version > session->config->version_max)
+        return SBE_EBADMSG; /* accepted, but not what we speak */
     session->confirmed_epoch = reply->control.epoch;
     meet(session);
     return SBE_OK;
@@ -342,18 +364,18 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
 
 static int check_segments(const struct sbe_session *session, const struct sbe_area_map *map)
 {
-    const struct sbe_segment *segments = (const void *)(map + 1);
-    uint8_t bits = session->config->address_bits;
-    uint64_t last = bits >= 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1;
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < map->segment_count; i++) {
-        if (segments[i].size == 0 || segments[i].size > map->size - total)
+    const struct sbe_segment *segment = (const void *)(map + 1),
+                             *end = segment + map->segment_count;
+    uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
+    uint64_t left = map->size;
+    for (; segment != end; segment++) {
+        if (segment->size == 0 || segment->size > left)
             return SBE_EINVAL;
-        total += segments[i].size;
-        if (segments[i].address > last || segments[i].size - 1 > last - segments[i].address)
+        left -= segment->size;
+        if (segment->address > last || segment->size - 1 > last - segment->address)
             return SBE_ERANGE; /* would be truncated to this end's width */
     }
-    return map->segment_count != 0 && total != map->size ? SBE_EINVAL : SBE_OK;
+    return map->segment_count != 0 && left != 0 ? SBE_EINVAL : SBE_OK;
 }
 
 static int take_area_map(struct sbe_session *session, const struct sbe_control *message)
@@ -362,7 +384,7 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
     const struct sbe_port *port = session->config->port;
     if (map->segment_count > (SBE_CONTROL_MAX - sizeof *map) / sizeof(struct sbe_segment) ||
         message->size != sizeof *map + map->segment_count * sizeof(struct sbe_segment) ||
-        map->segment_first != 0)
+        map->segment_first != 0 || map->handles > 1)
         return SBE_EBADMSG;
     if (!context_lives(session, map->context))
         return SBE_ENOENT;
@@ -402,14 +424,14 @@ static int check_rings(const struct sbe_session *session, const struct sbe_chann
         open->slot_size > session->limits.slot_size)
         return SBE_EINVAL;
     uint64_t bytes = (uint64_t)size;
-    uint64_t low =
-        open->send_offset < open->receive_offset ? open->send_offset : open->receive_offset;
-    uint64_t high =
-        open->send_offset < open->receive_offset ? open->receive_offset : open->send_offset;
-    if (low % open->line != 0 || high % open->line != 0 || high - low < bytes)
-        return SBE_EINVAL;
-    if (bytes > area->size || high > area->size - bytes)
+    if (bytes > area->size || open->send_offset > area->size - bytes ||
+        open->receive_offset > area->size - bytes)
         return SBE_ERANGE;
+    /* both fit this end's width, as the area does */
+    size_t send = (size_t)open->send_offset, receive = (size_t)open->receive_offset;
+    if (((send | receive) & (open->line - 1)) != 0 ||
+        (send < receive ? receive - send : send - receive) < bytes)
+        return SBE_EINVAL;
     return SBE_OK;
 }
 
@@ -417,14 +439,15 @@ static int take_channel_open(struct sbe_session *session, const struct sbe_contr
 {
     const struct sbe_channel_open *open = (const void *)message;
     const struct sbe_session_hooks *hooks = session->config->hooks;
-    if (open->channel == 0 || open->priority > 3)
+    if (open->channel == 0 || open->priority > 3 || (open->handles != 0 && open->handles != 2))
         return SBE_EINVAL;
     if (!context_lives(session, open->context))
         return SBE_ENOENT;
     struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
     if (ring == NULL || ring->dying)
         return SBE_EFAULT;
-    if (ring->context != open->context || (ring->flags & SBE_AREA_RING) == 0 || ring->base == NULL)
+    if (ring->context != open->context || ring->base == NULL ||
+        (ring->flags & (SBE_AREA_RING | SBE_AREA_READONLY)) != SBE_AREA_RING)
         return SBE_EACCES;
     int status = check_rings(session, open, ring);
     if (status < 0)
@@ -456,11 +479,15 @@ static int take_channel_close(struct sbe_session *session, const struct sbe_cont
 }
 
 static int reply_service(struct sbe_session *session, const struct sbe_control *message,
-                         uint32_t context, const char *name, int64_t index)
+                         uint32_t context, const char *name, uint32_t which)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
     struct sbe_service_reply reply = {.service = 0};
-    int status = hooks->service(hooks->self, context, name, index, &reply);
+    /* `which` is the least version that will do for a name, else an index */
+    int status =
+        hooks->service(hooks->self, context, name, name != NULL ? -1 : (int64_t)which, &reply);
+    if (status == SBE_OK && name != NULL && reply.version < which)
+        status = SBE_ENOTSUP; /* the reply says which version there is */
     (void)transmit(session, (uint16_t)(message->type | SBE_CONTROL_REPLY), message->id, status,
                    &reply.control, sizeof reply);
     return ANSWERED;
@@ -469,10 +496,8 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
 static int take_service_find(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_service_find *find = (const void *)message;
-    if (find->name[SBE_NAME_SIZE - 1] != '\0')
-        return SBE_EBADMSG;
     /* The context may be one that this end made: the floor above knows its contexts. */
-    return reply_service(session, message, find->context, find->name, -1);
+    return reply_service(session, message, find->context, find->name, find->version);
 }
 
 static int take_service_list(struct sbe_session *session, const struct sbe_control *message)
@@ -492,34 +517,56 @@ static int take_event(struct sbe_session *session, const struct sbe_control *mes
 
 /* -- dispatch ------------------------------------------------------------------------------ */
 
+struct message_shape {
+    uint8_t size;     /* exact; for AREA_MAP the least, it checks the rest itself */
+    uint8_t reserved; /* from here to the end of the word all is zero; 0: none */
+};
+
 struct message_rule {
-    uint8_t size;       /* exact; for AREA_MAP the least, it checks the rest itself */
-    uint8_t reply_size; /* exact, when the status is zero */
+    struct message_shape shapes[2]; /* of the request, of its reply */
     int (*take)(struct sbe_session *session, const struct sbe_control *message);
 };
 
+#define RESERVED(type) offsetof(struct type, reserved)
+#define BARE(type)             \
+    {                          \
+        sizeof(struct type), 0 \
+    }
+#define PADDED(type)                        \
+    {                                       \
+        sizeof(struct type), RESERVED(type) \
+    }
+
 static const struct message_rule RULES[] = {
-    [SBE_CONTROL_HELLO] = {sizeof(struct sbe_hello), sizeof(struct sbe_hello_reply), NULL},
-    [SBE_CONTROL_BYE] = {sizeof(struct sbe_control), sizeof(struct sbe_plain_reply), take_bye},
-    [SBE_CONTROL_PING] = {sizeof(struct sbe_ping), sizeof(struct sbe_ping), take_ping},
-    [SBE_CONTROL_CONTEXT_CREATE] = {sizeof(struct sbe_context_message),
-                                    sizeof(struct sbe_plain_reply), take_context_create},
-    [SBE_CONTROL_CONTEXT_DESTROY] = {sizeof(struct sbe_context_message),
-                                     sizeof(struct sbe_plain_reply), take_context_destroy},
-    [SBE_CONTROL_AREA_MAP] = {sizeof(struct sbe_area_map), sizeof(struct sbe_plain_reply),
-                              take_area_map},
-    [SBE_CONTROL_AREA_UNMAP] = {sizeof(struct sbe_area_unmap), sizeof(struct sbe_plain_reply),
-                                take_area_unmap},
-    [SBE_CONTROL_CHANNEL_OPEN] = {sizeof(struct sbe_channel_open), sizeof(struct sbe_plain_reply),
+    [SBE_CONTROL_HELLO] = {{PADDED(sbe_hello), BARE(sbe_hello_reply)}, take_hello},
+    [SBE_CONTROL_BYE] = {{BARE(sbe_control), BARE(sbe_plain_reply)}, take_bye},
+    [SBE_CONTROL_PING] = {{BARE(sbe_ping), BARE(sbe_ping)}, take_ping},
+    [SBE_CONTROL_CONTEXT_CREATE] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+                                    take_context_create},
+    [SBE_CONTROL_CONTEXT_DESTROY] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+                                     take_context_destroy},
+    [SBE_CONTROL_AREA_MAP] = {{BARE(sbe_area_map), BARE(sbe_plain_reply)}, take_area_map},
+    [SBE_CONTROL_AREA_UNMAP] = {{PADDED(sbe_area_unmap), BARE(sbe_plain_reply)}, take_area_unmap},
+    [SBE_CONTROL_CHANNEL_OPEN] = {{BARE(sbe_channel_open), BARE(sbe_plain_reply)},
                                   take_channel_open},
-    [SBE_CONTROL_CHANNEL_CLOSE] = {sizeof(struct sbe_channel_close), sizeof(struct sbe_plain_reply),
+    [SBE_CONTROL_CHANNEL_CLOSE] = {{PADDED(sbe_channel_close), BARE(sbe_plain_reply)},
                                    take_channel_close},
-    [SBE_CONTROL_SERVICE_FIND] = {sizeof(struct sbe_service_find), sizeof(struct sbe_service_reply),
+    [SBE_CONTROL_SERVICE_FIND] = {{PADDED(sbe_service_find), PADDED(sbe_service_reply)},
                                   take_service_find},
-    [SBE_CONTROL_SERVICE_LIST] = {sizeof(struct sbe_service_list), sizeof(struct sbe_service_reply),
+    [SBE_CONTROL_SERVICE_LIST] = {{PADDED(sbe_service_list), PADDED(sbe_service_reply)},
                                   take_service_list},
-    [SBE_CONTROL_EVENT] = {sizeof(struct sbe_event_message), 0, take_event},
+    [SBE_CONTROL_EVENT] = {{BARE(sbe_event_message), {0, 0}}, take_event},
 };
+
+static bool zero_to_word_end(const uint8_t *bytes, uint32_t at)
+{
+    uint32_t any = 0;
+    if (at != 0)
+        do
+            any |= bytes[at];
+        while (++at % sizeof(uint32_t) != 0);
+    return any == 0;
+}
 
 static uint32_t declared_handles(const struct sbe_control *message)
 {
@@ -533,23 +580,20 @@ static uint32_t declared_handles(const struct sbe_control *message)
 static int take_reply(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
-    for (uint32_t i = 0; i < session->config->pending_count; i++) {
-        struct sbe_session_pending *entry = &session->config->pending[i];
-        if (entry->id == 0 || entry->id != message->id ||
-            (entry->type | SBE_CONTROL_REPLY) != message->type)
-            continue;
-        void *token = entry->token;
-        *entry = (struct sbe_session_pending){0};
-        if (hooks->replied != NULL)
-            hooks->replied(hooks->self, token, message->status, message);
-        if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
-            forget_peer(session);
-            set_state(session, SBE_SESSION_CLOSED);
-        }
-        return SBE_OK;
+    struct sbe_session_pending *entry = find_pending(session, message->id);
+    if (message->id == 0 || entry == NULL || (entry->type | SBE_CONTROL_REPLY) != message->type) {
+        session->dropped++;
+        return SBE_ENOTCONN;
     }
-    session->dropped++;
-    return SBE_ENOTCONN;
+    void *token = entry->token;
+    entry->id = 0;
+    if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
+        forget_peer(session);
+        set_state(session, SBE_SESSION_CLOSED);
+    }
+    if (hooks->replied != NULL) /* last: it may start the next life */
+        hooks->replied(hooks->self, token, message->status, message);
+    return SBE_OK;
 }
 
 static int take_connected(struct sbe_session *session, const struct sbe_control *message,
@@ -568,6 +612,19 @@ static int take_connected(struct sbe_session *session, const struct sbe_control 
     return SBE_OK;
 }
 
+/* Size, reserved fields and the end of the name, as the shape demands. */
+static bool fits(const struct sbe_control *message, const struct message_shape *shape)
+{
+    const uint8_t *bytes = (const void *)message;
+    bool open_ended = message->type == SBE_CONTROL_AREA_MAP;
+    if (open_ended ? message->size < shape->size : message->size != shape->size)
+        return false;
+    if (shape->size == sizeof(struct sbe_service_reply) && /* FIND has its name in the same place */
+        bytes[sizeof(struct sbe_service_reply) - 1] != '\0')
+        return false;
+    return zero_to_word_end(bytes, shape->reserved);
+}
+
 int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t size,
                         uint32_t handles)
 {
@@ -576,20 +633,19 @@ int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t
         return SBE_EBADMSG;
     bool reply = (message->type & SBE_CONTROL_REPLY) != 0;
     uint32_t type = message->type & ~SBE_CONTROL_REPLY;
-    if (type == 0 || type >= sizeof RULES / sizeof RULES[0] || message->status > 0)
+    if (type == 0 || type >= sizeof RULES / sizeof RULES[0] || message->status > 0 ||
+        (!reply && message->status != 0))
         return SBE_EBADMSG;
     const struct message_rule *rule = &RULES[type];
-    uint32_t exact = reply ? rule->reply_size : rule->size;
-    bool failure = reply && message->status != 0 && size == sizeof(struct sbe_plain_reply);
-    bool open_ended = !reply && type == SBE_CONTROL_AREA_MAP;
-    if ((open_ended ? size < exact : size != exact) && !failure)
+    /* a failure may come without its body */
+    bool failure =
+        type != SBE_CONTROL_HELLO && message->status != 0 && size == sizeof(struct sbe_plain_reply);
+    if (!failure && !fits(message, &rule->shapes[reply ? 1 : 0]))
         return SBE_EBADMSG;
-    if (handles != (reply ? 0 : declared_handles(message)))
-        return SBE_EBADMSG;
-    if (type == SBE_CONTROL_HELLO && failure)
+    if (handles != declared_handles(message))
         return SBE_EBADMSG;
     if (type == SBE_CONTROL_HELLO)
-        return reply ? take_hello_reply(session, bytes) : take_hello(session, bytes);
+        return reply ? take_hello_reply(session, bytes) : rule->take(session, message);
     return take_connected(session, message, rule, reply);
 }
 
@@ -624,21 +680,24 @@ int sbe_session_start(struct sbe_session *session, uint32_t epoch)
 
 void sbe_session_lost(struct sbe_session *session)
 {
+    if (session->state == SBE_SESSION_INITIALISING)
+        return; /* nothing to lose, and no epoch to wait with */
     forget_peer(session);
     set_state(session, SBE_SESSION_WAITING);
+}
+
+static bool can_ask(const struct sbe_session *session)
+{
+    return session->state == SBE_SESSION_CONNECTED && session->peer_epoch != 0;
 }
 
 int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
                         struct sbe_control *message, uint32_t size, void *token)
 {
-    /* No peer: hooks run while everything of it is being let go, before the state says so. */
-    if (session->state != SBE_SESSION_CONNECTED || session->peer_epoch == 0)
+    if (!can_ask(session))
         return SBE_ENOTCONN;
-    struct sbe_session_pending *entry = session->config->pending,
-                               *end = entry + session->config->pending_count;
-    while (entry != end && entry->id != 0)
-        entry++;
-    if (entry == end)
+    struct sbe_session_pending *entry = find_pending(session, 0);
+    if (entry == NULL)
         return SBE_ENOMEM;
     uint32_t id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
     session->next_id = id;
@@ -662,8 +721,10 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 
 int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
 {
-    struct sbe_event_message message = {.event = event, .value = value};
-    if (session->state != SBE_SESSION_CONNECTED)
+    struct sbe_event_message message; /* every field is set, control by transmit() */
+    if (!can_ask(session))
         return SBE_ENOTCONN;
+    message.event = event;
+    message.value = value;
     return transmit(session, SBE_CONTROL_EVENT, 0, SBE_OK, &message.control, sizeof message);
 }

@@ -109,6 +109,9 @@ struct sbe_session {
     uint32_t dropped;         /* messages from dead epochs or in the wrong state */
 };
 
+/* Copies a name into a zeroed field of SBE_NAME_SIZE. False: it was too long and is cut. */
+bool sbe_name_set(char *to, const char *from);
+
 /* config stays the caller's and must outlive the session. SBE_EINVAL names no table or limit. */
 int sbe_session_init(struct sbe_session *session, const struct sbe_session_config *config);
 

@@ -220,7 +220,7 @@ struct sbe_channel_close {
 struct sbe_service_find {
     struct sbe_control control;
     uint32_t context; /* on whose behalf */
-    uint16_t version; /* the least that will do, 0 any */
+    uint16_t version; /* the least that will do, 0 any; -ENOTSUP when there is only an older one */
     uint16_t reserved;
     char name[SBE_NAME_SIZE];
 };
@@ -362,6 +362,8 @@ SBE_AT(sbe_service_reply, version, 18);
 SBE_AT(sbe_service_reply, reserved, 20);
 SBE_AT(sbe_service_reply, name, 24);
 SBE_SIZE(sbe_service_reply, 56);
+_Static_assert(offsetof(struct sbe_service_find, name) == offsetof(struct sbe_service_reply, name),
+               "one check does for both names");
 SBE_AT(sbe_event_message, event, 16);
 SBE_AT(sbe_event_message, value, 20);
 SBE_SIZE(sbe_event_message, 24);

@@ -163,15 +163,18 @@ class Connection:
         ready = self._ready = Pending(_NEGOTIATION)
         try:
             self._handler.transport = self._connect()
-        except errors.Error as error:
+        except Exception as error:
             self._reason = str(error)
-            ready.fail(error)
+            ready.fail(error if isinstance(error, errors.Error) else errors.LinkError(self._reason))
             raise
         self._reason = "the negotiation has not ended"
         epoch = self._session.epoch
         while epoch in (0, self._session.epoch):
             epoch = secrets.randbits(32)
-        self._talk(partial(self._session.start, epoch))
+        try:
+            self._talk(partial(self._session.start, epoch))
+        except errors.Error as error:
+            self._lose(str(error))  # which ends the negotiation: the same whenever it dies
         return ready
 
     def reconnect(self, timeout_s: float = 5.0) -> None:
@@ -375,13 +378,13 @@ class Connection:
         return errors.from_status(status, f"the remote refused {what}")
 
     def _talk(self, action: Callable[[], None], fds: Sequence[int] = ()) -> None:
-        """Let the session send. A transport that fails ends the connection."""
+        """Let the session send. A transport that fails ends the connection: RemoteRestarted."""
         self._handler.fds = fds
         try:
             action()
         except errors.LinkError as error:
             self._lose(str(error))
-            raise
+            raise errors.RemoteRestarted(str(error)) from error
         finally:
             self._handler.fds = ()
             self._settle()

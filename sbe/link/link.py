@@ -365,7 +365,7 @@ class Link(Connection):
         def finish(status: int, reply: Reply) -> None:
             if reply is not None and len(reply) == 3:
                 pending.resolve(ServiceInfo(*reply))
-            elif status == -errno.ENOENT:
+            elif status in (-errno.ENOENT, -errno.EOPNOTSUPP):  # none, or too old
                 least = f" of version {version} or later" if version else ""
                 pending.fail(errors.UnknownService(f"the remote has no service {name!r}{least}"))
             else:

@@ -84,7 +84,6 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->table = table;
     native_hold(rings);
     self->rings = rings;
-    self->control_fd = control_fd;
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
     self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */
@@ -96,7 +95,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     }
     if (self->ring_fd < 0 || self->wake_fd < 0)
         PyErr_SetFromErrno(PyExc_OSError);
-    if (self->names == NULL || PyErr_Occurred() != NULL ||
+    if (self->names == NULL || PyErr_Occurred() != NULL || native_watch(self, control_fd) < 0 ||
         open_core(self, &config, send_offset, receive_offset, opener != 0) < 0) {
         native_drop(self);
         return NULL;
@@ -143,6 +142,8 @@ static void channel_dealloc(PyObject *object)
         close(self->ring_fd);
     if (self->wake_fd > 0)
         close(self->wake_fd);
+    if (self->sleep_fd > 0)
+        close(self->sleep_fd);
     PyMem_Free(self->calls);
     PyMem_Free(self->scratch);
     Py_XDECREF(self->on_control);
@@ -202,6 +203,8 @@ int native_channel_drain(Channel *channel)
         left--;
     native_request_flush(channel);
     channel->draining = false;
+    if (left != DRAIN_BUDGET)
+        native_wake_sleepers(channel);
     if (channel->core.rx.broken || channel->core.tx.broken)
         break_down(channel);
     native_run_callbacks(channel);
@@ -239,36 +242,42 @@ static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_
 }
 
 struct arguments {
-    unsigned short service;
-    PyObject *buffers;
+    uint16_t service;
+    PyObject *buffers; /* a tuple, borrowed, or NULL */
     Py_buffer payload;
     uint64_t deadline_ns;
     int wait;
 };
 
-/* (service, buffers=(), payload=b"", timeout=None, wait=True) */
-static int parse(PyObject *positional, PyObject *keywords, struct arguments *parsed)
+/* (service, buffers=(), payload=b"", timeout=None, wait=True), all by position. -1 raised. */
+static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *parsed)
 {
-    static char *names[] = {"service", "buffers", "payload", "timeout", "wait", NULL};
-    PyObject *timeout = Py_None;
-    *parsed = (struct arguments){.wait = 1};
-    if (!PyArg_ParseTupleAndKeywords(positional, keywords, "H|O!y*Op", names, &parsed->service,
-                                     &PyTuple_Type, &parsed->buffers, &parsed->payload, &timeout,
-                                     &parsed->wait))
-        return -1;
-    if (native_deadline(timeout, &parsed->deadline_ns) < 0) {
-        PyBuffer_Release(&parsed->payload);
+    *parsed = (struct arguments){.deadline_ns = NATIVE_FOREVER, .wait = 1};
+    if (count < 1 || count > 5 || (count > 1 && !PyTuple_Check(given[1]))) {
+        PyErr_SetString(PyExc_TypeError, "(service, buffers, payload, timeout, wait) are wanted");
         return -1;
     }
-    return 0;
+    long service = PyLong_AsLong(given[0]);
+    if (service < 0 || service > UINT16_MAX) {
+        if (PyErr_Occurred() == NULL)
+            native_raise(SBE_EINVAL, false, "a service's id is 0 to 65535, not %ld", service);
+        return -1;
+    }
+    parsed->service = (uint16_t)service;
+    parsed->buffers = count > 1 ? given[1] : NULL;
+    if (count > 3 && native_deadline(given[3], &parsed->deadline_ns) < 0)
+        return -1;
+    if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
+        return -1;
+    return count > 2 ? PyObject_GetBuffer(given[2], &parsed->payload, PyBUF_SIMPLE) : 0;
 }
 
 /* A sent call, or NULL raised. */
-static Call *start(Channel *self, PyObject *positional, PyObject *keywords, uint8_t type,
+static Call *start(Channel *self, PyObject *const *given, Py_ssize_t count, uint8_t type,
                    uint64_t *deadline_ns)
 {
     struct arguments parsed;
-    if (native_channel_check(self) < 0 || parse(positional, keywords, &parsed) < 0)
+    if (native_channel_check(self) < 0 || parse(given, count, &parsed) < 0)
         return NULL;
     *deadline_ns = parsed.deadline_ns;
     Call *call = native_call_new(self, parsed.service, parsed.buffers, parsed.payload.len);
@@ -279,23 +288,22 @@ static Call *start(Channel *self, PyObject *positional, PyObject *keywords, uint
     return call;
 }
 
-static PyObject *channel_submit(PyObject *object, PyObject *positional, PyObject *keywords)
+static PyObject *channel_submit(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
     uint64_t deadline_ns;
-    return (PyObject *)start((Channel *)object, positional, keywords, SBE_FRAME_REQUEST,
-                             &deadline_ns);
+    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_REQUEST, &deadline_ns);
 }
 
-static PyObject *channel_sync(PyObject *object, PyObject *positional, PyObject *keywords)
+static PyObject *channel_sync(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
     uint64_t deadline_ns;
-    return (PyObject *)start((Channel *)object, positional, keywords, SBE_FRAME_SYNC, &deadline_ns);
+    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_SYNC, &deadline_ns);
 }
 
-static PyObject *channel_send(PyObject *object, PyObject *positional, PyObject *keywords)
+static PyObject *channel_send(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
     uint64_t deadline_ns;
-    Call *call = start((Channel *)object, positional, keywords, SBE_FRAME_MESSAGE, &deadline_ns);
+    Call *call = start((Channel *)object, given, count, SBE_FRAME_MESSAGE, &deadline_ns);
     if (call == NULL)
         return NULL;
     native_drop(call); /* nobody answers a message */
@@ -308,11 +316,11 @@ static bool is_finished(Channel *channel, void *what)
     return ((Call *)what)->state != CALL_OPEN;
 }
 
-static PyObject *channel_call(PyObject *object, PyObject *positional, PyObject *keywords)
+static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize_t count)
 {
     Channel *self = (Channel *)object;
     uint64_t deadline_ns;
-    Call *call = start(self, positional, keywords, SBE_FRAME_REQUEST, &deadline_ns);
+    Call *call = start(self, given, count, SBE_FRAME_REQUEST, &deadline_ns);
     if (call == NULL)
         return NULL;
     enum native_wait how = native_wait(self, is_finished, call, deadline_ns);
@@ -444,14 +452,35 @@ static PyObject *channel_get(PyObject *object, void *which)
     }
 }
 
+static int channel_set_spin(PyObject *object, PyObject *value, void *unused)
+{
+    Channel *self = (Channel *)object;
+    (void)unused;
+    double seconds = value == NULL ? -1.0 : PyFloat_AsDouble(value);
+    if (PyErr_Occurred() != NULL)
+        return -1;
+    if (!(seconds >= 0 && seconds <= 1)) {
+        native_raise(SBE_EINVAL, false, "spinning takes 0 to 1 second");
+        return -1;
+    }
+    self->spin_ns = self->spin_max_ns = (uint64_t)(seconds * 1e9);
+    return 0;
+}
+
+static PyObject *channel_get_spin(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyFloat_FromDouble((double)((Channel *)object)->spin_max_ns / 1e9);
+}
+
 static PyMethodDef CHANNEL_METHODS[] = {
-    {"submit", (PyCFunction)(void (*)(void))channel_submit, METH_VARARGS | METH_KEYWORDS,
+    {"submit", (PyCFunction)(void (*)(void))channel_submit, METH_FASTCALL,
      "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
-    {"call", (PyCFunction)(void (*)(void))channel_call, METH_VARARGS | METH_KEYWORDS,
+    {"call", (PyCFunction)(void (*)(void))channel_call, METH_FASTCALL,
      "call(...): as submit, then waits for the Reply."},
-    {"sync", (PyCFunction)(void (*)(void))channel_sync, METH_VARARGS | METH_KEYWORDS,
+    {"sync", (PyCFunction)(void (*)(void))channel_sync, METH_FASTCALL,
      "sync(0, buffers): hands buffers over and back without calling a service."},
-    {"send", (PyCFunction)(void (*)(void))channel_send, METH_VARARGS | METH_KEYWORDS,
+    {"send", (PyCFunction)(void (*)(void))channel_send, METH_FASTCALL,
      "send(...): a message that nobody answers."},
     {"batch", (PyCFunction)(void (*)(void))native_batch, METH_VARARGS | METH_KEYWORDS,
      "batch(service, descriptors, payloads=None, timeout=None): many calls at once."},
@@ -474,6 +503,8 @@ static PyGetSetDef CHANNEL_GETSET[] = {
     {"names", channel_get, NULL, "service names by id, for messages; fill it", "n"},
     {"error", channel_get, NULL, "why it is dead, or None", "e"},
     {"in_flight", channel_get, NULL, "calls the remote has not answered", "f"},
+    {"spin_s", channel_get_spin, channel_set_spin,
+     "look at the ring for so many seconds before sleeping; adapts", NULL},
     {"slot_size", channel_get, NULL, "bytes of a frame at most", "s"},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -105,15 +105,17 @@ struct channel {
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
     int wake_fd;      /* ours, read */
-    int control_fd;   /* readable: on_control() wants to run; -1 none. Borrowed */
+    int sleep_fd;     /* epoll over wake_fd and the control fd: what a sleeping thread sleeps on */
     PyObject *on_control;
-    PyObject *names;    /* dict: service id to name, for messages */
-    PyObject *error;    /* why the channel is dead, NULL alive */
-    bool draining;      /* frames are being taken: callbacks must not re-enter */
-    bool polling;       /* a thread sleeps on the doorbell for all */
-    uint32_t progress;  /* futex: moves whenever a sleeping thread should look again */
-    uint32_t sleepers;  /* on progress */
-    uint32_t backstops; /* waits that the slow timer ended while something was in flight */
+    PyObject *names;      /* dict: service id to name, for messages */
+    PyObject *error;      /* why the channel is dead, NULL alive */
+    bool draining;        /* frames are being taken: callbacks must not re-enter */
+    bool polling;         /* a thread sleeps on the doorbell for all */
+    uint32_t progress;    /* futex: moves whenever a sleeping thread should look again */
+    uint32_t sleepers;    /* on progress */
+    uint64_t spin_max_ns; /* look at the ring for so long before sleeping, 0: never */
+    uint64_t spin_ns;     /* the same, as it has paid off lately */
+    uint32_t backstops;   /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
     Call *ready;                      /* completed, callbacks to be run; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */
@@ -143,6 +145,8 @@ typedef bool (*native_ready)(Channel *channel, void *what);
 /* Sleeps until ready(what), the deadline (native_now_ns) or an exception, GIL released. */
 enum native_wait native_wait(Channel *channel, native_ready ready, void *what,
                              uint64_t deadline_ns);
+/* Makes sleep_fd; control_fd is borrowed, -1 none. -1 raised. */
+int native_watch(Channel *channel, int control_fd);
 /* Something changed that a sleeping thread may wait for. */
 void native_wake_sleepers(Channel *channel);
 /* timeout_ns as Python gives it (None: forever) to a deadline. -1 raised. */
@@ -175,7 +179,7 @@ struct call {
     uint32_t waited_ns, handled_ns;
     uint64_t transaction;
     uint64_t started_ns, ended_ns;
-    uint64_t deadline_ns; /* NATIVE_FOREVER: none */
+    uint64_t deadline_ns;     /* NATIVE_FOREVER: none */
     uint64_t copied, synced;  /* bytes */
     PyObject *error;          /* when failed by the channel's death; strong or NULL */
     PyObject *payload;        /* of the response */

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +20,13 @@
  * again this often, and rings the peer once more. An idle process sets no timer.
  */
 #define BACKSTOP_NS 250000000u
+
+#define LONGEST_NS 86400000000000u /* a day: a longer deadline just looks again */
+
+enum {
+    DOORBELL,
+    CONTROL
+};
 
 int native_deadline(PyObject *timeout, uint64_t *deadline_ns)
 {
@@ -61,7 +68,7 @@ void native_wake_sleepers(Channel *channel)
 static int sleep_on_progress(Channel *channel, uint64_t deadline_ns)
 {
     uint32_t seen = channel->progress;
-    struct timespec time_left = until(deadline_ns, UINT64_MAX / 2);
+    struct timespec time_left = until(deadline_ns, LONGEST_NS);
     bool forever = deadline_ns == NATIVE_FOREVER;
     channel->sleepers++;
     long status;
@@ -84,18 +91,36 @@ static int run_control(Channel *channel)
     return result == NULL ? -1 : 0;
 }
 
+int native_watch(Channel *channel, int control_fd)
+{
+    /*
+     * Edge-triggered: every ring of the doorbell is an event of its own, so the counter need not
+     * be read back, which would cost a system call for each wake-up.
+     */
+    struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = DOORBELL};
+    struct epoll_event control = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = CONTROL};
+    channel->sleep_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (channel->sleep_fd >= 0 &&
+        epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->wake_fd, &doorbell) == 0 &&
+        (control_fd < 0 || epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, control_fd, &control) == 0))
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
 /* Sleeps on the doorbell and the control fd for all threads. -1: something raised. */
 static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
 {
-    struct pollfd fds[2] = {{.fd = channel->wake_fd, .events = POLLIN},
-                            {.fd = channel->control_fd, .events = POLLIN}};
+    struct epoll_event events[2];
     bool working = channel->in_flight > 0 || channel->unsent != NULL;
     bool forever = deadline_ns == NATIVE_FOREVER && !working;
-    struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : UINT64_MAX / 2);
+    struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS);
+    /* Rounded up: an early wake-up would find the deadline not yet passed, and spin. */
+    int time_left_ms = (int)(time_left.tv_sec * 1000 + (time_left.tv_nsec + 999999) / 1000000);
     int count, error;
     channel->polling = true;
     Py_BEGIN_ALLOW_THREADS;
-    count = ppoll(fds, 2, forever ? NULL : &time_left, NULL); /* a negative fd is ignored */
+    count = epoll_wait(channel->sleep_fd, events, 2, forever ? -1 : time_left_ms);
     error = errno;
     Py_END_ALLOW_THREADS;
     channel->polling = false;
@@ -106,14 +131,47 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
         channel->backstops++;
         channel->port.doorbell(channel->port.self, &channel->core);
     }
-    if ((fds[0].revents & POLLIN) != 0) {
-        uint64_t rung;
-        if (read(channel->wake_fd, &rung, sizeof rung) < 0 && errno != EAGAIN) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
+    for (int i = 0; i < count; i++)
+        if (events[i].data.u32 == CONTROL)
+            return run_control(channel);
+    return 0;
+}
+
+/*
+ * Looks at the ring without a system call, for as long as that has paid off lately: a window that
+ * ends for nothing is halved, a sleep that was shorter than the longest window opens it again.
+ */
+static bool spin(Channel *channel, uint64_t deadline_ns)
+{
+    if (channel->spin_ns < 1000)
+        return false;
+    const struct sbe_ring *rx = &channel->core.rx;
+    uint64_t start_ns = native_now_ns(NULL), now_ns = start_ns;
+    uint64_t end_ns = start_ns + channel->spin_ns;
+    bool found = false;
+    channel->polling = true;
+    Py_BEGIN_ALLOW_THREADS;
+    while (!(found = sbe_ring_peer_moved(rx)) && now_ns < end_ns && now_ns < deadline_ns) {
+        for (int i = 0; i < 16 && !sbe_ring_peer_moved(rx); i++)
+            sbe_relax();
+        now_ns = native_now_ns(NULL);
     }
-    return fds[1].revents != 0 ? run_control(channel) : 0;
+    Py_END_ALLOW_THREADS;
+    channel->polling = false;
+    if (!found)
+        channel->spin_ns /= 2;
+    return found;
+}
+
+static int sleep_measured(Channel *channel, uint64_t deadline_ns)
+{
+    if (channel->spin_max_ns == 0)
+        return sleep_on_doorbell(channel, deadline_ns);
+    uint64_t start_ns = native_now_ns(NULL);
+    int status = sleep_on_doorbell(channel, deadline_ns);
+    if (native_now_ns(NULL) - start_ns < channel->spin_max_ns)
+        channel->spin_ns = channel->spin_max_ns;
+    return status;
 }
 
 enum native_wait native_wait(Channel *channel, native_ready ready, void *what, uint64_t deadline_ns)
@@ -130,10 +188,12 @@ enum native_wait native_wait(Channel *channel, native_ready ready, void *what, u
         int status;
         if (channel->polling || channel->draining) {
             status = sleep_on_progress(channel, deadline_ns);
+        } else if (spin(channel, deadline_ns)) {
+            continue;
         } else if (!sbe_channel_idle(&channel->core) && !channel->core.rx.broken) {
             continue; /* frames came while we said that we sleep */
         } else {
-            status = sleep_on_doorbell(channel, deadline_ns);
+            status = sleep_measured(channel, deadline_ns);
             if (status == 0)
                 status = native_channel_drain(channel);
             native_wake_sleepers(channel); /* results for them, or their turn at the doorbell */

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+import os
+import stat
 
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.control import default_socket
@@ -15,8 +15,6 @@ from sbe.sdk.connection import Connection
 
 __all__ = ["Area", "BatchResult", "Connection", "Service", "buffer_dtype", "connect"]
 
-_log = logging.getLogger("sbe")
-
 
 def connect(
     uri: str | None = None,
@@ -24,42 +22,62 @@ def connect(
     timeout: float = 10.0,
     slots: int = DEFAULT_GEOMETRY.slots,
     slot_size: int = DEFAULT_GEOMETRY.slot_size_bytes,
+    spin_s: float = 0.0,
 ) -> Connection:
     """Connects to a remote; the same program runs with every URI.
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
     socket; None means a running daemon at its usual place ($SBE_SOCKET or the system's), else the
     embedded remote. `timeout`: seconds for connecting and for each control operation. `slots` (a
-    power of two) frames of `slot_size` bytes fit each ring.
+    power of two) frames of `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the
+    ring for up to this long, for latency at the price of a busy core while there is traffic; an
+    embedded remote does the same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
-    backend = _backend(uri, timeout)
+    backend = _backend(uri, timeout, spin_s)
     try:
-        return Connection(backend, geometry=Geometry(slots, slot_size))
+        return Connection(backend, geometry=Geometry(slots, slot_size), spin_s=spin_s)
     except BaseException:
         backend.close()
         raise
 
 
-def _backend(uri: str | None, timeout: float) -> Backend:
+def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
     from sbe.sdk.daemon_client import DaemonBackend
     from sbe.sdk.embedded import EmbeddedBackend
+    from sbe.transports.remote_process import RemoteProcess
+
+    def embedded() -> Backend:
+        return EmbeddedBackend(
+            timeout, RemoteProcess(arguments=("--spin-us", str(int(spin_s * 1e6))))
+        )
 
     if uri is None:
         path = default_socket()
-        if Path(path).is_socket():
+        if _is_socket(path):
             try:
                 return DaemonBackend(path, timeout)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
-                _log.warning("%s; using an embedded remote", error)
-        return EmbeddedBackend(timeout)
+                import logging  # only when there is something to say
+
+                logging.getLogger(__name__).warning("%s; using an embedded remote", error)
+        return embedded()
     scheme, _, rest = uri.partition(":")
     if scheme == "loopback" and not rest:
-        return EmbeddedBackend(timeout)
+        return embedded()
     if scheme == "unix" and rest:
         return DaemonBackend(rest, timeout)
     raise BadArgument(f"{uri!r} is no link: say loopback: or unix:PATH")
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except PermissionError:
+        return True  # a folder that is not for this user: connecting will say so
+    except OSError:
+        return False

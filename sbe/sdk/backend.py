@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sbe.channel import Geometry, Rings
 from sbe.errors import LinkError
@@ -11,8 +10,7 @@ from sbe.errors import LinkError
 __all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service"]
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """A named handler at the other end."""
 
     id: int
@@ -20,8 +18,7 @@ class Service:
     version: int
 
 
-@dataclass
-class GrantedArea:
+class GrantedArea(NamedTuple):
     """Memory that was registered; the receiver owns `fd` and closes it."""
 
     id: int
@@ -31,8 +28,7 @@ class GrantedArea:
     heap: str
 
 
-@dataclass
-class GrantedChannel:
+class GrantedChannel(NamedTuple):
     """A channel that was opened; the receiver owns the rings' descriptors."""
 
     id: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument, from_status
@@ -12,8 +11,7 @@ from sbe.sdk.area import buffer_dtype
 __all__ = ["BatchResult", "run_batch"]
 
 
-@dataclass
-class BatchResult:
+class BatchResult(NamedTuple):
     """What a batch came to, one row a call, in the order given.
 
     status: int32, zero or a negative errno. written: uint64 (calls, buffers), bytes written.

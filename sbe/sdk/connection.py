@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError
-from sbe.sdk.aio import Pump
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sbe.sdk.aio import Pump
 
 __all__ = ["Connection"]
 
@@ -34,15 +37,18 @@ class Connection:
     together. asyncio: `acall()` may be used from any number of loops. Closing ends everything.
     """
 
-    def __init__(self, backend: Backend, *, geometry: Geometry = DEFAULT_GEOMETRY) -> None:
+    def __init__(
+        self, backend: Backend, *, geometry: Geometry = DEFAULT_GEOMETRY, spin_s: float = 0.0
+    ) -> None:
         """Takes over a connected backend; applications use `sbe.connect()`."""
         self._backend = backend
+        self._spin_s = spin_s
         self._geometry = geometry
         self._lock = threading.RLock()  # control operations, and which channel is the live one
         self._closed: LinkClosed | None = None
         self._table = _native.Table(backend.limits["areas"])
         self._areas: dict[int, Area] = {}
-        self._services: dict[str, Service] = {}
+        self._ids: dict[str | int | Service, int] = {}  # of services, until the remote restarts
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
             weakref.WeakKeyDictionary()
         )
@@ -70,8 +76,11 @@ class Connection:
 
         Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
         """
-        channel = self._live_channel()
-        number = self._service_id(service)
+        channel = self._channel
+        number = self._ids.get(service)
+        if number is None or channel.error is not None:
+            channel = self._live_channel()
+            number = self._service_id(service)
         try:
             return channel.call(number, buffers, payload, timeout)
         except _native.NeedsStaging:
@@ -92,16 +101,17 @@ class Connection:
         Many may be in flight; they complete in the remote's order. With the ring full it waits for
         room, or raises WouldBlock if `wait` is False. `timeout` runs from now.
         """
-        channel = self._live_channel()
-        number = self._service_id(service)
-
-        def send(given: tuple[_native.Buffer, ...]) -> _native.Call:
-            return channel.submit(number, given, payload, timeout, wait)
-
+        channel = self._channel
+        number = self._ids.get(service)
+        if number is None or channel.error is not None:
+            channel = self._live_channel()
+            number = self._service_id(service)
         try:
-            return send(buffers)
+            return channel.submit(number, buffers, payload, timeout, wait)
         except _native.NeedsStaging:
-            return self._submit_staged(send, buffers)
+            return self._submit_staged(
+                lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
+            )
 
     async def acall(
         self,
@@ -111,6 +121,10 @@ class Connection:
         timeout: float | None = _DEFAULT_TIMEOUT_S,
     ) -> _native.Reply:
         """As `call()`, for asyncio. Cancelling the task cancels the call at the remote."""
+        import asyncio  # on first use: plain programs do without its weight
+
+        from sbe.sdk.aio import Pump
+
         if self._channel.error is not None or not self._knows(service):
             # Control operations may wait for the remote: not in the loop's thread.
             await asyncio.to_thread(self._prepare, service)
@@ -255,17 +269,17 @@ class Connection:
             backend.unserve(name)
 
     def _knows(self, service: str | int | Service) -> bool:
-        return not isinstance(service, str) or service in self._services
+        return service in self._ids
 
     def _service_id(self, service: str | int | Service) -> int:
-        if isinstance(service, Service):
-            return service.id
-        if isinstance(service, int):
-            return service
-        known = self._services.get(service)
-        if known is None:
-            known = self._services[service] = self.find(service)
-        return known.id
+        number = self._ids.get(service)
+        if number is None:
+            if isinstance(service, str):
+                number = self.find(service).id
+            else:
+                number = service.id if isinstance(service, Service) else service
+            self._ids[service] = number
+        return number
 
     def _prepare(self, service: str | int | Service) -> None:
         self._live_channel()
@@ -338,7 +352,7 @@ class Connection:
         if not self._can_recover(error):
             raise error
         self._backend.recover()
-        self._services.clear()
+        self._ids.clear()
         self._channel = self._open_channel()
         self._losses += 1
 
@@ -362,6 +376,7 @@ class Connection:
             )
         finally:
             granted.rings.close()
+        channel.spin_s = self._spin_s
         self.epoch = granted.epoch
         return channel
 

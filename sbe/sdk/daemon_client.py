@@ -29,6 +29,8 @@ class DaemonBackend:
         self._client = VarlinkClient(path, timeout)
         self._control = select.epoll()
         self._events_fd = -1
+        self._rung = 0  # times the daemon has told of a loss or a return
+        self._known = 0  # as many of them came before the channel was opened
         try:
             self._open()
         except BaseException:
@@ -54,10 +56,11 @@ class DaemonBackend:
         error: LinkError | None = None
         for fd, _ in self._control.poll(0):
             if fd == self._events_fd:
-                os.eventfd_read(fd)
-                error = error or RemoteRestarted(
-                    "the remote died or restarted; calls in flight may have run or not"
-                )
+                self._rung += os.eventfd_read(fd)
+                if self._rung > self._known and error is None:
+                    error = RemoteRestarted(
+                        "the remote died or restarted; the call may have run or not"
+                    )
             else:
                 self._control.unregister(fd)
                 error = DaemonGone(f"the daemon at {self._path} went away; connect again")
@@ -92,6 +95,7 @@ class DaemonBackend:
             for fd in fds:
                 os.close(fd)
             raise ProtocolError(f"the daemon sent {len(fds)} descriptors for a channel, not 3")
+        self._known = int(reply["events"])
         rings = Rings(
             Geometry(int(reply["slots"]), int(reply["slot_size"])),
             int(reply["line"]),

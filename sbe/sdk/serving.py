@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from sbe.sdk.connection import Connection
 
 __all__ = ["Handler", "Server", "answer"]
-
-_log = logging.getLogger(__name__)
 
 Handler = Callable[..., "bytes | bytearray | memoryview | None"]
 """handler(payload: bytes, *buffers: memoryview) -> payload of the reply, or None for none."""
@@ -36,7 +33,9 @@ def answer(request: _native.Request, handler: Handler | None) -> None:
     except Error as error:
         request.respond(b"", -error.code)
     except Exception as error:
-        _log.exception("handler of service %d failed", request.service)
+        import logging  # only when there is something to say
+
+        logging.getLogger(__name__).exception("handler of service %d failed", request.service)
         code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
         request.respond(b"", -code)
 

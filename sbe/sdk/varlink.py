@@ -13,7 +13,6 @@ import json
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from sbe.control import ERROR, INTERFACE
@@ -129,7 +128,7 @@ def _connect_error(path: str, error: OSError) -> Exception:
 def _group(path: str) -> str:
     import grp
 
-    for place in (path, str(Path(path).parent)):
+    for place in (path, os.path.dirname(path)):
         with contextlib.suppress(OSError, KeyError):
             return grp.getgrgid(os.stat(place).st_gid).gr_name
     return "unknown"

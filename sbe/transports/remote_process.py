@@ -18,7 +18,8 @@ from sbe.transports.seqpacket import SeqpacketTransport
 
 __all__ = ["RemoteProcess"]
 
-_DEATH_S = 0.2  # from the end of its connection to the end of the process; usually well below 1 ms
+_DEATH_S = 1.0  # from the end of its connection to the end of the process; usually below 1 ms
+_GOODBYE_S = 0.2  # before SIGTERM: it ends by itself when the link was closed
 _TERMINATE_S = 0.5  # from SIGTERM to SIGKILL
 _LOG_BYTES = 65536  # what the pipe holds; lines beyond it are lost, the remote never waits
 
@@ -82,12 +83,14 @@ class RemoteProcess:
                 "another one in SBE_REMOTE)",
                 errno.ENOENT,
             )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours: socket.socket | None = None
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._child = _Child(self._command(path, theirs.fileno()), theirs.fileno())
         except OSError as error:
-            ours.close()
+            if ours is not None:
+                ours.close()
             raise errors.LinkError(
                 f"the embedded remote {path} can't be started: {error.strerror}", error.errno
             ) from error
@@ -126,7 +129,7 @@ class RemoteProcess:
             os.fspath(path),
             "--control-fd",
             str(fd),
-            *(["--die-with-parent"] if die else []),
+            *([f"--die-with-parent={os.getpid()}"] if die else []),
             *self._arguments,
         ]
 
@@ -187,7 +190,7 @@ class _Child:
         return f"{self._name} (process {self.process.pid}) {told}{self.exit_description()}{last}"
 
     def end(self) -> None:
-        if not self._ends_within(_DEATH_S):
+        if not self._ends_within(_GOODBYE_S):
             self.process.terminate()
             if not self._ends_within(_TERMINATE_S):
                 self.process.kill()

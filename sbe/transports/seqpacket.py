@@ -20,6 +20,7 @@ _QUEUE_MAX = 1024  # messages; a peer that reads nothing costs this end no more
 _INT = array.array("i").itemsize
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_FDS_ROOM * _INT)
 _LATER = (errno.EAGAIN, errno.ENOBUFS)
+_EXHAUSTED = (errno.ENOMEM, errno.ETOOMANYREFS)  # the latter: descriptors in flight
 
 
 def close_all(fds: Sequence[int]) -> None:
@@ -124,9 +125,9 @@ class SeqpacketTransport:
         except OSError as error:
             if error.errno in _LATER:
                 return False
-            if error.errno == errno.ETOOMANYREFS:
+            if error.errno in _EXHAUSTED:
                 raise errors.OutOfResources(
-                    "too many descriptors on their way to other processes", error.errno
+                    f"control message: {error.strerror}", error.errno
                 ) from error
             if error.errno == errno.EBADF and self._sock.fileno() >= 0:
                 raise errors.BadArgument("a descriptor to send is not open") from error

@@ -136,7 +136,6 @@ static void test_doorbells_are_eventfds(void)
     CHECK(try_channel(&host, 2, bell, other).status == SBE_EINVAL);
     CHECK(try_channel(&host, 2, other, bell).status == SBE_EINVAL);
     CHECK(try_channel(&host, 0, -1, -1).status == SBE_EINVAL);
-    CHECK(try_channel(&host, 1, bell, -1).status == SBE_EINVAL);
     CHECK(open_fds(&host) == before);
     for (uint32_t round = 0; round < 100; round++) {
         struct sbe_channel_close close = {.channel = 9};
@@ -282,7 +281,7 @@ static void test_relay_on_a_tiny_ring(void)
     next_frame(&host, &asked);
     asked.payload_size = 0;
     second = request_frame(relay, "double", 7);
-    CHECK(call(&host, &second, &got) == SBE_EBUSY);
+    CHECK(call(&host, &second, &got) == SBE_EAGAIN);
     answer_remote(&host, &asked);
     next_frame(&host, &got);
     CHECK(got.transaction == first.transaction && got.status == SBE_EACCES);

@@ -89,28 +89,25 @@ void host_doorbell(void *self, const struct sbe_channel *channel)
         return;
 }
 
-/* A look without the full barrier: the doorbell was asked for before, nothing can be missed. */
-static bool ring_has_news(const struct sbe_channel *channel)
+/*
+ * Adaptive: traffic that comes back while we look keeps the window open; a window that ends for
+ * nothing is halved, and one that would have caught the next frame is opened again.
+ */
+bool host_look_again(struct host *host)
 {
-    return sbe_load_acquire(&channel->rx.producer->head) != channel->rx.theirs;
-}
-
-bool host_spin(struct host *host)
-{
-    if (host->options.spin_us == 0 || host->control_fd < 0)
+    uint64_t longest_ns = (uint64_t)host->options.spin_us * 1000u;
+    if (longest_ns == 0)
         return false;
-    uint64_t end = host_now_ns(NULL) + (uint64_t)host->options.spin_us * 1000u;
-    do {
-        bool found = false;
-        for (uint32_t i = 0; i < host->channels_high; i++) {
-            struct sbe_channel *channel = host->channels[i].channel;
-            if (channel == NULL || channel->rx.broken || !ring_has_news(channel))
-                continue;
-            sbe_engine_doorbell(&host->engine, channel);
-            found = true;
-        }
-        if (found)
-            return true;
-    } while (host_now_ns(NULL) < end);
-    return false;
+    uint64_t now_ns = host_now_ns(NULL);
+    if (host->engine.served != host->served_seen) {
+        host->served_seen = host->engine.served;
+        if (!host->engine.busy && now_ns - host->traffic_ns < longest_ns)
+            host->window_ns = longest_ns;
+        host->traffic_ns = now_ns;
+    }
+    bool busy = now_ns - host->traffic_ns < host->window_ns;
+    if (host->engine.busy && !busy)
+        host->window_ns /= 2;
+    host->engine.busy = busy;
+    return busy;
 }

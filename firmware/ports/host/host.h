@@ -44,6 +44,9 @@ struct host {
     bool lost;      /* the host is gone: the loop disconnects, never a hook */
     bool stop;
     bool refusal_told;
+    uint32_t served_seen; /* of the engine, when it was looked at last */
+    uint64_t traffic_ns;  /* when it had grown */
+    uint64_t window_ns;   /* for which we look before we sleep */
     /* File descriptors that came with the message at hand; those that a hook takes become -1. */
     int inbox[HOST_INBOX_FDS];
     uint32_t inbox_count;
@@ -80,8 +83,8 @@ int host_channel_opened(void *self, struct sbe_channel *channel,
                         const struct sbe_channel_open *message);
 void host_channel_closed(void *self, struct sbe_channel *channel);
 void host_doorbell(void *self, const struct sbe_channel *channel);
-/* Looks at the rings for --spin-us. True: there is work. */
-bool host_spin(struct host *host);
+/* There was traffic lately: look at the rings again rather than sleep, for up to --spin-us. */
+bool host_look_again(struct host *host);
 
 /* listen.c */
 bool host_listen(struct host *host);     /* false: it was logged */

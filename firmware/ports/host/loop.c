@@ -5,7 +5,8 @@
 
 #include "ports/host/host.h"
 
-#define EVENTS_AT_ONCE 64
+#define EVENTS_AT_ONCE        64
+#define ROUNDS_BETWEEN_EVENTS 32u
 
 bool host_watch(struct host *host, int fd, uint32_t events, void *tag)
 {
@@ -45,15 +46,18 @@ static void take_event(struct host *host, const struct epoll_event *event)
 int host_run(struct host *host)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
+    uint32_t rounds = 0;
     while (!host->stop) {
         bool more = sbe_engine_run(&host->engine);
         if (host->lost) {
             host_disconnect(host);
             continue;
         }
-        if (!more)
-            more = host_spin(host);
-        int count = epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more ? 0 : -1);
+        /* While busy the rings are looked at without system calls; control waits a few rounds. */
+        if (host_look_again(host) && more && ++rounds % ROUNDS_BETWEEN_EVENTS != 0)
+            continue;
+        int count =
+            epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more || host->engine.busy ? 0 : -1);
         if (count < 0 && errno != EINTR) {
             host_log("epoll_wait: %s", strerror(errno));
             return 1;

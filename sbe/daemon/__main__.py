@@ -1,0 +1,5 @@
+"""`python -m sbe.daemon`."""
+
+from sbe.daemon import main
+
+raise SystemExit(main())

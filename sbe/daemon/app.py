@@ -1,0 +1,86 @@
+"""The command line of sbe-daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sbe.daemon import log
+from sbe.daemon.config import DEFAULT_PATH, Config, ConfigError, load
+from sbe.daemon.server import ListenError, serve
+from sbe.daemon.service import version
+
+__all__ = ["main"]
+
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78  # EX_CONFIG, which systemd names and does not restart after
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sbe-daemon",
+        description="Negotiates memory and channels with co-processors on behalf of applications.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help=f"configuration file (default: {DEFAULT_PATH} if it exists)",
+    )
+    parser.add_argument(
+        "--socket", metavar="PATH", help="socket to listen at, instead of the file's"
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        help="instead of the file's",
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", help="check the configuration file and exit"
+    )
+    parser.add_argument("--version", action="version", version=f"sbe-daemon {version()}")
+    return parser
+
+
+def _configuration(options: argparse.Namespace) -> Config:
+    config = load(options.config)
+    changes: dict[str, dict[str, str]] = {}
+    if options.socket is not None:
+        changes["daemon"] = {"socket": str(Path(options.socket).absolute())}
+    if options.log_level is not None:
+        changes["log"] = {"level": options.log_level}
+    for table, values in changes.items():
+        changed = getattr(config, table).model_copy(update=values)
+        config = config.model_copy(update={table: changed})
+    return config
+
+
+def _raise_descriptor_limit() -> None:
+    """An area is two descriptors, a channel four; the usual soft limit would stop at 250 areas."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; an exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = _configuration(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    if options.check_config:
+        print("the configuration is fine")
+        return 0
+    log.setup(config.log)
+    _raise_descriptor_limit()
+    try:
+        asyncio.run(serve(config))
+    except ListenError as error:
+        print(f"sbe-daemon: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    return 0

@@ -1,0 +1,349 @@
+"""One connection of the daemon: its context at a remote, and what it holds there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import mmap
+import os
+import threading
+from dataclasses import dataclass, field
+
+from sbe import _native
+from sbe.channel import DEFAULT_GEOMETRY, Geometry
+from sbe.context import AreaGrant, ChannelGrant, HostContext
+from sbe.daemon.config import Quota
+from sbe.daemon.policy import Accounts, Charge, Peer, Policy
+from sbe.daemon.remote import Remote
+from sbe.errors import BadArgument, Error, LinkClosed, OutOfResources
+from sbe.link import ServiceInfo
+
+__all__ = ["WAIT_SECONDS", "Broker", "Client"]
+
+_log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 10.0  # for a remote that is not connected
+_SERVICES_MAX = 64  # that one context may offer
+
+
+@dataclass
+class Broker:
+    """What all connections share. Not thread-safe: it belongs to the loop."""
+
+    remotes: dict[str, Remote]
+    policy: Policy
+    accounts: Accounts = field(default_factory=Accounts)
+    clients: set[Client] = field(default_factory=set)
+
+    def remote(self, name: str | None) -> Remote:
+        """Return the link of this name, or the first."""
+        if name is None:
+            return next(iter(self.remotes.values()))
+        if name not in self.remotes:
+            raise BadArgument(
+                f"no link {name!r}; there are: {', '.join(self.remotes)}", errno.ENODEV
+            )
+        return self.remotes[name]
+
+
+class _Bell:
+    """An eventfd that the client shares. It may be rung from the loop only.
+
+    The client can fill the counter and make the descriptor blocking (flags are shared with it),
+    so that a write would stop the daemon. Hence a thread writes, one at a time, which lives no
+    longer than the write: at worst a client's own bell stays silent.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.rung = 0
+        """The sum of all that was written, or is about to be."""
+        self._owed = 0
+        self._ringing = False
+        self._lock = threading.Lock()  # of the two above
+
+    def ring(self) -> None:
+        """Add one to the counter, soon."""
+        self.rung += 1
+        with self._lock:
+            self._owed += 1
+            if self._ringing:
+                return
+            self._ringing = True
+        copy = -1
+        try:
+            copy = os.dup(self.fd)
+            threading.Thread(target=self._write, args=(copy,), daemon=True).start()
+        except (OSError, RuntimeError) as error:
+            self._ringing = False
+            if copy >= 0:
+                os.close(copy)
+            _log.warning("a client can't be told about its remote: %s", error)
+
+    def _write(self, fd: int) -> None:
+        while True:
+            with self._lock:
+                count, self._owed = self._owed, 0
+                if count == 0:
+                    self._ringing = False
+                    break
+            with contextlib.suppress(OSError):  # full: it was rung and has not looked
+                os.eventfd_write(fd, count)
+        os.close(fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Client:
+    """One connection. Its operations come one at a time, the end of the connection at any time.
+
+    Not thread-safe: it belongs to the loop. What it holds is charged to the user of its peer and
+    stays charged until the remote has let go of it, also after the connection has ended.
+    """
+
+    def __init__(self, peer: Peer, broker: Broker) -> None:
+        self.peer = peer
+        self.quota: Quota = broker.policy.quota(peer)
+        self.name = ""
+        self.remote: Remote | None = None
+        self.context: HostContext | None = None
+        self.offers: dict[str, tuple[int, int]] = {}
+        """Services of this context: id and version by name."""
+        self._last_offer = 0
+        self._broker = broker
+        self._bell: _Bell | None = None
+        self._charges: list[Charge] = []
+        self._area_charges: dict[int, Charge] = {}
+        self._channel_charges: dict[int, Charge] = {}
+        self._busy = asyncio.Lock()
+        self._gone = False
+
+    # -- the context's life --------------------------------------------------------------------
+
+    async def open(self, name: str, link: str | None) -> tuple[Remote, HostContext, int]:
+        """Create the context; the remote, the context and the descriptor of the client's bell."""
+        async with self._busy:
+            self._check_here()
+            if self.context is not None:
+                raise BadArgument("Open was called before: one context a connection", errno.EEXIST)
+            remote = self._broker.remote(link)
+            await remote.wait_up(WAIT_SECONDS)
+            self._check_here()
+            charge = self._charge(contexts=1)
+            bell = None
+            context = HostContext(remote.link)
+            try:
+                bell = _Bell()
+                await remote.run(context.open())
+            except BaseException as error:
+                charge.release()
+                if bell is not None:
+                    bell.close()
+                if isinstance(error, OSError) and not isinstance(error, Error):
+                    raise OutOfResources(f"the daemon: {error.strerror}", error.errno) from error
+                raise
+            self._charges.append(charge)
+            self.name, self.remote, self.context, self._bell = name, remote, context, bell
+            remote.tenants[context.id] = self
+            self._broker.clients.add(self)
+            _log.info("context opened", extra=self._who())
+            return remote, context, bell.fd
+
+    async def gone(self) -> None:
+        """The connection has ended: let go of everything. Twice is fine."""
+        self._gone = True
+        async with self._busy:
+            if self.context is not None and self.remote is not None and self._bell is not None:
+                await self._destroy(self.remote, self.context)
+                self.remote.tenants.pop(self.context.id, None)
+                self._broker.clients.discard(self)
+                self._bell.close()
+                _log.info("context closed", extra=self._who())
+                self.context = None
+            for charges in (self._area_charges, self._channel_charges):
+                for charge in charges.values():
+                    charge.release()
+                charges.clear()
+            while self._charges:
+                self._charges.pop().release()
+
+    async def remote_lost(self) -> None:
+        """The remote is gone, and with it all channels; contexts and areas come back with it."""
+        assert self.remote is not None
+        assert self.context is not None
+        gone = list(self.context.channels)
+        try:
+            await self.remote.run(self.context.forget_channels())
+        except Error as error:
+            _log.warning("old channels: %s", error, extra=self._who())
+        for channel in gone:
+            if charge := self._channel_charges.pop(channel, None):
+                charge.release()
+        self._ring()
+
+    def remote_back(self) -> None:
+        """The remote is connected again."""
+        self._ring()
+
+    @property
+    def events(self) -> int:
+        """How often the bell was rung: what was read beyond it came later."""
+        return self._bell.rung if self._bell is not None else 0
+
+    # -- areas and channels --------------------------------------------------------------------
+
+    async def allocate(self, size_bytes: int, heap: str | None) -> AreaGrant:
+        """Allocate an area and register it with the remote."""
+        async with self._busy:
+            remote, context = await self._connected()
+            pages = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+            Policy.check_area(self.quota, size_bytes)
+            charge = self._charge(bytes=pages, areas=1)
+            try:
+                grant = await remote.run(context.allocate(size_bytes, heap))
+            except BaseException:
+                charge.release()
+                raise
+            charge.settle(bytes=grant.size_bytes)
+            self._area_charges[grant.id] = charge
+            return grant
+
+    async def free(self, area: int) -> None:
+        """Take an area back from the remote."""
+        async with self._busy:
+            remote, context = await self._connected()
+            await remote.run(context.free(area))
+            self._area_charges.pop(area).release()
+
+    async def open_channel(
+        self, slots: int | None, slot_size_bytes: int | None, priority: int
+    ) -> ChannelGrant:
+        """Open a channel; without a geometry, the usual one as far as the link allows it."""
+        async with self._busy:
+            remote, context = await self._connected()
+            limits = remote.link.limits
+            geometry = Geometry(
+                min(DEFAULT_GEOMETRY.slots, limits["slots"]) if slots is None else slots,
+                min(DEFAULT_GEOMETRY.slot_size_bytes, limits["slot_size"])
+                if slot_size_bytes is None
+                else slot_size_bytes,
+            )
+            # Roughly; what it really was is settled below.
+            ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, remote.link.line)
+            charge = self._charge(channels=1, in_flight=geometry.slots, bytes=2 * ring)
+            try:
+                grant = await remote.run(context.open_channel(geometry, priority))
+            except BaseException:
+                charge.release()
+                raise
+            charge.settle(bytes=grant.rings.size_bytes)
+            self._channel_charges[grant.id] = charge
+            return grant
+
+    async def close_channel(self, channel: int) -> None:
+        """Close a channel and take its rings back."""
+        async with self._busy:
+            remote, context = await self._connected()
+            await remote.run(context.close_channel(channel))
+            self._channel_charges.pop(channel).release()
+
+    # -- services ------------------------------------------------------------------------------
+
+    async def find_service(self, name: str, version: int) -> ServiceInfo:
+        """Find a service of the remote on behalf of this context."""
+        async with self._busy:
+            remote, context = await self._connected()
+            return await remote.ask(remote.link.find_service(context.id, name, version))
+
+    async def list_services(self) -> list[ServiceInfo]:
+        """Ask the remote for all of its services."""
+        async with self._busy:
+            remote, _ = await self._connected()
+            return await remote.ask(remote.link.list_services())
+
+    def serve(self, name: str, version: int) -> int:
+        """Offer a service of this context to the remote; its id."""
+        self._opened()
+        if not name or len(name.encode()) >= _native.NAME_SIZE or not name.isprintable():
+            raise BadArgument(
+                f"{name!r:.80} can't be a service's name: 1 to {_native.NAME_SIZE - 1} bytes"
+            )
+        if name in self.offers:
+            raise BadArgument(f"this context offers {name!r} already", errno.EEXIST)
+        if len(self.offers) >= _SERVICES_MAX:
+            raise OutOfResources(f"a context may offer {_SERVICES_MAX} services at most")
+        ids = {number for number, _ in self.offers.values()}
+        while self._last_offer in ids or self._last_offer == 0:
+            self._last_offer = self._last_offer % 0xFFFF + 1
+        self.offers[name] = (self._last_offer, version)
+        return self._last_offer
+
+    def unserve(self, name: str) -> None:
+        """Offer it no more."""
+        self._opened()
+        if name not in self.offers:
+            raise BadArgument(f"this context offers no {name!r:.80}", errno.ENOENT)
+        del self.offers[name]
+
+    def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
+        """Answer the remote's question: (id, version, name)."""
+        if name is None:
+            names = list(self.offers)
+            if not 0 <= index < len(names):
+                return None
+            name = names[index]
+        offer = self.offers.get(name)
+        return None if offer is None else (*offer, name)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _opened(self) -> tuple[Remote, HostContext]:
+        self._check_here()
+        if self.context is None or self.remote is None:
+            raise BadArgument("this connection has no context yet: call Open first")
+        return self.remote, self.context
+
+    async def _connected(self) -> tuple[Remote, HostContext]:
+        """A remote that is being started again is waited for, as Open does."""
+        remote, context = self._opened()
+        if not remote.up:
+            await remote.wait_up(WAIT_SECONDS)
+            self._check_here()
+        return remote, context
+
+    def _check_here(self) -> None:
+        if self._gone:
+            raise LinkClosed("the client has gone")
+
+    def _charge(self, **amounts: int) -> Charge:
+        return self._broker.accounts.charge(self.peer.uid, self.quota, **amounts)
+
+    def _ring(self) -> None:
+        if self._bell is not None and not self._gone:
+            self._bell.ring()
+
+    def _who(self) -> dict[str, object]:
+        return {
+            "link": self.remote.name if self.remote else None,
+            "context": self.context.id if self.context else None,
+            "client": self.name,
+            "pid": self.peer.pid,
+            "uid": self.peer.uid,
+        }
+
+    async def _destroy(self, remote: Remote, context: HostContext) -> None:
+        """Destroy the context; a remote that can't do it is started again, which ends it too."""
+        for _ in range(3):
+            try:
+                await remote.run(context.close())
+                return
+            except BadArgument:
+                return  # the link knows it no more
+            except Error as error:
+                if remote.up:
+                    remote.reset(f"context {context.id} can't be destroyed: {error}")
+                    await remote.wait_down()
+        _log.error("context lost track of", extra=self._who())

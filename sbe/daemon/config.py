@@ -1,0 +1,315 @@
+"""The daemon's configuration: a TOML file, checked completely before anything starts.
+
+    [daemon]              socket, group, mode, max_connections
+    [[link]]              name, transport = "embedded", command, answer_seconds
+    [link.limits]         areas, contexts, channels, slots, slot_size: what the remote may hold
+    [link.restart]        initial_seconds, max_seconds
+    [policy.default]      quotas of one user: bytes, areas, channels, contexts, ...
+    [policy.uid.N]        the same keys for one user,
+    [policy.gid.N]        or for the members of a group; what is not given comes from the default
+    [log]                 level, format
+
+linux/etc/daemon.toml shows every key. A wrong file gives one line for each mistake, which names
+the file, the key and the reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import grp
+import re
+import tomllib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from sbe import control
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Config",
+    "ConfigError",
+    "DaemonConfig",
+    "EmbeddedLink",
+    "LinkConfig",
+    "LogConfig",
+    "PolicyConfig",
+    "Quota",
+    "QuotaOverride",
+    "RemoteLimits",
+    "RestartPolicy",
+    "load",
+]
+
+DEFAULT_PATH = Path("/etc/sbe/daemon.toml")
+DEFAULT_GROUP = "rpmsg"
+
+_ID_MAX = 2**32 - 2  # of a uid or gid; all ones means "none"
+_COUNT_MAX = 2**31 - 1
+_BYTES_MAX = 2**48
+
+
+class ConfigError(Exception):
+    """The configuration is wrong. `lines` says where and why, one mistake each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _octal(value: object) -> object:
+    """Modes are written as strings, "0660": TOML's own octal is easily forgotten."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"0?o?[0-7]{3}", value):
+            raise ValueError('must be three octal digits in quotes, like "0660"')
+        return int(value.replace("o", ""), 8)
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError('must be octal digits in quotes, like "0660"')
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must be an absolute path")
+    if len(value.encode()) > 107:
+        raise ValueError("must be at most 107 bytes, which is what a unix socket's address holds")
+    return value
+
+
+def _known_group(value: str | None) -> str | None:
+    """An empty name means the daemon's own group."""
+    if value:
+        try:
+            grp.getgrnam(value)
+        except KeyError:
+            raise ValueError("no such group on this system") from None
+    return value or None
+
+
+def _default_group() -> str | None:
+    try:
+        return grp.getgrnam(DEFAULT_GROUP).gr_name
+    except KeyError:
+        return None
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", value):
+        raise ValueError("must be 1 to 32 letters, digits, '.', '_' or '-'")
+    return value
+
+
+Count: TypeAlias = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
+Bytes: TypeAlias = Annotated[int, Field(ge=0, le=_BYTES_MAX)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86400, strict=False)]
+
+
+class DaemonConfig(_Table):
+    """Where clients find the daemon, and who may."""
+
+    socket: Annotated[str, AfterValidator(_absolute)] = Field(
+        default_factory=control.default_socket, validate_default=True
+    )
+    group: Annotated[str | None, AfterValidator(_known_group)] = Field(
+        default_factory=_default_group
+    )
+    mode: Annotated[int, BeforeValidator(_octal)] = 0o660
+    max_connections: Annotated[int, Field(ge=1, le=65536)] = 512
+
+
+class RemoteLimits(_Table):
+    """What the embedded remote is told to hold at most; None leaves it to the remote."""
+
+    areas: Annotated[int, Field(ge=1, le=65535)] | None = None
+    contexts: Annotated[int, Field(ge=1, le=65535)] | None = None
+    channels: Annotated[int, Field(ge=1, le=65535)] | None = None
+    slots: Annotated[int, Field(ge=2, le=65536)] | None = None
+    slot_size: Annotated[int, Field(ge=64, le=65536)] | None = None
+
+    @model_validator(mode="after")
+    def _shapes(self) -> RemoteLimits:
+        if self.slots is not None and self.slots & (self.slots - 1):
+            raise ValueError("slots must be a power of two")
+        if self.slot_size is not None and self.slot_size % 64:
+            raise ValueError("slot_size must be a multiple of 64")
+        return self
+
+
+class RestartPolicy(_Table):
+    """Pause before a remote is started again: it doubles from the first to the last."""
+
+    initial_seconds: Seconds = 0.1
+    max_seconds: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RestartPolicy:
+        if self.initial_seconds > self.max_seconds:
+            raise ValueError("initial_seconds must not exceed max_seconds")
+        return self
+
+
+class EmbeddedLink(_Table):
+    """A link to the embedded remote, a child process of the daemon."""
+
+    transport: Literal["embedded"] = "embedded"
+    name: Annotated[str, AfterValidator(_name)] = "embedded"
+    command: Annotated[list[str], Field(min_length=1)] | None = None
+    """The program and its first arguments; by default the sbe-remote of this package."""
+    answer_seconds: Seconds = 10.0
+    """A remote that answers no ping for so long is started again."""
+    limits: RemoteLimits = RemoteLimits()
+    restart: RestartPolicy = RestartPolicy()
+
+
+# One kind today. A second one makes this a union that `transport` tells apart:
+# Annotated[EmbeddedLink | RpmsgLink, Field(discriminator="transport")].
+LinkConfig: TypeAlias = EmbeddedLink
+
+
+class Quota(_Table):
+    """What all connections of one user may hold together."""
+
+    bytes: Bytes = 1 << 30
+    """Memory of areas and rings."""
+    areas: Count = 512
+    channels: Count = 64
+    contexts: Count = 64
+    in_flight: Count = 65536
+    """Slots of all rings: as many transactions can be under way."""
+    max_area_bytes: Bytes = 256 << 20
+    """Size of a single area."""
+    connections: Count = 128
+
+
+class QuotaOverride(_Table):
+    """Exceptions from the default for one user or group."""
+
+    bytes: Bytes | None = None
+    areas: Count | None = None
+    channels: Count | None = None
+    contexts: Count | None = None
+    in_flight: Count | None = None
+    max_area_bytes: Bytes | None = None
+    connections: Count | None = None
+
+
+def _id(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"0|[1-9][0-9]*", value):
+        raise ValueError("must be a number, as `id` prints it")
+    if int(value) > _ID_MAX:
+        raise ValueError(f"must be at most {_ID_MAX}")
+    return int(value)
+
+
+Id: TypeAlias = Annotated[int, BeforeValidator(_id)]
+
+
+class PolicyConfig(_Table):
+    """Quotas. A user's own entry goes before those of its groups, those before the default."""
+
+    default: Quota = Quota()
+    uid: dict[Id, QuotaOverride] = {}
+    gid: dict[Id, QuotaOverride] = {}
+
+
+class LogConfig(_Table):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Config(_Table):
+    """The whole file."""
+
+    daemon: DaemonConfig = Field(default_factory=DaemonConfig)
+    link: Annotated[list[LinkConfig], Field(min_length=1, max_length=64)] = [EmbeddedLink()]
+    policy: PolicyConfig = PolicyConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Config:
+        names = [link.name for link in self.link]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{names.count(name)} links are named {name!r}")
+        return self
+
+
+def load(path: Path | None = None) -> Config:
+    """Read and check a file: this one, else DEFAULT_PATH if it exists, else only defaults.
+
+    Raises ConfigError with one line for each mistake.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return _check({}, "built-in defaults")
+        path = DEFAULT_PATH
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: is no valid TOML: {error}"]) from error
+    return _check(document, str(path))
+
+
+def _check(document: dict[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        lines = [
+            f"{where}: {_dotted(item['loc'])}: {_reason(item['loc'], item['type'], item)}"
+            for item in error.errors(include_url=False)
+        ]
+        raise ConfigError(lines) from error
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    # A mistake in a table's name itself is reported with pydantic's mark for keys.
+    return "".join(parts).replace(".[key]", "").lstrip(".") or "the file"
+
+
+def _reason(location: tuple[int | str, ...], kind: str, item: Any) -> str:
+    if kind == "extra_forbidden":
+        known = _keys_at(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        return "unknown key" + (
+            f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(known)}"
+        )
+    message: str = item["msg"]
+    message = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message.replace("Input should have", "must have")
+    given = item["input"]
+    if isinstance(given, (str, int, float)) and not kind.startswith("missing"):
+        message += f" (not {given!r:.80})"
+    return message[0].lower() + message[1:].replace("\n", " ")
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """Return the legal keys of the table at this place."""
+    here: Any = Config
+    for part in location:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = here.model_fields[str(part)].annotation
+        else:  # a list or a dict: its items
+            here = typing.get_args(here)[-1]
+        while typing.get_origin(here) is Annotated:
+            here = typing.get_args(here)[0]
+    return list(here.model_fields) if issubclass(here, BaseModel) else []

@@ -1,0 +1,143 @@
+"""Quotas: what each user holds, counted in one place.
+
+Whoever asks pays: the user is the one that the kernel names for the connection (SO_PEERCRED).
+Everything held is a `Charge`; releasing it twice changes nothing, so every error path may.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from sbe.daemon.config import PolicyConfig, Quota, QuotaOverride
+from sbe.errors import Error, OutOfResources, PermissionDenied
+
+__all__ = ["COUNTERS", "Accounts", "Charge", "Peer", "Policy"]
+
+COUNTERS: Final = ("bytes", "areas", "channels", "contexts", "in_flight", "connections")
+
+_WORDS: Final = {
+    "bytes": "bytes of memory",
+    "areas": "areas",
+    "channels": "channels",
+    "contexts": "contexts",
+    "in_flight": "ring slots (transactions in flight)",
+    "connections": "connections",
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who is at the other end of a connection, by the kernel's word."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+class Policy:
+    """Which quota holds for whom. Immutable, so any thread may ask."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._config = config
+
+    def quota(self, peer: Peer) -> Quota:
+        """Return the quota of a peer's user.
+
+        Its uid's entry decides each key; else the most generous of its groups' entries; else the
+        default.
+        """
+        chosen = self._config.default.model_dump()
+        groups = [
+            self._config.gid[gid]
+            for gid in dict.fromkeys((peer.gid, *peer.groups))
+            if gid in self._config.gid
+        ]
+        for key in chosen:
+            granted = [value for entry in groups if (value := getattr(entry, key)) is not None]
+            if granted:
+                chosen[key] = max(granted)
+        own = self._config.uid.get(peer.uid, QuotaOverride())
+        chosen.update(own.model_dump(exclude_none=True))
+        return Quota(**chosen)
+
+    @staticmethod
+    def check_area(quota: Quota, size_bytes: int) -> None:
+        """Refuse a single area above the quota's largest. Raises PermissionDenied."""
+        if size_bytes > quota.max_area_bytes:
+            raise PermissionDenied(
+                f"quota max_area_bytes: an area of {size_bytes} bytes asked for, "
+                f"the limit is {quota.max_area_bytes}"
+            )
+
+
+class Charge:
+    """Something that a user holds, until `release()`. Not thread-safe: it belongs to the loop."""
+
+    def __init__(self, accounts: Accounts, uid: int, amounts: dict[str, int]) -> None:
+        self._accounts = accounts
+        self._uid = uid
+        self._amounts = amounts
+
+    def settle(self, **amounts: int) -> None:
+        """Correct amounts to what was really granted, which no quota stops any more."""
+        for counter, amount in amounts.items():
+            self._accounts._add(self._uid, counter, amount - self._amounts.get(counter, 0))
+            self._amounts[counter] = amount
+
+    def release(self) -> None:
+        """Give everything back. Twice is fine."""
+        amounts, self._amounts = self._amounts, {}
+        for counter, amount in amounts.items():
+            self._accounts._add(self._uid, counter, -amount)
+
+
+@dataclass
+class Accounts:
+    """What each user holds at this moment. Not thread-safe: it belongs to the loop.
+
+    A user who holds nothing has no entry, so the counters of a quiet daemon are an empty dict.
+    """
+
+    used: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    def usage(self, uid: int) -> dict[str, int]:
+        """Return what a user holds, every counter named."""
+        return dict.fromkeys(COUNTERS, 0) | self.used.get(uid, {})
+
+    def charge(self, uid: int, quota: Quota, **amounts: int) -> Charge:
+        """Charge all of these amounts, or none.
+
+        Raises PermissionDenied for what this user may never have, OutOfResources for what is only
+        used up at present.
+        """
+        held = self.usage(uid)
+        for counter, asked in amounts.items():
+            limit: int = getattr(quota, counter)
+            if asked < 0 or counter not in COUNTERS:
+                raise ValueError(f"a charge of {asked} {counter}")
+            if held[counter] + asked > limit:
+                raise self._refusal(uid, counter, held[counter], asked, limit)
+        for counter, asked in amounts.items():
+            self._add(uid, counter, asked)
+        return Charge(self, uid, dict(amounts))
+
+    @staticmethod
+    def _refusal(uid: int, counter: str, used: int, asked: int, limit: int) -> Error:
+        kind = PermissionDenied if asked > limit else OutOfResources
+        return kind(
+            f"quota {counter}: user {uid} may hold {limit} {_WORDS[counter]}, "
+            f"has {used} and asks for {asked} more"
+        )
+
+    def _add(self, uid: int, counter: str, amount: int) -> None:
+        held = self.used.setdefault(uid, {})
+        left = held.get(counter, 0) + amount
+        assert left >= 0, f"{counter} of user {uid} would be {left}"
+        if left:
+            held[counter] = left
+        else:
+            held.pop(counter, None)
+        if not held:
+            self.used.pop(uid, None)

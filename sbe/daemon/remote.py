@@ -1,0 +1,281 @@
+"""One link of the daemon and the remote at its other end: started, watched, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
+
+from sbe.context import HostContext, run_async
+from sbe.daemon.config import LinkConfig, RemoteLimits
+from sbe.errors import Error, LinkError, ProtocolError
+from sbe.link import Link, Pending, ServiceInfo, State
+from sbe.transports.remote_process import RemoteProcess
+
+__all__ = ["Remote", "Tenant", "settled"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+# What this end can hold; the remote's own limits are usually the smaller ones.
+_AREAS, _CONTEXTS, _CHANNELS = 16384, 2048, 2048
+
+
+class Tenant(Protocol):
+    """Whoever has a context at a remote."""
+
+    @property
+    def context(self) -> HostContext | None:
+        """The context, None when it has gone."""
+
+    def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
+        """Answer the remote's question for a service of this context: (id, version, name)."""
+
+    async def remote_lost(self) -> None:
+        """The remote has gone, and all channels with it."""
+
+    def remote_back(self) -> None:
+        """The remote is connected again, areas registered."""
+
+
+async def settled(pending: Pending[_T]) -> _T:
+    """Wait in the loop for an operation of a link."""
+    if not pending.done:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake(_: Pending[_T]) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        pending.add_done_callback(wake)
+        await waiter
+    return pending.result()
+
+
+class Remote:
+    """A link with its embedded remote. Not thread-safe: all of it belongs to the asyncio loop.
+
+    Nothing runs while nothing happens: the loop watches the link's descriptor, which tells the
+    end of the remote too. Timers are armed only while an answer is awaited or the remote is down.
+    """
+
+    def __init__(self, config: LinkConfig) -> None:
+        self.config = config
+        self.name = config.name
+        self.tenants: dict[int, Tenant] = {}
+        """By context."""
+        self.restarts = 0
+        """How often it was started again, or tried to be."""
+        self._process = _make_process(config)
+        self.link = Link(
+            self._process.connect,
+            name="sbe-daemon",
+            areas=_AREAS,
+            contexts=_CONTEXTS,
+            channels=_CHANNELS,
+            services=self._service,
+            on_state=self._state_changed,
+        )
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self._down.set()
+        self._up_since = 0.0
+        self._trouble: Error | None = None
+        self._hopeless = False  # it takes a person: no program, another version
+        self._supervisor: asyncio.Task[None] | None = None
+        self._ever_up = False
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to keep the remote running."""
+        asyncio.get_running_loop().add_reader(self.link.fileno(), self.link.process)
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"link {self.name}")
+
+    async def stop(self) -> None:
+        """Say goodbye and end the remote."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+            asyncio.get_running_loop().remove_reader(self.link.fileno())
+        self._up.clear()
+        self.link.close()
+        self._process.close()
+
+    def reset(self, why: str) -> None:
+        """End a remote that can't be relied on; it is started again."""
+        _log.error("the remote is started again: %s", why, extra={"link": self.name})
+        if self._process.alive and self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    # -- for tenants ---------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        """Connected, and everything registered."""
+        return self._up.is_set()
+
+    @property
+    def state(self) -> str:
+        """The link's state as a word."""
+        return "connected" if self.up else State(self.link.state).name.lower()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return self._process.pid if self._process.alive else None
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Since the remote was connected, 0 when it is not."""
+        return time.monotonic() - self._up_since if self.up else 0.0
+
+    def check_up(self) -> None:
+        """Raises LinkError with the reason while the remote is not connected."""
+        if not self.up:
+            raise self._trouble or LinkError(f"link {self.name!r}: the remote is starting")
+
+    async def wait_up(self, timeout_seconds: float) -> None:
+        """Wait until the remote is connected. Raises LinkError with the reason."""
+        if self._hopeless:
+            self.check_up()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._up.wait(), timeout_seconds)
+        self.check_up()
+
+    async def wait_down(self) -> None:
+        """Wait until the remote is not connected."""
+        await self._down.wait()
+
+    async def run(self, operation: Coroutine[Any, Any, _T]) -> _T:
+        """Drive an operation of a context to its end, however long it takes.
+
+        The remote may take its time to let go of memory that is in use. But meanwhile it has to
+        answer pings: one that does not is started again, which ends the operation.
+        """
+        return await self._watched(asyncio.create_task(run_async(operation)))
+
+    async def ask(self, pending: Pending[_T]) -> _T:
+        """Wait for a question's answer, as `run()` does."""
+        return await self._watched(asyncio.create_task(settled(pending)))
+
+    async def services(self) -> list[ServiceInfo]:
+        """The remote's services, none while it is not connected."""
+        if not self.up:
+            return []
+        try:
+            return await self.ask(self.link.list_services())
+        except LinkError:
+            return []
+
+    # -- inside --------------------------------------------------------------------------------
+
+    async def _watched(self, task: asyncio.Task[_T]) -> _T:
+        while True:
+            await asyncio.wait({task}, timeout=self.config.answer_seconds)
+            if task.done():
+                return task.result()
+            await self._check_answers()
+
+    async def _check_answers(self) -> None:
+        if not self.up:
+            return
+        epoch = self.link.epoch
+        try:
+            await asyncio.wait_for(settled(self.link.ping()), self.config.answer_seconds)
+        except TimeoutError:
+            if self.link.epoch == epoch:
+                self.reset(f"no answer to a ping within {self.config.answer_seconds:g} s")
+        except Error as error:
+            _log.debug("ping: %s", error, extra={"link": self.name})
+
+    def _service(self, context: int, name: str | None, index: int) -> tuple[int, int, str] | None:
+        tenant = self.tenants.get(context)
+        return tenant.service(name, index) if tenant else None
+
+    def _state_changed(self, state: State) -> None:
+        """Called by the link, in the middle of its work: note it, the supervisor acts on it."""
+        if state is not State.CONNECTED and self._up.is_set():
+            self._up.clear()
+            self._down.set()
+
+    async def _supervise(self) -> None:
+        pause = self.config.restart.initial_seconds
+        while True:
+            try:
+                await self._bring_up()
+                await self._serve()
+                if time.monotonic() - self._up_since > self.config.restart.max_seconds:
+                    pause = self.config.restart.initial_seconds
+            except (Error, OSError) as error:
+                self._failed(error)
+            except Exception:
+                _log.exception("the link's supervision failed", extra={"link": self.name})
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self.config.restart.max_seconds)
+            self.restarts += 1
+
+    async def _bring_up(self) -> None:
+        ready = self.link.ready
+        if ready.done:  # else the remote came back by itself, on the connection there is
+            ready = self.link.start()
+        try:
+            await asyncio.wait_for(settled(ready), self.config.answer_seconds)
+        except TimeoutError:
+            seconds = self.config.answer_seconds
+            self.reset(f"the negotiation has not ended within {seconds:g} s")
+            raise LinkError(f"the remote has not answered within {seconds:g} s") from None
+
+    async def _serve(self) -> None:
+        """Connected, until it is no more."""
+        self._trouble, self._hopeless = None, False
+        self._up_since = time.monotonic()
+        self._down.clear()
+        self._up.set()
+        if not self.link.connected:
+            self._state_changed(self.link.state)  # gone again already
+        _log.info(
+            "remote %s is connected",
+            self.link.peer_name,
+            extra={"link": self.name, "pid": self.pid},
+        )
+        if self._ever_up:
+            for tenant in list(self.tenants.values()):
+                tenant.remote_back()
+        self._ever_up = True
+        await self._down.wait()
+        self._trouble = self._why_down()
+        _log.warning("%s", self._trouble, extra={"link": self.name})
+        for tenant in list(self.tenants.values()):
+            await tenant.remote_lost()
+
+    def _why_down(self) -> Error:
+        try:
+            self.link.ping()
+        except Error as error:
+            return LinkError(f"link {self.name!r}: {error}")
+        return LinkError(f"link {self.name!r}: the remote restarted")
+
+    def _failed(self, error: Exception) -> None:
+        _log.error("the remote is not connected: %s", error, extra={"link": self.name})
+        kind = ProtocolError if isinstance(error, ProtocolError) else LinkError
+        self._trouble = kind(f"link {self.name!r}: {error}")
+        missing = isinstance(error, LinkError) and error.code == errno.ENOENT
+        self._hopeless = missing or kind is ProtocolError
+
+
+def _make_process(config: LinkConfig) -> RemoteProcess:
+    command = config.command or []
+    arguments = command[1:]
+    for key in RemoteLimits.model_fields:
+        value = getattr(config.limits, key)
+        if value is not None:
+            arguments += [f"--{key.replace('_', '-')}", str(value)]
+    return RemoteProcess(command[0] if command else None, arguments=arguments)

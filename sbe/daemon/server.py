@@ -1,0 +1,299 @@
+"""The daemon's socket: who may connect, how many, and how all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import grp
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Any
+
+from sbe import control
+from sbe.daemon import systemd
+from sbe.daemon.client import Broker, Client
+from sbe.daemon.config import Config, DaemonConfig
+from sbe.daemon.connection import ClientConnection, ClientTransport, Misbehaviour
+from sbe.daemon.policy import Charge, Peer, Policy
+from sbe.daemon.remote import Remote
+from sbe.errors import Error, OutOfResources
+
+__all__ = ["ListenError", "Listener", "Server", "serve"]
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_TURN = 32  # connections accepted before others get their turn
+_ACCEPT_PAUSE_SECONDS = 1.0  # after running out of descriptors
+_SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)
+_UCRED = struct.Struct("3i")
+
+
+class ListenError(Exception):
+    """The daemon can't listen; says why and what to do."""
+
+
+class Listener:
+    """The listening socket, inherited from the service manager or made here. Not thread-safe."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self._config = config
+        self._path = Path(config.socket)
+        self._lock_fd = -1
+        self._identity: tuple[int, int] | None = None
+        inherited = systemd.listen_sockets()
+        try:
+            self.inherited = bool(inherited)
+            self.socket = self._check(inherited) if inherited else self._make()
+        except BaseException:
+            for sock in inherited:
+                sock.close()
+            self._unlock()
+            raise
+        self.socket.setblocking(False)
+
+    def close(self) -> None:
+        """Stop listening; a socket made here is removed."""
+        self.socket.close()
+        if self._identity is not None:
+            with contextlib.suppress(OSError):
+                found = self._path.lstat()
+                if (found.st_dev, found.st_ino) == self._identity:
+                    self._path.unlink()
+        self._unlock()
+
+    @staticmethod
+    def _check(sockets: list[socket.socket]) -> socket.socket:
+        if len(sockets) != 1:
+            raise ListenError(f"{len(sockets)} sockets inherited: one ListenStream is expected")
+        sock = sockets[0]
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM or not listens:
+            raise ListenError("the inherited socket is no listening unix stream socket")
+        return sock
+
+    def _make(self) -> socket.socket:
+        gid = grp.getgrnam(self._config.group).gr_gid if self._config.group else -1
+        try:
+            self._make_folder(gid)
+            self._lock()
+            self._remove_stale()
+            return self._bind(gid)
+        except OSError as error:
+            raise ListenError(f"can't listen at {self._path}: {error.strerror or error}") from error
+
+    def _make_folder(self, gid: int) -> None:
+        folder = self._path.parent
+        try:
+            folder.mkdir(mode=0o750)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            raise ListenError(
+                f"can't listen at {self._path}: {folder.parent} does not exist"
+            ) from None
+        self._own(folder, gid, 0o750)
+
+    def _lock(self) -> None:
+        """One daemon a socket, also when two start in the same moment."""
+        path = self._path.with_name(f".{self._path.name}.lock")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._lock_fd = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._taken() from None
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _remove_stale(self) -> None:
+        try:
+            mode = self._path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise ListenError(f"can't listen at {self._path}: something else is there")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            try:
+                probe.connect(str(self._path))
+            except ConnectionRefusedError:
+                self._path.unlink()
+                return
+            except BlockingIOError:
+                pass
+        raise self._taken()
+
+    def _taken(self) -> ListenError:
+        return ListenError(
+            f"another daemon answers at {self._path}: stop it, or choose another --socket"
+        )
+
+    def _bind(self, gid: int) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        before = os.umask(0o177)  # nobody else, until owner and mode are right
+        try:
+            sock.bind(str(self._path))
+            found = self._path.lstat()
+            self._identity = (found.st_dev, found.st_ino)
+            self._own(self._path, gid, self._config.mode)
+            sock.listen(_BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            os.umask(before)
+        return sock
+
+    def _own(self, path: Path, gid: int, mode: int) -> None:
+        if gid != -1:
+            try:
+                os.chown(path, -1, gid)
+            except PermissionError:
+                if "group" in self._config.model_fields_set:
+                    raise ListenError(
+                        f"can't give {path} to group {self._config.group} (key daemon.group): "
+                        "start the daemon as root or as a member of that group"
+                    ) from None
+        path.chmod(mode)
+
+
+def _peer(sock: socket.socket) -> Peer:
+    pid, uid, gid = _UCRED.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    )
+    mask = 0xFFFFFFFF
+    groups: tuple[int, ...] = ()
+    with contextlib.suppress(OSError):
+        data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
+        groups = struct.unpack(f"={len(data) // 4}I", data)
+    return Peer(pid, uid & mask, gid & mask, groups)
+
+
+class Server:
+    """Accepts connections and ends them. Not thread-safe: it belongs to the loop."""
+
+    def __init__(self, config: Config, listener: Listener) -> None:
+        self._max = config.daemon.max_connections
+        self._listener = listener
+        self._connections: dict[ClientConnection, Charge] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.broker = Broker(
+            remotes={link.name: Remote(link) for link in config.link},
+            policy=Policy(config.policy),
+        )
+
+    def start(self) -> None:
+        """Start the remotes and take connections."""
+        for remote in self.broker.remotes.values():
+            remote.start()
+        self._resume()
+
+    async def stop(self) -> None:
+        """End connections, contexts and remotes, in this order."""
+        self._loop.remove_reader(self._listener.socket.fileno())
+        self._listener.close()
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        for remote in self.broker.remotes.values():
+            await remote.stop()
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=1)
+
+    def _resume(self) -> None:
+        if self._listener.socket.fileno() >= 0:
+            self._loop.add_reader(self._listener.socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_TURN):
+            try:
+                sock, _ = self._listener.socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Mostly no descriptors left. Those who wait stay in the backlog meanwhile.
+                _log.error("can't accept connections: %s", error.strerror)
+                self._loop.remove_reader(self._listener.socket.fileno())
+                self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._resume)
+                return
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        peer = _peer(sock)
+        try:
+            if len(self._connections) >= self._max:
+                raise OutOfResources(
+                    f"the daemon has {self._max} connections, the most that it takes "
+                    "(key daemon.max_connections)",
+                    errno.EMFILE,
+                )
+            client = Client(peer, self.broker)
+            charge = self.broker.accounts.charge(peer.uid, client.quota, connections=1)
+        except Error as error:
+            _log.warning("connection refused: %s", error, extra={"pid": peer.pid, "uid": peer.uid})
+            self._turn_away(sock, error)
+            return
+        connection = ClientConnection(client, self.broker, self._closed)
+        self._connections[connection] = charge
+        ClientTransport(self._loop, sock, sock, connection)
+
+    @staticmethod
+    def _turn_away(sock: socket.socket, error: Error) -> None:
+        """Say why: the client finds it as the answer to its first call."""
+        parameters = {"code": error.code, "message": str(error)}
+        reply = json.dumps({"error": control.ERROR, "parameters": parameters})
+        with sock, contextlib.suppress(OSError):
+            sock.send(reply.encode() + b"\0")
+
+    def _closed(self, connection: ClientConnection) -> None:
+        charge = self._connections.pop(connection, None)
+        if charge is None:
+            return
+        charge.release()
+        ending = asyncio.ensure_future(connection.client.gone())
+        self._endings.add(ending)
+        ending.add_done_callback(self._ended)
+
+    def _ended(self, ending: asyncio.Task[None]) -> None:
+        self._endings.discard(ending)
+        if not ending.cancelled() and (error := ending.exception()) is not None:
+            _log.error("the end of a client failed", exc_info=error)
+
+
+def _loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    if isinstance(error, Misbehaviour):
+        return  # told already
+    _log.error("%s", context["message"], exc_info=error)
+
+
+async def serve(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises ListenError."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_loop_exception)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    listener = Listener(config.daemon)
+    server = Server(config, listener)
+    server.start()
+    where = "an inherited socket" if listener.inherited else config.daemon.socket
+    _log.info("listening at %s", where)
+    systemd.notify("READY=1", f"STATUS=Listening at {where}")
+    await stopping.wait()
+    _log.info("stopping")
+    systemd.notify("STOPPING=1", "STATUS=Stopping")
+    await server.stop()

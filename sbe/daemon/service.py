@@ -1,0 +1,361 @@
+"""The varlink interface `org.sbe.Control`, one object for each connection."""
+# No `from __future__ import annotations`: asyncvarlink reads these annotations as types.
+
+import errno
+import functools
+import importlib.metadata
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypedDict, TypeVar
+
+from asyncvarlink import (
+    FileDescriptor,
+    TypedVarlinkErrorReply,
+    VarlinkInterface,
+    VarlinkInterfaceRegistry,
+    varlinkmethod,
+)
+from asyncvarlink.serviceinterface import VarlinkServiceInterface
+
+from sbe import control
+from sbe.daemon import status
+from sbe.daemon.client import Broker, Client
+from sbe.errors import BadArgument, Error, ProtocolError
+
+__all__ = ["ControlInterface", "Refused", "make_registry", "version"]
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_BYTES_MAX = 2**48
+_U32_MAX = 2**32 - 1
+_U16_MAX = 2**16 - 1
+_PRIORITY_MAX = 3
+_PRIORITY = 1
+_NAME_MAX = 64
+
+
+def version() -> str:
+    """The version of this package."""
+    try:
+        return importlib.metadata.version("sbe")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class Refused(TypedVarlinkErrorReply, interface=control.INTERFACE):
+    """The call was refused. code: a positive errno number; message: what to do, for people."""
+
+    class Parameters:
+        """Fields of the error."""
+
+        code: int
+        message: str
+
+
+def refusal(error: BaseException) -> Refused:
+    """Return the varlink error for an exception."""
+    if isinstance(error, Error):
+        return Refused(code=abs(error.code) or errno.EIO, message=str(error))
+    if isinstance(error, OSError) and error.errno:
+        return Refused(code=error.errno, message=f"the daemon: {error.strerror}")
+    _log.error("a call failed", exc_info=error)
+    return Refused(code=errno.EIO, message="the daemon failed; its log says more")
+
+
+def _refusing(
+    method: Callable[_P, Coroutine[Any, Any, _R]],
+) -> Callable[_P, Coroutine[Any, Any, _R]]:
+    """Everything a method raises becomes Refused."""
+
+    @functools.wraps(method)
+    async def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return await method(*args, **kwargs)
+        except Exception as error:
+            raise refusal(error) from error
+
+    return wrapped
+
+
+def _check(name: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not low <= value <= high:
+        raise BadArgument(f"{name} must be {low} to {high}, not {value!s:.40}")
+    return value
+
+
+def _clean(name: str) -> str:
+    """What a client calls itself appears in logs and tables."""
+    return "".join(c if c.isprintable() else "?" for c in name[:_NAME_MAX])
+
+
+@dataclass
+class Limits:
+    """What the link can hold, and a frame; slot_size in bytes."""
+
+    areas: int
+    contexts: int
+    channels: int
+    slots: int
+    slot_size: int
+    buffers: int
+
+
+@dataclass
+class Service:
+    """A service of the remote."""
+
+    id: int
+    name: str
+    version: int
+
+
+class OpenReply(TypedDict):
+    """Answer to Open."""
+
+    context: int
+    link: str
+    remote: str
+    epoch: int
+    line: int
+    coherent: bool
+    limits: Limits
+    heaps: list[str]
+    events_fd: FileDescriptor
+
+
+class AllocateReply(TypedDict):
+    """Answer to Allocate."""
+
+    area: int
+    size: int
+    flags: int
+    memory_fd: FileDescriptor
+
+
+class OpenChannelReply(TypedDict):
+    """Answer to OpenChannel."""
+
+    channel: int
+    epoch: int
+    slots: int
+    slot_size: int
+    line: int
+    send_offset: int
+    receive_offset: int
+    size: int
+    events: int
+    memory_fd: FileDescriptor
+    ring_fd: FileDescriptor
+    wake_fd: FileDescriptor
+
+
+class FindServiceReply(TypedDict):
+    """Answer to FindService."""
+
+    service: int
+    version: int
+
+
+class ListReply(TypedDict):
+    """Answer to List."""
+
+    links: list[status.LinkEntry]
+    contexts: list[status.ContextEntry]
+    areas: list[status.AreaEntry]
+    channels: list[status.ChannelEntry]
+    services: list[status.ServiceEntry]
+
+
+class StatReply(TypedDict):
+    """Answer to Stat."""
+
+    version: str
+    pid: int
+    uptime_seconds: float
+    links: list[status.LinkStat]
+    channels: list[status.ChannelStat]
+    users: list[status.UserStat]
+
+
+def _lend(*fds: int) -> list[FileDescriptor]:
+    """Copies that live until the reply is sent, whatever becomes of the originals meanwhile."""
+    copies: list[FileDescriptor] = []
+    try:
+        for fd in fds:
+            copies.append(FileDescriptor(os.dup(fd), should_close=True))
+    except OSError:
+        for copy in copies:
+            copy.close()
+        raise
+    return copies
+
+
+class ControlInterface(VarlinkInterface, name=control.INTERFACE):
+    """Contexts, areas, channels and services of Structured Buffer Exchange.
+
+    A connection is one client. Its context lives as long as the connection. Data does not pass
+    through here: the client maps the memory and rings the doorbells that it is handed.
+    """
+
+    # Not thread-safe: it belongs to the loop.
+
+    errors = (Refused,)
+
+    def __init__(self, client: Client, broker: Broker) -> None:
+        self._client = client
+        self._broker = broker
+
+    @varlinkmethod
+    @_refusing
+    async def Open(self, *, protocol: int, name: str, link: str | None = None) -> OpenReply:
+        """Create the connection's context. protocol: the version of this interface that the client
+        speaks; name: what the client calls itself; link: the first one by default. Waits up to
+        10 s for the remote. events_fd: an eventfd to which 1 is added when the remote was lost
+        (channels are dead, areas and context live on) and when it came back.
+        """
+        if protocol != control.PROTOCOL:
+            raise ProtocolError(
+                f"the client speaks version {protocol} of {control.INTERFACE}, this daemon "
+                f"version {control.PROTOCOL}: update the older one"
+            )
+        remote, context, events_fd = await self._client.open(_clean(name), link)
+        limits = remote.link.limits
+        return {
+            "context": context.id,
+            "link": remote.name,
+            "remote": remote.link.peer_name,
+            "epoch": remote.link.peer_epoch,
+            "line": remote.link.line,
+            "coherent": remote.link.coherent,
+            "limits": Limits(**{key: limits[key] for key in Limits.__dataclass_fields__}),
+            "heaps": list(context.heaps),
+            "events_fd": _lend(events_fd)[0],
+        }
+
+    @varlinkmethod
+    @_refusing
+    async def Allocate(self, *, size: int, heap: str | None = None) -> AllocateReply:
+        """Allocate memory that the remote reaches too. size in bytes, what was granted may be
+        more; heap: the first one by default. memory_fd is to be mapped, read and write.
+        """
+        grant = await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap)
+        return {
+            "area": grant.id,
+            "size": grant.size_bytes,
+            "flags": grant.flags,
+            "memory_fd": _lend(grant.fd)[0],
+        }
+
+    @varlinkmethod
+    @_refusing
+    async def Free(self, *, area: int) -> None:
+        """Give an area back. Answered when the remote has let go of it."""
+        await self._client.free(_check("area", area, 0, _U32_MAX))
+
+    @varlinkmethod
+    @_refusing
+    async def OpenChannel(
+        self, *, slots: int | None = None, slot_size: int | None = None, priority: int | None = None
+    ) -> OpenChannelReply:
+        """Open a channel: two rings in memory_fd (size bytes), at send_offset the one that the
+        client produces. The client writes to ring_fd to ring the remote, and waits on wake_fd.
+        It dies with the remote, whose epoch this is. events: how much has been added to events_fd
+        so far; what the client reads beyond it concerns this channel.
+        """
+        grant = await self._client.open_channel(
+            None if slots is None else _check("slots", slots, 1, _U32_MAX),
+            None if slot_size is None else _check("slot_size", slot_size, 1, _U32_MAX),
+            _PRIORITY if priority is None else _check("priority", priority, 0, _PRIORITY_MAX),
+        )
+        rings = grant.rings
+        assert self._client.remote is not None
+        memory_fd, ring_fd, wake_fd = _lend(*rings.fds)
+        return {
+            "channel": grant.id,
+            "epoch": self._client.remote.link.peer_epoch,
+            "slots": rings.geometry.slots,
+            "slot_size": rings.geometry.slot_size_bytes,
+            "line": rings.line_bytes,
+            "send_offset": rings.send_offset,
+            "receive_offset": rings.receive_offset,
+            "size": rings.size_bytes,
+            "events": self._client.events,
+            "memory_fd": memory_fd,
+            "ring_fd": ring_fd,
+            "wake_fd": wake_fd,
+        }
+
+    @varlinkmethod
+    @_refusing
+    async def CloseChannel(self, *, channel: int) -> None:
+        """Close a channel. Answered when the remote has let go of its rings."""
+        await self._client.close_channel(_check("channel", channel, 0, _U32_MAX))
+
+    @varlinkmethod
+    @_refusing
+    async def FindService(self, *, name: str, version: int) -> FindServiceReply:
+        """Find a service of the remote; version: the least that will do, 0 any."""
+        found = await self._client.find_service(name, _check("version", version, 0, _U16_MAX))
+        return {"service": found.id, "version": found.version}
+
+    @varlinkmethod(return_parameter="services")
+    @_refusing
+    async def ListServices(self) -> list[Service]:
+        """All services of the remote."""
+        return [
+            Service(item.id, item.name, item.version) for item in await self._client.list_services()
+        ]
+
+    @varlinkmethod(return_parameter="service")
+    @_refusing
+    async def Serve(self, *, name: str, version: int) -> int:
+        """Offer a service of this client to the remote, which finds it for this context only.
+        Requests for it arrive on the client's channels under the id that is answered.
+        """
+        return self._client.serve(name, _check("version", version, 0, _U16_MAX))
+
+    @varlinkmethod
+    @_refusing
+    async def Unserve(self, *, name: str) -> None:
+        """Offer it no more."""
+        self._client.unserve(name)
+
+    @varlinkmethod
+    @_refusing
+    async def List(self) -> ListReply:
+        """All links, contexts, areas, channels and services. Needs no Open."""
+        services = await status.list_services(self._broker)
+        return {
+            "links": status.list_links(self._broker),
+            "contexts": status.list_contexts(self._broker),
+            "areas": status.list_areas(self._broker),
+            "channels": status.list_channels(self._broker),
+            "services": services,
+        }
+
+    @varlinkmethod
+    @_refusing
+    async def Stat(self) -> StatReply:
+        """Counters of links, channels and users. Needs no Open."""
+        return {
+            "version": version(),
+            "pid": os.getpid(),
+            "uptime_seconds": status.uptime_seconds(),
+            "links": status.stat_links(self._broker),
+            "channels": status.stat_channels(self._broker),
+            "users": status.stat_users(self._broker, self._client.peer),
+        }
+
+
+def make_registry(client: Client, broker: Broker) -> VarlinkInterfaceRegistry:
+    """Return what one connection is offered: org.sbe.Control and varlink's introspection."""
+    registry = VarlinkInterfaceRegistry()
+    registry.register_interface(
+        VarlinkServiceInterface("Structured Buffer Exchange", "sbe-daemon", version(), "", registry)
+    )
+    registry.register_interface(ControlInterface(client, broker))
+    return registry

@@ -1,0 +1,127 @@
+"""The ends that the conformance suite runs against: the one list of transports.
+
+Each entry of ENDS is a context manager that yields a `Connector`, which opens any number of links
+to that kind of remote and closes what is left of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sbe
+import sbe.testing
+from sbe.channel import Geometry
+from tests.conformance.services import PYTHON_SERVICES
+
+START_S = 20.0  # for a daemon on a busy machine
+
+
+@dataclass
+class Connector:
+    """Opens links of one kind, as `sbe.connect()` does."""
+
+    name: str
+    open: Callable[..., sbe.Connection]
+    firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
+    links: list[sbe.Connection] = field(default_factory=list)
+
+    def __call__(self, **how: Any) -> sbe.Connection:
+        link = self.open(**how)
+        self.links.append(link)
+        return link
+
+    def close(self) -> None:
+        for link in self.links:
+            link.close()
+
+
+@contextlib.contextmanager
+def loopback() -> Iterator[Connector]:
+    """sbe-remote as a child of this process."""
+    yield Connector("loopback", lambda **how: sbe.connect("loopback:", **how), firmware=True)
+
+
+@contextlib.contextmanager
+def testing() -> Iterator[Connector]:
+    """A remote of Python functions in a thread of this process."""
+    with contextlib.ExitStack() as remotes:
+
+        def connect(
+            timeout: float = 10.0, slots: int = 256, slot_size: int = 1024
+        ) -> sbe.Connection:
+            remote = remotes.enter_context(sbe.testing.Remote(PYTHON_SERVICES, areas=4096))
+            return remote.link(timeout=timeout, geometry=Geometry(slots, slot_size))
+
+        yield Connector("testing", connect, firmware=False)
+
+
+@contextlib.contextmanager
+def daemon() -> Iterator[Connector]:
+    """sbe-remote under a daemon process with a socket of its own."""
+    if importlib.util.find_spec("sbe.daemon") is None:
+        pytest.skip("sbe.daemon can't be imported: there is no daemon in this checkout")
+    # A unix socket's address has 107 bytes, less than some tmp_path.
+    with tempfile.TemporaryDirectory(prefix="sbe") as name:
+        place = Path(name)
+        (place / "sbe.toml").write_text("")
+        command = [sys.executable, "-m", "sbe.daemon", "--config", str(place / "sbe.toml")]
+        with (
+            open(place / "log", "wb") as log,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+        ):
+            notify.bind(str(place / "notify"))
+            process = subprocess.Popen(
+                [*command, "--socket", str(place / "s")],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "NOTIFY_SOCKET": str(place / "notify")},
+            )
+            try:
+                wait_until_ready(process, notify, place / "log")
+                uri = f"unix:{place / 's'}"
+                yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
+            finally:
+                process.terminate()
+                try:
+                    process.wait(timeout=10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], notify: socket.socket, log: Path) -> None:
+    """Until the daemon says READY=1 as service managers are told, or ends."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(notify, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll(START_S * 1000)}
+            if notify.fileno() in ready:
+                if b"READY=1" in notify.recv(4096):
+                    return
+            else:
+                pytest.fail(f"no daemon: {log.read_text(errors='replace')}")
+    finally:
+        os.close(pidfd)
+
+
+ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
+    "loopback": loopback,
+    "testing": testing,
+    "unix": daemon,
+}

@@ -1,0 +1,1397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine: services of its own table, served to a host that is a session and plain channels. */
+#include "core/engine.h"
+
+#include <string.h>
+
+#include "check.h"
+#include "core/status.h"
+
+#define AREAS     6u
+#define CONTEXTS  2u
+#define CHANNELS  4u
+#define CALLS     4u
+#define AREA_SIZE 32768u
+#define SLOTS     8u
+#define SLOT_SIZE 256u
+#define QUEUE     32u
+#define LOG       4096u
+#define POOL      8u
+
+#define ID(generation, index) ((uint32_t)(generation) << 16 | (index))
+#define DATA                  ID(1, 5) /* a global area, mapped by begin() */
+
+struct mail {
+    _Alignas(8) uint8_t bytes[SBE_CONTROL_MAX];
+    uint32_t size;
+};
+
+struct queue {
+    struct mail mails[QUEUE];
+    uint32_t count;
+};
+
+static _Alignas(64) uint8_t memory[AREAS][AREA_SIZE];
+
+static struct {
+    struct sbe_engine engine;
+    struct sbe_engine_config config;
+    struct sbe_port port;
+    struct sbe_area areas[AREAS];
+    struct sbe_session_context contexts[CONTEXTS];
+    struct sbe_session_channel session_channels[CHANNELS];
+    struct sbe_session_pending pending[4];
+    struct sbe_engine_channel channels[CHANNELS];
+    struct sbe_call calls[CHANNELS * CALLS];
+    _Alignas(8) uint8_t scratch_in[SLOT_SIZE];
+    _Alignas(8) uint8_t scratch_out[SLOT_SIZE];
+    struct queue out;
+    struct sbe_channel *opened[CHANNELS + 1]; /* by channel id */
+    uint32_t rung, detached, closed;
+    uint64_t now_ns;
+    uint32_t cleaned, invalidated;
+    const void *last_cleaned;
+    uint32_t context; /* as last entered */
+} remote;
+
+static struct {
+    struct sbe_session session;
+    struct sbe_session_config config;
+    struct sbe_session_hooks hooks;
+    struct sbe_port port;
+    struct sbe_area areas[AREAS];
+    struct sbe_session_context contexts[CONTEXTS];
+    struct sbe_session_channel session_channels[CHANNELS];
+    struct sbe_session_pending pending[8];
+    struct queue out;
+    struct sbe_channel channels[CHANNELS + 1]; /* by id */
+    struct sbe_call calls[CHANNELS + 1][64];
+    uint8_t scratch[SLOT_SIZE];
+    struct sbe_frame frame; /* as last received */
+    uint32_t rung, replied, broken;
+    int status;
+} host;
+
+static int token;
+
+/* -- services ------------------------------------------------------------------------------ */
+
+static uint32_t log_count;
+static uint8_t log_of[LOG]; /* channel ids in the order served */
+
+static void take_note(const struct sbe_request *request)
+{
+    CHECK(log_count < LOG);
+    CHECK_EQ(remote.context, request->channel->context);
+    log_of[log_count++] = (uint8_t)request->channel->id;
+}
+
+/* Returns the payload, and each IN or INOUT buffer's bytes plus one in the next OUT or itself. */
+static int echo(struct sbe_request *request)
+{
+    take_note(request);
+    const uint8_t *from = NULL;
+    uint64_t size = 0;
+    for (uint32_t i = 0; i < request->buffer_count; i++) {
+        struct sbe_buffer *buffer = &request->buffers[i];
+        uint8_t *to = buffer->data;
+        if ((buffer->direction & SBE_DIR_IN) != 0) {
+            from = to;
+            size = buffer->size;
+        }
+        if ((buffer->direction & SBE_DIR_OUT) == 0)
+            continue;
+        uint64_t count = size < buffer->size ? size : buffer->size;
+        for (uint64_t k = 0; k < count; k++)
+            to[k] = (uint8_t)(from[k] + 1);
+        request->written[i] = count;
+    }
+    if (request->payload_size > request->reply_room)
+        return SBE_ENOSPC;
+    memcpy(request->reply, request->payload, request->payload_size);
+    request->reply_size = request->payload_size;
+    return SBE_OK;
+}
+
+/* Replies with as many bytes as the payload says, beyond its room too. */
+static int sized(struct sbe_request *request)
+{
+    uint32_t size;
+    memcpy(&size, request->payload, sizeof size);
+    if (size <= request->reply_room)
+        memset(request->reply, 0x77, size);
+    request->reply_size = size;
+    return SBE_OK;
+}
+
+struct pooled {
+    struct sbe_kept kept;
+    bool used;
+    bool cancelled;
+    bool gone; /* the requester was, when cancelled */
+    _Alignas(8) uint8_t scratch[SLOT_SIZE];
+};
+
+static struct pooled pool[POOL];
+static uint32_t pooled;
+static bool answer_in_cancel, answer_all;
+
+static int keep(struct sbe_request *request)
+{
+    take_note(request);
+    struct pooled *entry = &pool[pooled];
+    CHECK(pooled < POOL);
+    int status = sbe_request_keep(request, &entry->kept, entry->scratch, sizeof entry->scratch);
+    if (status < 0)
+        return status;
+    entry->used = true;
+    pooled++;
+    return SBE_KEPT;
+}
+
+static void cancel(struct sbe_kept *kept)
+{
+    struct pooled *entry = (struct pooled *)(void *)kept;
+    CHECK(entry->used && !entry->cancelled);
+    entry->cancelled = true;
+    entry->gone = kept->channel == NULL;
+    if (answer_in_cancel)
+        CHECK_EQ(sbe_kept_answer(kept, SBE_ECANCELED, NULL, 0), SBE_OK);
+    if (answer_all)
+        for (uint32_t i = 0; i < pooled; i++) {
+            CHECK_EQ(sbe_kept_answer(&pool[i].kept, SBE_ECANCELED, NULL, 0), SBE_OK);
+            pool[i].kept.next = NULL; /* the service's again */
+        }
+}
+
+static int keep_in_little(struct sbe_request *request)
+{
+    return sbe_request_keep(request, &pool[0].kept, pool[0].scratch, 8);
+}
+
+static int keep_without_cancel(struct sbe_request *request)
+{
+    return sbe_request_keep(request, &pool[0].kept, pool[0].scratch, sizeof pool[0].scratch);
+}
+
+/* Writes part of its outputs and fails. */
+static int fail(struct sbe_request *request)
+{
+    for (uint32_t i = 0; i < request->buffer_count; i++)
+        if ((request->buffers[i].direction & SBE_DIR_OUT) != 0) {
+            memset(request->buffers[i].data, 0x99, 2);
+            request->written[i] = 2;
+        }
+    return SBE_EIO;
+}
+
+static struct sbe_outcall outcall;
+static uint32_t outcalls_done;
+static int outcall_status;
+static bool outcall_answered;
+static int call_again_status;
+static bool call_again;
+
+static void outcall_done(struct sbe_outcall *call, int status, const struct sbe_frame *response)
+{
+    CHECK(call == &outcall);
+    outcalls_done++;
+    outcall_status = status;
+    outcall_answered = response != NULL;
+    if (call_again) {
+        struct sbe_frame frame = {.type = SBE_FRAME_REQUEST, .service = 9};
+        call_again_status = sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall);
+    }
+}
+
+/* Calls the host while it is being called, and answers at once. */
+static int call_back(struct sbe_request *request)
+{
+    struct sbe_frame frame = {.type = SBE_FRAME_REQUEST, .service = 9};
+    outcall.done = outcall_done;
+    return sbe_engine_call(request->engine, request->channel, &frame, &outcall);
+}
+
+enum {
+    ECHO = 1,
+    SIZED,
+    KEEP,
+    LITTLE,
+    NO_CANCEL,
+    FAIL,
+    CALL_BACK,
+    SERVICE_COUNT = 7
+};
+
+static const struct sbe_service SERVICES[] = {
+    {"echo", 1, echo, NULL},
+    {"sized", 2, sized, NULL},
+    {"keep", 1, keep, cancel},
+    {"little", 1, keep_in_little, cancel},
+    {"no_cancel", 1, keep_without_cancel, NULL},
+    {"fail", 1, fail, NULL},
+    {"call_back", 1, call_back, NULL},
+};
+static const struct sbe_service *const TABLE[] = {
+    &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3],
+    &SERVICES[4], &SERVICES[5], &SERVICES[6],
+};
+
+/* -- ports and hooks ------------------------------------------------------------------------ */
+
+static int post(void *self, const void *message, uint32_t size)
+{
+    struct queue *queue = self == &remote ? &remote.out : &host.out;
+    CHECK(queue->count < QUEUE);
+    memcpy(queue->mails[queue->count].bytes, message, size);
+    queue->mails[queue->count++].size = size;
+    return SBE_OK;
+}
+
+static uint64_t now_ns(void *self)
+{
+    (void)self;
+    return remote.now_ns;
+}
+
+static int attach(void *self, struct sbe_area *area, const struct sbe_area_map *message)
+{
+    (void)self;
+    (void)message;
+    area->base = memory[SBE_AREA_INDEX(area->id)];
+    return SBE_OK;
+}
+
+static void detach(void *self, struct sbe_area *area)
+{
+    (void)self;
+    CHECK_EQ(area->pins, 0);
+    remote.detached++;
+}
+
+static void ring_host(void *self, const struct sbe_channel *channel)
+{
+    (void)self;
+    CHECK(channel == remote.opened[channel->id]);
+    host.rung++;
+}
+
+static void ring_remote(void *self, const struct sbe_channel *channel)
+{
+    (void)self;
+    remote.rung++;
+    if (remote.opened[channel->id] != NULL)
+        sbe_engine_doorbell(&remote.engine, remote.opened[channel->id]);
+}
+
+static void clean(void *self, const void *start, uint64_t size)
+{
+    (void)self;
+    remote.cleaned += (uint32_t)size;
+    remote.last_cleaned = start;
+}
+
+static void invalidate(void *self, void *start, uint64_t size)
+{
+    (void)self;
+    (void)start;
+    remote.invalidated += (uint32_t)size;
+}
+
+static void enter(void *self, uint32_t context)
+{
+    (void)self;
+    remote.context = context;
+}
+
+static int opened(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message)
+{
+    (void)self;
+    remote.opened[message->channel] = channel;
+    return SBE_OK;
+}
+
+static void closed(void *self, struct sbe_channel *channel)
+{
+    (void)self;
+    remote.closed++;
+    remote.opened[channel->id] = NULL;
+}
+
+static void replied(void *self, void *token_given, int status, const struct sbe_control *message)
+{
+    (void)self;
+    (void)message;
+    CHECK(token_given == &token);
+    host.replied++;
+    host.status = status;
+}
+
+/* The host's services, as the engine finds them. */
+static int host_service(void *self, uint32_t context, const char *name, int64_t index,
+                        struct sbe_service_reply *reply)
+{
+    (void)self;
+    (void)context;
+    (void)index;
+    if (name == NULL || strcmp(name, "answer") != 0)
+        return SBE_ENOENT;
+    reply->service = 9;
+    reply->version = 1;
+    memcpy(reply->name, "answer", 6);
+    return SBE_OK;
+}
+
+static void event(void *self, uint32_t what, uint32_t value)
+{
+    (void)self;
+    CHECK_EQ(what, SBE_EVENT_CHANNEL_BROKEN);
+    host.broken = value;
+}
+
+/* -- the host's side ------------------------------------------------------------------------ */
+
+static void pump(void)
+{
+    for (uint32_t limit = 100; host.out.count + remote.out.count > 0; limit--) {
+        CHECK(limit > 0);
+        bool to_host = remote.out.count > 0;
+        struct queue *queue = to_host ? &remote.out : &host.out;
+        struct mail mail = queue->mails[0];
+        memmove(queue->mails, queue->mails + 1, sizeof mail * --queue->count);
+        struct sbe_session *session = to_host ? &host.session : &remote.engine.session;
+        CHECK_EQ(sbe_session_receive(session, mail.bytes, mail.size, 0), SBE_OK);
+    }
+}
+
+static void request(enum sbe_control_type type, void *message, uint32_t size)
+{
+    CHECK_EQ(sbe_session_request(&host.session, type, message, size, &token), SBE_OK);
+    pump();
+}
+
+static void map(uint32_t id, uint32_t context, uint32_t flags)
+{
+    struct sbe_area_map message = {
+        .area = id, .context = context, .flags = flags, .size = AREA_SIZE};
+    request(SBE_CONTROL_AREA_MAP, &message, sizeof message);
+    CHECK_EQ(host.status, SBE_OK);
+}
+
+static void unmap(uint32_t id)
+{
+    struct sbe_area_unmap message = {.area = id};
+    request(SBE_CONTROL_AREA_UNMAP, &message, sizeof message);
+}
+
+/* Opens channel `id` with rings in area `id - 1`. */
+static void open_sized(uint32_t id, uint32_t priority, uint32_t slots, uint32_t start)
+{
+    struct sbe_ring_geometry geometry = {slots, SLOT_SIZE, 64};
+    uint64_t half = AREA_SIZE / 2;
+    uint8_t *base = memory[id - 1];
+    if (sbe_area_find(&remote.engine.session.areas, ID(1, id - 1)) == NULL)
+        map(ID(1, id - 1), SBE_CONTEXT_GLOBAL, SBE_AREA_RING | SBE_AREA_COHERENT);
+    sbe_ring_clear(base, &geometry, start);
+    sbe_ring_clear(base + half, &geometry, start);
+    struct sbe_channel_config config = {
+        .id = id,
+        .geometry = geometry,
+        .send = base,
+        .receive = base + half,
+        .port = &host.port,
+        .areas = &host.session.areas,
+        .calls = host.calls[id],
+        .call_count = 64,
+    };
+    CHECK_EQ(sbe_channel_open(&host.channels[id], &config), SBE_OK);
+    struct sbe_channel_open message = {.channel = id,
+                                       .ring_area = ID(1, id - 1),
+                                       .slots = slots,
+                                       .slot_size = SLOT_SIZE,
+                                       .line = 64,
+                                       .receive_offset = half,
+                                       .priority = priority};
+    request(SBE_CONTROL_CHANNEL_OPEN, &message, sizeof message);
+    CHECK_EQ(host.status, SBE_OK);
+}
+
+static void open_channel(uint32_t id, uint32_t priority)
+{
+    open_sized(id, priority, SLOTS, 0xfffffffau);
+}
+
+static void close_channel(uint32_t id)
+{
+    struct sbe_channel_close message = {.channel = id};
+    request(SBE_CONTROL_CHANNEL_CLOSE, &message, sizeof message);
+}
+
+static void begin_with(uint8_t coherent)
+{
+    memset(&remote, 0, sizeof remote);
+    memset(&host, 0, sizeof host);
+    memset(memory, 0, sizeof memory);
+    memset(pool, 0, sizeof pool);
+    pooled = log_count = outcalls_done = 0;
+    answer_in_cancel = answer_all = call_again = false;
+    const struct sbe_limits limits = {AREAS, CONTEXTS, CHANNELS, 32, SLOT_SIZE, SBE_BUFFERS_MAX};
+    remote.port = (struct sbe_port){.self = &remote,
+                                    .now_ns = now_ns,
+                                    .control_send = post,
+                                    .area_attach = attach,
+                                    .area_detach = detach,
+                                    .doorbell = ring_host,
+                                    .cache_clean = clean,
+                                    .cache_invalidate = invalidate,
+                                    .context_enter = enter};
+    remote.config = (struct sbe_engine_config){
+        .services = TABLE,
+        .service_count = SERVICE_COUNT,
+        .channels = remote.channels,
+        .calls = remote.calls,
+        .calls_per_channel = CALLS,
+        .scratch_in = remote.scratch_in,
+        .scratch_out = remote.scratch_out,
+        .port = &remote.port,
+        .opened = opened,
+        .closed = closed,
+        .session = {.name = "remote",
+                    .role = SBE_ROLE_REMOTE,
+                    .coherent = coherent,
+                    .address_bits = 64,
+                    .version_min = 1,
+                    .version_max = 1,
+                    .cache_line = 64,
+                    .limits = limits,
+                    .areas = remote.areas,
+                    .contexts = remote.contexts,
+                    .channels = remote.session_channels,
+                    .pending = remote.pending,
+                    .pending_count = 4},
+    };
+    host.port = (struct sbe_port){.self = &host,
+                                  .now_ns = now_ns,
+                                  .control_send = post,
+                                  .area_attach = attach,
+                                  .area_detach = detach,
+                                  .doorbell = ring_remote};
+    host.hooks =
+        (struct sbe_session_hooks){.replied = replied, .event = event, .service = host_service};
+    host.config = remote.config.session;
+    host.config.port = &host.port;
+    host.config.hooks = &host.hooks;
+    host.config.role = SBE_ROLE_HOST;
+    host.config.coherent = 1;
+    host.config.areas = host.areas;
+    host.config.contexts = host.contexts;
+    host.config.channels = host.session_channels;
+    host.config.pending = host.pending;
+    host.config.pending_count = 8;
+    CHECK_EQ(sbe_engine_init(&remote.engine, &remote.config), SBE_OK);
+    CHECK_EQ(sbe_session_init(&host.session, &host.config), SBE_OK);
+    CHECK_EQ(sbe_session_start(&remote.engine.session, 1), SBE_OK);
+    CHECK_EQ(sbe_session_start(&host.session, 2), SBE_OK);
+    pump();
+    CHECK_EQ(host.session.state, SBE_SESSION_CONNECTED);
+    map(DATA, SBE_CONTEXT_GLOBAL, 0);
+    open_channel(1, 0);
+}
+
+static void begin(void)
+{
+    begin_with(1);
+}
+
+static void run(void)
+{
+    for (uint32_t limit = 1000; sbe_engine_run(&remote.engine); limit--)
+        CHECK(limit > 0);
+}
+
+static struct sbe_frame request_frame(uint16_t service, const void *payload, uint32_t size)
+{
+    return (struct sbe_frame){
+        .type = SBE_FRAME_REQUEST, .service = service, .payload = payload, .payload_size = size};
+}
+
+static uint64_t send_frame(uint32_t channel, struct sbe_frame *frame)
+{
+    CHECK_EQ(sbe_channel_request(&host.channels[channel], frame, &host), SBE_OK);
+    sbe_channel_flush(&host.channels[channel]);
+    return frame->transaction;
+}
+
+static uint64_t ask(uint32_t channel, uint16_t service)
+{
+    struct sbe_frame frame = request_frame(service, "hello", 5);
+    return send_frame(channel, &frame);
+}
+
+static void cancel_call(uint32_t channel, uint64_t transaction)
+{
+    struct sbe_frame frame = {.type = SBE_FRAME_CANCEL, .transaction = transaction};
+    CHECK_EQ(sbe_channel_send(&host.channels[channel], &frame), SBE_OK);
+    sbe_channel_flush(&host.channels[channel]);
+}
+
+static bool collect(uint32_t channel)
+{
+    int status = sbe_channel_receive(&host.channels[channel], &host.frame, host.scratch);
+    CHECK(status >= 0);
+    return status == 1;
+}
+
+/* The next response on this channel is to this call, with this status. */
+static void expect(uint32_t channel, uint64_t transaction, int status)
+{
+    CHECK(collect(channel));
+    CHECK_EQ(host.frame.type, SBE_FRAME_RESPONSE);
+    CHECK_EQ(host.frame.transaction, transaction);
+    CHECK_EQ(host.frame.status, status);
+}
+
+static void expect_nothing(uint32_t channel)
+{
+    CHECK(!collect(channel));
+}
+
+static struct sbe_buffer data_buffer(uint8_t direction, uint64_t offset, uint64_t size)
+{
+    return (struct sbe_buffer){
+        .area = DATA, .direction = direction, .offset = offset, .size = size};
+}
+
+/* -- requests ------------------------------------------------------------------------------- */
+
+static void test_echo(void)
+{
+    begin();
+    for (uint32_t i = 0; i < 3 * SLOTS; i++) {
+        uint64_t transaction = ask(1, ECHO);
+        run();
+        expect(1, transaction, SBE_OK);
+        CHECK_EQ(host.frame.payload_size, 5);
+        CHECK(memcmp(host.frame.payload, "hello", 5) == 0);
+        expect_nothing(1);
+    }
+    CHECK_EQ(remote.context, SBE_CONTEXT_GLOBAL); /* left again */
+    CHECK_EQ(remote.opened[1]->promised, 0);
+}
+
+static void test_buffers(void)
+{
+    begin();
+    struct sbe_frame frame = request_frame(ECHO, NULL, 0);
+    memcpy(memory[5], "abcd", 4);
+    frame.buffer_count = 3;
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, 4);
+    frame.buffers[1] = data_buffer(SBE_DIR_OUT, 100, 8);
+    frame.buffers[2] = data_buffer(SBE_DIR_INOUT, 0, 3);
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_OK);
+    CHECK(memcmp(memory[5] + 100, "bcde\0", 5) == 0);
+    CHECK(memcmp(memory[5], "bcdd", 4) == 0);
+    CHECK_EQ(host.frame.buffer_count, 2);
+    CHECK_EQ(host.frame.buffers[0].size, 4); /* really written */
+    CHECK_EQ(host.frame.buffers[1].size, 3);
+    CHECK_EQ(sbe_frame_check_response(&host.frame, frame.buffers, 3), SBE_OK);
+}
+
+static void test_inline(void)
+{
+    begin();
+    uint8_t bytes[] = "abcd";
+    struct sbe_frame frame = request_frame(ECHO, "xyz", 3);
+    frame.buffer_count = 3;
+    frame.buffers[0] = (struct sbe_buffer){
+        .direction = SBE_DIR_IN, .flags = SBE_BUFFER_INLINE, .data = bytes, .size = 4};
+    frame.buffers[1] =
+        (struct sbe_buffer){.direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = 9};
+    frame.buffers[2] = (struct sbe_buffer){
+        .direction = SBE_DIR_INOUT, .flags = SBE_BUFFER_INLINE, .data = bytes, .size = 2};
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_OK);
+    CHECK_EQ(host.frame.buffer_count, 2);
+    CHECK_EQ(host.frame.buffers[0].size, 4);
+    CHECK(memcmp(host.frame.buffers[0].data, "bcde", 4) == 0);
+    CHECK(memcmp(host.frame.buffers[1].data, "bc", 2) == 0);
+    CHECK(memcmp(host.frame.payload, "xyz", 3) == 0);
+    CHECK_EQ(sbe_frame_check_response(&host.frame, frame.buffers, 3), SBE_OK);
+}
+
+static void test_refused(void)
+{
+    begin();
+    static const uint16_t UNKNOWN[] = {0, SERVICE_COUNT + 1, UINT16_MAX};
+    for (uint32_t i = 0; i < 3; i++) {
+        uint64_t transaction = ask(1, UNKNOWN[i]);
+        run();
+        expect(1, transaction, SBE_ENOENT);
+        CHECK_EQ(host.frame.payload_size, 0);
+    }
+    struct sbe_frame frame = request_frame(ECHO, NULL, 0);
+    frame.buffer_count = 1;
+    frame.buffers[0] = data_buffer(SBE_DIR_OUT, AREA_SIZE, 1);
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ERANGE);
+    CHECK_EQ(host.frame.buffer_count, 0);
+    frame.buffers[0] = data_buffer(SBE_DIR_SHARED, 0, 1); /* DATA is not coherent by itself */
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOTSUP);
+    frame.buffers[0] = data_buffer(9, 0, 1); /* malformed */
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_EBADMSG);
+    CHECK_EQ(log_count, 0); /* no handler ran */
+    CHECK_EQ(remote.opened[1]->promised, 0);
+}
+
+static void test_message(void)
+{
+    begin();
+    struct sbe_frame frame = request_frame(ECHO, "x", 1);
+    frame.type = SBE_FRAME_MESSAGE;
+    CHECK_EQ(sbe_channel_send(&host.channels[1], &frame), SBE_OK);
+    frame.service = 99; /* nobody to tell */
+    CHECK_EQ(sbe_channel_send(&host.channels[1], &frame), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    run();
+    CHECK_EQ(log_count, 1);
+    expect_nothing(1);
+    CHECK_EQ(remote.opened[1]->promised, 0);
+}
+
+/* SYNC moves ownership and calls nothing. */
+static void test_sync(void)
+{
+    begin_with(0);
+    struct sbe_frame frame = {.type = SBE_FRAME_SYNC, .service = ECHO, .buffer_count = 3};
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, 64);
+    frame.buffers[1] = data_buffer(SBE_DIR_INOUT, 64, 128);
+    frame.buffers[2] = data_buffer(SBE_DIR_OUT, 256, 256);
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_OK);
+    CHECK_EQ(log_count, 0);
+    CHECK_EQ(host.frame.buffer_count, 2);
+    CHECK_EQ(host.frame.buffers[0].size, 128);
+    CHECK_EQ(host.frame.buffers[1].size, 0);
+    CHECK_EQ(remote.invalidated, 64 + 128 + 256);
+    CHECK_EQ(remote.cleaned, 128 + 256);
+    CHECK_EQ(remote.opened[1]->counters.synced, 64 + 2 * (128 + 256));
+}
+
+/* A handler that fails may have written: the lines go back, and the response says how far. */
+static void test_failure_gives_back(void)
+{
+    begin_with(0);
+    struct sbe_frame frame = request_frame(FAIL, NULL, 0);
+    frame.buffer_count = 3;
+    frame.buffers[0] = data_buffer(SBE_DIR_OUT, 0, 64);
+    frame.buffers[1] = data_buffer(SBE_DIR_IN, 64, 64);
+    frame.buffers[2] =
+        (struct sbe_buffer){.direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = 8};
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_EIO);
+    CHECK_EQ(remote.cleaned, 64);
+    CHECK_EQ(host.frame.buffer_count, 2);
+    CHECK_EQ(host.frame.buffers[0].size, 2);
+    CHECK_EQ(host.frame.payload_size, 0);
+    CHECK_EQ(sbe_frame_check_response(&host.frame, frame.buffers, 3), SBE_OK);
+
+    frame.service = 99; /* no handler ran, nothing was written */
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOENT);
+    CHECK_EQ(sbe_frame_check_response(&host.frame, frame.buffers, 3), SBE_OK);
+}
+
+/* So do those of a kept request whose requester has gone. */
+static void test_drop_gives_back(void)
+{
+    begin_with(0);
+    struct sbe_frame frame = request_frame(KEEP, NULL, 0);
+    frame.buffer_count = 2;
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, 64);
+    frame.buffers[1] = data_buffer(SBE_DIR_OUT, 64, 128);
+    send_frame(1, &frame);
+    run();
+    CHECK_EQ(remote.cleaned, 0);
+    unmap(DATA);
+    close_channel(1);
+    CHECK_EQ(remote.cleaned, 128);
+    CHECK(remote.last_cleaned == memory[5] + 64);
+    CHECK_EQ(remote.detached, 1);
+}
+
+/* An EVENT tells a requester something; it is no way to call a service. */
+static void test_event_frame(void)
+{
+    begin();
+    struct sbe_frame frame = {.type = SBE_FRAME_EVENT, .service = ECHO};
+    CHECK_EQ(sbe_channel_send(&host.channels[1], &frame), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    run();
+    CHECK_EQ(log_count, 0);
+    expect_nothing(1);
+}
+
+/* Inline outputs count with what is written: room for more than fits is no reason to refuse. */
+static void test_inline_room(void)
+{
+    begin();
+    uint8_t bytes[SLOT_SIZE] = {1};
+    const uint32_t room = SLOT_SIZE - 40 - 24;
+    for (uint32_t size = room - 24 - 1; size <= room - 24; size++) {
+        struct sbe_frame frame = request_frame(ECHO, NULL, 0);
+        frame.buffer_count = 2;
+        frame.buffers[0] = (struct sbe_buffer){
+            .direction = SBE_DIR_IN, .flags = SBE_BUFFER_INLINE, .data = bytes, .size = size};
+        frame.buffers[1] = (struct sbe_buffer){
+            .direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = SLOT_SIZE};
+        uint64_t transaction = send_frame(1, &frame);
+        run();
+        expect(1, transaction, SBE_OK);
+        CHECK_EQ(host.frame.buffers[0].size, size);
+    }
+    /* too much was written: said so */
+    struct sbe_frame frame = request_frame(ECHO, NULL, 0);
+    frame.buffer_count = 2;
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, room + 1);
+    frame.buffers[1] = (struct sbe_buffer){
+        .direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = SLOT_SIZE};
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOSPC);
+    CHECK_EQ(host.frame.buffer_count, 0);
+    frame.buffers[0].size = room; /* to the last byte */
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_OK);
+    CHECK_EQ(host.frame.buffers[0].size, room);
+}
+
+static void test_reply_room(void)
+{
+    begin();
+    const uint32_t room = SLOT_SIZE - 40;
+    for (uint32_t size = room - 1; size <= room + 1; size++) {
+        struct sbe_frame frame = request_frame(SIZED, &size, sizeof size);
+        uint64_t transaction = send_frame(1, &frame);
+        run();
+        expect(1, transaction, size > room ? SBE_ENOSPC : SBE_OK);
+        CHECK_EQ(host.frame.payload_size, size > room ? 0 : size);
+    }
+    uint32_t size = UINT32_MAX;
+    struct sbe_frame frame = request_frame(SIZED, &size, sizeof size);
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOSPC);
+    /* an inline output larger than any slot never reaches a handler */
+    frame = request_frame(ECHO, NULL, 0);
+    frame.buffer_count = 1;
+    frame.buffers[0] = (struct sbe_buffer){
+        .direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = SLOT_SIZE + 1};
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_EMSGSIZE);
+    frame.buffers[0].size = UINT64_MAX;
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_EMSGSIZE);
+    CHECK_EQ(log_count, 0);
+}
+
+static void test_deadline(void)
+{
+    begin();
+    struct sbe_frame frame = request_frame(ECHO, "x", 1);
+    frame.deadline_us = 5;
+    /* The look that finds the frames is the first turn's; the second turn comes later. */
+    remote.channels[0].budget = 1;
+    remote.now_ns = 1000;
+    uint64_t first = send_frame(1, &frame), second = send_frame(1, &frame);
+    CHECK(sbe_engine_run(&remote.engine));
+    remote.now_ns += 5000;
+    CHECK(sbe_engine_run(&remote.engine));
+    expect(1, first, SBE_OK);
+    CHECK_EQ(host.frame.waited_ns, 0);
+    expect(1, second, SBE_OK); /* just in time */
+    CHECK_EQ(host.frame.waited_ns, 5000);
+    first = send_frame(1, &frame);
+    second = send_frame(1, &frame);
+    CHECK(sbe_engine_run(&remote.engine));
+    remote.now_ns += 5001;
+    run();
+    expect(1, first, SBE_OK);
+    expect(1, second, SBE_ETIMEDOUT);
+    CHECK_EQ(log_count, 3); /* not executed */
+}
+
+/* -- kept requests -------------------------------------------------------------------------- */
+
+static void test_kept(void)
+{
+    begin();
+    uint64_t transactions[4];
+    for (uint32_t i = 0; i < 4; i++)
+        transactions[i] = ask(1, KEEP);
+    run();
+    expect_nothing(1);
+    CHECK_EQ(pooled, 4);
+    CHECK_EQ(remote.opened[1]->promised, 4);
+    uint64_t echoed = ask(1, ECHO); /* others go on beside them */
+    run();
+    expect(1, echoed, SBE_OK);
+    static const uint32_t ORDER[] = {2, 0, 3, 1};
+    for (uint32_t i = 0; i < 4; i++) {
+        struct pooled *entry = &pool[ORDER[i]];
+        CHECK(memcmp(entry->kept.payload, "hello", 5) == 0); /* a copy, not the scratch */
+        CHECK_EQ(sbe_kept_answer(&entry->kept, (int)-ORDER[i], "done", 4), SBE_OK);
+        CHECK(entry->kept.channel == NULL);
+        expect(1, transactions[ORDER[i]], (int)-ORDER[i]);
+        CHECK_EQ(host.frame.payload_size, 4);
+        CHECK_EQ(sbe_kept_answer(&entry->kept, SBE_OK, NULL, 0), SBE_OK); /* twice does nothing */
+        expect_nothing(1);
+    }
+    CHECK_EQ(remote.opened[1]->promised, 0);
+    CHECK(remote.engine.kept == NULL);
+}
+
+static void test_kept_inline(void)
+{
+    begin();
+    uint8_t bytes[] = "abcdefgh";
+    struct sbe_frame frame = request_frame(KEEP, "xyz", 3);
+    frame.buffer_count = 2;
+    frame.buffers[0] = (struct sbe_buffer){
+        .direction = SBE_DIR_INOUT, .flags = SBE_BUFFER_INLINE, .data = bytes, .size = 8};
+    frame.buffers[1] =
+        (struct sbe_buffer){.direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = 4};
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    memset(remote.scratch_in, 0xee, SLOT_SIZE);
+    memset(remote.scratch_out, 0xee, SLOT_SIZE);
+    struct sbe_kept *kept = &pool[0].kept;
+    CHECK(memcmp(kept->payload, "xyz", 3) == 0);
+    CHECK(memcmp(kept->buffers[0].data, "abcdefgh", 8) == 0);
+    memcpy(kept->buffers[1].data, "1234", 4);
+    kept->written[1] = 3;
+    CHECK_EQ(sbe_kept_answer(kept, SBE_OK, NULL, 0), SBE_OK);
+    expect(1, transaction, SBE_OK);
+    CHECK(memcmp(host.frame.buffers[0].data, "abcdefgh", 8) == 0);
+    CHECK_EQ(host.frame.buffers[1].size, 3);
+    CHECK(memcmp(host.frame.buffers[1].data, "123", 3) == 0);
+}
+
+static void test_cannot_keep(void)
+{
+    begin();
+    uint64_t transaction = ask(1, NO_CANCEL);
+    run();
+    expect(1, transaction, SBE_ENOTSUP);
+    struct sbe_frame frame = request_frame(LITTLE, "123456789", 9);
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOSPC);
+    frame = request_frame(LITTLE, "1", 1);
+    frame.buffer_count = 1;
+    frame.buffers[0] =
+        (struct sbe_buffer){.direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = 1};
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOSPC);
+    frame = request_frame(KEEP, NULL, 0);
+    frame.buffer_count = SBE_KEPT_BUFFERS + 1;
+    for (uint32_t i = 0; i < frame.buffer_count; i++)
+        frame.buffers[i] = data_buffer(SBE_DIR_IN, 0, 1);
+    transaction = send_frame(1, &frame);
+    run();
+    expect(1, transaction, SBE_ENOTSUP);
+    frame = request_frame(KEEP, NULL, 0);
+    frame.type = SBE_FRAME_MESSAGE;
+    CHECK_EQ(sbe_channel_send(&host.channels[1], &frame), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    run();
+    CHECK(remote.engine.kept == NULL);
+    CHECK_EQ(remote.opened[1]->promised, 0);
+    CHECK_EQ(sbe_area_find(&remote.engine.session.areas, DATA)->pins, 0);
+}
+
+static void test_cancel(void)
+{
+    begin();
+    uint64_t first = ask(1, KEEP), second = ask(1, KEEP);
+    run();
+    cancel_call(1, 0x123400000001u); /* names nothing */
+    cancel_call(1, second);
+    run();
+    CHECK(pool[1].cancelled && !pool[1].gone && !pool[0].cancelled);
+    expect_nothing(1); /* the service decides when */
+    CHECK_EQ(sbe_kept_answer(&pool[1].kept, SBE_ECANCELED, NULL, 0), SBE_OK);
+    expect(1, second, SBE_ECANCELED);
+    cancel_call(1, second); /* too late */
+    answer_in_cancel = true;
+    cancel_call(1, first);
+    run();
+    expect(1, first, SBE_ECANCELED);
+    expect_nothing(1);
+    CHECK(remote.engine.kept == NULL);
+}
+
+/* A transaction number of one channel means nothing on another. */
+static void test_cancel_of_others(void)
+{
+    begin();
+    open_channel(2, 0);
+    uint64_t transaction = ask(1, KEEP);
+    run();
+    cancel_call(2, transaction);
+    run();
+    CHECK(!pool[0].cancelled);
+}
+
+/* An unmap waits for the answer; the area takes nothing new meanwhile. */
+static void test_kept_area(void)
+{
+    begin();
+    struct sbe_frame frame = request_frame(KEEP, NULL, 0);
+    frame.buffer_count = 2;
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, 8);
+    frame.buffers[1] = data_buffer(SBE_DIR_OUT, 8, 8);
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    CHECK_EQ(sbe_area_find(&remote.engine.session.areas, DATA)->pins, 2);
+    host.replied = 0;
+    unmap(DATA);
+    CHECK_EQ(host.replied, 0);
+    uint64_t refused = send_frame(1, &frame);
+    run();
+    expect(1, refused, SBE_EFAULT);
+    pool[0].kept.written[1] = 5;
+    CHECK_EQ(sbe_kept_answer(&pool[0].kept, SBE_OK, NULL, 0), SBE_OK);
+    expect(1, transaction, SBE_OK);
+    CHECK_EQ(host.frame.buffers[0].size, 5);
+    CHECK_EQ(remote.detached, 1);
+    pump();
+    CHECK_EQ(host.replied, 1);
+    CHECK_EQ(host.status, SBE_OK);
+}
+
+/* The channel goes: what it kept is cancelled, unanswered, and holds nothing any more. */
+static void test_kept_and_closed(void)
+{
+    for (uint32_t answering = 0; answering < 2; answering++) {
+        begin();
+        answer_in_cancel = answering == 1;
+        open_channel(2, 0);
+        struct sbe_frame frame = request_frame(KEEP, NULL, 0);
+        frame.buffer_count = 1;
+        frame.buffers[0] = data_buffer(SBE_DIR_INOUT, 0, 8);
+        for (uint32_t i = 0; i < 3; i++)
+            send_frame(1, &frame);
+        uint64_t bystander = ask(2, KEEP);
+        run();
+        host.replied = 0;
+        unmap(DATA);
+        CHECK_EQ(host.replied, 0);
+        uint32_t rung = host.rung;
+        close_channel(1);
+        CHECK_EQ(host.replied, 2);
+        CHECK_EQ(host.rung, rung);
+        for (uint32_t i = 0; i < 3; i++)
+            CHECK(pool[i].cancelled && pool[i].gone);
+        CHECK(!pool[3].cancelled);
+        CHECK_EQ(remote.closed, 1);
+        CHECK_EQ(remote.detached, 1);
+        CHECK_EQ(sbe_kept_answer(&pool[0].kept, SBE_OK, NULL, 0), SBE_OK); /* does nothing */
+        CHECK_EQ(sbe_kept_answer(&pool[3].kept, SBE_OK, NULL, 0), SBE_OK);
+        expect(2, bystander, SBE_OK);
+        CHECK(remote.engine.kept == NULL);
+        open_channel(1, 0); /* and again */
+        uint64_t transaction = ask(1, ECHO);
+        run();
+        expect(1, transaction, SBE_OK);
+    }
+}
+
+/* -- turns ---------------------------------------------------------------------------------- */
+
+static void test_priorities(void)
+{
+    begin();
+    open_sized(2, 3, 32, 0);
+    open_sized(3, 1, 32, 0);
+    open_sized(4, 1, 32, 0);
+    for (uint32_t i = 0; i < CHANNELS; i++)
+        remote.channels[i].budget = 2;
+    for (uint32_t i = 0; i < 6; i++)
+        for (uint32_t id = 1; id <= CHANNELS; id++)
+            ask(id, ECHO);
+    for (uint32_t round = 0; round < 3; round++) {
+        log_count = 0;
+        sbe_engine_run(&remote.engine);
+        /* two each: the highest first, equals in turn, the lowest too */
+        CHECK_EQ(log_count, 8);
+        CHECK(memcmp(log_of, "\2\2", 2) == 0);
+        CHECK(memcmp(log_of + 2, "\3\3\4\4", 4) == 0 || memcmp(log_of + 2, "\4\4\3\3", 4) == 0);
+        CHECK(memcmp(log_of + 6, "\1\1", 2) == 0);
+    }
+    run();
+    for (uint32_t id = 1; id <= CHANNELS; id++)
+        for (uint32_t i = 0; i < 6; i++)
+            CHECK(collect(id));
+}
+
+/* A channel that never runs dry does not keep the others from their turn. */
+static void test_none_starved(void)
+{
+    begin();
+    open_sized(2, 3, 32, 0);
+    uint32_t served = 0;
+    for (uint32_t round = 0; round < 50; round++) {
+        while (sbe_channel_room(&host.channels[2]) > 0)
+            ask(2, ECHO);
+        ask(1, ECHO);
+        sbe_engine_run(&remote.engine);
+        while (collect(2))
+            ;
+        while (collect(1))
+            served++;
+        CHECK_EQ(served, round + 1);
+    }
+}
+
+/* An engine with nothing to do sleeps, and one doorbell wakes it. */
+static void test_sleep(void)
+{
+    begin();
+    run();
+    CHECK(!sbe_engine_run(&remote.engine));
+    uint32_t rung = remote.rung;
+    uint64_t first = ask(1, ECHO), second = ask(1, ECHO);
+    CHECK_EQ(remote.rung, rung + 1);
+    run();
+    expect(1, first, SBE_OK);
+    expect(1, second, SBE_OK);
+    for (uint32_t i = 0; i < 10; i++) { /* spurious ones do no harm */
+        sbe_engine_doorbell(&remote.engine, remote.opened[1]);
+        sbe_engine_doorbell(&remote.engine, remote.opened[1]);
+        CHECK(!sbe_engine_run(&remote.engine));
+    }
+    /* nor one for a channel that has gone */
+    struct sbe_channel *gone = remote.opened[1];
+    close_channel(1);
+    sbe_engine_doorbell(&remote.engine, gone);
+    CHECK(!sbe_engine_run(&remote.engine));
+}
+
+/* Channels come and go while others have work, at every place in the list. */
+static void test_lists(void)
+{
+    for (uint32_t victim = 1; victim <= 4; victim++) {
+        begin();
+        for (uint32_t id = 2; id <= 4; id++)
+            open_channel(id, 0);
+        uint64_t transactions[5];
+        for (uint32_t id = 1; id <= 4; id++)
+            transactions[id] = ask(id, ECHO);
+        close_channel(victim);
+        run();
+        for (uint32_t id = 1; id <= 4; id++)
+            if (id != victim)
+                expect(id, transactions[id], SBE_OK);
+        open_channel(victim, 0);
+        for (uint32_t id = 1; id <= 4; id++)
+            transactions[id] = ask(id, ECHO);
+        run();
+        for (uint32_t id = 1; id <= 4; id++)
+            expect(id, transactions[id], SBE_OK);
+    }
+}
+
+/* Responses that nobody takes: the engine stops reading, sleeps, and goes on when slots come back.
+ */
+static void test_no_room(void)
+{
+    begin();
+    for (uint32_t i = 0; i < SLOTS; i++)
+        ask(1, ECHO);
+    run();
+    CHECK_EQ(log_count, SLOTS);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        ask(1, ECHO);
+    run();
+    CHECK_EQ(log_count, SLOTS);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        CHECK(collect(1));
+    sbe_channel_idle(&host.channels[1]); /* returns slots, rings */
+    run();
+    CHECK_EQ(log_count, 2 * SLOTS);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        CHECK(collect(1));
+    expect_nothing(1);
+}
+
+/* -- the engine asks ------------------------------------------------------------------------ */
+
+static int found_status;
+static uint16_t found_service;
+
+static void found(struct sbe_find *find, int status, uint16_t service)
+{
+    (void)find;
+    found_status = status;
+    found_service = service;
+}
+
+static void test_find(void)
+{
+    begin();
+    struct sbe_find find = {.done = found};
+    CHECK_EQ(sbe_engine_find(&remote.engine, remote.opened[1], "answer", &find), SBE_OK);
+    pump();
+    CHECK_EQ(found_status, SBE_OK);
+    CHECK_EQ(found_service, 9);
+    CHECK_EQ(sbe_engine_find(&remote.engine, remote.opened[1], "question", &find), SBE_OK);
+    pump();
+    CHECK_EQ(found_status, SBE_ENOENT);
+    CHECK_EQ(found_service, 0);
+    CHECK_EQ(sbe_engine_find(&remote.engine, remote.opened[1], "01234567890123456789012345678901",
+                             &find),
+             SBE_EINVAL);
+    CHECK_EQ(sbe_engine_find(&remote.engine, remote.opened[1], "answer", &find), SBE_OK);
+    sbe_session_lost(&remote.engine.session);
+    CHECK_EQ(found_status, SBE_ECONNRESET);
+}
+
+static void test_outcall(void)
+{
+    begin();
+    struct sbe_frame frame = {.type = SBE_FRAME_REQUEST, .service = 9};
+    outcall.done = outcall_done;
+    for (uint32_t i = 0; i < 2 * CALLS; i++) {
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_OK);
+        CHECK(collect(1));
+        CHECK_EQ(host.frame.type, SBE_FRAME_REQUEST);
+        CHECK_EQ(host.frame.service, 9);
+        struct sbe_frame response = {
+            .type = SBE_FRAME_RESPONSE, .transaction = host.frame.transaction, .status = SBE_EPERM};
+        CHECK_EQ(sbe_channel_send(&host.channels[1], &response), SBE_OK);
+        sbe_channel_flush(&host.channels[1]);
+        run();
+        CHECK_EQ(outcalls_done, i + 1);
+        CHECK_EQ(outcall_status, SBE_EPERM);
+        CHECK(outcall_answered);
+    }
+    for (uint32_t i = 0; i < CALLS; i++)
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_OK);
+    CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_ENOMEM);
+    open_sized(2, 0, 4, 0); /* half of the slots stay for answers */
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[2], &frame, &outcall), SBE_OK);
+    CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[2], &frame, &outcall), SBE_ENOMEM);
+    outcalls_done = 0;
+    close_channel(1);
+    CHECK_EQ(outcalls_done, CALLS);
+    CHECK_EQ(outcall_status, SBE_ESHUTDOWN);
+    CHECK(!outcall_answered);
+}
+
+/* On a channel that is closing, closed or broken nothing is begun that nobody would end. */
+static void test_outcall_closed(void)
+{
+    begin();
+    struct sbe_channel *channel = remote.opened[1];
+    struct sbe_frame frame = {.service = 9}; /* its type is filled in */
+    outcall.done = outcall_done;
+    for (uint32_t i = 0; i < CALLS; i++)
+        CHECK_EQ(sbe_engine_call(&remote.engine, channel, &frame, &outcall), SBE_OK);
+    CHECK(collect(1));
+    CHECK_EQ(host.frame.type, SBE_FRAME_REQUEST);
+    call_again = true;
+    close_channel(1);
+    CHECK_EQ(outcalls_done, CALLS);
+    CHECK_EQ(call_again_status, SBE_ESHUTDOWN);
+    CHECK_EQ(sbe_engine_call(&remote.engine, channel, &frame, &outcall), SBE_ESHUTDOWN);
+}
+
+/* A service that answers all it has when one of them is cancelled. */
+static void test_answer_others_in_cancel(void)
+{
+    begin();
+    for (uint32_t i = 0; i < 4; i++)
+        ask(1, KEEP);
+    run();
+    answer_all = true;
+    close_channel(1);
+    CHECK(remote.engine.kept == NULL);
+    uint32_t cancelled = 0;
+    for (uint32_t i = 0; i < 4; i++) {
+        CHECK(pool[i].kept.channel == NULL);
+        cancelled += pool[i].cancelled;
+    }
+    CHECK_EQ(cancelled, 1);
+}
+
+/* A handler that calls with the last slot free does not take the place of its own answer. */
+static void test_call_in_handler(void)
+{
+    begin();
+    for (uint32_t i = 0; i < SLOTS - 1; i++)
+        ask(1, ECHO);
+    run(); /* their answers are not taken: one slot is left */
+    uint64_t transaction = ask(1, CALL_BACK);
+    run();
+    for (uint32_t i = 0; i < SLOTS - 1; i++)
+        CHECK(collect(1));
+    expect(1, transaction, SBE_EAGAIN);
+    expect_nothing(1);
+    transaction = ask(1, CALL_BACK);
+    run();
+    CHECK(collect(1));
+    CHECK_EQ(host.frame.type, SBE_FRAME_REQUEST);
+    expect(1, transaction, SBE_OK);
+}
+
+/* However many are kept, a CANCEL comes in: the last slot is not promised away. */
+static void test_keep_all(void)
+{
+    begin();
+    uint64_t transactions[SLOTS];
+    for (uint32_t i = 0; i < SLOTS; i++)
+        transactions[i] = ask(1, KEEP);
+    run();
+    CHECK_EQ(pooled, SLOTS - 1);
+    expect(1, transactions[SLOTS - 1], SBE_EAGAIN);
+    sbe_channel_idle(&host.channels[1]);
+    answer_in_cancel = true;
+    for (uint32_t i = 0; i < SLOTS - 1; i++) {
+        cancel_call(1, transactions[i]);
+        run();
+        expect(1, transactions[i], SBE_ECANCELED);
+        sbe_channel_idle(&host.channels[1]);
+    }
+    CHECK_EQ(remote.opened[1]->promised, 0);
+}
+
+/*
+ * While the engine waits for room it has given back what it read: a host that waits for room too
+ * and is rung for that goes on.
+ */
+static void test_both_wait(void)
+{
+    begin();
+    struct sbe_frame message = {.type = SBE_FRAME_MESSAGE, .service = ECHO};
+    for (uint32_t i = 0; i < SLOTS - 1; i++)
+        ask(1, ECHO);
+    run();
+    CHECK_EQ(sbe_ring_free(&host.channels[1].tx, SLOTS), SLOTS);
+    ask(1, ECHO);
+    for (uint32_t i = 1; i < SLOTS; i++)
+        CHECK_EQ(sbe_channel_send(&host.channels[1], &message), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    CHECK(sbe_channel_wait_room(&host.channels[1]));
+    uint32_t rung = host.rung;
+    run(); /* takes one, whose answer fills the other ring */
+    CHECK_EQ(log_count, SLOTS);
+    CHECK_EQ(host.rung, rung + 1);
+    CHECK_EQ(sbe_channel_room(&host.channels[1]), 1);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        CHECK(collect(1));
+    sbe_channel_idle(&host.channels[1]);
+    run();
+    CHECK_EQ(log_count, 2 * SLOTS - 1);
+}
+
+/* -- a ring is shut ------------------------------------------------------------------------- */
+
+static void test_broken(void)
+{
+    begin();
+    open_channel(2, 0);
+    struct sbe_ring_producer *producer = host.channels[1].tx.producer;
+    run();
+    sbe_store_relaxed(&producer->head, sbe_load_relaxed(&producer->head) + SLOTS + 1);
+    sbe_engine_doorbell(&remote.engine, remote.opened[1]);
+    uint64_t bystander = ask(2, ECHO);
+    run();
+    expect(2, bystander, SBE_OK);
+    pump();
+    CHECK_EQ(host.broken, 1);
+    host.broken = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        sbe_engine_doorbell(&remote.engine, remote.opened[1]);
+        CHECK(!sbe_engine_run(&remote.engine));
+    }
+    pump();
+    CHECK_EQ(host.broken, 0); /* told once */
+    close_channel(1);
+    CHECK_EQ(host.status, SBE_OK);
+    open_channel(1, 0);
+    uint64_t transaction = ask(1, ECHO);
+    run();
+    expect(1, transaction, SBE_OK);
+}
+
+/* A ring that takes no answers: no request behind it is executed. */
+static void test_broken_answers(void)
+{
+    begin();
+    for (uint32_t i = 0; i < SLOTS; i++)
+        ask(1, ECHO);
+    run();
+    CHECK_EQ(log_count, SLOTS);
+    ask(1, ECHO);
+    struct sbe_ring_consumer *consumer = host.channels[1].rx.consumer;
+    sbe_store_relaxed(&consumer->tail, sbe_load_relaxed(&consumer->tail) + SLOTS + 1);
+    sbe_engine_doorbell(&remote.engine, remote.opened[1]);
+    run();
+    CHECK_EQ(log_count, SLOTS);
+    pump();
+    CHECK_EQ(host.broken, 1);
+}
+
+int main(void)
+{
+    test_echo();
+    test_buffers();
+    test_inline();
+    test_refused();
+    test_message();
+    test_sync();
+    test_failure_gives_back();
+    test_drop_gives_back();
+    test_event_frame();
+    test_inline_room();
+    test_reply_room();
+    test_deadline();
+    test_kept();
+    test_kept_inline();
+    test_cannot_keep();
+    test_cancel();
+    test_cancel_of_others();
+    test_kept_area();
+    test_kept_and_closed();
+    test_priorities();
+    test_none_starved();
+    test_sleep();
+    test_lists();
+    test_no_room();
+    test_find();
+    test_outcall();
+    test_outcall_closed();
+    test_answer_others_in_cancel();
+    test_call_in_handler();
+    test_both_wait();
+    test_keep_all();
+    test_broken();
+    test_broken_answers();
+    return 0;
+}

@@ -1,0 +1,71 @@
+"""The Python of README and tutorials: each page's blocks, one after the other, are a program."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/testing-your-app.md"]
+
+
+def blocks_of(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
+
+
+def run(program: str, folder: Path, **environment: str) -> str:
+    """What a program prints. It finds no daemon."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "SBE_SOCKET": str(folder / "no-daemon.sock"), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page: str, tmp_path: Path):
+    run("\n".join(blocks_of((ROOT / page).read_text(), "python")), tmp_path)
+
+
+def test_services_of_the_tutorial(tmp_path: Path):
+    """The tutorial's C compiles without a warning, and answers the tutorial's Python."""
+    page = (ROOT / "docs" / "tutorials" / "writing-a-service.md").read_text()
+    sources = [
+        path
+        for folder in ("core", "services", "ports/host")
+        for path in (ROOT / "firmware" / folder).glob("*.c")
+    ]
+    for number, block in enumerate(blocks_of(page, "c")):
+        (tmp_path / f"service{number}.c").write_text(block)
+        sources.append(tmp_path / f"service{number}.c")
+    remote = tmp_path / "sbe-remote"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-D_GNU_SOURCE"]
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run(
+        [*compiler, *flags, f"-I{ROOT / 'firmware'}", *sources, "-o", remote],
+        check=True,
+        timeout=60,
+    )
+    [command] = re.findall(r"^\.venv/bin/python -c '(.*)'$", page, re.M)
+    program = "\n".join([*blocks_of(page, "python"), command])
+    assert run(program, tmp_path, SBE_REMOTE=str(remote)).splitlines() == ["b'here'", r"b'\x03'"]
+
+
+def test_links_lead_somewhere():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*.md")]
+    dead = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not dead, "\n".join(dead)

@@ -1,0 +1,150 @@
+"""A configuration that is wrong gives one line for each mistake: file, key and reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sbe.daemon import config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def errors(tmp_path: Path):
+    def load(text: str) -> list[str]:
+        path = tmp_path / "daemon.toml"
+        path.write_text(text)
+        with pytest.raises(config.ConfigError) as caught:
+            config.load(path)
+        prefix = f"{path}: "
+        assert all(line.startswith(prefix) for line in caught.value.lines)
+        return [line.removeprefix(prefix) for line in caught.value.lines]
+
+    return load
+
+
+def load_text(tmp_path: Path, text: str) -> config.Config:
+    path = tmp_path / "daemon.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def test_example_is_legal_and_shows_the_defaults(tmp_path: Path):
+    shown = config.load(ROOT / "linux" / "etc" / "daemon.toml")
+    assert shown == load_text(tmp_path, "")
+
+
+def test_example_names_every_key():
+    text = (ROOT / "linux" / "etc" / "daemon.toml").read_text()
+    for table in (
+        config.DaemonConfig,
+        config.EmbeddedLink,
+        config.RemoteLimits,
+        config.RestartPolicy,
+        config.Quota,
+        config.LogConfig,
+    ):
+        for key in table.model_fields:
+            assert f"{key} = " in text or f"[link.{key}]" in text, key
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[daemon]\nsoket = '/x'", "daemon.soket: unknown key; did you mean 'socket'?"),
+        ("[lgo]", "lgo: unknown key; did you mean 'log'?"),
+        (
+            "[[link]]\nname = 'a'\n[link.restart]\nmax_second = 3",
+            "link[0].restart.max_second: unknown key; did you mean 'max_seconds'?",
+        ),
+        (
+            "[policy.uid.1000]\narreas = 1",
+            "policy.uid.1000.arreas: unknown key; did you mean 'areas'?",
+        ),
+        ("[log]\nzzz = 1", "log.zzz: unknown key; known are: level, format"),
+        ("[daemon]\nmode = 660", 'daemon.mode: must be octal digits in quotes, like "0660"'),
+        ("[daemon]\nmode = '0888'", "daemon.mode: must be three octal digits"),
+        ("[daemon]\nsocket = 'run/sbe'", "daemon.socket: must be an absolute path"),
+        (f"[daemon]\nsocket = '/{'x' * 120}'", "daemon.socket: must be at most 107 bytes"),
+        ("[daemon]\ngroup = 'no-such-group'", "daemon.group: no such group"),
+        ("[[link]]\ntransport = 'pigeon'", "link[0].transport: must be 'embedded'"),
+        ("[link]\nname = 'a'", "link: must be a valid list"),
+        ("link = []", "link: list should have at least 1 item"),
+        ("[[link]]\nname = 'a b'", "link[0].name: must be 1 to 32 letters"),
+        ("[[link]]\nlimits = {slots = 3}", "link[0].limits: slots must be a power of two"),
+        (
+            "[[link]]\nrestart = {initial_seconds = 5, max_seconds = 1}",
+            "link[0].restart: initial_seconds must not exceed max_seconds",
+        ),
+        ("[[link]]\nname = 'a'\n[[link]]\nname = 'a'", "the file: 2 links are named 'a'"),
+        (
+            "[policy.default]\nareas = -1",
+            "policy.default.areas: must be greater than or equal to 0",
+        ),
+        ("[policy.default]\nbytes = '1G'", "policy.default.bytes: must be a valid integer"),
+        ("[policy.default]\nbytes = true", "policy.default.bytes: must be a valid integer"),
+        ("[policy.uid.alice]\nareas = 1", "policy.uid.alice: must be a number"),
+        ("[policy.gid.99999999999]\nareas = 1", "policy.gid.99999999999: must be at most"),
+        ("[log]\nlevel = 'loud'", "log.level: must be 'debug', 'info', 'warning' or 'error'"),
+        ("[log", "is no valid TOML: "),
+        ("[log]\nlevel = 1\nlevel = 2", "is no valid TOML: "),
+    ],
+)
+def test_mistake_is_named(errors, text: str, expected: str):
+    [line] = errors(text)
+    assert line.startswith(expected)
+
+
+def test_every_mistake_is_told_at_once(errors):
+    lines = errors("[daemon]\nsoket = 1\nmode = 1\n[log]\nlevel = 1")
+    assert [line.split(":")[0] for line in lines] == ["daemon.mode", "daemon.soket", "log.level"]
+
+
+def test_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(config.ConfigError, match=r"nowhere.toml: can't be read: No such file"):
+        config.load(tmp_path / "nowhere.toml")
+
+
+def test_file_that_is_no_text_is_named(tmp_path: Path):
+    path = tmp_path / "daemon.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(config.ConfigError, match="is no valid TOML"):
+        config.load(path)
+
+
+def test_values_arrive(tmp_path: Path):
+    loaded = load_text(
+        tmp_path,
+        """
+        [daemon]
+        socket = "/run/x/y.sock"
+        group = "root"
+        mode = "0600"
+        [[link]]
+        name = "dsp"
+        command = ["/bin/remote", "--spin-us", "10"]
+        limits = { areas = 7 }
+        [policy.default]
+        areas = 3
+        [policy.uid.1000]
+        areas = 5
+        [log]
+        format = "json"
+        """,
+    )
+    assert loaded.daemon.mode == 0o600
+    assert loaded.daemon.group == "root"
+    assert loaded.link[0].command == ["/bin/remote", "--spin-us", "10"]
+    assert loaded.link[0].limits.areas == 7
+    assert loaded.policy.default.areas == 3
+    assert loaded.policy.uid[1000].areas == 5
+    assert loaded.policy.uid[1000].bytes is None
+    assert loaded.log.format == "json"
+
+
+def test_socket_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SBE_SOCKET", "/run/other/control.sock")
+    assert load_text(tmp_path, "").daemon.socket == "/run/other/control.sock"
+    assert load_text(tmp_path, "[daemon]\nsocket = '/a/b'").daemon.socket == "/a/b"
