@@ -479,9 +479,10 @@ static PyObject *session_map_area(PyObject *object, PyObject *arguments)
     } message;
     PyObject *segments, *token;
     memset(&message, 0, sizeof message);
-    if (!PyArg_ParseTuple(arguments, "O&O&O&O&O&OO:map_area", as_u32, &message.map.area, as_u32,
+    if (!PyArg_ParseTuple(arguments, "O&O&O&O&O&OO|O&:map_area", as_u32, &message.map.area, as_u32,
                           &message.map.context, as_u32, &message.map.flags, as_u64,
-                          &message.map.size, as_u32, &message.map.handles, &segments, &token))
+                          &message.map.size, as_u32, &message.map.handles, &segments, &token,
+                          as_u32, &message.map.segment_first))
         return NULL;
     Py_ssize_t count = take_segments(segments, message.segments);
     if (count < 0)
@@ -579,8 +580,9 @@ static PyMethodDef SESSION_METHODS[] = {
     {"create_context", session_create_context, METH_VARARGS, "create_context(context, token)"},
     {"destroy_context", session_destroy_context, METH_VARARGS, "destroy_context(context, token)"},
     {"map_area", session_map_area, METH_VARARGS,
-     "map_area(area, context, flags, size, handles, segments, token)\n\n"
-     "segments: (address, bytes) pairs in the receiver's address space."},
+     "map_area(area, context, flags, size, handles, segments, token, first=0)\n\n"
+     "segments: (address, bytes) pairs in the receiver's address space, SEGMENTS_MAX at most;\n"
+     "first: how many former messages have carried."},
     {"unmap_area", session_unmap_area, METH_VARARGS, "unmap_area(area, token)"},
     {"open_channel", session_open_channel, METH_VARARGS,
      "open_channel(channel, context, ring_area, slots, slot_size, line, send_offset,\n"
