@@ -87,9 +87,7 @@ def services(name: str | None = None, remote: str | None = None) -> list[Service
     return found
 
 
-def create_endpoint(
-    control: str, name: str, destination: int, source: int = ADDRESS_ANY
-) -> int:
+def create_endpoint(control: str, name: str, destination: int, source: int = ADDRESS_ANY) -> int:
     """Return a non-blocking descriptor of a new endpoint that sends to `destination`; the caller's.
 
     `name` should be unique: by it the new node is told from others. Closing the descriptor leaves
