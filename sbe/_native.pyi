@@ -100,8 +100,8 @@ class Table:
     def __len__(self) -> int: ...
     def add(self, memory: Memory, id: int, context: int, flags: int = 0, /) -> None:
         """Makes memory an area."""
-    def remove(self, memory: Memory, /) -> None:
-        """The area is freed; views of it stay valid."""
+    def remove(self, memory: Memory, force: bool = False, /) -> None:
+        """The area is freed; views of it stay valid. Busy while it is held, unless forced."""
     def locate(self, target: Any, /) -> Slice | None:
         """The range of an area whose memory this object shows, or None."""
 
@@ -111,6 +111,7 @@ class Buffer:
     target: Any
     direction: int
     def __new__(cls, target: Any, /) -> Self: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class In(Buffer):
     """The remote reads it."""
@@ -136,9 +137,9 @@ class Call:
 
     transaction: int
     in_flight: bool
-    def result(self, timeout: float | None = None, /) -> Reply:
+    def result(self, timeout: float | None = None) -> Reply:
         """Waits for the reply, seconds; raises what went wrong."""
-    def exception(self, timeout: float | None = None, /) -> BaseException | None:
+    def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits; what went wrong, or None."""
     def done(self) -> bool:
         """True when it has ended, well or not."""

@@ -74,28 +74,36 @@ class Rings:
         )
 
     def counters(self) -> dict[str, int]:
-        """Frames and doorbells each way, from the rings' shared words.
+        """Frames and doorbells each way, as the ends count them in the rings' shared words.
 
-        Either end may have written nonsense there: for display only. Indices are free-running
-        32-bit numbers, so counts start over after 2^32 frames.
+        Either end may have written nonsense there: for display only. Counters wrap at 2^32.
         """
-        layout = _native.layout()
-        producer, consumer = layout["sbe_ring_producer"], layout["sbe_ring_consumer"]
-        sent, received = self.send_offset, self.receive_offset
-
-        taken = sent + self.line_bytes + consumer["tail"][0]
-
-        def word(offset: int) -> int:
-            return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
-
+        out, back = self._ring(self.send_offset), self._ring(self.receive_offset)
         return {
-            "sent": word(sent + producer["head"][0]),
-            "received": word(received + producer["head"][0]),
-            "doorbells_sent": word(sent + producer["doorbells"][0]),
-            "doorbells_received": word(received + producer["doorbells"][0]),
-            "space_doorbells_sent": word(received + self.line_bytes + consumer["doorbells"][0]),
-            "space_doorbells_received": word(sent + self.line_bytes + consumer["doorbells"][0]),
-            "waiting": (word(sent + producer["head"][0]) - word(taken)) % (1 << 32),
+            "frames_to_remote": out["head"],
+            "frames_from_remote": back["head"],
+            "doorbells_to_remote": out["doorbells"],
+            "doorbells_from_remote": back["doorbells"],
+            "space_doorbells_to_remote": back["space_doorbells"],
+            "space_doorbells_from_remote": out["space_doorbells"],
+            "in_flight": out["waiting"] + back["waiting"],
+        }
+
+    def _ring(self, offset: int) -> dict[str, int]:
+        layout = _native.layout()
+
+        def word(structure: str, field: str, line: int) -> int:
+            place = offset + line * self.line_bytes + layout[structure][field][0]
+            # Through the descriptor: a look now and then is not worth a mapping.
+            return int.from_bytes(os.pread(self.memory_fd, 4, place), "little")
+
+        head = word("sbe_ring_producer", "head", 0)
+        tail = word("sbe_ring_consumer", "tail", 1)
+        return {
+            "head": head,
+            "doorbells": word("sbe_ring_producer", "doorbells", 0),
+            "space_doorbells": word("sbe_ring_consumer", "doorbells", 1),
+            "waiting": min((head - tail) % (1 << 32), self.geometry.slots),
         }
 
     def close(self) -> None:

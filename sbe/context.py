@@ -215,11 +215,9 @@ class HostContext:
             grant.rings.close()
 
     async def forget_channels(self) -> None:
-        """After the link came back: the old channels died with the remote, their memory goes."""
-        old, self.channels = list(self.channels.values()), {}
-        for grant in old:
-            grant.rings.close()
-            await _done(self.link.unmap_area(grant.ring_area))
+        """Lets go of channels that died, with the remote or alone, and of their memory."""
+        for channel in list(self.channels):
+            await self.close_channel(channel)
 
     async def close(self) -> None:
         """Destroys the context; memory goes back when the remote has acknowledged or is gone."""

@@ -69,7 +69,7 @@ class _End:
 
     def area_detach(self, area: int) -> None:
         """It takes it back."""
-        self.table.remove(self.memories.pop(area))
+        self.table.remove(self.memories.pop(area), True)
 
     def channel_open(
         self,
@@ -213,7 +213,12 @@ class Remote:
 
     def link(self, *, timeout: float = 10.0, geometry: Geometry = DEFAULT_GEOMETRY) -> Connection:
         """A connection to this remote."""
-        return Connection(EmbeddedBackend(timeout, self), geometry=geometry)
+        backend = EmbeddedBackend(timeout, self)
+        try:
+            return Connection(backend, geometry=geometry)
+        except BaseException:
+            backend.close()
+            raise
 
     def restart(self) -> None:
         """Ends the remote's present life, as a crash would."""

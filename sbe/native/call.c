@@ -60,15 +60,7 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
     return 0;
 }
 
-static int need_staging(uint32_t i)
-{
-    PyObject *index = PyLong_FromUnsignedLong(i);
-    if (index != NULL)
-        PyErr_SetObject(NeedsStaging, index);
-    Py_XDECREF(index);
-    return -1;
-}
-
+/* 0, or 1 when the buffer is too large to ride inline; -1 raised. */
 static int use_inline(Call *call, uint32_t i, Py_buffer *view)
 {
     struct sbe_buffer *buffer = &call->asked[i];
@@ -77,7 +69,7 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
         return -1;
     }
     if ((uint64_t)view->len > inline_limit(call->channel))
-        return need_staging(i);
+        return 1;
     if (call->views == NULL) {
         call->views = PyMem_Calloc(call->buffer_count, sizeof *call->views);
         if (call->views == NULL) {
@@ -88,32 +80,58 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
     buffer->flags = SBE_BUFFER_INLINE;
     buffer->size = (uint64_t)view->len;
     buffer->data = view->buf;
-    call->copied += (uint64_t)view->len;
+    if ((buffer->direction & SBE_DIR_IN) != 0)
+        call->copied += (uint64_t)view->len;
     call->views[i] = *view; /* the view's reference moves here */
     return 0;
 }
 
-/* A numpy slice of an area is found by its address; other memory rides inline or is staged. */
+static int refuse_object(uint32_t i, PyObject *target, bool writes)
+{
+    Py_buffer view = {.obj = NULL};
+    PyObject *type, *why, *trace;
+    PyErr_Fetch(&type, &why, &trace);
+    if (PyObject_GetBuffer(target, &view, PyBUF_FULL_RO) < 0) {
+        PyErr_Clear();
+        native_raise(SBE_EINVAL, false, "buffer %u can't be shown as bytes: %S", i,
+                     why == NULL ? Py_None : why);
+    } else if (writes && view.readonly) {
+        native_raise(SBE_EINVAL, false, "buffer %u is not writable, and the remote is to write it",
+                     i);
+    } else {
+        native_raise(SBE_EINVAL, false,
+                     "buffer %u is not contiguous; copy it with numpy.ascontiguousarray() or slice "
+                     "whole rows",
+                     i);
+    }
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    Py_XDECREF(type);
+    Py_XDECREF(why);
+    Py_XDECREF(trace);
+    return -1;
+}
+
+/*
+ * A numpy slice of an area is found by its address; other memory rides inline (0) or must be
+ * staged (1). -1 raised.
+ */
 static int use_object(Call *call, uint32_t i, PyObject *target)
 {
     Py_buffer view;
     bool writes = call->asked[i].direction != SBE_DIR_IN;
-    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
-        PyErr_Clear();
-        native_raise(SBE_EINVAL, false,
-                     "buffer %u is not contiguous%s; copy it with numpy.ascontiguousarray() or "
-                     "slice whole rows",
-                     i, writes ? " or not writable" : "");
-        return -1;
-    }
+    if (call->asked[i].direction == SBE_DIR_SHARED)
+        writes = false; /* memory of an area can be written, and other memory is refused */
+    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return refuse_object(i, target, writes);
     Memory *memory = native_table_find(call->channel->table, view.buf, (uint64_t)view.len);
     if (memory == NULL)
         memory = native_any_table_find(view.buf, (uint64_t)view.len);
     if (memory == NULL || view.len == 0) {
-        if (use_inline(call, i, &view) == 0)
-            return 0;
-        PyBuffer_Release(&view);
-        return -1;
+        int how = use_inline(call, i, &view);
+        if (how != 0)
+            PyBuffer_Release(&view);
+        return how;
     }
     uint64_t offset = (uint64_t)((uint8_t *)view.buf - memory->base);
     int status = use_area(call, i, memory, offset, (uint64_t)view.len);
@@ -157,7 +175,7 @@ static void release_buffers(Call *call)
 static void complete(struct open_call *open, Channel *channel, const struct sbe_frame *response,
                      int status);
 
-/* Room in one frame for everything, there and back; inline buffers can be staged instead. */
+/* 0: room in one frame for everything, there and back; 1: not unless staged; -1 raised. */
 static int check_room(const Call *call, Py_ssize_t payload)
 {
     const struct sbe_channel *core = &call->channel->core;
@@ -176,9 +194,7 @@ static int check_room(const Call *call, Py_ssize_t payload)
                      payload, (unsigned)call->buffer_count, bare);
         return -1;
     }
-    if (in + (uint64_t)payload > bare || out > bare)
-        return need_staging(0);
-    return 0;
+    return in + (uint64_t)payload > bare || out > bare;
 }
 
 Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload)
@@ -209,12 +225,19 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
         goto fail;
     }
     call->buffer_count = (uint16_t)count;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (use_buffer(call, (uint32_t)i, PyTuple_GetItem(buffers, i)) < 0)
+    int staging = 0; /* asked for only when nothing else is wrong */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int how = use_buffer(call, (uint32_t)i, PyTuple_GetItem(buffers, i));
+        if (how < 0)
             goto fail;
-    if (check_room(call, payload) < 0)
+        staging |= how;
+    }
+    int how = check_room(call, payload);
+    if (how < 0)
         goto fail;
-    return call;
+    if ((staging | how) == 0)
+        return call;
+    PyErr_SetNone(NeedsStaging);
 fail:
     native_drop(call);
     return NULL;
@@ -301,8 +324,11 @@ static void finish(Call *call, int status, bool remote_said)
     if (call->callbacks == NULL)
         return;
     native_hold(call);
-    call->next_ready = call->channel->ready;
-    call->channel->ready = call;
+    if (call->channel->ready == NULL)
+        call->channel->ready = call;
+    else
+        call->channel->last_ready->next_ready = call;
+    call->channel->last_ready = call;
 }
 
 /* Called by the drain, or when the channel dies; takes over the core's reference. */
@@ -380,25 +406,33 @@ static PyObject *raise_failure(const Call *call)
 {
     PyObject *id = PyLong_FromUnsignedLong(call->service);
     PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
+    if (PyErr_Occurred() == NULL) {
+        if (name == NULL) /* called by number */
+            name = id;
+        if (call->status == SBE_ETIMEDOUT && !call->remote_said)
+            native_raise(SBE_ETIMEDOUT, false,
+                         "no answer from service %R in time; its %u buffers stay quarantined "
+                         "until the remote answers or is reset",
+                         name, (unsigned)call->buffer_count);
+        else if (call->status == SBE_ECANCELED && !call->remote_said)
+            native_raise(SBE_ECANCELED, false,
+                         "the call of service %R was cancelled; its %u buffers stay quarantined "
+                         "until the remote answers or is reset",
+                         name, (unsigned)call->buffer_count);
+        else if (call->status == SBE_EBADMSG && !call->remote_said)
+            native_raise(SBE_EBADMSG, false,
+                         "the remote's answer of service %R was malformed and dropped", name);
+        else
+            native_raise(call->status, call->remote_said, "service %R", name);
+    }
     Py_XDECREF(id);
-    if (PyErr_Occurred() != NULL)
-        return NULL;
-    if (name == NULL) /* called by number */
-        name = Py_None;
-    if (call->status == SBE_ETIMEDOUT && !call->remote_said)
-        return native_raise(SBE_ETIMEDOUT, false,
-                            "no answer from service %R in time; its %u buffers stay quarantined "
-                            "until the remote answers or is reset",
-                            name, (unsigned)call->buffer_count);
-    return native_raise(call->status, call->remote_said, "service %R", name);
+    return NULL;
 }
 
 PyObject *native_call_outcome(Call *call)
 {
-    if (call->state == CALL_FAILED && call->error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(call->error), call->error);
-        return NULL;
-    }
+    if (call->state == CALL_FAILED && call->error != NULL)
+        return native_raise_like(call->error);
     if (call->state == CALL_FAILED)
         return raise_failure(call);
     Reply *reply = (Reply *)PyType_GenericAlloc(Reply_Type, 0);
@@ -435,19 +469,23 @@ static int wait_for(Call *call, PyObject *timeout)
     return how == WAIT_READY ? 0 : -1;
 }
 
-static PyObject *call_result(PyObject *object, PyObject *arguments)
+static char *TIMEOUT[] = {"timeout", NULL};
+
+static PyObject *call_result(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     PyObject *timeout = Py_None;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for((Call *)object, timeout) < 0)
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O", TIMEOUT, &timeout) ||
+        wait_for((Call *)object, timeout) < 0)
         return NULL;
     return native_call_outcome((Call *)object);
 }
 
-static PyObject *call_exception(PyObject *object, PyObject *arguments)
+static PyObject *call_exception(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     Call *call = (Call *)object;
     PyObject *timeout = Py_None, *type, *error, *trace;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for(call, timeout) < 0)
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O", TIMEOUT, &timeout) ||
+        wait_for(call, timeout) < 0)
         return NULL;
     if (call->state == CALL_DONE)
         Py_RETURN_NONE;
@@ -542,9 +580,9 @@ static void call_dealloc(PyObject *object)
 }
 
 static PyMethodDef CALL_METHODS[] = {
-    {"result", call_result, METH_VARARGS,
+    {"result", (PyCFunction)(void (*)(void))call_result, METH_VARARGS | METH_KEYWORDS,
      "result(timeout=None): waits for the reply, seconds; raises what went wrong."},
-    {"exception", call_exception, METH_VARARGS,
+    {"exception", (PyCFunction)(void (*)(void))call_exception, METH_VARARGS | METH_KEYWORDS,
      "exception(timeout=None): waits; what went wrong, or None."},
     {"done", call_done, METH_NOARGS, "True when it has ended, well or not."},
     {"cancel", call_cancel, METH_NOARGS,

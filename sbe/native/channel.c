@@ -103,11 +103,32 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     return (PyObject *)self;
 }
 
+PyObject *native_raise_like(PyObject *error)
+{
+    PyObject *arguments = PyObject_GetAttrString(error, "args"), *copy = NULL, *code = NULL;
+    if (arguments != NULL)
+        copy = PyObject_CallObject((PyObject *)Py_TYPE(error), arguments);
+    PyErr_Clear();
+    if (copy != NULL && PyObject_HasAttrString(error, "code"))
+        code = PyObject_GetAttrString(error, "code");
+    if (code != NULL && PyObject_SetAttrString(copy, "code", code) < 0)
+        PyErr_Clear();
+    if (copy == NULL) { /* not one of ours */
+        Py_INCREF(error);
+        copy = error;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(copy), copy);
+    Py_DECREF(copy);
+    Py_XDECREF(code);
+    Py_XDECREF(arguments);
+    return NULL;
+}
+
 int native_channel_check(Channel *channel)
 {
     if (channel->error == NULL)
         return 0;
-    PyErr_SetObject((PyObject *)Py_TYPE(channel->error), channel->error);
+    native_raise_like(channel->error);
     return -1;
 }
 
@@ -126,11 +147,7 @@ void native_channel_fail(Channel *channel, PyObject *error)
     sbe_channel_abort(&channel->core, fail_one, channel);
     native_requests_drop(channel);
     native_wake_sleepers(channel);
-    if (channel->polling) { /* the sleeper sleeps on our own doorbell: ring it */
-        uint64_t one = 1;
-        ssize_t written = write(channel->wake_fd, &one, sizeof one);
-        (void)written;
-    }
+    native_kick(channel);
 }
 
 static void channel_dealloc(PyObject *object)
@@ -142,6 +159,8 @@ static void channel_dealloc(PyObject *object)
         close(self->ring_fd);
     if (self->wake_fd > 0)
         close(self->wake_fd);
+    if (self->kick_fd > 0)
+        close(self->kick_fd);
     if (self->sleep_fd > 0)
         close(self->sleep_fd);
     PyMem_Free(self->calls);
@@ -225,6 +244,10 @@ static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_
             native_call_send(call, type, payload->buf, (uint32_t)payload->len, deadline_ns);
         if (status == SBE_OK)
             break;
+        if (status == SBE_EPROTO && native_channel_drain(channel) < 0)
+            return -1;
+        if (status == SBE_EPROTO && channel->error != NULL)
+            continue; /* the ring is shut: the drain has failed the channel, with words */
         if (status != SBE_EAGAIN && status != SBE_ENOMEM) {
             native_raise(status, false, "channel %u", channel->core.id);
             return -1;
@@ -348,8 +371,11 @@ static PyObject *channel_poll(PyObject *object, PyObject *unused)
     (void)unused;
     if (native_channel_check(self) < 0)
         return NULL;
-    if (!self->polling && read(self->wake_fd, &rung, sizeof rung) < 0 && errno != EAGAIN)
+    ssize_t size = read(self->wake_fd, &rung, sizeof rung);
+    if (size < 0 && errno != EAGAIN)
         return PyErr_SetFromErrno(PyExc_OSError);
+    if (size > 0)
+        native_kick(self); /* the sleeping thread may have been meant, and the ring is gone now */
     if (native_channel_drain(self) < 0)
         return NULL;
     native_wake_sleepers(self);

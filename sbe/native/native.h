@@ -105,7 +105,8 @@ struct channel {
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
     int wake_fd;      /* ours, read */
-    int sleep_fd;     /* epoll over wake_fd and the control fd: what a sleeping thread sleeps on */
+    int kick_fd;      /* an eventfd by which this process wakes its own sleeping thread */
+    int sleep_fd;     /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
     PyObject *on_control;
     PyObject *names;      /* dict: service id to name, for messages */
     PyObject *error;      /* why the channel is dead, NULL alive */
@@ -117,7 +118,7 @@ struct channel {
     uint64_t spin_ns;     /* the same, as it has paid off lately */
     uint32_t backstops;   /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
-    Call *ready;                      /* completed, callbacks to be run; strong */
+    Call *ready, *last_ready;         /* completed, callbacks to be run, in order; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */
     Request *unsent, *last_unsent;    /* answered, waiting for room; strong */
     uint32_t request_count;           /* taken and not yet answered */
@@ -126,6 +127,8 @@ struct channel {
 
 extern PyTypeObject *Channel_Type;
 int native_channel_init(PyObject *module);
+/* Raises a new exception like this one, so that no two users share a traceback. NULL. */
+PyObject *native_raise_like(PyObject *error);
 /* Raises the channel's error if it is dead. 0 alive, -1 raised. */
 int native_channel_check(Channel *channel);
 /* Kills the channel: every open call and request fails with `error` (borrowed). */
@@ -147,6 +150,8 @@ enum native_wait native_wait(Channel *channel, native_ready ready, void *what,
                              uint64_t deadline_ns);
 /* Makes sleep_fd; control_fd is borrowed, -1 none. -1 raised. */
 int native_watch(Channel *channel, int control_fd);
+/* Wakes the thread that sleeps on the doorbell, if there is one. */
+void native_kick(Channel *channel);
 /* Something changed that a sleeping thread may wait for. */
 void native_wake_sleepers(Channel *channel);
 /* timeout_ns as Python gives it (None: forever) to a deadline. -1 raised. */
@@ -228,6 +233,7 @@ struct request {
     int reply_status;
     struct sbe_buffer *buffers;
     Memory **held;
+    Py_buffer *pins; /* of private copies: a handler may release its views */
     uint64_t *written;
 };
 

@@ -26,6 +26,8 @@ static void release_buffers(Request *request)
             request->held[i]->holds--;
             Py_CLEAR(request->held[i]);
         }
+        if (request->pins != NULL && request->pins[i].obj != NULL)
+            PyBuffer_Release(&request->pins[i]);
     }
 }
 
@@ -39,8 +41,9 @@ static PyObject *view_of(Request *request, uint32_t i, const struct sbe_buffer *
             PyByteArray_FromStringAndSize(carried ? buffer->data : NULL, (Py_ssize_t)buffer->size);
         if (base != NULL && !carried)
             memset(PyByteArray_AsString(base), 0, (size_t)buffer->size);
-        if (base != NULL)
-            request->buffers[i].data = PyByteArray_AsString(base);
+        if (base != NULL && PyObject_GetBuffer(base, &request->pins[i], PyBUF_WRITABLE) < 0)
+            Py_CLEAR(base);
+        request->buffers[i].data = request->pins[i].buf;
     } else {
         Memory *memory = request->channel->table->members[SBE_AREA_INDEX(buffer->area)];
         native_hold(memory);
@@ -60,11 +63,12 @@ static int fill(Request *request, const struct sbe_frame *frame)
     uint32_t count = frame->buffer_count;
     request->buffers = PyMem_Calloc(count + 1u, sizeof *request->buffers);
     request->held = PyMem_Calloc(count + 1u, sizeof(Memory *));
+    request->pins = PyMem_Calloc(count + 1u, sizeof *request->pins);
     request->written = PyMem_Calloc(count + 1u, sizeof *request->written);
     request->views = PyTuple_New((Py_ssize_t)count);
     request->payload = PyBytes_FromStringAndSize(frame->payload, (Py_ssize_t)frame->payload_size);
-    if (request->buffers == NULL || request->held == NULL || request->written == NULL ||
-        request->views == NULL || request->payload == NULL)
+    if (request->buffers == NULL || request->held == NULL || request->pins == NULL ||
+        request->written == NULL || request->views == NULL || request->payload == NULL)
         return -1;
     request->buffer_count = (uint16_t)count;
     for (uint32_t i = 0; i < count; i++) {
@@ -157,7 +161,7 @@ static bool try_answer(Channel *channel, Request *request, int status, const voi
     frame.transaction = request->transaction;
     frame.status = status;
     frame.payload = payload;
-    frame.payload_size = (uint32_t)size;
+    frame.payload_size = size > (Py_ssize_t)UINT32_MAX ? UINT32_MAX : (uint32_t)size;
     frame.waited_ns = request->waited_ns;
     uint64_t handled_ns = now_ns - request->begun_ns;
     frame.handled_ns = handled_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)handled_ns;
@@ -201,6 +205,7 @@ static void send_answer(Channel *channel, Request *request, int status, const vo
     }
     native_hold(request);
     append(&channel->unsent, &channel->last_unsent, request);
+    native_request_flush(channel); /* there may be room by now; if not, the doorbell is asked for */
 }
 
 void native_request_flush(Channel *channel)
@@ -300,19 +305,40 @@ static PyObject *request_get(PyObject *object, void *which)
     }
 }
 
+/* Dropped by its handler: the peer learns that nobody will answer, at once or when there is room. */
+static void answer_dropped(Channel *channel, Request *dead)
+{
+    Request *heir = (Request *)PyType_GenericAlloc(Request_Type, 0);
+    if (heir == NULL) {
+        PyErr_Clear();
+        (void)try_answer(channel, dead, SBE_EIO, NULL, 0);
+        channel->request_count--;
+        return;
+    }
+    native_hold(channel);
+    heir->channel = channel;
+    heir->type = dead->type;
+    heir->transaction = dead->transaction;
+    heir->waited_ns = dead->waited_ns;
+    heir->begun_ns = dead->begun_ns;
+    send_answer(channel, heir, SBE_EIO, NULL, 0);
+    native_drop(heir);
+}
+
 static void request_dealloc(PyObject *object)
 {
     Request *self = (Request *)object;
     PyTypeObject *type = Py_TYPE(object);
     if (!self->answered && self->channel->error == NULL) {
-        /* Dropped by its handler: the peer learns that nobody will answer. */
         if (self->transaction != 0)
-            try_answer(self->channel, self, SBE_EIO, NULL, 0);
-        self->channel->request_count--;
+            answer_dropped(self->channel, self);
+        else
+            self->channel->request_count--;
     }
     release_buffers(self);
     PyMem_Free(self->buffers);
     PyMem_Free(self->held);
+    PyMem_Free(self->pins);
     PyMem_Free(self->written);
     Py_XDECREF(self->payload);
     Py_XDECREF(self->views);

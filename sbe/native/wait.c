@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@
 
 enum {
     DOORBELL,
+    KICK,
     CONTROL
 };
 
@@ -54,6 +56,15 @@ static struct timespec until(uint64_t deadline_ns, uint64_t limit_ns)
     if (left > limit_ns)
         left = limit_ns;
     return (struct timespec){(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
+}
+
+void native_kick(Channel *channel)
+{
+    uint64_t one = 1;
+    if (!channel->polling)
+        return;
+    ssize_t written = write(channel->kick_fd, &one, sizeof one);
+    (void)written;
 }
 
 void native_wake_sleepers(Channel *channel)
@@ -98,10 +109,13 @@ int native_watch(Channel *channel, int control_fd)
      * be read back, which would cost a system call for each wake-up.
      */
     struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = DOORBELL};
+    struct epoll_event kick = {.events = EPOLLIN | EPOLLET, .data.u32 = KICK};
     struct epoll_event control = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = CONTROL};
+    channel->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     channel->sleep_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (channel->sleep_fd >= 0 &&
+    if (channel->sleep_fd >= 0 && channel->kick_fd >= 0 &&
         epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->wake_fd, &doorbell) == 0 &&
+        epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->kick_fd, &kick) == 0 &&
         (control_fd < 0 || epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, control_fd, &control) == 0))
         return 0;
     PyErr_SetFromErrno(PyExc_OSError);
@@ -111,7 +125,7 @@ int native_watch(Channel *channel, int control_fd)
 /* Sleeps on the doorbell and the control fd for all threads. -1: something raised. */
 static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
 {
-    struct epoll_event events[2];
+    struct epoll_event events[3];
     bool working = channel->in_flight > 0 || channel->unsent != NULL;
     bool forever = deadline_ns == NATIVE_FOREVER && !working;
     struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS);
@@ -120,7 +134,7 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
     int count, error;
     channel->polling = true;
     Py_BEGIN_ALLOW_THREADS;
-    count = epoll_wait(channel->sleep_fd, events, 2, forever ? -1 : time_left_ms);
+    count = epoll_wait(channel->sleep_fd, events, 3, forever ? -1 : time_left_ms);
     error = errno;
     Py_END_ALLOW_THREADS;
     channel->polling = false;

@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from sbe import _native
-from sbe.errors import BadArgument, Busy
+from sbe.errors import BadArgument
 
 if TYPE_CHECKING:
     from sbe.sdk.connection import Connection
@@ -50,15 +50,9 @@ class Area(_native.Memory):
         """Unregisters the area; the remote has let go of it when this returns.
 
         Raises `Busy` while a transaction that names it is unanswered: the remote may still
-        write it. A second call does nothing.
+        write it. Raises `Timeout` when the remote does not let go in time, and may be called
+        again then. Once it has succeeded, a further call does nothing.
         """
-        if self.freed:
-            return
-        if self.holds:
-            raise Busy(
-                f"area {self.id} is held by {self.holds} unanswered transactions and stays "
-                "quarantined until the remote answers them or is reset"
-            )
         connection = self._connection()
         if connection is not None:
             connection._free(self)

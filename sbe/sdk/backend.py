@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from sbe.channel import Geometry, Rings
 from sbe.errors import LinkError
 
-__all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service"]
+__all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service", "process_name"]
 
 
 class Service(NamedTuple):
@@ -84,3 +84,9 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Ends the context. Never raises."""
+
+
+def process_name() -> str:
+    """What this process is called, for listings."""
+    with open("/proc/self/comm", encoding="utf-8", errors="replace") as comm:
+        return comm.read().strip()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sbe.channel import Geometry
 from sbe.context import HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
 from sbe.link import Link, State
-from sbe.sdk.backend import GrantedArea, GrantedChannel, Service
+from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
 
 __all__ = ["EmbeddedBackend", "Offered"]
@@ -68,6 +67,7 @@ class EmbeddedBackend:
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
+        self._restarts = 0
         self._offered = Offered()
         self._process = remote if remote is not None else RemoteProcess()
         self._link = Link(
@@ -116,6 +116,7 @@ class EmbeddedBackend:
         """Starts the remote again and registers context and areas under their ids."""
         if not self._link.connected:
             self._link.reconnect(self._timeout)
+            self._restarts += 1
         self._loss = None
         self._run(self._context.forget_channels())
 
@@ -158,7 +159,7 @@ class EmbeddedBackend:
             "links": [
                 {
                     "name": "loopback",
-                    "uri": self.uri,
+                    "transport": "embedded",
                     "state": self._link.state.name.lower(),
                     "epoch": self._link.peer_epoch,
                     "remote": self._link.peer_name,
@@ -167,19 +168,27 @@ class EmbeddedBackend:
             ],
             "contexts": [
                 {
-                    "id": context.id,
                     "link": "loopback",
-                    "client": Path("/proc/self/comm").read_text().strip(),
+                    "id": context.id,
+                    "client": process_name(),
                     "pid": os.getpid(),
                     "uid": os.getuid(),
                 }
             ],
             "areas": [
-                {"id": area.id, "context": context.id, "size": area.size_bytes, "heap": area.heap}
+                {
+                    "link": "loopback",
+                    "id": area.id,
+                    "context": context.id,
+                    "size": area.size_bytes,
+                    "flags": area.flags,
+                    "heap": area.heap,
+                }
                 for area in context.areas.values()
             ],
             "channels": [
                 {
+                    "link": "loopback",
                     "id": channel.id,
                     "context": context.id,
                     "slots": channel.rings.geometry.slots,
@@ -189,29 +198,39 @@ class EmbeddedBackend:
                 for channel in context.channels.values()
             ],
             "services": [
-                {"id": item.id, "name": item.name, "version": item.version, "end": end}
-                for end, items in (("remote", self.services()), ("host", self._offered.all()))
+                {"link": "loopback", "context": owner, **item._asdict()}
+                for owner, items in ((0, self.services()), (context.id, self._offered.all()))
                 for item in items
             ],
         }
 
     def usage(self) -> dict[str, Any]:
-        """The same form as the daemon's Stat."""
+        """The same form as the daemon's Stat; nobody sets a quota here."""
         areas = self._context.areas.values()
+        used = {
+            "bytes": sum(area.size_bytes for area in areas),
+            "areas": len(areas),
+            "channels": len(self._context.channels),
+            "contexts": 1,
+        }
         return {
-            "links": [{"name": "loopback", "bad_messages": self._link.bad_messages}],
-            "channels": [
-                {"id": channel.id, "context": self.context, **channel.rings.counters()}
-                for channel in self._context.channels.values()
-            ],
-            "usage": [
+            "links": [
                 {
-                    "uid": os.getuid(),
-                    "bytes": sum(area.size_bytes for area in areas),
-                    "areas": len(areas),
-                    "channels": len(self._context.channels),
+                    "name": "loopback",
+                    "restarts": self._restarts,
+                    "bad_messages": self._link.bad_messages,
                 }
             ],
+            "channels": [
+                {
+                    "link": "loopback",
+                    "id": channel.id,
+                    "context": self.context,
+                    **channel.rings.counters(),
+                }
+                for channel in self._context.channels.values()
+            ],
+            "users": [{"uid": os.getuid(), "used": used}],
         }
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ def daemon() -> Iterator[Connector]:
     # A unix socket's address has 107 bytes, less than some tmp_path.
     with tempfile.TemporaryDirectory(prefix="sbe") as name:
         place = Path(name)
-        (place / "sbe.toml").write_text("")
+        (place / "sbe.toml").write_text("[policy.default]\nareas = 2000\n")
         command = [sys.executable, "-m", "sbe.daemon", "--config", str(place / "sbe.toml")]
         with (
             open(place / "log", "wb") as log,
