@@ -7,14 +7,20 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sbe import _native
 from sbe.errors import BadArgument
 
-__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sbe.heaps import Allocation, Heap
+
+__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Medium", "Rings", "attach", "create_rings"]
 
 
 class Geometry(NamedTuple):
@@ -47,6 +53,8 @@ class Rings:
         memory_fd: int,
         ring_fd: int,
         wake_fd: int,
+        segments: tuple[tuple[int, int], ...] = (),
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self.geometry = geometry
         self.line_bytes = line_bytes
@@ -56,6 +64,8 @@ class Rings:
         self.memory_fd = memory_fd
         self.ring_fd = ring_fd
         self.wake_fd = wake_fd
+        self.segments = segments  # device addresses, where the remote takes no descriptors
+        self.on_close = on_close
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -78,7 +88,10 @@ class Rings:
 
         Either end may have written nonsense there: for display only. Counters wrap at 2^32.
         """
-        out, back = self._ring(self.send_offset), self._ring(self.receive_offset)
+        # A dma-buf can't be read through its descriptor.
+        with mmap.mmap(self.memory_fd, self.size_bytes, prot=mmap.PROT_READ) as memory:
+            out = self._ring(memory, self.send_offset)
+            back = self._ring(memory, self.receive_offset)
         return {
             "frames_to_remote": out["head"],
             "frames_from_remote": back["head"],
@@ -89,13 +102,12 @@ class Rings:
             "in_flight": out["waiting"] + back["waiting"],
         }
 
-    def _ring(self, offset: int) -> dict[str, int]:
+    def _ring(self, memory: mmap.mmap, offset: int) -> dict[str, int]:
         layout = _native.layout()
 
         def word(structure: str, field: str, line: int) -> int:
             place = offset + line * self.line_bytes + layout[structure][field][0]
-            # Through the descriptor: a look now and then is not worth a mapping.
-            return int.from_bytes(os.pread(self.memory_fd, 4, place), "little")
+            return int.from_bytes(memory[place : place + 4], "little")
 
         head = word("sbe_ring_producer", "head", 0)
         tail = word("sbe_ring_consumer", "tail", 1)
@@ -112,18 +124,51 @@ class Rings:
             if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
 
 
-def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
-    """Sealed memory for both directions and two eventfds. BadArgument on illegal geometry."""
+class Medium(Protocol):
+    """How memory and doorbells reach a remote that takes no file descriptors."""
+
+    @property
+    def heaps(self) -> Mapping[str, Heap]:
+        """Memory for areas, by name, the first choice first."""
+        ...
+
+    @property
+    def ring_heap(self) -> Heap:
+        """Coherent memory for rings."""
+        ...
+
+    def open_doorbell(self, channel: int) -> int:
+        """A descriptor that is a channel's doorbell, both ways; the caller's."""
+        ...
+
+    def close_doorbell(self, fd: int) -> None:
+        """The channel is closed: ends the doorbell, duplicates included, and closes fd."""
+        ...
+
+
+def create_rings(geometry: Geometry, line_bytes: int, medium: Medium | None = None) -> Rings:
+    """Memory for both directions and doorbells. BadArgument on illegal geometry.
+
+    Without a medium sealed memory and two eventfds; with one its memory, and no doorbells yet.
+    """
     ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
     if ring > 1 << 30:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
+    size = receive_offset + ring
+    if medium is not None:
+        allocation = medium.ring_heap.allocate(size)
+        rings = Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, -1, -1, -1)
+        return _adopt(rings, allocation)
     from sbe.heaps import memfd  # whoever only attaches needs no heap
 
-    allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
+    allocation = memfd.MemfdHeap().allocate(size)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
     fds = [allocation.fd]
     try:
@@ -134,6 +179,13 @@ def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
             os.close(fd)
         raise
     return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+
+
+def _adopt(rings: Rings, allocation: Allocation) -> Rings:
+    """The rings own what the allocation does."""
+    rings.memory_fd, rings.segments = allocation.fd, allocation.segments
+    allocation.fd, rings.on_close = -1, allocation.on_close
+    return rings
 
 
 def attach(

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
+from sbe.channel import DEFAULT_GEOMETRY, Geometry, Medium, Rings, create_rings
 from sbe.errors import BadArgument, Error, LinkError
-from sbe.heaps import Heap
+from sbe.heaps import Allocation, Heap
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending
 
@@ -35,6 +35,12 @@ class AreaGrant:
     flags: int
     fd: int
     heap: str
+    allocation: Allocation | None = None
+
+    def close(self) -> None:
+        """The remote has let go: the memory goes back to its heap."""
+        if self.allocation is not None:
+            self.allocation.close()
 
 
 @dataclass
@@ -114,6 +120,7 @@ class HostContext:
     link: Link
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
     id: int = 0
+    medium: Medium | None = None
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
 
@@ -139,12 +146,20 @@ class HostContext:
         flags = _native.AREA_COHERENT if allocation.coherent else 0
         try:
             area = await _done(
-                self.link.map_area(self.id, allocation.fd, allocation.size_bytes, flags)
+                self.link.map_area(
+                    self.id,
+                    None if allocation.segments else allocation.fd,
+                    allocation.size_bytes,
+                    flags,
+                    segments=allocation.segments,
+                )
             )
         except BaseException:
-            os.close(allocation.fd)
+            allocation.close()
             raise
-        grant = AreaGrant(area, allocation.size_bytes, flags, allocation.fd, source.name)
+        grant = AreaGrant(
+            area, allocation.size_bytes, flags, allocation.fd, source.name, allocation
+        )
         self.areas[area] = grant
         return grant
 
@@ -155,22 +170,23 @@ class HostContext:
             raise BadArgument(f"no area {area} in context {self.id}")
         await _done(self.link.unmap_area(area))
         del self.areas[area]
-        os.close(grant.fd)
+        grant.close()
 
     async def open_channel(
         self, geometry: Geometry = DEFAULT_GEOMETRY, priority: int = 1
     ) -> ChannelGrant:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
-        rings = create_rings(geometry, self.link.line)
+        rings = create_rings(geometry, self.link.line, self.medium)
         ring_area: int | None = None
         try:
             ring_area = await _done(
                 self.link.map_area(
                     self.id,
-                    rings.memory_fd,
+                    None if rings.segments else rings.memory_fd,
                     rings.size_bytes,
                     _native.AREA_RING | _native.AREA_COHERENT,
+                    segments=rings.segments,
                 )
             )
             channel = await _done(
@@ -182,9 +198,11 @@ class HostContext:
                     send_offset=rings.send_offset,
                     receive_offset=rings.receive_offset,
                     priority=priority,
-                    doorbells=(rings.ring_fd, rings.wake_fd),
+                    doorbells=() if self.medium else (rings.ring_fd, rings.wake_fd),
                 )
             )
+            if self.medium is not None:
+                await self._add_doorbell(rings, channel)
         except BaseException as error:
             rings.close()
             if ring_area is not None and isinstance(error, Error):
@@ -193,6 +211,26 @@ class HostContext:
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant
         return grant
+
+    async def _add_doorbell(self, rings: Rings, channel: int) -> None:
+        """Gives an open channel its doorbell, which ends with the rings."""
+        medium = self.medium
+        assert medium is not None
+        try:
+            rings.ring_fd = medium.open_doorbell(channel)
+            rings.wake_fd = os.dup(rings.ring_fd)
+            master = os.dup(rings.ring_fd)
+        except BaseException:
+            await _done(self.link.close_channel(channel))
+            raise
+        free = rings.on_close
+
+        def close() -> None:
+            medium.close_doorbell(master)
+            if free is not None:
+                free()
+
+        rings.on_close = close
 
     def _bounded(self, geometry: Geometry) -> Geometry:
         limits = self.link.limits
@@ -231,7 +269,7 @@ class HostContext:
     def release(self) -> None:
         """Closes this end's descriptors; the remote must have let go already."""
         for area in self.areas.values():
-            os.close(area.fd)
+            area.close()
         for channel in self.channels.values():
             channel.rings.close()
         self.areas.clear()

@@ -10,7 +10,19 @@ from typing import Protocol, Self
 
 from sbe import errors
 
-__all__ = ["Allocation", "Heap", "get", "names", "register"]
+__all__ = ["Allocation", "Heap", "Syncable", "get", "names", "register"]
+
+
+class Syncable(Protocol):
+    """Cache maintenance for a range of an allocation; offsets and sizes in bytes."""
+
+    def sync_for_device(self, offset: int, size_bytes: int) -> None:
+        """The processor has written, the device will read."""
+        ...
+
+    def sync_for_cpu(self, offset: int, size_bytes: int) -> None:
+        """The device has written, the processor will read."""
+        ...
 
 
 @dataclass(slots=True)
@@ -18,18 +30,26 @@ class Allocation:
     """Memory as a file descriptor, which the caller owns and closes.
 
     `size_bytes` is what the descriptor maps, at least what was asked for. `coherent`: every end
-    sees it without cache maintenance. Not thread-safe.
+    sees it without cache maintenance. `segments` are the (device address, bytes) of its runs where
+    a remote needs them, valid until it is closed; `attachment` synchronises caches for a range.
+    Not thread-safe.
     """
 
     fd: int
     size_bytes: int
     coherent: bool
+    segments: tuple[tuple[int, int], ...] = ()
+    attachment: Syncable | None = None
+    on_close: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Close the descriptor; mappings of it live on. Closing twice is fine."""
         fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        if fd < 0:
+            return
+        os.close(fd)
+        if self.on_close is not None:
+            self.on_close()
 
     def __enter__(self) -> Self:
         return self

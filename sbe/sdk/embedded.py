@@ -77,7 +77,9 @@ class EmbeddedBackend:
             services=lambda context, name, index: self._offered.look_up(name, index),
             on_state=self._state_changed,
         )
-        self._context = HostContext(self._link)
+        self._context = HostContext(self._link, medium=getattr(self._process, "medium", None))
+        if self._context.medium is not None:
+            self._context.heaps = dict(self._context.medium.heaps)
         try:
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())

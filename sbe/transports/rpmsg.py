@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sbe import _native, errors
+from sbe.heaps import dmabuf
 from sbe.kernel import ioctl, remoteproc, rpmsg, timer
 
 __all__ = ["CONTROL", "DOORBELL", "RpmsgRemote", "RpmsgTransport"]
@@ -123,11 +124,12 @@ class RpmsgRemote:
     """A remote behind the kernel's rpmsg. Pass `connect` to a Link.
 
     `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
-    only one remote that speaks this protocol.
+    only one remote that speaks this protocol. `coherent`: it sees the processor's caches.
     """
 
-    def __init__(self, processor: str | None = None) -> None:
+    def __init__(self, processor: str | None = None, *, coherent: bool = True) -> None:
         self._processor = processor
+        self._coherent = coherent
 
     @property
     def device(self) -> str:
@@ -154,6 +156,25 @@ class RpmsgRemote:
             rpmsg.destroy_endpoint(fd)
             raise ioctl.translate(error, f"doorbell of channel {channel}") from error
         return fd
+
+    def close_doorbell(self, fd: int) -> None:
+        """End the doorbell for whoever holds a duplicate, and close this one."""
+        rpmsg.destroy_endpoint(fd)
+
+    @property
+    def medium(self) -> RpmsgRemote:
+        """How memory and doorbells reach it: itself."""
+        return self
+
+    @property
+    def heaps(self) -> dict[str, dmabuf.DmaHeap | dmabuf.UdmabufHeap]:
+        """Memory for areas that its device reaches."""
+        return dmabuf.published(self.device, coherent=self._coherent)
+
+    @property
+    def ring_heap(self) -> dmabuf.CoherentHeap:
+        """Coherent memory for rings."""
+        return dmabuf.CoherentHeap(self.device)
 
     def close(self) -> None:
         """Nothing to let go of: the remote lives on."""

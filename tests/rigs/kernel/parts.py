@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def insert(module: str, *parameters: str) -> None:
 
 
 def remove(module: str) -> None:
+    gc.collect()  # mappings of what the module has given out
     subprocess.run(["rmmod", module], check=True)
 
 

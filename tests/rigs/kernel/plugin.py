@@ -176,7 +176,8 @@ class Inside:
                 return "\n".join(lines)
             except BrokenPipeError:
                 continue  # records were overwritten before they were read
-            lines.append(record.decode(errors="replace").split(";", 1)[-1].rstrip("\n"))
+            text = record.decode(errors="replace").split(";", 1)[-1]
+            lines.append(text.split("\n", 1)[0])  # what follows names the device
 
 
 def pytest_configure(config: pytest.Config) -> None:
