@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sbe import errors
+from sbe.kernel import ioctl
 
 __all__ = ["RemoteProcessor", "find", "processors"]
 
@@ -139,8 +140,7 @@ class RemoteProcessor:
         try:
             os.write(fd, value.encode())
         except OSError as error:
-            code = error.errno or errno.EIO
-            raise errors.from_status(-code, f"{what}: {os.strerror(code)}") from error
+            raise ioctl.translate(error, what) from error
         finally:
             os.close(fd)
 
@@ -179,6 +179,9 @@ def find_firmware(name: str) -> Path | None:
     for folder in folders():
         for end in ("", ".xz", ".zst"):
             path = folder / f"{name}{end}"
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except PermissionError:
+                return path  # only the kernel can tell
     return None

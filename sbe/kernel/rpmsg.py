@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,10 +110,18 @@ def create_endpoint(control: str, name: str, destination: int, source: int = ADD
 
 
 def destroy_endpoint(fd: int) -> None:
-    """Remove the endpoint's node and close its descriptor; no error when the remote is gone."""
+    """Remove the endpoint's node and close its descriptor; no error when the remote is gone.
+
+    Then the kernel has removed the node itself, and must not be asked again: Linux 6.1 panics on a
+    second removal (rpmsg_chrdev_eptdev_destroy() takes the device from its list twice).
+    """
     try:
-        ioctl.call(fd, DESTROY_EPT, 0, "removing an endpoint")
+        poll = select.poll()
+        poll.register(fd, 0)
+        gone = any(events & select.POLLERR for _, events in poll.poll(0))
+        if not gone:
+            ioctl.call(fd, DESTROY_EPT, 0, "removing an endpoint")
     except errors.Error:
-        pass
+        pass  # it went meanwhile
     finally:
         os.close(fd)
