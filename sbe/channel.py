@@ -80,7 +80,9 @@ class Rings:
             self.send_offset,
             self.receive_offset,
             self.size_bytes,
-            *(os.dup(fd) for fd in self.fds),
+            os.dup(self.memory_fd),
+            os.dup(self.ring_fd),
+            os.dup(self.wake_fd),
         )
 
     def counters(self) -> dict[str, int]:
@@ -178,7 +180,17 @@ def create_rings(geometry: Geometry, line_bytes: int, medium: Medium | None = No
         for fd in fds:
             os.close(fd)
         raise
-    return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+    memory, ring_fd, wake_fd = fds
+    return Rings(
+        geometry,
+        line_bytes,
+        0,
+        receive_offset,
+        allocation.size_bytes,
+        memory,
+        ring_fd,
+        wake_fd,
+    )
 
 
 def _adopt(rings: Rings, allocation: Allocation) -> Rings:

@@ -61,6 +61,7 @@ def elf(segment: bytes, table_size: int) -> bytes:
 
 
 def main() -> None:
+    """Write the file that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--buffers", type=int, default=256, help="per direction, a power of two")
     parser.add_argument("output", type=Path)

@@ -1,4 +1,7 @@
-"""Our module sbe_dmabuf: device addresses, range sync, coherent memory (linux/kernel/sbe_dmabuf.h)."""
+"""Our module sbe_dmabuf: device addresses, range sync, coherent memory.
+
+The structures are those of linux/kernel/sbe_dmabuf.h.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""ION, the heaps of vendor kernels before dma-heap: drivers/staging/android/uapi/ion.h, 4.12 to 5.10.
+"""ION, the heaps of vendor kernels before dma-heap: drivers/staging/android/uapi/ion.h.
+
+Its interface here is that of Linux 4.12 to 5.10.
 
 No kernel with ION can be run here: the layout is tested against one recorded from that header.
 """

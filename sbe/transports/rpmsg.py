@@ -49,7 +49,8 @@ class RpmsgTransport:
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Send or queue a message. Descriptors can't cross rpmsg: BadArgument.
 
-        Raises MessageTooLarge, WouldBlock when the queue is full, LinkError when the remote is gone.
+        Raises MessageTooLarge, WouldBlock when the queue is full, LinkError when the remote is
+        gone.
         """
         if fds:
             raise errors.BadArgument("file descriptors can't be sent to a remote over rpmsg")
@@ -138,7 +139,7 @@ class RpmsgRemote:
         return remoteproc.find(service.remote).device if service.remote else ""
 
     def connect(self) -> RpmsgTransport:
-        """Open an endpoint to the remote's control channel. Raises LinkError with what is missing."""
+        """Open an endpoint to the control channel. Raises LinkError with what is missing."""
         service = self._find(CONTROL)
         fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
         return RpmsgTransport(fd, self._processor or service.remote or "the remote")

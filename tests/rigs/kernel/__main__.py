@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.rigs.kernel COMMAND...` runs a command in the guest, whose kernel it may build."""
+"""`python -m tests.rigs.kernel COMMAND...` runs a command in the guest.
+
+The kernel is built first where there is none.
+"""
 
 import argparse
 import sys

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ MEMORY = "256M"
 
 FAULT = re.compile(
     r"BUG:|BUG at|WARNING:|Oops|Kernel panic|general protection|refcount_t:|unreferenced object"
-    r"|scheduling while atomic|blocked for more than|DMA-API: .*(?:error|pending|leak|device driver)"
+    r"|scheduling while atomic|blocked for more than|DMA-API: .*(?:error|pending|leak|driver)"
     r"|possible recursive locking|sleeping function called|Segfault with no mm"
 )
 
@@ -46,9 +47,7 @@ def faults(log: str) -> list[str]:
 
 def build() -> Path:
     """The folder of the kernel that is built, which takes minutes if there is none yet."""
-    done = subprocess.run(
-        [HERE / "build.sh", "build"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([HERE / "build.sh", "build"], capture_output=True, text=True)
     if done.returncode != 0:
         raise RigMissing(done.stderr.strip())
     return Path(done.stdout.strip())
@@ -56,9 +55,7 @@ def build() -> Path:
 
 def find() -> Path:
     """The folder of the kernel, which must be there. Raises RigMissing."""
-    done = subprocess.run(
-        [HERE / "build.sh", "path"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([HERE / "build.sh", "path"], capture_output=True, text=True)
     if done.returncode != 0:
         raise RigMissing(done.stderr.strip())
     return Path(done.stdout.strip())
@@ -202,10 +199,8 @@ class Guest:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def _kill(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
     def _obituary(self, what: str) -> str:

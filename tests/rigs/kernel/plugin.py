@@ -168,7 +168,7 @@ class Inside:
         return path
 
     def _read_log(self) -> str:
-        lines = []
+        lines: list[str] = []
         while True:
             try:
                 record = os.read(self._log, 8192)

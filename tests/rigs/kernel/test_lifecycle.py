@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from sbe.kernel import remoteproc, rpmsg, userproc
 from sbe.link import Link
 from sbe.sdk.connection import Connection
 from sbe.sdk.embedded import EmbeddedBackend
-from sbe.transports.rpmsg import RpmsgRemote
+from sbe.transports.rpmsg import RpmsgRemote, RpmsgTransport
 from tests.rigs.kernel import parts
 
 pytestmark = pytest.mark.kernel
@@ -150,7 +151,7 @@ def test_hundred_cycles_and_twenty_crashes(processor: remoteproc.RemoteProcessor
                 with Link(RpmsgRemote(parts.NAME).connect) as link:
                     link.wait(link.start(), 5)
                     Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
-                    until(lambda link=link: lost(link))
+                    until(partial(lost, link))
                     until(lambda: len(rpmsg.services("sbe-control")) == 1)
                     link.reconnect()
                     assert link.wait(link.find_service(0, "echo"), 5).name == "echo"
@@ -201,6 +202,16 @@ def test_message_of_497_bytes(processor: remoteproc.RemoteProcessor):
         processor.stop()
 
 
+def flood(transport: RpmsgTransport) -> None:
+    for _ in range(3000):
+        transport.send(bytes(16))
+
+
+def drained(transport: RpmsgTransport) -> bool:
+    transport.flush()
+    return not transport.wants_write
+
+
 def test_flood_never_blocks(processor: remoteproc.RemoteProcessor):
     """A frozen remote: 256 messages fit, then the queue takes them, then it says so. No 15 s."""
     with parts.core_process() as process:
@@ -210,12 +221,11 @@ def test_flood_never_blocks(processor: remoteproc.RemoteProcessor):
         process.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         with pytest.raises(errors.WouldBlock, match="messages unread"):
-            for _ in range(3000):
-                transport.send(bytes(16))
+            flood(transport)
         assert time.monotonic() - begun < 3
         assert transport.wants_write
         process.send_signal(signal.SIGCONT)
-        until(lambda: (transport.flush(), not transport.wants_write)[1])
+        until(lambda: drained(transport))
         transport.close()
         processor.stop()
 

@@ -55,8 +55,10 @@ def run_pytest(path: Path, **environment: str) -> str:
         "[pytest]\nmarkers = kernel\nasyncio_default_fixture_loop_scope = function\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.rigs.kernel.plugin", "-p", "no:xdist"]
-        + ["-v", "-ra", "-p", "no:cacheprovider", path.name],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tests.rigs.kernel.plugin"),
+            *("-p", "no:xdist", "-v", "-ra", "-p", "no:cacheprovider", path.name),
+        ],
         cwd=path.parent,
         env={**os.environ, "PYTHONPATH": str(guest.ROOT), **environment},
         capture_output=True,
