@@ -7,20 +7,20 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import select
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sbe.heaps import Allocation, Heap
 
-__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Medium", "Rings", "attach", "create_rings"]
+__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings", "listener"]
 
 
 class Geometry(NamedTuple):
@@ -39,8 +39,9 @@ DEFAULT_GEOMETRY = Geometry()
 class Rings:
     """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
-    `memory_fd` is the ring memory, `ring_fd` the remote's doorbell, `wake_fd` this end's. Offsets
-    and sizes are in bytes.
+    `memory_fd` is the ring memory, from `memory_offset` on, `ring_fd` the remote's doorbell,
+    `wake_fd` this end's: an eventfd, or a listener over it. `trusted`: the file needs no seals.
+    `allocation` owns memory_fd at the end that made it. Offsets and sizes are in bytes.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Rings:
         memory_fd: int,
         ring_fd: int,
         wake_fd: int,
-        segments: tuple[tuple[int, int], ...] = (),
-        on_close: Callable[[], None] | None = None,
+        *,
+        memory_offset: int = 0,
+        trusted: bool = False,
+        allocation: Allocation | None = None,
     ) -> None:
         self.geometry = geometry
         self.line_bytes = line_bytes
@@ -64,8 +67,9 @@ class Rings:
         self.memory_fd = memory_fd
         self.ring_fd = ring_fd
         self.wake_fd = wake_fd
-        self.segments = segments  # device addresses, where the remote takes no descriptors
-        self.on_close = on_close
+        self.memory_offset = memory_offset
+        self.trusted = trusted
+        self.allocation = allocation
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -80,10 +84,32 @@ class Rings:
             self.send_offset,
             self.receive_offset,
             self.size_bytes,
-            os.dup(self.memory_fd),
-            os.dup(self.ring_fd),
-            os.dup(self.wake_fd),
+            *(os.dup(fd) for fd in self.fds),
+            memory_offset=self.memory_offset,
+            trusted=self.trusted,
         )
+
+    @contextlib.contextmanager
+    def remote_doorbells(self, *, apart: bool) -> Iterator[tuple[int, int]]:
+        """The remote's doorbell and this end's, as they go into CHANNEL_OPEN inside the block.
+
+        `apart`: the remote and the process that uses the channel do not trust each other. Then each
+        gets the eventfd that it rings, and of its own doorbell no more than a listener; after the
+        block that is all that `wake_fd` is.
+        """
+        if not apart:
+            yield self.ring_fd, self.wake_fd
+            return
+        theirs = listener(self.ring_fd)
+        try:
+            ours = listener(self.wake_fd)
+            bell, self.wake_fd = self.wake_fd, ours
+            try:
+                yield theirs, bell
+            finally:
+                os.close(bell)
+        finally:
+            os.close(theirs)
 
     def counters(self) -> dict[str, int]:
         """Frames and doorbells each way, as the ends count them in the rings' shared words.
@@ -91,7 +117,8 @@ class Rings:
         Either end may have written nonsense there: for display only. Counters wrap at 2^32.
         """
         # A dma-buf can't be read through its descriptor.
-        with mmap.mmap(self.memory_fd, self.size_bytes, prot=mmap.PROT_READ) as memory:
+        size = self.memory_offset + self.size_bytes
+        with mmap.mmap(self.memory_fd, size, prot=mmap.PROT_READ) as memory:
             out = self._ring(memory, self.send_offset)
             back = self._ring(memory, self.receive_offset)
         return {
@@ -109,6 +136,7 @@ class Rings:
 
         def word(structure: str, field: str, line: int) -> int:
             place = offset + line * self.line_bytes + layout[structure][field][0]
+            place += self.memory_offset
             return int.from_bytes(memory[place : place + 4], "little")
 
         head = word("sbe_ring_producer", "head", 0)
@@ -121,83 +149,69 @@ class Rings:
         }
 
     def close(self) -> None:
-        """Closes the descriptors; mappings and duplicates live on."""
+        """Closes the descriptors; mappings and duplicates live on.
+
+        The one that opened the channel gives the memory back: the remote must have let go.
+        """
+        allocation, self.allocation = self.allocation, None
+        if allocation is not None:
+            allocation.close()
+            self.memory_fd = -1
         for fd in self.fds:
             if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
-        on_close, self.on_close = self.on_close, None
-        if on_close is not None:
-            on_close()
 
 
-class Medium(Protocol):
-    """How memory and doorbells reach a remote that takes no file descriptors."""
+def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) -> Rings:
+    """Memory for both directions, by default sealed, and two eventfds.
 
-    @property
-    def heaps(self) -> Mapping[str, Heap]:
-        """Memory for areas, by name, the first choice first."""
-        ...
-
-    @property
-    def ring_heap(self) -> Heap:
-        """Coherent memory for rings."""
-        ...
-
-    def open_doorbell(self, channel: int) -> int:
-        """A descriptor that is a channel's doorbell, both ways; the caller's."""
-        ...
-
-    def close_doorbell(self, fd: int) -> None:
-        """The channel is closed: ends the doorbell, duplicates included, and closes fd."""
-        ...
-
-
-def create_rings(geometry: Geometry, line_bytes: int, medium: Medium | None = None) -> Rings:
-    """Memory for both directions and doorbells. BadArgument on illegal geometry.
-
-    Without a medium sealed memory and two eventfds; with one its memory, and no doorbells yet.
+    Raises BadArgument on illegal geometry, and what the heap raises.
     """
     ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
     if ring > 1 << 30:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
-    size = receive_offset + ring
-    if medium is not None:
-        allocation = medium.ring_heap.allocate(size)
-        rings = Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, -1, -1, -1)
-        return _adopt(rings, allocation)
-    from sbe.heaps import memfd  # whoever only attaches needs no heap
+    if heap is None:
+        from sbe.heaps import memfd  # whoever only attaches needs no heap
 
-    allocation = memfd.MemfdHeap().allocate(size)
+        heap = memfd.MemfdHeap()
+    allocation = heap.allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
-    fds = [allocation.fd]
+    fds: list[int] = []
     try:
         fds.append(os.eventfd(0, flags))
         fds.append(os.eventfd(0, flags))
     except OSError:
+        allocation.close()
         for fd in fds:
             os.close(fd)
         raise
-    memory, ring_fd, wake_fd = fds
     return Rings(
         geometry,
         line_bytes,
         0,
         receive_offset,
         allocation.size_bytes,
-        memory,
-        ring_fd,
-        wake_fd,
+        allocation.fd,
+        *fds,
+        memory_offset=allocation.offset_bytes,
+        trusted=allocation.trusted,
+        allocation=allocation,
     )
 
 
-def _adopt(rings: Rings, allocation: Allocation) -> Rings:
-    """The rings own what the allocation does."""
-    rings.memory_fd, rings.segments = allocation.fd, allocation.segments
-    allocation.fd, rings.on_close = -1, allocation.on_close
-    return rings
+def listener(doorbell_fd: int) -> int:
+    """A descriptor that waits for an eventfd, and can do nothing else to it.
+
+    File status flags are shared by all who hold an eventfd: any of them can make the others' writes
+    block. Who holds a listener, an epoll descriptor, can't reach the eventfd. Each ring makes it
+    readable until epoll_wait() has been called on it; the eventfd itself need not be read.
+    """
+    with select.epoll() as poll:
+        poll.register(doorbell_fd, select.EPOLLIN | select.EPOLLET)
+        return os.dup(poll.fileno())
 
 
 def attach(
@@ -209,13 +223,18 @@ def attach(
     control_fd: int = -1,
     on_control: Callable[[], None] | None = None,
     max_calls: int = 4096,
+    max_buffers: int = _native.BUFFERS_MAX,
 ) -> _native.Channel:
     """This process's end of a channel. The descriptors stay the caller's.
+
+    `max_buffers` in a frame is what the link agreed on, its `limits["buffers"]`.
 
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
     """
-    memory = _native.Memory(rings.memory_fd, rings.size_bytes)
+    memory = _native.Memory(
+        rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
+    )
     return _native.Channel(
         table,
         memory,
@@ -231,4 +250,5 @@ def attach(
         control_fd=control_fd,
         on_control=on_control,
         max_calls=max_calls,
+        max_buffers=max_buffers,
     )

@@ -50,6 +50,7 @@ class _End:
             role=_native.ROLE_REMOTE,
             name="sbe.testing",
             areas=remote.areas,
+            buffers=remote.buffers,
             version_min=remote.versions[0],
             version_max=remote.versions[1],
         )
@@ -98,6 +99,7 @@ class _End:
             send_offset,
             theirs,
             ours,
+            max_buffers=self.session.limits["buffers"],
         )
         self.channels[channel] = end
         self.poll.register(end.fileno(), select.POLLIN)
@@ -183,8 +185,9 @@ class Remote:
     """A remote made of Python functions: handler(payload, *buffers) -> bytes or None.
 
     `restart()` is a crash: the link is lost, calls in flight fail, a new epoch begins at the next
-    call. Handlers run in the remote's thread, one at a time. `versions` are the protocol versions
-    it claims to speak. Thread-safe as the connection that uses it.
+    call. Handlers run in the remote's thread, one at a time. `areas`, and `buffers` of a call, are
+    what it can hold; `versions` are the protocol versions it claims to speak. Thread-safe as the
+    connection that uses it.
     """
 
     def __init__(
@@ -192,10 +195,12 @@ class Remote:
         services: Mapping[str, Handler],
         *,
         areas: int = 1024,
+        buffers: int = _native.BUFFERS_MAX,
         versions: tuple[int, int] = (_native.VERSION_MIN, _native.VERSION_MAX),
     ) -> None:
         self.services = dict(services)
         self.areas = areas
+        self.buffers = buffers
         self.versions = versions
         self._thread: threading.Thread | None = None
         self._stop_fd = -1

@@ -9,6 +9,12 @@
 
 #include <stdint.h>
 
+/*
+ * Where -Os inlines a function of one or two callers and the text grows: each of its returns is
+ * threaded through the caller's code, or its frame is paid by every path.
+ */
+#define SBE_OUT_OF_LINE __attribute__((noinline))
+
 struct sbe_area;
 struct sbe_area_map;
 struct sbe_channel;

@@ -18,7 +18,9 @@ import sbe
 from sbe.cli import exit_codes
 from sbe.cli.bench import bench
 from sbe.cli.call import call
+from sbe.cli.console import console
 from sbe.cli.demo import demo
+from sbe.cli.firmware import firmware
 from sbe.cli.listing import list_
 from sbe.cli.ping import ping
 from sbe.cli.screen import SCHEMA, printable
@@ -27,7 +29,7 @@ from sbe.cli.stat import stat
 
 __all__ = ["app", "run"]
 
-_COMMANDS = (demo, ping, call, list_, stat, bench)
+_COMMANDS = (demo, ping, call, list_, stat, bench, firmware, console)
 
 
 class _Interrupted(Exception):

@@ -69,7 +69,7 @@ def bench(session: Session, quick: bool) -> int:
     rounds = 2 if quick else 7
     with contextlib.ExitStack() as stack:
         link = stack.enter_context(session.connect())
-        where = describe_link(link.list())
+        where = describe_link(link)
         rows = _rows(stack, link, quick)
         with screen.progress("bench", rounds * len(rows)) as advance:
             for _ in range(rounds):

@@ -65,7 +65,7 @@ def demo(session: Session, image: Path | None, frames: int, output: Path) -> int
         f"{amount(picture.pixels.size)} in 8-bit grey"
     )
     with session.connect() as link:
-        where = describe_link(link.list())
+        where = describe_link(link)
         screen.line(f"link     {where}")
         stage = videos.Stage(link, picture)
         still = _still(screen, stage)
@@ -152,8 +152,8 @@ def _summary(costs: list[sbe.Cost]) -> dict[str, Any]:
 
 
 def _report(stage: Stage, video: Video, alone: Alone, counters: dict[str, int]) -> dict[str, Any]:
-    packets = counters["sent"] + counters["received"]
-    doorbells = counters["doorbells_sent"] + counters["doorbells_received"]
+    packets = counters["frames_to_remote"] + counters["frames_from_remote"]
+    doorbells = counters["doorbells_to_remote"] + counters["doorbells_from_remote"]
     frames = len(video.costs)
     return {
         "alone": _summary(alone.costs),

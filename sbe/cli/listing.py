@@ -8,7 +8,7 @@ import click
 
 from sbe.cli.figures import amount
 from sbe.cli.screen import Screen
-from sbe.cli.session import Session, common_options, is_embedded
+from sbe.cli.session import Session, common_options, daemon_of
 
 __all__ = ["list_"]
 
@@ -23,16 +23,17 @@ def list_(session: Session) -> int:
     screen = session.screen()
     with session.connect() as link:
         listing = link.list()
+        daemon = daemon_of(link.stat())
         own = link.context
     tables = {kind: list(listing.get(kind, [])) for kind in _KINDS}
-    screen.result(True, context=own, **tables)
+    screen.result(True, daemon=daemon, context=own, **tables)
     for kind in _KINDS:
         screen.title(kind.capitalize())
         if tables[kind]:
             _SHOW[kind](screen, tables[kind], own)
         else:
             screen.line("none")
-    if is_embedded(listing):
+    if daemon is None:
         screen.line()
         screen.line("No daemon: this remote was started for this command alone and is gone now.")
     return 0
@@ -44,7 +45,7 @@ def _epoch(value: Any) -> str | None:
 
 def _links(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
     screen.table(
-        ("link", "state", "remote", ">process", "epoch", "address"),
+        ("link", "state", "remote", ">process", "epoch", "transport"),
         (
             (
                 row.get("name"),
@@ -52,7 +53,7 @@ def _links(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
                 row.get("remote"),
                 row.get("pid"),
                 _epoch(row.get("epoch")),
-                row.get("uri") or row.get("transport"),
+                row.get("transport"),
             )
             for row in rows
         ),
@@ -103,9 +104,9 @@ def _channels(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
 
 
 def _services(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
-    def end(row: dict[str, Any]) -> Any:
+    def end(row: dict[str, Any]) -> str:
         context = row.get("context")
-        return row.get("end") or (f"context {context}" if context else "remote")
+        return f"context {context}" if context else "remote"
 
     screen.table(
         ("service", ">version", ">id", "served by"),

@@ -19,16 +19,19 @@ __all__ = ["ping"]
 
 @dataclass
 class _Tally:
-    sent: int = 0
+    """Calls by how they ended; one that Ctrl-C ends is none of them."""
+
+    answers: list[tuple[int, sbe.Cost]] = field(default_factory=list)  # round trip in ns, cost
     lost: int = 0
     wrong: int = 0
-    times_ns: list[int] = field(default_factory=list)
-    queue_ns: list[int] = field(default_factory=list)
-    remote_ns: list[int] = field(default_factory=list)
+
+    @property
+    def sent(self) -> int:
+        return len(self.answers) + self.lost + self.wrong
 
     @property
     def ok(self) -> bool:
-        return len(self.times_ns) == self.sent > 0
+        return len(self.answers) == self.sent > 0
 
 
 def _message(sequence: int, size: int) -> bytes:
@@ -76,13 +79,14 @@ def ping(
     screen = session.screen()
     tally = _Tally()
     with session.connect() as link:
-        where = describe_link(link.list())
+        where = describe_link(link)
+        echo = link.find("echo")  # now, so that the look-up is not part of the first time
         screen.line(f"echo of {size} bytes at {where}")
         try:
             for sequence in range(1, count + 1):
                 if sequence > 1:
                     time.sleep(interval)
-                line = _once(link, tally, sequence, size, timeout)
+                line = _once(link, echo, tally, sequence, _message(sequence, size), timeout)
                 if not quiet:
                     screen.line(line)
         except (KeyboardInterrupt, sbe.LinkError):
@@ -95,28 +99,33 @@ def ping(
     return exit_codes.TIMEOUT if tally.lost and not tally.wrong else exit_codes.FAILED
 
 
-def _once(link: sbe.Connection, tally: _Tally, sequence: int, size: int, timeout: float) -> str:
-    message = _message(sequence, size)
-    if sequence == 1:
-        link.find("echo")  # so that its look-up is not part of the first time
-    tally.sent += 1
+def _once(
+    link: sbe.Connection,
+    echo: sbe.Service,
+    tally: _Tally,
+    sequence: int,
+    message: bytes,
+    wait: float,
+) -> str:
+    """One call; a line about how it ended."""
     start = time.perf_counter_ns()
     try:
-        reply = link.call("echo", payload=message, timeout=timeout)
+        reply = link.call(echo, payload=message, timeout=wait)
     except sbe.MessageTooLarge as error:
         raise sbe.BadArgument(
-            f"-s {size}: that does not fit one frame of {link.slot_size} bytes with its header"
+            f"-s {len(message)}: that does not fit one frame of {link.slot_size} bytes with header"
         ) from error
     except sbe.Timeout:
         tally.lost += 1
-        return f"seq={sequence} no answer within {duration(timeout * 1e6)}"
+        return f"seq={sequence} no answer within {duration(wait * 1e6)}"
+    except sbe.LinkError:
+        tally.lost += 1
+        raise
     elapsed = time.perf_counter_ns() - start
     if reply.payload != message:
         tally.wrong += 1
         return f"seq={sequence} {len(reply.payload)} bytes came back, not those that were sent"
-    tally.times_ns.append(elapsed)
-    tally.queue_ns.append(reply.cost.queue_ns)
-    tally.remote_ns.append(reply.cost.remote_ns)
+    tally.answers.append((elapsed, reply.cost))
     return (
         f"seq={sequence} time={duration(elapsed / 1000)} "
         f"(queue {duration(reply.cost.queue_ns / 1000)}, "
@@ -125,22 +134,22 @@ def _once(link: sbe.Connection, tally: _Tally, sequence: int, size: int, timeout
 
 
 def _finish(screen: Screen, tally: _Tally, size: int) -> None:
-    answered = len(tally.times_ns)
+    answers = tally.answers
     values: dict[str, Any] = {
         "size": size,
         "sent": tally.sent,
-        "answered": answered,
+        "answered": len(answers),
         "lost": tally.lost,
         "wrong": tally.wrong,
-        "time_us": summary_us(tally.times_ns) if answered else None,
-        "queue_us": summary_us(tally.queue_ns) if answered else None,
-        "remote_us": summary_us(tally.remote_ns) if answered else None,
+        "time_us": summary_us([time for time, _ in answers]) if answers else None,
+        "queue_us": summary_us([cost.queue_ns for _, cost in answers]) if answers else None,
+        "remote_us": summary_us([cost.remote_ns for _, cost in answers]) if answers else None,
     }
     screen.result(tally.ok, **values)
-    if answered:
+    if answers:
         times = values["time_us"]
         keys = ("min", "median", "p99", "max")
         shown = ", ".join(f"{key} {duration(times[key])}" for key in keys)
         screen.line(f"round trip: {shown}")
     faults = f", {tally.lost} lost, {tally.wrong} wrong"
-    screen.verdict(tally.ok, f"{answered} of {tally.sent} answered{faults}")
+    screen.verdict(tally.ok, f"{len(answers)} of {tally.sent} answered{faults}")

@@ -11,7 +11,7 @@ import click
 import sbe
 from sbe.cli.screen import Screen
 
-__all__ = ["Session", "common_options", "describe_link", "is_embedded"]
+__all__ = ["Session", "common_options", "daemon_of", "describe_link"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -60,17 +60,20 @@ def common_options(command: _F) -> _F:
     return command
 
 
-def is_embedded(listing: dict[str, Any]) -> bool:
-    """This link's remote was started for this command; a daemon lists no such address."""
-    return any(link.get("uri") == "loopback:" for link in listing.get("links", []))
+def daemon_of(counters: dict[str, Any]) -> dict[str, Any] | None:
+    """The daemon that `Connection.stat()` asked; None where there is none."""
+    if counters.get("pid") is None:
+        return None
+    return {key: counters.get(key, 0) for key in ("version", "pid", "uptime_seconds")}
 
 
-def describe_link(listing: dict[str, Any]) -> str:
+def describe_link(link: sbe.Connection) -> str:
     """One phrase for the link that answers."""
-    links: list[dict[str, Any]] = listing.get("links") or [{}]
-    link = links[0]
-    name, remote, pid = (link.get(key) for key in ("name", "remote", "pid"))
+    links: list[dict[str, Any]] = link.list().get("links") or [{}]
+    name, remote, pid = (links[0].get(key) for key in ("name", "remote", "pid"))
     process = f", process {pid}" if pid else ""
-    if is_embedded(listing):
+    if daemon_of(link.stat()) is None:
         return f"{name} (embedded remote {remote}{process})"
+    if not link.uri.startswith("unix:"):
+        return f"{name} (remote {remote}{process})"
     return f"{name} (through the daemon; remote {remote}{process})"

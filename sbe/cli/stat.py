@@ -10,20 +10,19 @@ import click
 import sbe
 from sbe.cli.figures import amount, duration
 from sbe.cli.screen import Screen
-from sbe.cli.session import Session, common_options, is_embedded
+from sbe.cli.session import Session, common_options, daemon_of
 
 __all__ = ["COUNTERS", "own_channel", "per_doorbell", "stat"]
 
-# What the embedded link and the daemon call the same counter.
-COUNTERS = {
-    "sent": ("sent", "frames_to_remote"),
-    "received": ("received", "frames_from_remote"),
-    "doorbells_sent": ("doorbells_sent", "doorbells_to_remote"),
-    "doorbells_received": ("doorbells_received", "doorbells_from_remote"),
-    "space_doorbells_sent": ("space_doorbells_sent", "space_doorbells_to_remote"),
-    "space_doorbells_received": ("space_doorbells_received", "space_doorbells_from_remote"),
-    "in_flight": ("in_flight", "waiting"),
-}
+COUNTERS = (
+    "frames_to_remote",
+    "frames_from_remote",
+    "doorbells_to_remote",
+    "doorbells_from_remote",
+    "space_doorbells_to_remote",
+    "space_doorbells_from_remote",
+    "in_flight",
+)
 
 
 def per_doorbell(packets: int, doorbells: int) -> float | None:
@@ -32,15 +31,11 @@ def per_doorbell(packets: int, doorbells: int) -> float | None:
 
 
 def _channel(row: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "link": row.get("link"),
-        "id": row.get("id"),
-        "context": row.get("context"),
-    }
-    for name, spellings in COUNTERS.items():
-        found[name] = next((row[key] for key in spellings if row.get(key) is not None), 0)
-    found["per_doorbell_sent"] = per_doorbell(found["sent"], found["doorbells_sent"])
-    found["per_doorbell_received"] = per_doorbell(found["received"], found["doorbells_received"])
+    found: dict[str, Any] = {key: row.get(key) for key in ("link", "id", "context")}
+    found |= {key: row.get(key, 0) for key in COUNTERS}
+    for way in ("to_remote", "from_remote"):
+        shared = per_doorbell(found[f"frames_{way}"], found[f"doorbells_{way}"])
+        found[f"per_doorbell_{way}"] = shared
     return found
 
 
@@ -53,12 +48,7 @@ def own_channel(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _user(row: dict[str, Any]) -> dict[str, Any]:
-    used = row.get("used", row)
-    return {
-        "uid": row.get("uid"),
-        "used": {key: value for key, value in used.items() if key != "uid"},
-        "quota": row.get("quota", {}),
-    }
+    return {"uid": row.get("uid"), "used": row.get("used", {}), "quota": row.get("quota", {})}
 
 
 @click.command()
@@ -74,9 +64,7 @@ def stat(session: Session, watch: float | None) -> int:
     """Show counters and packets per doorbell."""
     screen = session.screen()
     with session.connect() as link:
-        embedded = is_embedded(link.list())
-        _once(screen, link)
-        if embedded:
+        if _once(screen, link) is None:
             screen.line()
             screen.line("No daemon: these are the counters of this command's own link.")
         while watch is not None:
@@ -87,13 +75,20 @@ def stat(session: Session, watch: float | None) -> int:
     return 0
 
 
-def _once(screen: Screen, link: sbe.Connection) -> None:
+def _once(screen: Screen, link: sbe.Connection) -> dict[str, Any] | None:
+    """Shows the counters once; the daemon that keeps them."""
     found = link.stat()
+    daemon = daemon_of(found)
     links = list(found.get("links", []))
     channels = [_channel(row) for row in found.get("channels", [])]
-    users = [_user(row) for row in found.get("users", found.get("usage", []))]
+    users = [_user(row) for row in found.get("users", [])]
     connection = dict(found.get("connection", {}))
-    screen.result(True, links=links, channels=channels, usage=users, connection=connection)
+    screen.result(
+        True, daemon=daemon, links=links, channels=channels, users=users, connection=connection
+    )
+    if daemon is not None:
+        up = duration(daemon["uptime_seconds"] * 1e6)
+        screen.line(f"daemon {daemon['version']}, process {daemon['pid']}, up for {up}")
     screen.title("Links")
     screen.table(
         ("link", ">restarts", ">connected for", ">bad messages"),
@@ -104,6 +99,7 @@ def _once(screen: Screen, link: sbe.Connection) -> None:
     )
     _show_channels(screen, channels, connection.get("context"))
     _show_users(screen, users)
+    return daemon
 
 
 def _uptime(row: dict[str, Any]) -> str | None:
@@ -115,16 +111,16 @@ def _show_channels(screen: Screen, channels: list[dict[str, Any]], own: Any) -> 
     screen.title("Channels (packets and doorbells, to and from the remote)")
     rows = []
     for row in channels:
-        packets = row["sent"] + row["received"]
-        doorbells = row["doorbells_sent"] + row["doorbells_received"]
+        packets = row["frames_to_remote"] + row["frames_from_remote"]
+        doorbells = row["doorbells_to_remote"] + row["doorbells_from_remote"]
         rows.append(
             (
                 row["id"],
                 row["context"],
-                f"{row['sent']:,}",
-                f"{row['received']:,}",
-                f"{row['doorbells_sent']:,}",
-                f"{row['doorbells_received']:,}",
+                f"{row['frames_to_remote']:,}",
+                f"{row['frames_from_remote']:,}",
+                f"{row['doorbells_to_remote']:,}",
+                f"{row['doorbells_from_remote']:,}",
                 per_doorbell(packets, doorbells),
                 row["in_flight"],
                 "this command" if row["context"] == own else "",

@@ -89,7 +89,15 @@ def _attached(
         attachment.close()
         on_close()
 
-    return Allocation(fd, size_bytes, coherent, segments, attachment, close)
+    return Allocation(
+        fd,
+        size_bytes,
+        coherent,
+        segments=segments,
+        trusted=True,  # a dma-buf can't shrink
+        release=close,
+        attachment=attachment,
+    )
 
 
 class DmaHeap:

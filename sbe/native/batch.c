@@ -216,7 +216,12 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
             &batch->per_call, &batch->descriptors, &batch->payloads, &batch->payload_size,
             &batch->statuses, &batch->written, &batch->replies, &batch->reply_size, &timeout))
         return -1;
-    if (batch->per_call > SBE_BUFFERS_MAX || batch->count > 1u << 24 ||
+    if (batch->per_call > batch->channel->core.buffers) {
+        native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes %u at most",
+                     batch->per_call, batch->channel->core.buffers);
+        return -1;
+    }
+    if (batch->count > 1u << 24 ||
         batch->payload_size > sbe_channel_payload_room(&batch->channel->core, batch->per_call, 0)) {
         native_raise(SBE_EMSGSIZE, false,
                      "%u buffers and %u bytes of payload each do not fit a frame", batch->per_call,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Call: one transaction of this end, a future. Reply: its outcome and cost.
+ * Call: one transaction of this end, a future.
  *
  * While a call is in flight it holds its areas. Giving it up (timeout, cancel) changes what the
  * user sees; the hold ends only when the remote answers or is reset, because until then it may
@@ -13,8 +13,7 @@
 #include "core/cache.h"
 #include "core/status.h"
 
-PyTypeObject *Call_Type, *Reply_Type;
-static PyTypeObject *Cost_Type;
+PyTypeObject *Call_Type;
 static PyObject *NeedsStaging;
 
 /* Larger foreign buffers are staged in an area: a quarter of a slot leaves room for others. */
@@ -22,11 +21,6 @@ static uint64_t inline_limit(const Channel *channel)
 {
     return channel->core.tx.slot_size / 4;
 }
-
-typedef struct {
-    PyObject ob_base;
-    Call *call; /* strong */
-} Reply;
 
 /* -- buffers ------------------------------------------------------------------------------- */
 
@@ -202,9 +196,9 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     Py_ssize_t count = buffers == NULL ? 0 : PyTuple_Size(buffers);
     if (count < 0)
         return NULL;
-    if (count > (Py_ssize_t)SBE_BUFFERS_MAX) {
-        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, at most %u fit", count,
-                     SBE_BUFFERS_MAX);
+    if (count > (Py_ssize_t)channel->core.buffers) {
+        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, this link takes %u at most",
+                     count, channel->core.buffers);
         return NULL;
     }
     Call *call = (Call *)PyType_GenericAlloc(Call_Type, 0);
@@ -435,12 +429,7 @@ PyObject *native_call_outcome(Call *call)
         return native_raise_like(call->error);
     if (call->state == CALL_FAILED)
         return raise_failure(call);
-    Reply *reply = (Reply *)PyType_GenericAlloc(Reply_Type, 0);
-    if (reply == NULL)
-        return NULL;
-    native_hold(call);
-    reply->call = call;
-    return (PyObject *)reply;
+    return native_reply_new(call);
 }
 
 /* -- the future's methods ------------------------------------------------------------------ */
@@ -615,119 +604,10 @@ static PyType_Spec CALL_SPEC = {
     .slots = CALL_SLOTS,
 };
 
-/* -- Reply --------------------------------------------------------------------------------- */
-
-static PyObject *reply_cost(const Call *call)
-{
-    const unsigned long long values[] = {
-        call->copied,    call->synced,     call->doorbells,
-        call->waited_ns, call->handled_ns, call->ended_ns - call->started_ns,
-    };
-    PyObject *cost = PyStructSequence_New(Cost_Type);
-    for (Py_ssize_t i = 0; cost != NULL && i < 6; i++) {
-        PyObject *value = PyLong_FromUnsignedLongLong(values[i]);
-        if (value == NULL)
-            Py_CLEAR(cost);
-        else
-            PyStructSequence_SetItem(cost, i, value);
-    }
-    return cost;
-}
-
-static PyObject *reply_written(const Call *call)
-{
-    PyObject *sizes = PyList_New(0), *tuple;
-    for (uint32_t i = 0; sizes != NULL && i < call->buffer_count; i++) {
-        if (call->asked[i].direction == SBE_DIR_IN)
-            continue;
-        PyObject *size = PyLong_FromUnsignedLongLong(call->asked[i].size);
-        if (size == NULL || PyList_Append(sizes, size) < 0)
-            Py_CLEAR(sizes);
-        Py_XDECREF(size);
-    }
-    if (sizes == NULL)
-        return NULL;
-    tuple = PyList_AsTuple(sizes);
-    Py_DECREF(sizes);
-    return tuple;
-}
-
-static PyObject *reply_get(PyObject *object, void *which)
-{
-    const Call *call = ((Reply *)object)->call;
-    if (*(const char *)which == 'c')
-        return reply_cost(call);
-    if (*(const char *)which == 'w')
-        return reply_written(call);
-    Py_INCREF(call->payload);
-    return call->payload;
-}
-
-static PyObject *reply_repr(PyObject *object)
-{
-    const Call *call = ((Reply *)object)->call;
-    return PyUnicode_FromFormat("<Reply of service %u: %zd bytes of payload, %llu us>",
-                                (unsigned)call->service, PyBytes_Size(call->payload),
-                                (unsigned long long)(call->ended_ns - call->started_ns) / 1000);
-}
-
-static void reply_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    native_drop(((Reply *)object)->call);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
-
-static PyGetSetDef REPLY_GETSET[] = {
-    {"payload", reply_get, NULL, "bytes of the response", "p"},
-    {"cost", reply_get, NULL, "what the transaction cost, a Cost", "c"},
-    {"written", reply_get, NULL, "bytes really written, per Out, InOut and Shared buffer", "w"},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot REPLY_SLOTS[] = {
-    {Py_tp_doc, "What a service answered."},
-    {Py_tp_dealloc, reply_dealloc},
-    {Py_tp_repr, reply_repr},
-    {Py_tp_getset, REPLY_GETSET},
-    {0, NULL},
-};
-
-static PyType_Spec REPLY_SPEC = {
-    .name = "sbe._native.Reply",
-    .basicsize = sizeof(Reply),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = REPLY_SLOTS,
-};
-
-static PyStructSequence_Field COST_FIELDS[] = {
-    {"copied_bytes", "copied by this end: inline and staged data"},
-    {"synced_bytes", "of cache maintenance at this end"},
-    {"doorbells", "rung by this end for it"},
-    {"queue_ns", "waited at the remote before its handler began, by the remote's clock"},
-    {"remote_ns", "spent in the handler, by the remote's clock"},
-    {"total_ns", "from sent to answered, by this end's clock"},
-    {NULL, NULL},
-};
-
-static PyStructSequence_Desc COST = {
-    .name = "sbe.Cost",
-    .doc = "What one transaction cost.",
-    .fields = COST_FIELDS,
-    .n_in_sequence = 6,
-};
-
 int native_call_init(PyObject *module)
 {
-    Cost_Type = PyStructSequence_NewType(&COST);
     NeedsStaging = PyErr_NewException("sbe._native.NeedsStaging", NULL, NULL);
-    if (Cost_Type == NULL || NeedsStaging == NULL)
+    if (NeedsStaging == NULL || PyModule_AddObjectRef(module, "NeedsStaging", NeedsStaging) < 0)
         return -1;
-    if (PyModule_AddObjectRef(module, "Cost", (PyObject *)Cost_Type) < 0 ||
-        PyModule_AddObjectRef(module, "NeedsStaging", NeedsStaging) < 0)
-        return -1;
-    if (native_add_type(module, &CALL_SPEC, &Call_Type) < 0)
-        return -1;
-    return native_add_type(module, &REPLY_SPEC, &Reply_Type);
+    return native_add_type(module, &CALL_SPEC, &Call_Type);
 }

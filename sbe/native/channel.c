@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "core/status.h"
@@ -19,7 +20,10 @@ static void ring_doorbell(void *self, const struct sbe_channel *core)
     const Channel *channel = self;
     uint64_t one = 1;
     (void)core;
-    /* The eventfd is non-blocking: EAGAIN means that 2^64 - 2 rings are pending, which will do. */
+    /*
+     * Non-blocking, and nobody whom we do not trust can change that (ADR 0010): EAGAIN means that
+     * 2^64 - 2 rings are pending, which will do.
+     */
     ssize_t written = write(channel->ring_fd, &one, sizeof one);
     (void)written;
 }
@@ -56,26 +60,28 @@ static int open_core(Channel *self, const struct sbe_channel_config *given, uint
     int status = sbe_channel_open(&self->core, &config);
     if (status < 0)
         native_raise(status, false, "channel %u", config.id);
+    if (config.buffers == 0)
+        self->core.buffers = 0; /* agreed on none, where 0 would mean the default */
     return status < 0 ? -1 : 0;
 }
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"table",          "rings",     "id",      "context",
-                            "slots",          "slot_size", "line",    "send_offset",
-                            "receive_offset", "ring_fd",   "wake_fd", "control_fd",
-                            "on_control",     "max_calls", "opener",  NULL};
+    static char *names[] = {"table",       "rings",      "id",          "context",        "slots",
+                            "slot_size",   "line",       "send_offset", "receive_offset", "ring_fd",
+                            "wake_fd",     "control_fd", "on_control",  "max_calls",      "opener",
+                            "max_buffers", NULL};
     PyObject *on_control = Py_None;
     Table *table;
     Memory *rings;
     unsigned long long send_offset, receive_offset;
     int ring_fd, wake_fd, control_fd = -1, opener = 0;
-    struct sbe_channel_config config = {.call_count = 4096};
+    struct sbe_channel_config config = {.call_count = 4096, .buffers = SBE_BUFFERS_MAX};
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O!O!IIIIIKKii|iOIp", names, Table_Type, &table, Memory_Type,
+            arguments, keywords, "O!O!IIIIIKKii|iOIpI", names, Table_Type, &table, Memory_Type,
             &rings, &config.id, &config.context, &config.geometry.slots, &config.geometry.slot_size,
             &config.geometry.line, &send_offset, &receive_offset, &ring_fd, &wake_fd, &control_fd,
-            &on_control, &config.call_count, &opener))
+            &on_control, &config.call_count, &opener, &config.buffers))
         return NULL;
     Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -150,10 +156,28 @@ void native_channel_fail(Channel *channel, PyObject *error)
     native_kick(channel);
 }
 
+/* The error that a channel died of leads, by its traceback, to frames that hold the channel. */
+static int channel_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Channel *self = (Channel *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->on_control);
+    Py_VISIT(self->names);
+    Py_VISIT(self->error);
+    return 0;
+}
+
+static int channel_clear(PyObject *object)
+{
+    Py_CLEAR(((Channel *)object)->on_control);
+    return 0; /* the rest ends with the frames and the error's own members */
+}
+
 static void channel_dealloc(PyObject *object)
 {
     Channel *self = (Channel *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     native_requests_drop(self);
     if (self->ring_fd > 0)
         close(self->ring_fd);
@@ -364,17 +388,33 @@ static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize
 
 /* -- for event loops ----------------------------------------------------------------------- */
 
+/* Takes what our doorbell has rung: 1 if it had, 0 if not, -1: errno says why. */
+static int quiet_doorbell(Channel *channel)
+{
+    struct epoll_event event;
+    uint64_t rung;
+    if (!channel->listens) {
+        if (read(channel->wake_fd, &rung, sizeof rung) >= 0)
+            return 1;
+        if (errno == EAGAIN)
+            return 0;
+        if (errno != EINVAL)
+            return -1;
+        channel->listens = true; /* or nothing that can be waited for: the next call says so */
+    }
+    return epoll_wait(channel->wake_fd, &event, 1, 0);
+}
+
 static PyObject *channel_poll(PyObject *object, PyObject *unused)
 {
     Channel *self = (Channel *)object;
-    uint64_t rung;
     (void)unused;
     if (native_channel_check(self) < 0)
         return NULL;
-    ssize_t size = read(self->wake_fd, &rung, sizeof rung);
-    if (size < 0 && errno != EAGAIN)
+    int rung = quiet_doorbell(self);
+    if (rung < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    if (size > 0)
+    if (rung > 0)
         native_kick(self); /* the sleeping thread may have been meant, and the ring is gone now */
     if (native_channel_drain(self) < 0)
         return NULL;
@@ -450,11 +490,12 @@ static PyObject *channel_counters(PyObject *object, PyObject *unused)
     const Channel *self = (const Channel *)object;
     const struct sbe_channel_counters *core = &self->core.counters;
     (void)unused;
-    return Py_BuildValue(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I}", "sent", core->sent, "received",
-        core->received, "doorbells", core->doorbells, "bad", core->bad, "late", core->late, "full",
-        core->full, "synced_bytes", (unsigned long long)core->synced, "in_flight", self->in_flight,
-        "backstops", self->backstops, "requests", self->request_count, "refused", self->refused);
+    return Py_BuildValue("{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I,s:I}", "sent", core->sent,
+                         "received", core->received, "doorbells", core->doorbells, "bad", core->bad,
+                         "late", core->late, "full", core->full, "synced_bytes",
+                         (unsigned long long)core->synced, "in_flight", self->in_flight,
+                         "backstops", self->backstops, "requests", self->request_count, "refused",
+                         self->refused, "lost", self->lost);
 }
 
 static PyObject *channel_get(PyObject *object, void *which)
@@ -539,6 +580,8 @@ static PyType_Slot CHANNEL_SLOTS[] = {
     {Py_tp_doc, "This process's end of a channel. Any thread may use it at any time."},
     {Py_tp_new, channel_new},
     {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_traverse, channel_traverse},
+    {Py_tp_clear, channel_clear},
     {Py_tp_methods, CHANNEL_METHODS},
     {Py_tp_getset, CHANNEL_GETSET},
     {0, NULL},
@@ -547,7 +590,7 @@ static PyType_Slot CHANNEL_SLOTS[] = {
 static PyType_Spec CHANNEL_SPEC = {
     .name = "sbe._native.Channel",
     .basicsize = sizeof(Channel),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = CHANNEL_SLOTS,
 };
 

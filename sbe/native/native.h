@@ -26,6 +26,12 @@ uint64_t native_now_ns(void *unused);
 /* Creates a heap type from a spec and adds it to the module. 0 or -1. */
 int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
 
+/* -- convert.c: checked integers for PyArg_Parse*'s O& -- */
+
+int native_as_u16(PyObject *object, void *out);
+int native_as_u32(PyObject *object, void *out);
+int native_as_u64(PyObject *object, void *out);
+
 /* -- memory.c: Memory, a shared mapping; Slice, a range of it -- */
 
 typedef struct table Table;
@@ -104,12 +110,13 @@ struct channel {
     struct sbe_call *calls;
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
-    int wake_fd;      /* ours, read */
+    int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
     int kick_fd;      /* an eventfd by which this process wakes its own sleeping thread */
-    int sleep_fd;     /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
+    int sleep_fd; /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
     PyObject *on_control;
     PyObject *names;      /* dict: service id to name, for messages */
     PyObject *error;      /* why the channel is dead, NULL alive */
+    bool listens;         /* wake_fd is a listener: found out when it is read */
     bool draining;        /* frames are being taken: callbacks must not re-enter */
     bool polling;         /* a thread sleeps on the doorbell for all */
     uint32_t progress;    /* futex: moves whenever a sleeping thread should look again */
@@ -123,6 +130,7 @@ struct channel {
     Request *unsent, *last_unsent;    /* answered, waiting for room; strong */
     uint32_t request_count;           /* taken and not yet answered */
     uint32_t refused;                 /* requests beyond the bound */
+    uint32_t lost;                    /* of them, those that no answer told so */
 };
 
 extern PyTypeObject *Channel_Type;
@@ -161,7 +169,7 @@ bool native_has_room(Channel *channel, void *unused);
 /* Waits until a request can be sent; WAIT_TIMEOUT at the deadline. */
 enum native_wait native_wait_room(Channel *channel, uint64_t deadline_ns);
 
-/* -- call.c: Call, one transaction; Reply, its outcome -- */
+/* -- call.c: Call, one transaction -- */
 
 enum call_state {
     CALL_OPEN,
@@ -196,7 +204,7 @@ struct call {
     Memory *few_held[2];
 };
 
-extern PyTypeObject *Call_Type, *Reply_Type;
+extern PyTypeObject *Call_Type;
 int native_call_init(PyObject *module);
 /* Makes a call from Buffer objects, not yet sent. NULL raised. */
 Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload);
@@ -208,6 +216,11 @@ PyObject *native_call_outcome(Call *call);
 /* Gives the call up: the user sees `status`, the buffers stay held until the remote answers. */
 void native_call_abandon(Call *call, int status);
 void native_run_callbacks(Channel *channel);
+
+/* -- reply.c: Reply, what a call came to -- */
+
+int native_reply_init(PyObject *module);
+PyObject *native_reply_new(Call *call); /* of a call that is done */
 
 /* -- batch.c -- */
 
@@ -248,6 +261,13 @@ void native_request_flush(Channel *channel);
 void native_requests_drop(Channel *channel);
 /* The next one waiting for a handler, new reference, or NULL. */
 Request *native_request_next(Channel *channel);
+
+/* -- bootstrap.c, doorbells.c: carve-out links -- */
+
+int native_bootstrap_init(PyObject *module);
+int native_doorbells_init(PyObject *module);
+/* The crash record of the remote's life that is there now, or None. */
+PyObject *native_read_crash(PyObject *module, PyObject *window);
 
 /* -- session.c -- */
 

@@ -26,6 +26,8 @@ class GrantedArea(NamedTuple):
     flags: int
     fd: int
     heap: str
+    offset_bytes: int = 0
+    trusted: bool = False  # the file behind fd needs no seals
 
 
 class GrantedChannel(NamedTuple):
@@ -42,6 +44,7 @@ class Backend(Protocol):
     Every method may raise `sbe.Error`; none blocks longer than its own bound.
     """
 
+    uri: str
     context: int
     limits: dict[str, int]
 

@@ -252,7 +252,12 @@ class Connection:
             granted = backend.allocate(size_bytes, heap)
             try:
                 # The heap rounds up to pages; the application sees what it asked for.
-                area = Area(granted.fd, size_bytes)
+                area = Area(
+                    granted.fd,
+                    size_bytes,
+                    trusted=granted.trusted,
+                    offset=granted.offset_bytes,
+                )
                 self._table.add(area, granted.id, backend.context, granted.flags)
             except BaseException:
                 backend.free(granted.id)
@@ -321,6 +326,11 @@ class Connection:
     def context(self) -> int:
         """Id of this connection's context."""
         return self._backend.context
+
+    @property
+    def uri(self) -> str:
+        """What it is connected to: "loopback:" for an embedded remote, "unix:PATH" a daemon."""
+        return self._backend.uri
 
     @property
     def slot_size(self) -> int:
@@ -399,6 +409,7 @@ class Connection:
                 self._backend.context,
                 control_fd=self._backend.control_fd,
                 on_control=on_control,
+                max_buffers=self._backend.limits["buffers"],
             )
         finally:
             granted.rings.close()

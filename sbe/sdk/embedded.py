@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sbe.channel import Geometry
 from sbe.context import HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
+from sbe.heaps import Heap
 from sbe.link import Link, State
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
@@ -58,18 +59,21 @@ class Offered:
 class EmbeddedBackend:
     """The whole link in this process. Serialised by the connection that owns it."""
 
-    uri = "loopback:"
-
     def __init__(self, timeout: float, remote: Any = None) -> None:
         """Starts the remote and connects; `timeout` in seconds bounds each control operation.
 
-        `remote` has connect() -> Transport and close(); the default starts sbe-remote.
+        `remote` has connect() -> Transport and close(), and may have `heaps` by name, `ring_heap`
+        (else the first is for rings too), `name`, `uri` and `transport`; the default starts
+        sbe-remote.
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
         self._restarts = 0
         self._offered = Offered()
         self._process = remote if remote is not None else RemoteProcess()
+        self.name: str = getattr(self._process, "name", "loopback")
+        self.uri: str = getattr(self._process, "uri", "loopback:")
+        self.transport: str = getattr(self._process, "transport", "embedded")
         self._link = Link(
             self._process.connect,
             name=f"sbe-sdk {os.getpid()}",
@@ -77,9 +81,12 @@ class EmbeddedBackend:
             services=lambda context, name, index: self._offered.look_up(name, index),
             on_state=self._state_changed,
         )
-        self._context = HostContext(self._link, medium=getattr(self._process, "medium", None))
-        if self._context.medium is not None:
-            self._context.heaps = dict(self._context.medium.heaps)
+        self._context = HostContext(self._link)
+        heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
+        if heaps:  # memory that the remote can reach comes with it
+            self._context.heaps = heaps
+            first = next(iter(heaps.values()))
+            self._context.ring_heap = getattr(self._process, "ring_heap", first)
         try:
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())
@@ -125,7 +132,15 @@ class EmbeddedBackend:
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
         grant = self._run(self._context.allocate(size_bytes, heap))
-        return GrantedArea(grant.id, grant.size_bytes, grant.flags, os.dup(grant.fd), grant.heap)
+        return GrantedArea(
+            grant.id,
+            grant.size_bytes,
+            grant.flags,
+            os.dup(grant.fd),
+            grant.heap,
+            grant.offset_bytes,
+            grant.trusted,
+        )
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
@@ -160,8 +175,8 @@ class EmbeddedBackend:
         return {
             "links": [
                 {
-                    "name": "loopback",
-                    "transport": "embedded",
+                    "name": self.name,
+                    "transport": self.transport,
                     "state": self._link.state.name.lower(),
                     "epoch": self._link.peer_epoch,
                     "remote": self._link.peer_name,
@@ -170,7 +185,7 @@ class EmbeddedBackend:
             ],
             "contexts": [
                 {
-                    "link": "loopback",
+                    "link": self.name,
                     "id": context.id,
                     "client": process_name(),
                     "pid": os.getpid(),
@@ -179,7 +194,7 @@ class EmbeddedBackend:
             ],
             "areas": [
                 {
-                    "link": "loopback",
+                    "link": self.name,
                     "id": area.id,
                     "context": context.id,
                     "size": area.size_bytes,
@@ -190,7 +205,7 @@ class EmbeddedBackend:
             ],
             "channels": [
                 {
-                    "link": "loopback",
+                    "link": self.name,
                     "id": channel.id,
                     "context": context.id,
                     "slots": channel.rings.geometry.slots,
@@ -200,7 +215,7 @@ class EmbeddedBackend:
                 for channel in context.channels.values()
             ],
             "services": [
-                {"link": "loopback", "context": owner, **item._asdict()}
+                {"link": self.name, "context": owner, **item._asdict()}
                 for owner, items in ((0, self.services()), (context.id, self._offered.all()))
                 for item in items
             ],
@@ -218,14 +233,14 @@ class EmbeddedBackend:
         return {
             "links": [
                 {
-                    "name": "loopback",
+                    "name": self.name,
                     "restarts": self._restarts,
                     "bad_messages": self._link.bad_messages,
                 }
             ],
             "channels": [
                 {
-                    "link": "loopback",
+                    "link": self.name,
                     "id": channel.id,
                     "context": self.context,
                     **channel.rings.counters(),

@@ -12,11 +12,11 @@ import os
 import select
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sbe import _native, errors
-from sbe.heaps import dmabuf
-from sbe.kernel import ioctl, remoteproc, rpmsg, timer
+from sbe.heaps import Heap, dmabuf
+from sbe.kernel import remoteproc, rpmsg, timer
 
 __all__ = ["CONTROL", "DOORBELL", "RpmsgRemote", "RpmsgTransport"]
 
@@ -34,12 +34,27 @@ def _unique(purpose: str) -> str:
     return f"sbe-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
 
 
-class RpmsgTransport:
-    """Owns an endpoint's descriptor. Nothing blocks. Not thread-safe: the owner serialises."""
+def _is_eventfd(fd: int) -> bool:
+    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
 
-    def __init__(self, fd: int, remote: str) -> None:
+
+class RpmsgTransport:
+    """Owns an endpoint's descriptor. Nothing blocks. Not thread-safe: the owner serialises.
+
+    A channel's doorbell is an endpoint of its own, which takes the place of both eventfds, so that
+    no thread carries doorbells. `open_doorbell` makes one; without it channels are refused.
+    """
+
+    carries_handles = False
+
+    def __init__(
+        self, fd: int, remote: str, open_doorbell: Callable[[], int] | None = None
+    ) -> None:
         self._fd = fd
         self._remote = remote
+        self._open_doorbell = open_doorbell
+        self._doorbells: dict[int, int] = {}
+        self._unbound: list[int] = []  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
         self._timer = timer.Timer()
         self._epoll = select.epoll()
@@ -59,6 +74,7 @@ class RpmsgTransport:
                 f"control message of {len(message)} bytes: rpmsg carries 1 to {rpmsg.MTU}"
             )
         if not self._queue and self._send_now(message):
+            self._bind()
             return
         if len(self._queue) >= _QUEUE_MAX:
             raise errors.WouldBlock(f"{self._remote} has left {len(self._queue)} messages unread")
@@ -94,9 +110,47 @@ class RpmsgTransport:
                 self._timer.set(_RETRY_S)
                 return
             self._queue.popleft()
+        self._bind()
+
+    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+        """Put an endpoint in the place of both eventfds; it is bound when the next message is sent.
+
+        Raises BadArgument for descriptors that others hold already: those would stay eventfds.
+        """
+        if self._open_doorbell is None or not (_is_eventfd(ring_fd) and _is_eventfd(wake_fd)):
+            raise errors.BadArgument("doorbells over rpmsg are for the process that opens channels")
+        fd = self._open_doorbell()
+        os.dup2(fd, ring_fd, inheritable=False)
+        os.dup2(fd, wake_fd, inheritable=False)
+        self.remove_doorbells(channel)
+        self._doorbells[channel] = fd
+        self._unbound.append(channel)
+
+    def remove_doorbells(self, channel: int) -> None:
+        """End a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
+        fd = self._doorbells.pop(channel, -1)
+        if fd >= 0:
+            rpmsg.destroy_endpoint(fd)
+
+    def _bind(self) -> None:
+        """Tell the remote which channels endpoints ring for, after their CHANNEL_OPEN."""
+        while self._unbound:
+            channel = self._unbound[0]
+            fd = self._doorbells.get(channel, -1)
+            try:
+                if fd >= 0:
+                    os.write(fd, struct.pack("<II", _BIND_MAGIC, channel))
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ENOMEM):
+                    self._timer.set(_RETRY_S)
+                    return
+                raise self._gone(error) from error
+            self._unbound.pop(0)
 
     def close(self) -> None:
-        """Remove the endpoint and forget the queue. Closing twice is fine."""
+        """Remove the endpoints and forget the queue. Closing twice is fine."""
+        for channel in list(self._doorbells):
+            self.remove_doorbells(channel)
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
@@ -142,39 +196,23 @@ class RpmsgRemote:
         """Open an endpoint to the control channel. Raises LinkError with what is missing."""
         service = self._find(CONTROL)
         fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
-        return RpmsgTransport(fd, self._processor or service.remote or "the remote")
+        name = self._processor or service.remote or "the remote"
+        return RpmsgTransport(fd, name, self.open_doorbell)
 
-    def open_doorbell(self, channel: int) -> int:
-        """Return an endpoint's descriptor that is a channel's doorbell, both ways; the caller's.
-
-        What is written wakes the remote; it is readable when the remote has rung.
-        """
+    def open_doorbell(self) -> int:
+        """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
         service = self._find(DOORBELL)
-        fd = rpmsg.create_endpoint(service.control, _unique("doorbell"), service.destination)
-        try:
-            os.write(fd, struct.pack("<II", _BIND_MAGIC, channel))
-        except OSError as error:
-            rpmsg.destroy_endpoint(fd)
-            raise ioctl.translate(error, f"doorbell of channel {channel}") from error
-        return fd
-
-    def close_doorbell(self, fd: int) -> None:
-        """End the doorbell for whoever holds a duplicate, and close this one."""
-        rpmsg.destroy_endpoint(fd)
+        return rpmsg.create_endpoint(service.control, _unique("doorbell"), service.destination)
 
     @property
-    def medium(self) -> RpmsgRemote:
-        """How memory and doorbells reach it: itself."""
-        return self
-
-    @property
-    def heaps(self) -> dict[str, dmabuf.DmaHeap | dmabuf.UdmabufHeap]:
-        """Memory for areas that its device reaches."""
-        return dmabuf.published(self.device, coherent=self._coherent)
+    def heaps(self) -> dict[str, Heap]:
+        """Memory that its device reaches, by name: what the kernel offers, then coherent memory."""
+        published = dmabuf.published(self.device, coherent=self._coherent)
+        return {**published, self.ring_heap.name: self.ring_heap}
 
     @property
     def ring_heap(self) -> dmabuf.CoherentHeap:
-        """Coherent memory for rings."""
+        """Where ring memory comes from."""
         return dmabuf.CoherentHeap(self.device)
 
     def close(self) -> None:

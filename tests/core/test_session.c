@@ -170,8 +170,10 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
         end->asked_again = sbe_session_request(&end->session, SBE_CONTROL_PING, &ping.control,
                                                sizeof ping, &token_b);
     }
-    if (end->start != 0)
-        CHECK_EQ(sbe_session_start(&end->session, end->start), SBE_OK);
+    uint32_t start = end->start;
+    end->start = 0;
+    if (start != 0)
+        CHECK_EQ(sbe_session_start(&end->session, start), SBE_OK);
 }
 
 static void event(void *self, uint32_t what, uint32_t value)
@@ -1097,6 +1099,32 @@ static void test_ask_while_it_goes(void)
     }
 }
 
+/* Who is told that the peer has gone may start the next life at once: it stays. */
+static void test_start_while_it_goes(void)
+{
+    for (uint32_t way = 0; way < 4; way++) {
+        connect_both();
+        struct sbe_ping ping = {.cookie = 1};
+        CHECK_EQ(sbe_session_request(&remote.session, SBE_CONTROL_PING, &ping.control, sizeof ping,
+                                     &token_a),
+                 SBE_OK);
+        remote.queued = 0;
+        remote.start = 210;
+        if (way == 0)
+            sbe_session_lost(&remote.session);
+        else if (way == 1)
+            CHECK_EQ(sbe_session_start(&host.session, 101), SBE_OK);
+        else if (way == 2)
+            CHECK_EQ(sbe_session_bye(&host.session, NULL), SBE_OK);
+        else
+            CHECK_EQ(sbe_session_bye(&remote.session, &token_b), SBE_OK);
+        pump();
+        CHECK_EQ(remote.session.epoch, 210);
+        CHECK_EQ(remote.replied, way == 3 ? 2 : 1);
+        check_connected();
+    }
+}
+
 /* The answer to BYE comes last, so that a new life begun in it stays. */
 static void test_start_in_bye(void)
 {
@@ -1683,6 +1711,7 @@ int main(void)
     test_bye_crossing();
     test_everything_goes();
     test_ask_while_it_goes();
+    test_start_while_it_goes();
     test_start_in_bye();
     test_no_stale_replies();
     test_lost_before_start();

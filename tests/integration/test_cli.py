@@ -210,7 +210,7 @@ def test_bench(environment: dict[str, str]):
     ("words", "code", "message"),
     [
         (["call", "no-such"], 6, "the remote has no service 'no-such'; `sbe list` shows"),
-        (["--uri", "tcp:here", "ping"], 2, "'tcp:here' is no link: say loopback: or unix:PATH"),
+        (["--uri", "tcp:here", "ping"], 2, "'tcp:here' is no link: say loopback:, unix:PATH"),
         (["--uri", "unix:no/such", "list"], 3, "no/such does not exist; start sbe-daemon"),
         (["--uri", "unix:text", "list"], 3, "no daemon answers at text; start sbe-daemon"),
         (["demo", "text"], 1, "text: not a picture that Pillow can open"),
@@ -371,14 +371,16 @@ def test_with_a_daemon(environment: dict[str, str], running: Daemon):
         own = link.context
     assert own in {context["id"] for context in listed["contexts"]}
     assert listed["context"] != own
+    assert listed["daemon"]["pid"] == counted["daemon"]["pid"] == running.pid
     assert [row["size"] for row in listed["areas"] if row["context"] == own] == [1 << 20]
     [channel] = [row for row in counted["channels"] if row["context"] == own]
-    assert (channel["sent"], channel["received"]) == (1, 1)
-    assert channel["per_doorbell_sent"] == 1
-    assert counted["usage"][0]["quota"]["bytes"] > 1 << 20
+    assert (channel["frames_to_remote"], channel["frames_from_remote"]) == (1, 1)
+    assert channel["per_doorbell_to_remote"] == 1
+    assert counted["users"][0]["quota"]["bytes"] > 1 << 20
     text = Run(environment, ["stat"])
     assert (text.code, text.err) == (0, "")
     assert "No daemon" not in text.out
+    assert f"process {running.pid}, up for " in text.out
 
 
 def test_quota(environment: dict[str, str], running: Daemon):

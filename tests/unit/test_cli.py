@@ -24,7 +24,7 @@ import sbe.testing
 from sbe import cli, errors
 from sbe.cli import app, arguments, exit_codes, figures, picture, screen, stat
 
-LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "uri"}
+LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "transport"}
 
 
 @pytest.fixture(autouse=True)
@@ -326,7 +326,7 @@ def test_call_shows_a_hex_dump_and_the_cost(capsys: pytest.CaptureFixture[str]):
 def test_json_of_list(capsys: pytest.CaptureFixture[str]):
     found = run_json(capsys, "list")
     assert found.keys() == {
-        *("schema", "command", "ok", "context"),
+        *("schema", "command", "ok", "daemon", "context"),
         *("links", "contexts", "areas", "channels", "services"),
     }
     assert found["links"][0].keys() >= LINK_KEYS
@@ -346,17 +346,20 @@ def test_list_says_that_there_is_no_daemon(capsys: pytest.CaptureFixture[str]):
 def test_json_of_stat(capsys: pytest.CaptureFixture[str]):
     found = run_json(capsys, "stat")
     assert found.keys() == {
-        *("schema", "command", "ok", "links", "channels", "usage", "connection")
+        *("schema", "command", "ok", "daemon", "links", "channels", "users", "connection")
     }
-    assert found["links"][0].keys() >= {"name"}
-    assert found["channels"][0].keys() >= {
-        *("id", "context", "sent", "received", "doorbells_sent", "doorbells_received"),
-        *("in_flight", "per_doorbell_sent", "per_doorbell_received"),
+    assert found["daemon"] is None
+    assert found["links"][0].keys() >= {"name", "restarts", "bad_messages"}
+    ways = ("to_remote", "from_remote")
+    counters = ("frames", "doorbells", "space_doorbells", "per_doorbell")
+    assert found["channels"][0].keys() == {
+        *("link", "id", "context", "in_flight"),
+        *(f"{counter}_{way}" for counter in counters for way in ways),
     }
-    assert found["usage"][0].keys() == {"uid", "used", "quota"}
+    assert found["users"][0].keys() == {"uid", "used", "quota"}
 
 
-def test_stat_knows_the_daemons_names():
+def test_packets_per_doorbell():
     row = {
         "link": "m4",
         "id": 3,
@@ -364,15 +367,14 @@ def test_stat_knows_the_daemons_names():
         "frames_to_remote": 8,
         "frames_from_remote": 6,
         "doorbells_to_remote": 4,
-        "doorbells_from_remote": 0,
         "in_flight": 2,
     }
     found = stat.own_channel(
         {"channels": [{"id": 3, "context": 1}, row], "connection": {"context": 2, "channel": 3}}
     )
-    assert (found["sent"], found["received"], found["in_flight"]) == (8, 6, 2)
-    assert found["per_doorbell_sent"] == 2
-    assert found["per_doorbell_received"] is None
+    assert found["frames_to_remote"] == 8
+    assert found["per_doorbell_to_remote"] == 2
+    assert found["per_doorbell_from_remote"] is None
 
 
 def test_names_of_the_remote_can_not_command_the_terminal(

@@ -26,6 +26,7 @@ C_FLOORS: Floors = [
     [["firmware/core/channel.*"]],
     [["firmware/core/session.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
+    [["firmware/carveout/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
     [["firmware/ports/*"]],
 ]
@@ -37,6 +38,7 @@ PYTHON_FLOORS: Floors = [
     [["sbe.kernel", "sbe.kernel.*"]],
     [["sbe.heaps", "sbe.heaps.*"]],
     [["sbe.doorbell", "sbe.transports", "sbe.transports.*"]],
+    [["sbe.boards", "sbe.boards.*"]],
     [["sbe.pending", "sbe.link", "sbe.link.*"]],
     [["sbe.channel"]],
     [["sbe.context"]],

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -242,12 +243,13 @@ def test_doorbell_stays_with_the_first(processor: remoteproc.RemoteProcessor, tm
 
 def hijack(remote: RpmsgRemote) -> None:
     with Connection(EmbeddedBackend(5, remote)) as connection:
-        thief = remote.open_doorbell(1)
+        thief = remote.open_doorbell()
+        os.write(thief, struct.pack("<II", 0x42454253, 1))
         for _ in range(20):
             connection.call("echo", payload=b"mine", timeout=5)
         with pytest.raises(BlockingIOError):
             os.read(thief, 8)
-        remote.close_doorbell(thief)
+        rpmsg.destroy_endpoint(thief)
 
 
 def test_unloading_while_it_runs(processor: remoteproc.RemoteProcessor):
