@@ -113,7 +113,44 @@ static int gate_start(struct rproc_subdev *subdev)
 	return 0;
 }
 
-/* And the first to stop: no interrupt meets a virtqueue that is being freed. */
+/* Ends the core's work, and its view of memory whether it agrees or not. */
+static void halt(struct userproc *up)
+{
+	mutex_lock(&up->state_lock);
+	if (!up->running) {
+		mutex_unlock(&up->state_lock);
+		return;
+	}
+	spin_lock_irq(&up->lock);
+	if (!up->core || up->events & SBE_USERPROC_START) {
+		/* Nobody there, or it never saw this start: nothing to stop. */
+		up->events &= ~SBE_USERPROC_START;
+		complete(&up->stopped);
+	} else {
+		up->events |= SBE_USERPROC_STOP;
+	}
+	up->kicks = 0;
+	spin_unlock_irq(&up->lock);
+	mutex_unlock(&up->state_lock);
+	wake_up_all(&up->wait);
+
+	if (!wait_for_completion_timeout(&up->stopped,
+					 msecs_to_jiffies(stop_ms)))
+		dev_warn(&up->rproc->dev,
+			 "the core does not stop: its view of memory ends\n");
+
+	mutex_lock(&up->state_lock);
+	up->running = false;
+	if (up->core)
+		unmap_mapping_range(up->core->f_mapping, 0, 0, 1);
+	mutex_unlock(&up->state_lock);
+}
+
+/*
+ * And the first to stop: no interrupt meets a virtqueue that is being freed,
+ * and the core is out of the rings before their memory goes to somebody else.
+ * A crash that was reported of a core that lives is no exception.
+ */
 static void gate_stop(struct rproc_subdev *subdev, bool crashed)
 {
 	struct userproc *up = container_of(subdev, struct userproc, gate);
@@ -123,6 +160,7 @@ static void gate_stop(struct rproc_subdev *subdev, bool crashed)
 	bitmap_zero(up->notify, MAX_NOTIFY);
 	spin_unlock_irq(&up->lock);
 	cancel_work_sync(&up->work);
+	halt(up);
 }
 
 static int userproc_start(struct rproc *rproc)
@@ -158,32 +196,7 @@ static int userproc_stop(struct rproc *rproc)
 	struct userproc *up = rproc->priv;
 
 	rproc_remove_subdev(rproc, &up->gate);
-	mutex_lock(&up->state_lock);
-	spin_lock_irq(&up->lock);
-	if (up->events & SBE_USERPROC_START) {
-		/* It never saw this start: there is nothing to stop. */
-		up->events &= ~SBE_USERPROC_START;
-		complete(&up->stopped);
-	} else {
-		up->events |= SBE_USERPROC_STOP;
-	}
-	up->kicks = 0;
-	spin_unlock_irq(&up->lock);
-	if (!up->core)
-		complete(&up->stopped);
-	mutex_unlock(&up->state_lock);
-	wake_up_all(&up->wait);
-
-	if (!wait_for_completion_timeout(&up->stopped,
-					 msecs_to_jiffies(stop_ms)))
-		dev_warn(&rproc->dev,
-			 "the core does not stop: its view of memory ends\n");
-
-	mutex_lock(&up->state_lock);
-	up->running = false;
-	if (up->core)
-		unmap_mapping_range(up->core->f_mapping, 0, 0, 1);
-	mutex_unlock(&up->state_lock);
+	halt(up); /* a start that failed half-way never came to the gate */
 	return 0;
 }
 

@@ -280,7 +280,7 @@ static bool take_events(void)
         bring_down();
         core_stopped(&remote.core);
     }
-    if (event.kicks != 0)
+    if (event.kicks != 0) /* of the time after a stop in the same event */
         bring_up();
     return true;
 }

@@ -56,6 +56,8 @@ def core_process(device: str = DEVICE) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
+        if process.poll() is not None:
+            print(f"{REMOTE.name} ended with {process.returncode}", file=sys.stderr)
         process.kill()
         process.wait()
 
