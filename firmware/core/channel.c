@@ -30,6 +30,8 @@ SAME_PLACE(buffer, size);
 
 int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
 {
+    if (config->call_count > UINT16_MAX + 1u)
+        return SBE_EINVAL;
     *channel = (struct sbe_channel){
         .port = config->port,
         .areas = config->areas,
@@ -38,15 +40,12 @@ int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_confi
         .handle = config->handle,
         .id = config->id,
         .context = config->context,
-        .flush_interval = config->flush_interval,
+        .flush_interval =
+            config->flush_interval != 0 ? config->flush_interval : config->geometry.slots / 2,
         .buffers = config->buffers,
     };
-    if (config->call_count > UINT16_MAX + 1u)
-        return SBE_EINVAL;
     if (channel->buffers == 0 || channel->buffers > SBE_BUFFERS_MAX)
         channel->buffers = SBE_BUFFERS_MAX;
-    if (channel->flush_interval == 0)
-        channel->flush_interval = config->geometry.slots / 2;
     for (uint32_t i = 0; i < config->call_count; i++)
         config->calls[i] = (struct sbe_call){.generation = 1, .next_free = i + 1};
     int status = sbe_ring_attach(&channel->tx, config->send, &config->geometry);

@@ -303,7 +303,6 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
     request->payload_size = frame->payload_size;
     request->buffer_count = 0;
     request->buffers = frame->buffers;
-    request->reply_room = 0;
     request->reply_size = 0;
     channel->promised++; /* nothing that the handler sends takes the answer's place */
     int status = call_service(engine, request);
@@ -394,21 +393,23 @@ static void run_tasks(struct sbe_engine *engine)
 
 bool sbe_engine_run(struct sbe_engine *engine)
 {
-    bool more = false;
     run_tasks(engine);
-    for (struct sbe_engine_work *work = engine->work + SBE_PRIORITIES; work-- != engine->work;) {
-        struct sbe_engine_channel *entry;
+    struct sbe_engine_work *work = engine->work + SBE_PRIORITIES;
+    struct sbe_engine_channel *entry;
+    while (work-- != engine->work) {
         uint32_t turns = 0; /* those that come back in this round wait for the next */
         for (entry = work->first; entry != NULL; entry = entry->next)
             turns++;
-        /* The list is whole during each turn: what runs there may close any channel. */
+        /* The list is whole during each turn: what runs there may ring or close any channel. */
         while (turns-- > 0 && (entry = work->first) != NULL) {
             forget_work(engine, entry);
             take_turn(engine, entry);
         }
-        more = more || work->first != NULL;
     }
-    return more || engine->tasks != NULL;
+    for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
+        if (engine->work[p].first != NULL)
+            return true;
+    return engine->tasks != NULL;
 }
 
 /* -- this end as requester ----------------------------------------------------------------- */

@@ -28,7 +28,7 @@ int64_t sbe_ring_size(const struct sbe_ring_geometry *geometry)
 
 int sbe_ring_attach(struct sbe_ring *ring, void *memory, const struct sbe_ring_geometry *geometry)
 {
-    if (sbe_ring_size(geometry) < 0 || (uintptr_t)memory % geometry->line != 0)
+    if (sbe_ring_size(geometry) < 0 || ((uintptr_t)memory & (geometry->line - 1)) != 0)
         return SBE_EINVAL;
     uint8_t *base = memory;
     ring->producer = (struct sbe_ring_producer *)(void *)base;

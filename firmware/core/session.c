@@ -76,7 +76,7 @@ SBE_OUT_OF_LINE static void clear(void *table, uint32_t count, size_t entry_size
 }
 
 /* The entry with this id (0: a free one) in a table whose entries begin with their id. */
-SBE_OUT_OF_LINE static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
+static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
 {
     for (uint8_t *at = table; count > 0; count--, at += entry_size)
         if (*(const uint32_t *)(const void *)at == id)
@@ -122,10 +122,13 @@ static void settle_context(struct sbe_session *session, uint32_t id)
     *context = (struct sbe_session_context){0};
 }
 
-static void remove_area(struct sbe_session *session, struct sbe_area *area)
+/* A dying area goes with the last request that holds it. */
+static void settle_area(struct sbe_session *session, struct sbe_area *area)
 {
     const struct sbe_port *port = session->config->port;
     uint32_t context = area->context, unmap_id = area->unmap_id;
+    if (!area->dying || area->pins != 0)
+        return;
     port->area_detach(port->self, area);
     sbe_area_remove(area);
     if (unmap_id != 0)
@@ -136,15 +139,13 @@ static void remove_area(struct sbe_session *session, struct sbe_area *area)
 static void kill_area(struct sbe_session *session, struct sbe_area *area)
 {
     area->dying = true;
-    if (area->pins == 0)
-        remove_area(session, area);
+    settle_area(session, area);
 }
 
 void sbe_session_unpin(struct sbe_session *session, struct sbe_area *area)
 {
     area->pins--;
-    if (area->dying && area->pins == 0)
-        remove_area(session, area);
+    settle_area(session, area);
 }
 
 static void close_channel(struct sbe_session *session, struct sbe_session_channel *channel)
@@ -200,8 +201,10 @@ static void forget_peer(struct sbe_session *session, enum sbe_session_state stat
     clear(session->config->contexts, session->config->limits.contexts,
           sizeof(struct sbe_session_context));
     drop(session, SBE_CONTEXT_ALL);
-    set_state(session, state);
-    fail_pending(session); /* last: who is told may start the next life */
+    uint32_t epoch = session->epoch;
+    fail_pending(session);
+    if (session->epoch == epoch) /* who was told may have started the next life */
+        set_state(session, state);
 }
 
 /* -- negotiation --------------------------------------------------------------------------- */

@@ -142,6 +142,14 @@ class QemuBoard:
             process.kill()
             process.wait()
 
+    def kill(self) -> bool:
+        """Let the process die, as in a crash of QEMU, unnoticed here. False: it was dead."""
+        process = self._process
+        alive = process is not None and process.poll() is None
+        if process is not None:
+            process.kill()
+        return alive
+
     def quit(self) -> None:
         """End the process in order: QEMU writes what it has buffered."""
         process = self._process

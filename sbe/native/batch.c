@@ -95,6 +95,21 @@ static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
     return SBE_OK;
 }
 
+/* A response about other buffers, or about more bytes, than were asked for. */
+static bool is_wrong(const struct batch *batch, uint32_t index, const struct sbe_frame *response)
+{
+    struct sbe_buffer asked[SBE_BUFFERS_MAX];
+    const struct sbe_wire_buffer *wire = descriptors_of(batch, index);
+    for (uint32_t i = 0; i < batch->per_call; i++)
+        asked[i] = (struct sbe_buffer){
+            .area = wire[i].area,
+            .direction = wire[i].direction,
+            .offset = wire[i].offset,
+            .size = wire[i].size,
+        };
+    return sbe_frame_check_response(response, asked, batch->per_call) < 0;
+}
+
 static void take_results(struct batch *batch, uint32_t index, const struct sbe_frame *response)
 {
     uint32_t next = 0, size = response->payload_size;
@@ -127,7 +142,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
             free_batch(batch);
         return;
     }
-    if (response != NULL) {
+    if (response != NULL && is_wrong(batch, entry->index, response))
+        status = SBE_EBADMSG;
+    else if (response != NULL) {
         status = response->status;
         take_results(batch, entry->index, response);
     }
@@ -174,9 +191,9 @@ static int send_some(struct batch *batch)
 static bool can_go_on(Channel *channel, void *what)
 {
     struct batch *batch = what;
-    if (batch->done == batch->sent)
-        return true;
-    return batch->sent < batch->count && native_has_room(channel, NULL);
+    if (batch->sent == batch->count)
+        return batch->done == batch->count;
+    return native_has_room(channel, NULL); /* other threads may have filled the ring */
 }
 
 /* 0: all done; otherwise a status, or 1 when something raised. */
@@ -217,7 +234,7 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
             &batch->statuses, &batch->written, &batch->replies, &batch->reply_size, &timeout))
         return -1;
     if (batch->per_call > batch->channel->core.buffers) {
-        native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes %u at most",
+        native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes at most %u",
                      batch->per_call, batch->channel->core.buffers);
         return -1;
     }

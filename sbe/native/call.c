@@ -317,12 +317,13 @@ static void finish(Call *call, int status, bool remote_said)
     call->remote_said = remote_said;
     if (call->callbacks == NULL)
         return;
+    Channel *channel = call->channel;
     native_hold(call);
-    if (call->channel->ready == NULL)
-        call->channel->ready = call;
+    if (channel->ready == NULL)
+        channel->ready = call;
     else
-        call->channel->last_ready->next_ready = call;
-    call->channel->last_ready = call;
+        channel->last_ready->next_ready = call;
+    channel->last_ready = call;
 }
 
 /* Called by the drain, or when the channel dies; takes over the core's reference. */
@@ -333,7 +334,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     bool remote_said = response != NULL && response->status < 0;
     if (response != NULL) {
         status = response->status;
-        if (sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
+        /* A response that is malformed in itself comes with SBE_EBADMSG from the core. */
+        if (status == SBE_EBADMSG ||
+            sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
             status = SBE_EBADMSG, remote_said = false;
     }
     if (response != NULL && status != SBE_EBADMSG && call->state == CALL_OPEN) {
@@ -502,7 +505,7 @@ static PyObject *call_cancel(PyObject *object, PyObject *unused)
     if (call->state != CALL_OPEN)
         Py_RETURN_FALSE;
     native_call_abandon(call, SBE_ECANCELED);
-    native_wake_sleepers(call->channel);
+    native_wake(call->channel);
     native_run_callbacks(call->channel);
     Py_RETURN_TRUE;
 }
@@ -512,7 +515,7 @@ static PyObject *call_expire(PyObject *object, PyObject *unused)
     Call *call = (Call *)object;
     (void)unused;
     native_call_abandon(call, SBE_ETIMEDOUT);
-    native_wake_sleepers(call->channel);
+    native_wake(call->channel);
     native_run_callbacks(call->channel);
     Py_RETURN_NONE;
 }

@@ -92,6 +92,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->rings = rings;
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
+    self->kick_fd = self->sleep_fd = -1;
     self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */
     self->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
     self->names = PyDict_New();
@@ -152,8 +153,7 @@ void native_channel_fail(Channel *channel, PyObject *error)
     channel->error = error;
     sbe_channel_abort(&channel->core, fail_one, channel);
     native_requests_drop(channel);
-    native_wake_sleepers(channel);
-    native_kick(channel);
+    native_wake(channel);
 }
 
 /* The error that a channel died of leads, by its traceback, to frames that hold the channel. */
@@ -183,10 +183,10 @@ static void channel_dealloc(PyObject *object)
         close(self->ring_fd);
     if (self->wake_fd > 0)
         close(self->wake_fd);
-    if (self->kick_fd > 0)
-        close(self->kick_fd);
-    if (self->sleep_fd > 0)
+    if (self->sleep_fd >= 0)
         close(self->sleep_fd);
+    if (self->kick_fd >= 0)
+        close(self->kick_fd);
     PyMem_Free(self->calls);
     PyMem_Free(self->scratch);
     Py_XDECREF(self->on_control);
@@ -201,9 +201,9 @@ static void channel_dealloc(PyObject *object)
 /* -- taking frames ------------------------------------------------------------------------- */
 
 /* True while there may be more. */
-static bool take_one(Channel *channel, struct sbe_frame *frame)
+static bool take_one(Channel *channel, struct sbe_frame *frame, uint8_t *scratch)
 {
-    int status = sbe_channel_receive(&channel->core, frame, channel->scratch);
+    int status = sbe_channel_receive(&channel->core, frame, scratch);
     if (status == 0 || status == SBE_EPROTO)
         return false;
     if (status < 0)
@@ -235,23 +235,38 @@ static int break_down(Channel *channel)
     return 0;
 }
 
+/*
+ * Completing a call drops what it held, which may run anything: another thread, or this one once
+ * more. Each drain has a scratch of its own, so it may.
+ */
 int native_channel_drain(Channel *channel)
 {
     struct sbe_frame frame;
-    if (channel->draining || channel->error != NULL)
+    if (channel->error != NULL)
         return 0;
-    channel->draining = true;
+    uint8_t *scratch = channel->scratch;
+    channel->scratch = NULL;
+    if (scratch == NULL)
+        scratch = PyMem_Malloc(channel->core.rx.slot_size);
+    if (scratch == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     uint32_t left = DRAIN_BUDGET;
-    while (left > 0 && take_one(channel, &frame))
+    while (left > 0 && channel->error == NULL && take_one(channel, &frame, scratch))
         left--;
-    native_request_flush(channel);
-    channel->draining = false;
+    if (channel->scratch == NULL)
+        channel->scratch = scratch;
+    else
+        PyMem_Free(scratch);
+    if (channel->error == NULL)
+        native_request_flush(channel);
     if (left != DRAIN_BUDGET)
-        native_wake_sleepers(channel);
+        native_wake(channel);
     if (channel->core.rx.broken || channel->core.tx.broken)
         break_down(channel);
     native_run_callbacks(channel);
-    return PyErr_Occurred() == NULL ? 0 : -1;
+    return 0;
 }
 
 /* -- calling ------------------------------------------------------------------------------- */
@@ -285,6 +300,7 @@ static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_
             return -1;
     }
     call->doorbells += sbe_channel_flush(&channel->core);
+    native_wake_untimed(channel);
     return 0;
 }
 
@@ -415,13 +431,10 @@ static PyObject *channel_poll(PyObject *object, PyObject *unused)
     if (rung < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     if (rung > 0)
-        native_kick(self); /* the sleeping thread may have been meant, and the ring is gone now */
-    if (native_channel_drain(self) < 0)
+        native_wake(self); /* a thread that sleeps on the doorbell may have been meant */
+    if (native_channel_drain(self) < 0 || native_channel_check(self) < 0)
         return NULL;
-    native_wake_sleepers(self);
-    if (native_channel_check(self) < 0)
-        return NULL;
-    return PyBool_FromLong(self->draining || sbe_channel_idle(&self->core));
+    return PyBool_FromLong(sbe_channel_idle(&self->core));
 }
 
 static PyObject *channel_nudge(PyObject *object, PyObject *unused)

@@ -77,6 +77,8 @@ Memory *native_table_find(const Table *table, const void *start, uint64_t size);
 /* The same over every table of the process. */
 Memory *native_any_table_find(const void *start, uint64_t size);
 void native_table_forget(Memory *memory); /* at its death */
+/* The member of this id, which has been resolved; NULL if it is about to die. */
+Memory *native_table_member(const Table *table, uint32_t id);
 
 /* -- buffer.c: In, Out, InOut, Shared -- */
 
@@ -111,19 +113,21 @@ struct channel {
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
     int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
-    int kick_fd;      /* an eventfd by which this process wakes its own sleeping thread */
-    int sleep_fd; /* epoll over wake_fd, kick_fd, control fd: what a sleeping thread sleeps on */
+    int sleep_fd;     /* epoll over wake_fd, control_fd and kick_fd: what a thread sleeps on */
+    int kick_fd;      /* one thread of this end wakes another one */
+    int control_fd;   /* borrowed, -1 none */
     PyObject *on_control;
-    PyObject *names;      /* dict: service id to name, for messages */
-    PyObject *error;      /* why the channel is dead, NULL alive */
-    bool listens;         /* wake_fd is a listener: found out when it is read */
-    bool draining;        /* frames are being taken: callbacks must not re-enter */
-    bool polling;         /* a thread sleeps on the doorbell for all */
-    uint32_t progress;    /* futex: moves whenever a sleeping thread should look again */
-    uint32_t sleepers;    /* on progress */
-    uint64_t spin_max_ns; /* look at the ring for so long before sleeping, 0: never */
-    uint64_t spin_ns;     /* the same, as it has paid off lately */
-    uint32_t backstops;   /* waits that the slow timer ended while something was in flight */
+    PyObject *names;         /* dict: service id to name, for messages */
+    PyObject *error;         /* why the channel is dead, NULL alive */
+    bool listens;            /* wake_fd is a listener: found out when it is read */
+    bool polling;            /* a thread looks at the ring for all: it spins, or */
+    bool asleep;             /* it sleeps on sleep_fd, */
+    bool timed;              /* and looks again by itself, should a doorbell be lost */
+    sbe_shared_u32 progress; /* futex: moves whenever a waiting thread should look again */
+    uint32_t sleepers;       /* on progress, not yet woken */
+    uint64_t spin_max_ns;    /* look at the ring for so long before sleeping, 0: never */
+    uint64_t spin_ns;        /* the same, as it has paid off lately */
+    uint32_t backstops;      /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
     Call *ready, *last_ready;         /* completed, callbacks to be run, in order; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */
@@ -158,10 +162,10 @@ enum native_wait native_wait(Channel *channel, native_ready ready, void *what,
                              uint64_t deadline_ns);
 /* Makes sleep_fd; control_fd is borrowed, -1 none. -1 raised. */
 int native_watch(Channel *channel, int control_fd);
-/* Wakes the thread that sleeps on the doorbell, if there is one. */
-void native_kick(Channel *channel);
-/* Something changed that a sleeping thread may wait for. */
-void native_wake_sleepers(Channel *channel);
+/* Something changed that another thread may wait for. */
+void native_wake(Channel *channel);
+/* Something is in flight from now on: whoever sleeps for ever shall look again now and then. */
+void native_wake_untimed(Channel *channel);
 /* timeout_ns as Python gives it (None: forever) to a deadline. -1 raised. */
 int native_deadline(PyObject *timeout, uint64_t *deadline_ns);
 /* True when a request can be sent; if not, the doorbell will ring when it can. */
@@ -230,7 +234,7 @@ PyObject *native_batch(PyObject *channel, PyObject *arguments, PyObject *keyword
 
 struct request {
     PyObject ob_base;
-    Channel *channel; /* strong, NULL once answered or dead */
+    Channel *channel; /* strong */
     Request *next;
     uint8_t type;
     bool answered;
@@ -245,8 +249,8 @@ struct request {
     PyObject *reply; /* bytes, while unsent */
     int reply_status;
     struct sbe_buffer *buffers;
-    Memory **held;
-    Py_buffer *pins; /* of private copies: a handler may release its views */
+    Memory **held;     /* strong and counted, NULL where inline */
+    Py_buffer *copies; /* of inline bytes: what the answer is taken from */
     uint64_t *written;
 };
 

@@ -23,30 +23,40 @@ static void send_answer(Channel *channel, Request *request, int status, const vo
 static void release_buffers(Request *request)
 {
     for (uint32_t i = 0; i < request->buffer_count; i++) {
-        if (request->held != NULL && request->held[i] != NULL) {
+        if (request->held[i] != NULL) {
             request->held[i]->holds--;
             Py_CLEAR(request->held[i]);
         }
-        if (request->pins != NULL && request->pins[i].obj != NULL)
-            PyBuffer_Release(&request->pins[i]);
+        PyBuffer_Release(&request->copies[i]);
     }
 }
 
-/* The memory of buffer i: an area's range, or a private copy of inline bytes. */
+/* A private copy of inline bytes. The handler may release its view, or come by the bytearray. */
+static PyObject *copy_inline(Request *request, uint32_t i, const struct sbe_buffer *buffer)
+{
+    const char *bytes = (buffer->direction & SBE_DIR_IN) != 0 ? buffer->data : NULL;
+    PyObject *base = PyByteArray_FromStringAndSize(bytes, (Py_ssize_t)buffer->size);
+    if (base == NULL)
+        return NULL;
+    if (bytes == NULL)
+        memset(PyByteArray_AsString(base), 0, (size_t)buffer->size);
+    if (PyObject_GetBuffer(base, &request->copies[i], PyBUF_WRITABLE) < 0)
+        Py_CLEAR(base);
+    else
+        request->buffers[i].data = request->copies[i].buf;
+    return base;
+}
+
+/* The memory of buffer i: an area's range, or a copy of inline bytes. */
 static PyObject *view_of(Request *request, uint32_t i, const struct sbe_buffer *buffer)
 {
     PyObject *base, *view;
     if ((buffer->flags & SBE_BUFFER_INLINE) != 0) {
-        bool carried = (buffer->direction & SBE_DIR_IN) != 0;
-        base =
-            PyByteArray_FromStringAndSize(carried ? buffer->data : NULL, (Py_ssize_t)buffer->size);
-        if (base != NULL && !carried)
-            memset(PyByteArray_AsString(base), 0, (size_t)buffer->size);
-        if (base != NULL && PyObject_GetBuffer(base, &request->pins[i], PyBUF_WRITABLE) < 0)
-            Py_CLEAR(base);
-        request->buffers[i].data = request->pins[i].buf;
+        base = copy_inline(request, i, buffer);
     } else {
-        Memory *memory = request->channel->table->members[SBE_AREA_INDEX(buffer->area)];
+        Memory *memory = native_table_member(request->channel->table, buffer->area);
+        if (memory == NULL)
+            return NULL;
         native_hold(memory);
         memory->holds++;
         request->held[i] = memory;
@@ -59,16 +69,31 @@ static PyObject *view_of(Request *request, uint32_t i, const struct sbe_buffer *
     return view;
 }
 
+/* What the remote may write inline comes back in one frame: more is not even made room for. */
+static bool can_return_inline(const Channel *channel, const struct sbe_frame *frame)
+{
+    uint64_t left = sbe_channel_payload_room(&channel->core, 0, 0);
+    for (uint32_t i = 0; i < frame->buffer_count; i++) {
+        const struct sbe_buffer *buffer = &frame->buffers[i];
+        if ((buffer->flags & SBE_BUFFER_INLINE) == 0 || (buffer->direction & SBE_DIR_OUT) == 0)
+            continue;
+        if (buffer->size > left)
+            return false;
+        left -= buffer->size;
+    }
+    return true;
+}
+
 static int fill(Request *request, const struct sbe_frame *frame)
 {
     uint32_t count = frame->buffer_count;
     request->buffers = PyMem_Calloc(count + 1u, sizeof *request->buffers);
     request->held = PyMem_Calloc(count + 1u, sizeof(Memory *));
-    request->pins = PyMem_Calloc(count + 1u, sizeof *request->pins);
+    request->copies = PyMem_Calloc(count + 1u, sizeof *request->copies);
     request->written = PyMem_Calloc(count + 1u, sizeof *request->written);
     request->views = PyTuple_New((Py_ssize_t)count);
     request->payload = PyBytes_FromStringAndSize(frame->payload, (Py_ssize_t)frame->payload_size);
-    if (request->buffers == NULL || request->held == NULL || request->pins == NULL ||
+    if (request->buffers == NULL || request->held == NULL || request->copies == NULL ||
         request->written == NULL || request->views == NULL || request->payload == NULL)
         return -1;
     request->buffer_count = (uint16_t)count;
@@ -120,7 +145,7 @@ static void refuse(Channel *channel, const struct sbe_frame *frame, int status)
         sbe_channel_flush(&channel->core);
 }
 
-void native_request_take(Channel *channel, const struct sbe_frame *frame)
+static void take(Channel *channel, const struct sbe_frame *frame)
 {
     bool answerable = frame->transaction != 0;
     if (channel->request_count >= OPEN_REQUESTS_MAX) {
@@ -144,6 +169,8 @@ void native_request_take(Channel *channel, const struct sbe_frame *frame)
     request->waited_ns = waited_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)waited_ns;
     channel->request_count++;
     int status = frame->status;
+    if (status == SBE_OK && !can_return_inline(channel, frame))
+        status = SBE_EMSGSIZE;
     if (status == SBE_OK && fill(request, frame) < 0) {
         PyErr_Clear();
         status = SBE_ENOMEM;
@@ -159,6 +186,18 @@ void native_request_take(Channel *channel, const struct sbe_frame *frame)
     if (answerable)
         send_answer(channel, request, status, NULL, 0);
     native_drop(request);
+}
+
+/*
+ * The collector may run at any allocation (until Python 3.11), and finalizers with it: they could
+ * free areas that the frame names, or let another thread take the frames after this one first.
+ */
+void native_request_take(Channel *channel, const struct sbe_frame *frame)
+{
+    bool collecting = PyGC_Disable() != 0;
+    take(channel, frame);
+    if (collecting)
+        PyGC_Enable();
 }
 
 void native_request_cancel(Channel *channel, uint64_t transaction)
@@ -177,7 +216,7 @@ static bool try_answer(Channel *channel, Request *request, int status, const voi
     frame.transaction = request->transaction;
     frame.status = status;
     frame.payload = payload;
-    frame.payload_size = size > (Py_ssize_t)UINT32_MAX ? UINT32_MAX : (uint32_t)size;
+    frame.payload_size = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size; /* fits no frame */
     frame.waited_ns = request->waited_ns;
     uint64_t handled_ns = now_ns - request->begun_ns;
     frame.handled_ns = handled_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)handled_ns;
@@ -221,7 +260,8 @@ static void send_answer(Channel *channel, Request *request, int status, const vo
     }
     native_hold(request);
     append(&channel->unsent, &channel->last_unsent, request);
-    native_request_flush(channel); /* there may be room by now; if not, the doorbell is asked for */
+    native_request_flush(channel); /* asks for a doorbell, which ends the sleep of any thread */
+    native_wake_untimed(channel);
 }
 
 void native_request_flush(Channel *channel)
@@ -230,9 +270,11 @@ void native_request_flush(Channel *channel)
         Request *request = channel->unsent;
         const char *payload = request->reply == NULL ? NULL : PyBytes_AsString(request->reply);
         Py_ssize_t size = request->reply == NULL ? 0 : PyBytes_Size(request->reply);
-        if (!try_answer(channel, request, request->reply_status, payload, size) &&
-            sbe_ring_wait_space(&channel->core.tx, 1))
-            return; /* the doorbell rings when the peer has taken some */
+        if (!try_answer(channel, request, request->reply_status, payload, size)) {
+            if (sbe_ring_wait_space(&channel->core.tx, 1))
+                return; /* the doorbell rings when the peer has taken some */
+            continue;   /* it took some while we asked */
+        }
         if (channel->core.tx.broken)
             return;
         pop(&channel->unsent);
@@ -262,40 +304,62 @@ Request *native_request_next(Channel *channel)
 
 /* -- the handler's view -------------------------------------------------------------------- */
 
+/* The sizes really written, one for each buffer or fewer. -1: raised. */
+static Py_ssize_t take_sizes(const Request *self, PyObject *given, uint64_t *sizes)
+{
+    Py_ssize_t count = given == Py_None ? 0 : PySequence_Size(given);
+    if (count < 0)
+        return -1;
+    if (count > (Py_ssize_t)self->buffer_count) {
+        native_raise(SBE_EINVAL, false, "%zd sizes written for %u buffers", count,
+                     (unsigned)self->buffer_count);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *size = PySequence_GetItem(given, i);
+        int taken = size != NULL && native_as_u64(size, &sizes[i]);
+        Py_XDECREF(size);
+        if (!taken)
+            return -1;
+    }
+    return count;
+}
+
+static void respond(Request *self, int status, const Py_buffer *payload)
+{
+    Channel *channel = self->channel;
+    if (self->transaction != 0 && channel->error == NULL) {
+        send_answer(channel, self, status, payload->buf, payload->len);
+        return;
+    }
+    self->answered = true;
+    channel->request_count--;
+    release_buffers(self);
+}
+
 static PyObject *request_respond(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"payload", "status", "written", NULL};
     Request *self = (Request *)object;
     Py_buffer payload = {.buf = NULL};
-    PyObject *written = Py_None;
+    PyObject *written = Py_None, *result = NULL;
+    uint64_t sizes[SBE_BUFFERS_MAX];
     int status = 0;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|y*iO", names, &payload, &status,
                                      &written))
         return NULL;
-    PyObject *result = NULL;
-    Py_ssize_t count = written == Py_None ? 0 : PySequence_Size(written);
-    if (count > (Py_ssize_t)self->buffer_count || status > 0) {
-        native_raise(SBE_EINVAL, false, "a response has a status <= 0 and one size a buffer");
-        goto out;
+    Py_ssize_t count = take_sizes(self, written, sizes);
+    if (count >= 0 && status > 0)
+        native_raise(SBE_EINVAL, false, "a response's status is 0 or a negative errno, not %d",
+                     status);
+    if (count >= 0 && status <= 0) {
+        if (!self->answered) { /* asked last: taking the sizes may have run anything */
+            memcpy(self->written, sizes, (size_t)count * sizeof *sizes);
+            respond(self, status, &payload);
+        }
+        Py_INCREF(Py_None);
+        result = Py_None;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *size = PySequence_GetItem(written, i);
-        self->written[i] = size == NULL ? 0 : PyLong_AsUnsignedLongLong(size);
-        Py_XDECREF(size);
-    }
-    if (PyErr_Occurred() != NULL)
-        goto out;
-    if (self->transaction != 0 && !self->answered && self->channel->error == NULL) {
-        send_answer(self->channel, self, status, payload.buf, payload.len);
-    } else if (!self->answered) {
-        self->answered = true;
-        self->channel->request_count--;
-        release_buffers(self);
-    }
-    native_wake_sleepers(self->channel); /* a kept answer changes what the sleeper waits for */
-    Py_INCREF(Py_None);
-    result = Py_None;
-out:
     PyBuffer_Release(&payload);
     return result;
 }
@@ -321,40 +385,42 @@ static PyObject *request_get(PyObject *object, void *which)
     }
 }
 
-/* Dropped by its handler: the peer learns that nobody will answer, at once or when there is room. */
-static void answer_dropped(Channel *channel, Request *dead)
+/* Dropped by its handler: the peer learns that nobody will answer, from another one if it must
+ * wait for room. */
+static void answer_dropped(Request *self)
 {
-    Request *heir = (Request *)PyType_GenericAlloc(Request_Type, 0);
-    if (heir == NULL) {
-        PyErr_Clear();
-        (void)try_answer(channel, dead, SBE_EIO, NULL, 0);
-        channel->request_count--;
+    Channel *channel = self->channel;
+    Request *other = NULL;
+    channel->request_count--;
+    if (self->transaction == 0 ||
+        (channel->unsent == NULL && try_answer(channel, self, SBE_EIO, NULL, 0)))
         return;
+    PyObject *type, *error, *trace; /* one may be set where it is dropped */
+    PyErr_Fetch(&type, &error, &trace);
+    other = (Request *)PyType_GenericAlloc(Request_Type, 0);
+    if (other != NULL) {
+        native_hold(channel);
+        other->channel = channel;
+        other->transaction = self->transaction;
+        other->begun_ns = self->begun_ns;
+        other->waited_ns = self->waited_ns;
+        channel->request_count++;
+        send_answer(channel, other, SBE_EIO, NULL, 0);
+        native_drop(other);
     }
-    native_hold(channel);
-    heir->channel = channel;
-    heir->type = dead->type;
-    heir->transaction = dead->transaction;
-    heir->waited_ns = dead->waited_ns;
-    heir->begun_ns = dead->begun_ns;
-    send_answer(channel, heir, SBE_EIO, NULL, 0);
-    native_drop(heir);
+    PyErr_Restore(type, error, trace);
 }
 
 static void request_dealloc(PyObject *object)
 {
     Request *self = (Request *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (!self->answered && self->channel->error == NULL) {
-        if (self->transaction != 0)
-            answer_dropped(self->channel, self);
-        else
-            self->channel->request_count--;
-    }
+    if (!self->answered && self->channel->error == NULL)
+        answer_dropped(self);
     release_buffers(self);
     PyMem_Free(self->buffers);
     PyMem_Free(self->held);
-    PyMem_Free(self->pins);
+    PyMem_Free(self->copies);
     PyMem_Free(self->written);
     Py_XDECREF(self->payload);
     Py_XDECREF(self->views);

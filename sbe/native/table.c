@@ -67,6 +67,12 @@ static uint32_t above(const Table *table, const uint8_t *address)
     return low;
 }
 
+/* A Memory that a subclass is taking apart is in the table still, but can't be held any more. */
+static Memory *living(Memory *memory)
+{
+    return memory != NULL && Py_REFCNT((PyObject *)memory) > 0 ? memory : NULL;
+}
+
 Memory *native_table_find(const Table *table, const void *start, uint64_t size)
 {
     uint32_t position = above(table, start);
@@ -76,7 +82,7 @@ Memory *native_table_find(const Table *table, const void *start, uint64_t size)
     uint64_t offset = (uint64_t)((const uint8_t *)start - memory->base);
     if (offset > memory->size || size > memory->size - offset)
         return NULL;
-    return memory;
+    return living(memory);
 }
 
 Memory *native_any_table_find(const void *start, uint64_t size)
@@ -87,6 +93,11 @@ Memory *native_any_table_find(const void *start, uint64_t size)
             return memory;
     }
     return NULL;
+}
+
+Memory *native_table_member(const Table *table, uint32_t id)
+{
+    return living(table->members[SBE_AREA_INDEX(id)]);
 }
 
 static int remember(Table *table, Memory *memory)
@@ -207,7 +218,8 @@ static PyMethodDef TABLE_METHODS[] = {
     {"locate", table_locate, METH_O,
      "locate(object): the Slice of an area whose memory this object shows, or None."},
     {"remove", table_remove, METH_VARARGS,
-     "remove(memory, force=False): the area is freed; views of it stay valid. Busy while it is held."},
+     "remove(memory, force=False): the area is freed; views of it stay valid. Busy while it is "
+     "held."},
     {NULL, NULL, 0, NULL},
 };
 

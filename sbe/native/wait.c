@@ -16,6 +16,10 @@
 
 #include "core/status.h"
 
+#ifndef SYS_futex /* 32-bit machines younger than the year 2038's problem */
+#define SYS_futex SYS_futex_time64
+#endif
+
 /*
  * A doorbell that never came must not hang a caller: while something is in flight the sleeper looks
  * again this often, and rings the peer once more. An idle process sets no timer.
@@ -24,10 +28,16 @@
 
 #define LONGEST_NS 86400000000000u /* a day: a longer deadline just looks again */
 
+#define CONTROL_EVENT                                                      \
+    (struct epoll_event)                                                   \
+    {                                                                      \
+        .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.u32 = CONTROL \
+    }
+
 enum {
     DOORBELL,
-    KICK,
-    CONTROL
+    CONTROL,
+    KICK
 };
 
 int native_deadline(PyObject *timeout, uint64_t *deadline_ns)
@@ -58,48 +68,87 @@ static struct timespec until(uint64_t deadline_ns, uint64_t limit_ns)
     return (struct timespec){(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
 }
 
-void native_kick(Channel *channel)
+/* Of the threads that wait, those that do not look at the ring themselves. */
+static void wake_followers(Channel *channel)
+{
+    sbe_store_relaxed(&channel->progress, sbe_load_relaxed(&channel->progress) + 1);
+    if (channel->sleepers == 0)
+        return;
+    channel->sleepers = 0;
+    (void)syscall(SYS_futex, &channel->progress, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void kick_sleeper(Channel *channel)
 {
     uint64_t one = 1;
-    if (!channel->polling)
-        return;
-    ssize_t written = write(channel->kick_fd, &one, sizeof one);
+    if (!channel->asleep)
+        return; /* a thread that spins sees progress move */
+    ssize_t written = write(channel->kick_fd, &one, sizeof one); /* not the peer's to fill up */
     (void)written;
 }
 
-void native_wake_sleepers(Channel *channel)
+void native_wake(Channel *channel)
 {
-    if (channel->sleepers == 0)
-        return;
-    channel->progress++;
-    (void)syscall(SYS_futex, &channel->progress, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    wake_followers(channel);
+    kick_sleeper(channel);
+}
+
+void native_wake_untimed(Channel *channel)
+{
+    if (!channel->timed)
+        kick_sleeper(channel);
+}
+
+/* On 32-bit machines whose time_t has 64 bits, the old call would misread the timespec. */
+static long futex_wait(sbe_shared_u32 *word, uint32_t seen, const struct timespec *time_left)
+{
+#ifdef SYS_futex_time64
+    if (sizeof(time_t) > sizeof(long))
+        return syscall(SYS_futex_time64, word, FUTEX_WAIT_PRIVATE, seen, time_left, NULL, 0);
+#endif
+    return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, time_left, NULL, 0);
 }
 
 /* Sleeps until progress moves. -1: a signal handler raised. */
 static int sleep_on_progress(Channel *channel, uint64_t deadline_ns)
 {
-    uint32_t seen = channel->progress;
+    uint32_t seen = sbe_load_relaxed(&channel->progress);
     struct timespec time_left = until(deadline_ns, LONGEST_NS);
     bool forever = deadline_ns == NATIVE_FOREVER;
     channel->sleepers++;
     long status;
     int error;
     Py_BEGIN_ALLOW_THREADS;
-    status = syscall(SYS_futex, &channel->progress, FUTEX_WAIT_PRIVATE, seen,
-                     forever ? NULL : &time_left, NULL, 0);
+    status = futex_wait(&channel->progress, seen, forever ? NULL : &time_left);
     error = errno;
     Py_END_ALLOW_THREADS;
-    channel->sleepers--;
+    if (sbe_load_relaxed(&channel->progress) == seen)
+        channel->sleepers--; /* not woken by wake_followers(), which counts us out */
     return status < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
 }
 
+/*
+ * It may take long (the owner's lock), so the control fd fires once and is armed again here: in the
+ * meantime another thread sleeps on the doorbell.
+ */
 static int run_control(Channel *channel)
 {
-    if (channel->on_control == NULL || channel->error != NULL)
-        return 0;
-    PyObject *result = PyObject_CallNoArgs(channel->on_control);
+    struct epoll_event control = CONTROL_EVENT;
+    PyObject *on_control = channel->on_control;
+    if (on_control == NULL || channel->error != NULL)
+        return 0; /* nobody would take what makes it readable: it stays unarmed */
+    wake_followers(channel);
+    Py_INCREF(on_control); /* it may end in fail(), which drops it */
+    PyObject *result = PyObject_CallNoArgs(on_control);
+    Py_DECREF(on_control);
+    (void)epoll_ctl(channel->sleep_fd, EPOLL_CTL_MOD, channel->control_fd, &control);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+static int watch(const Channel *channel, int fd, struct epoll_event event)
+{
+    return epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
 int native_watch(Channel *channel, int control_fd)
@@ -110,13 +159,13 @@ int native_watch(Channel *channel, int control_fd)
      */
     struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = DOORBELL};
     struct epoll_event kick = {.events = EPOLLIN | EPOLLET, .data.u32 = KICK};
-    struct epoll_event control = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = CONTROL};
-    channel->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    channel->control_fd = control_fd;
     channel->sleep_fd = epoll_create1(EPOLL_CLOEXEC);
+    channel->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (channel->sleep_fd >= 0 && channel->kick_fd >= 0 &&
-        epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->wake_fd, &doorbell) == 0 &&
-        epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, channel->kick_fd, &kick) == 0 &&
-        (control_fd < 0 || epoll_ctl(channel->sleep_fd, EPOLL_CTL_ADD, control_fd, &control) == 0))
+        watch(channel, channel->wake_fd, doorbell) == 0 &&
+        watch(channel, channel->kick_fd, kick) == 0 &&
+        (control_fd < 0 || watch(channel, control_fd, CONTROL_EVENT) == 0))
         return 0;
     PyErr_SetFromErrno(PyExc_OSError);
     return -1;
@@ -132,12 +181,13 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
     /* Rounded up: an early wake-up would find the deadline not yet passed, and spin. */
     int time_left_ms = (int)(time_left.tv_sec * 1000 + (time_left.tv_nsec + 999999) / 1000000);
     int count, error;
-    channel->polling = true;
+    channel->polling = channel->asleep = true;
+    channel->timed = working;
     Py_BEGIN_ALLOW_THREADS;
     count = epoll_wait(channel->sleep_fd, events, 3, forever ? -1 : time_left_ms);
     error = errno;
     Py_END_ALLOW_THREADS;
-    channel->polling = false;
+    channel->polling = channel->asleep = false;
     if (count < 0)
         return error == EINTR ? PyErr_CheckSignals() : (PyErr_SetFromErrno(PyExc_OSError), -1);
     if (count == 0 && working && channel->error == NULL &&
@@ -151,6 +201,13 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
     return 0;
 }
 
+/* Without the GIL: the peer published, or another thread has news. */
+static bool has_news(const Channel *channel, uint32_t head, uint32_t progress)
+{
+    return sbe_load_relaxed(&channel->core.rx.producer->head) != head ||
+           sbe_load_relaxed(&channel->progress) != progress;
+}
+
 /*
  * Looks at the ring without a system call, for as long as that has paid off lately: a window that
  * ends for nothing is halved, a sleep that was shorter than the longest window opens it again.
@@ -159,19 +216,23 @@ static bool spin(Channel *channel, uint64_t deadline_ns)
 {
     if (channel->spin_ns < 1000)
         return false;
-    const struct sbe_ring *rx = &channel->core.rx;
+    /* As of now: once the GIL is gone, other threads may take frames and move what we know. */
+    uint32_t head = channel->core.rx.theirs, progress = sbe_load_relaxed(&channel->progress);
     uint64_t start_ns = native_now_ns(NULL), now_ns = start_ns;
     uint64_t end_ns = start_ns + channel->spin_ns;
     bool found = false;
     channel->polling = true;
     Py_BEGIN_ALLOW_THREADS;
-    while (!(found = sbe_ring_peer_moved(rx)) && now_ns < end_ns && now_ns < deadline_ns) {
-        for (int i = 0; i < 16 && !sbe_ring_peer_moved(rx); i++)
+    while (!(found = has_news(channel, head, progress)) && now_ns < end_ns &&
+           now_ns < deadline_ns) {
+        for (int i = 0; i < 16 && !has_news(channel, head, progress); i++)
             sbe_relax();
         now_ns = native_now_ns(NULL);
     }
     Py_END_ALLOW_THREADS;
     channel->polling = false;
+    /* Between the last look and having the GIL back, another thread may have done all of it. */
+    found = found || has_news(channel, head, progress);
     if (!found)
         channel->spin_ns /= 2;
     return found;
@@ -188,33 +249,43 @@ static int sleep_measured(Channel *channel, uint64_t deadline_ns)
     return status;
 }
 
+/* One turn of a thread that is not ready: sleeps, or finds that it need not. -1: raised. */
+static int wait_turn(Channel *channel, uint64_t deadline_ns, bool *led)
+{
+    if (channel->polling)
+        return sleep_on_progress(channel, deadline_ns);
+    if (*led) /* the doorbell may have told of room, which is for all; frames told by themselves */
+        wake_followers(channel);
+    *led = true;
+    if (spin(channel, deadline_ns) || !sbe_channel_idle(&channel->core))
+        return 0; /* frames came, maybe while we said that we sleep; or the ring is broken */
+    return sleep_measured(channel, deadline_ns);
+}
+
 enum native_wait native_wait(Channel *channel, native_ready ready, void *what, uint64_t deadline_ns)
 {
+    enum native_wait how;
+    bool led = false;
     for (;;) {
+        how = WAIT_RAISED;
         if (native_channel_drain(channel) < 0)
-            return WAIT_RAISED;
+            break;
+        how = WAIT_READY;
         if (ready(channel, what))
-            return WAIT_READY;
+            break;
+        how = WAIT_RAISED;
         if (native_channel_check(channel) < 0)
-            return WAIT_RAISED;
+            break;
+        how = WAIT_TIMEOUT;
         if (deadline_ns != NATIVE_FOREVER && native_now_ns(NULL) >= deadline_ns)
-            return WAIT_TIMEOUT;
-        int status;
-        if (channel->polling || channel->draining) {
-            status = sleep_on_progress(channel, deadline_ns);
-        } else if (spin(channel, deadline_ns)) {
-            continue;
-        } else if (!sbe_channel_idle(&channel->core) && !channel->core.rx.broken) {
-            continue; /* frames came while we said that we sleep */
-        } else {
-            status = sleep_measured(channel, deadline_ns);
-            if (status == 0)
-                status = native_channel_drain(channel);
-            native_wake_sleepers(channel); /* results for them, or their turn at the doorbell */
-        }
-        if (status < 0)
-            return WAIT_RAISED;
+            break;
+        how = WAIT_RAISED;
+        if (wait_turn(channel, deadline_ns, &led) < 0)
+            break;
     }
+    if (led)
+        wake_followers(channel); /* one of them takes the place at the ring */
+    return how;
 }
 
 bool native_has_room(Channel *channel, void *unused)

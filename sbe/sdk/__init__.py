@@ -32,8 +32,8 @@ def connect(
     daemon at its usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
     seconds for connecting and for each control operation. `slots` (a power of two) frames of
     `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the ring for up to this long,
-    for latency at the price of a busy core while there is traffic; an
-    embedded remote does the same, a daemon's as its configuration says.
+    for latency at the price of a busy core while there is traffic; an embedded remote does the
+    same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class Pump:
         self._connection = weakref.ref(connection)
         self._thread = threading.get_ident()
         self._open: set[asyncio.Future[None]] = set()
-        self._room: list[asyncio.Future[None]] = []
+        self._room: deque[asyncio.Future[None]] = deque()
         self._watched: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -55,14 +56,17 @@ class Pump:
 
         send(seconds left) is tried each time that there may be room.
         """
-        while True:
-            left = None if deadline is None else deadline - self.loop.time()
-            try:
-                return send(None if left is None else max(left, 0.0))
-            except WouldBlock:
-                if left is not None and left <= 0:
-                    raise Timeout("the ring stayed full until the deadline") from None
-                await self._wait_room(deadline)
+        try:
+            while True:
+                left = None if deadline is None else deadline - self.loop.time()
+                try:
+                    return send(None if left is None else max(left, 0.0))
+                except WouldBlock:
+                    if left is not None and left <= 0:
+                        raise Timeout("the ring stayed full until the deadline") from None
+                    await self._wait_room(deadline)
+        finally:
+            self._pass_on()  # one waiter is woken at a time, and wakes the next
 
     async def _wait_room(self, deadline: float | None) -> None:
         if self.channel.error is not None or self.channel.has_room():
@@ -80,7 +84,7 @@ class Pump:
             return  # the caller's loop sees its deadline
         finally:
             self._unwatch(waiter)
-            if waiter in self._room:
+            with contextlib.suppress(ValueError):
                 self._room.remove(waiter)
             if connection is not None and not self._room:
                 connection.starved.discard(self)
@@ -156,11 +160,13 @@ class Pump:
             return
         for pump in others:
             if pump is self:
-                waiters, self._room = self._room, []
-                for waiter in waiters:
-                    _set(waiter)
+                self._pass_on()
             else:  # this loop may have taken the doorbell that was meant for that one
                 pump._soon(pump._serve_room)
+
+    def _pass_on(self) -> None:
+        if self._room and (self.channel.error is not None or self.channel.has_room()):
+            _set(self._room.popleft())
 
     def _serve_room(self) -> None:
         if self._room:

@@ -29,6 +29,17 @@ def buffer_dtype() -> Any:
     )
 
 
+def _u64(numbers: Any) -> Any:
+    """An array of them, unless they would change on the way into a descriptor."""
+    import numpy as np
+
+    given = np.asarray(numbers)
+    # Python integers beyond 64 bits come as objects.
+    if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
+        raise BadArgument("offsets and sizes are integers from 0 to 2^64 - 1")
+    return given
+
+
 class Area(_native.Memory):
     """Memory shared with the remote, from `Connection.allocate()`.
 
@@ -73,7 +84,7 @@ class Area(_native.Memory):
         }
         if direction not in codes:
             raise BadArgument("the direction is sbe.In, sbe.Out, sbe.InOut or sbe.Shared")
-        offsets, sizes = np.broadcast_arrays(np.asarray(offsets), np.asarray(sizes))
+        offsets, sizes = np.broadcast_arrays(_u64(offsets), _u64(sizes))
         result = np.zeros(offsets.shape, buffer_dtype())
         result["area"] = self.id
         result["direction"] = codes[direction]

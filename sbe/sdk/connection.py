@@ -300,11 +300,17 @@ class Connection:
         the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
         """
         with self._control() as backend:
+            if self._server.offers(name):
+                raise BadArgument(f"service {name!r} is served already")
+            if not 0 < len(name.encode()) < _native.NAME_SIZE or "\0" in name:
+                raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
             self._server.add(name, backend.serve(name, version), handler)
 
     def unserve(self, name: str) -> None:
         """Withdraws a service."""
         with self._control() as backend:
+            if not self._server.offers(name):
+                raise BadArgument(f"service {name!r} is not served")
             backend.unserve(name)
             self._server.remove(name)
 

@@ -127,6 +127,8 @@ class EmbeddedBackend:
             self._link.reconnect(self._timeout)
             self._restarts += 1
         self._loss = None
+        for channel in [item.id for item in self._link.channels]:
+            self._run(self._context.close_channel(channel))  # it died, the remote did not
         self._run(self._context.forget_channels())
 
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:

@@ -73,6 +73,10 @@ class Server:
         if service is not None:
             self._handlers.pop(service, None)
 
+    def offers(self, name: str) -> bool:
+        """There is a handler of that name."""
+        return name in self._ids
+
     def handler(self, service: int) -> Handler | None:
         """The handler of a service id, None if there is none (any more)."""
         return self._handlers.get(service)

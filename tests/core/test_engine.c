@@ -222,6 +222,16 @@ static int close_other(struct sbe_request *request)
     return sbe_session_receive(&request->engine->session, &message, sizeof message, 0);
 }
 
+static uint64_t ask(uint32_t channel, uint16_t service);
+
+/* Meanwhile the host asks on another channel, and its doorbell rings. */
+static int ask_higher(struct sbe_request *request)
+{
+    (void)request;
+    ask(2, 1);
+    return SBE_OK;
+}
+
 enum {
     ECHO = 1,
     SIZED,
@@ -231,7 +241,8 @@ enum {
     FAIL,
     CALL_BACK,
     CLOSE_OTHER,
-    SERVICE_COUNT = 8
+    ASK_HIGHER,
+    SERVICE_COUNT = 9
 };
 
 static const struct sbe_service SERVICES[] = {
@@ -243,10 +254,11 @@ static const struct sbe_service SERVICES[] = {
     {"fail", 1, fail, NULL},
     {"call_back", 1, call_back, NULL},
     {"close_other", 1, close_other, NULL},
+    {"ask_higher", 1, ask_higher, NULL},
 };
 static const struct sbe_service *const TABLE[] = {
-    &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3],
-    &SERVICES[4], &SERVICES[5], &SERVICES[6], &SERVICES[7],
+    &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3], &SERVICES[4],
+    &SERVICES[5], &SERVICES[6], &SERVICES[7], &SERVICES[8],
 };
 
 /* -- ports and hooks ------------------------------------------------------------------------ */
@@ -1152,6 +1164,19 @@ static void test_close_in_turn(void)
     }
 }
 
+/* A channel rung in the turn of a lower one is not forgotten when the round ends. */
+static void test_ring_in_turn(void)
+{
+    begin();
+    open_channel(2, 3);
+    run();
+    ask(1, ASK_HIGHER);
+    CHECK(sbe_engine_run(&remote.engine)); /* there is more */
+    run();
+    CHECK_EQ(log_count, 1);
+    CHECK(collect(2));
+}
+
 /* Responses that nobody takes: the engine stops reading, sleeps, and goes on when slots come back.
  */
 static void test_no_room(void)
@@ -1441,6 +1466,7 @@ int main(void)
     test_sleep();
     test_lists();
     test_close_in_turn();
+    test_ring_in_turn();
     test_no_room();
     test_find();
     test_outcall();

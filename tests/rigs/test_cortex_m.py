@@ -166,7 +166,7 @@ def test_frozen_core(link: sbe.Connection, board: FaultyBoard) -> None:
 
 
 def test_frozen_core_refuses_new_memory_in_time(board: FaultyBoard) -> None:
-    with connect(board, timeout=0.5) as link:
+    with connect(board, timeout=3.0) as link:  # which a boot on a busy machine takes as well
         check_works(link)
         free = board.window.heap.free_bytes
         board.freeze()
@@ -435,14 +435,13 @@ def test_killed_and_restarted_under_load(link: sbe.Connection, board: FaultyBoar
     for thread in threads:
         thread.start()
     try:
-        for cycle in range(CYCLES):
+        kills = 0
+        while kills < CYCLES:
             before = list(good)
             wait_for(partial(moved_on, before), 30)
-            assert not wrong, (cycle, wrong)
+            assert not wrong, (kills, wrong)
             time.sleep(rng.random() * 0.02)  # a random moment of the load
-            pid = board.pid
-            if pid is not None:
-                os.kill(pid, 9)
+            kills += board.kill()
     finally:
         stop.set()
         for thread in threads:
