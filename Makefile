@@ -23,11 +23,11 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware instructions help demo test ctest pytest bench lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel instructions help demo test ctest pytest bench lint build wheel footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 # make demo TARGET=cortex-m33 or cortex-m3: the same on an emulated core.
 TARGET ?=
@@ -78,6 +78,9 @@ build/firmware/%/sbe-firmware.elf: $(NATIVE) $(BASE)
 
 instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, counted in QEMU
 	$(BIN)/python $(TOOLS)/instructions.py --functions
+
+rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
+	tests/rigs/kernel/build.sh
 
 clean: ## remove what was built, keep .venv's packages
 	rm -rf build dist

@@ -433,6 +433,7 @@ class Session:
         handles: int,
         segments: Sequence[tuple[int, int]],
         token: object,
+        first: int = 0,
         /,
     ) -> None: ...
     def unmap_area(self, area: int, token: object, /) -> None: ...

@@ -8,6 +8,7 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 from collections.abc import Callable, Iterator
@@ -115,7 +116,11 @@ class Rings:
 
         Either end may have written nonsense there: for display only. Counters wrap at 2^32.
         """
-        out, back = self._ring(self.send_offset), self._ring(self.receive_offset)
+        # A dma-buf can't be read through its descriptor.
+        size = self.memory_offset + self.size_bytes
+        with mmap.mmap(self.memory_fd, size, prot=mmap.PROT_READ) as memory:
+            out = self._ring(memory, self.send_offset)
+            back = self._ring(memory, self.receive_offset)
         return {
             "frames_to_remote": out["head"],
             "frames_from_remote": back["head"],
@@ -126,13 +131,13 @@ class Rings:
             "in_flight": out["waiting"] + back["waiting"],
         }
 
-    def _ring(self, offset: int) -> dict[str, int]:
+    def _ring(self, memory: mmap.mmap, offset: int) -> dict[str, int]:
         layout = _native.layout()
 
         def word(structure: str, field: str, line: int) -> int:
             place = offset + line * self.line_bytes + layout[structure][field][0]
-            # Through the descriptor: a look now and then is not worth a mapping.
-            return int.from_bytes(os.pread(self.memory_fd, 4, self.memory_offset + place), "little")
+            place += self.memory_offset
+            return int.from_bytes(memory[place : place + 4], "little")
 
         head = word("sbe_ring_producer", "head", 0)
         tail = word("sbe_ring_consumer", "tail", 1)

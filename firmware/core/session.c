@@ -379,21 +379,53 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
     return ANSWERED;
 }
 
+/*
+ * Adds up what the segments describe of the missing bytes. All but the first and the last cover a
+ * page at least: a list costs its receiver something for each entry, so it is bounded.
+ */
 SBE_OUT_OF_LINE static int check_segments(const struct sbe_session *session,
-                                          const struct sbe_area_map *map)
+                                          const struct sbe_area_map *map, uint64_t missing,
+                                          uint64_t *left)
 {
     const struct sbe_segment *segment = (const void *)(map + 1),
                              *end = segment + map->segment_count;
     uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
-    uint64_t left = map->size;
+    *left = missing;
     for (; segment != end; segment++) {
-        if (segment->size == 0 || segment->size > left)
+        if (segment->size == 0 || segment->size > *left)
             return SBE_EINVAL;
-        left -= segment->size;
+        *left -= segment->size;
         if (segment->address > last || segment->size - 1 > last - segment->address)
             return SBE_ERANGE; /* would be truncated to this end's width */
     }
-    return map->segment_count != 0 && left != 0 ? SBE_EINVAL : SBE_OK;
+    uint64_t count = (uint64_t)map->segment_first + map->segment_count;
+    if (count > map->size / SBE_SEGMENT_MIN + 2)
+        return SBE_EINVAL;
+    if (*left != 0 && session->config->port->area_extend == NULL)
+        return SBE_EINVAL;
+    return SBE_OK;
+}
+
+static int extend_area(struct sbe_session *session, const struct sbe_area_map *map)
+{
+    const struct sbe_port *port = session->config->port;
+    struct sbe_area *area = sbe_area_find(&session->areas, map->area);
+    if (area == NULL || area->dying)
+        return SBE_EFAULT;
+    if (area->missing == 0 || area->segments != map->segment_first || area->size != map->size ||
+        area->context != map->context || area->flags != map->flags || map->segment_count == 0)
+        return SBE_EINVAL;
+    uint64_t left;
+    int status = check_segments(session, map, area->missing, &left);
+    if (status == SBE_OK)
+        status = port->area_extend(port->self, area, map);
+    if (status < 0) {
+        kill_area(session, area); /* half an area is of no use */
+        return status;
+    }
+    area->segments += map->segment_count;
+    area->missing = left;
+    return SBE_OK;
 }
 
 static int take_area_map(struct sbe_session *session, const struct sbe_control *message)
@@ -402,11 +434,15 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
     const struct sbe_port *port = session->config->port;
     uint32_t tail = message->size - (uint32_t)sizeof *map;
     if (map->segment_count != tail / sizeof(struct sbe_segment) ||
-        tail % sizeof(struct sbe_segment) != 0 || map->segment_first != 0 || map->handles > 1)
+        tail % sizeof(struct sbe_segment) != 0 ||
+        map->handles > (map->segment_first == 0 ? 1u : 0u))
         return SBE_EBADMSG;
     if (!context_lives(session, map->context))
         return SBE_ENOENT;
-    int status = check_segments(session, map);
+    if (map->segment_first != 0)
+        return extend_area(session, map);
+    uint64_t left = 0;
+    int status = map->segment_count == 0 ? SBE_OK : check_segments(session, map, map->size, &left);
     if (status < 0)
         return status;
     if (map->size > SIZE_MAX)
@@ -415,9 +451,12 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
     status = sbe_area_add(&session->areas, map->area, map->context, map->flags, map->size, &area);
     if (status < 0)
         return status;
+    area->missing = left;
     status = port->area_attach(port->self, area, map);
     if (status < 0)
         sbe_area_remove(area);
+    else
+        area->segments = map->segment_count;
     return status;
 }
 
@@ -463,7 +502,7 @@ static int take_channel_open(struct sbe_session *session, const struct sbe_contr
     if (!context_lives(session, open->context))
         return SBE_ENOENT;
     struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
-    if (ring == NULL || ring->dying)
+    if (ring == NULL || ring->dying || ring->missing != 0)
         return SBE_EFAULT;
     if (ring->context != open->context || ring->base == NULL ||
         (ring->flags & (SBE_AREA_RING | SBE_AREA_READONLY)) != SBE_AREA_RING)

@@ -10,7 +10,19 @@ from typing import Protocol, Self
 
 from sbe import errors
 
-__all__ = ["Allocation", "Heap", "get", "names", "register"]
+__all__ = ["Allocation", "Heap", "Syncable", "get", "names", "register"]
+
+
+class Syncable(Protocol):
+    """Cache maintenance for a range of an allocation; offsets and sizes in bytes."""
+
+    def sync_for_device(self, offset: int, size_bytes: int) -> None:
+        """The processor has written, the device will read."""
+        ...
+
+    def sync_for_cpu(self, offset: int, size_bytes: int) -> None:
+        """The device has written, the processor will read."""
+        ...
 
 
 @dataclass(slots=True)
@@ -20,7 +32,8 @@ class Allocation:
     `size_bytes` is what there is from `offset_bytes`, at least what was asked for. `coherent`:
     every end sees it without cache maintenance. `segments` are its (device address, bytes) where
     the remote reaches it by address and not by the descriptor. `trusted`: the file needs no seals,
-    nobody else can shrink it. `release` gives the range back to its heap. Not thread-safe.
+    nobody else can shrink it. `attachment` synchronises caches for a range. `release` gives the
+    range back to its heap. Not thread-safe.
     """
 
     fd: int
@@ -30,6 +43,7 @@ class Allocation:
     segments: tuple[tuple[int, int], ...] = ()
     trusted: bool = False
     release: Callable[[], None] | None = field(default=None, repr=False)
+    attachment: Syncable | None = field(default=None, repr=False)
 
     def close(self) -> None:
         """Close the descriptor; mappings of it live on. Closing twice is fine.

@@ -489,8 +489,9 @@ class Link(Connection):
             if last not in used:
                 return last
 
-    def _send_map(self, area: _Area, finish: Finish) -> None:
-        fds = [] if area.fd < 0 else [area.fd]
+    def _send_map(self, area: _Area, finish: Finish, first: int = 0) -> None:
+        """Send the map and, one after the other, what its list of segments needs besides."""
+        fds = [] if area.fd < 0 or first else [area.fd]
         transport = self._handler.transport
         if transport is not None and not transport.carries_handles:
             fds = []
@@ -501,8 +502,20 @@ class Link(Connection):
                 )
         number, context, size, flags = area.info
         send = partial(self._session.map_area, number, context, flags, size, len(fds))
+        part = area.segments[first : first + _native.SEGMENTS_MAX]
+        rest = first + len(part)
+
+        def sent(status: int, reply: Reply) -> None:
+            if status == 0 and rest < len(area.segments) and area.registered:
+                try:
+                    self._send_map(area, finish, rest)
+                except errors.Error as error:
+                    finish(-error.code, None)
+            else:
+                finish(status, reply)
+
         area.registered = True
-        self._talk(partial(send, area.segments, finish), fds)
+        self._talk(partial(send, part, sent, first), fds)
 
     def _release(self, area: _Area) -> None:
         """Nobody uses it any more: its index and our descriptor are free."""

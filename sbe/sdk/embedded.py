@@ -62,8 +62,9 @@ class EmbeddedBackend:
     def __init__(self, timeout: float, remote: Any = None) -> None:
         """Starts the remote and connects; `timeout` in seconds bounds each control operation.
 
-        `remote` has connect() -> Transport and close(), and may have `heaps` by name, the first
-        for rings, `name`, `uri` and `transport`; the default starts sbe-remote.
+        `remote` has connect() -> Transport and close(), and may have `heaps` by name, `ring_heap`
+        (else the first is for rings too), `name`, `uri` and `transport`; the default starts
+        sbe-remote.
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
@@ -84,7 +85,8 @@ class EmbeddedBackend:
         heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
         if heaps:  # memory that the remote can reach comes with it
             self._context.heaps = heaps
-            self._context.ring_heap = next(iter(heaps.values()))
+            first = next(iter(heaps.values()))
+            self._context.ring_heap = getattr(self._process, "ring_heap", first)
         try:
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())

@@ -108,7 +108,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (
             ["--uri", "nonsense:", "ping"],
             2,
-            "'nonsense:' is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE] or carveout:FILE.toml",
+            "'nonsense:' is no link: say loopback:, unix:PATH, qemu:BOARD",
         ),
         (["ping", "--uri", "unix:/nonexistent/s"], 3, "/nonexistent/s does not exist; start sbe-"),
         (["call"], 2, "Missing argument 'SERVICE'"),
