@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel help demo test ctest pytest bench lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel instructions help demo test ctest pytest bench lint build wheel footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -75,6 +75,9 @@ build/firmware/%/sbe-firmware.elf: $(NATIVE) $(BASE)
 	@$(BIN)/cmake --build build/firmware/$* -- --quiet
 	@touch $@
 	@arm-none-eabi-size $@
+
+instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, counted in QEMU
+	$(BIN)/python $(TOOLS)/instructions.py --functions
 
 rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
 	tests/rigs/kernel/build.sh

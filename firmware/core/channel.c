@@ -44,7 +44,7 @@ int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_confi
             config->flush_interval != 0 ? config->flush_interval : config->geometry.slots / 2,
         .buffers = config->buffers,
     };
-    if (channel->buffers == 0 || channel->buffers > SBE_BUFFERS_MAX)
+    if (channel->buffers - 1 >= SBE_BUFFERS_MAX) /* also when it is 0 */
         channel->buffers = SBE_BUFFERS_MAX;
     for (uint32_t i = 0; i < config->call_count; i++)
         config->calls[i] = (struct sbe_call){.generation = 1, .next_free = i + 1};

@@ -27,26 +27,26 @@ void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
     struct sbe_engine_channel *entry = (struct sbe_engine_channel *)(void *)channel;
     if (entry->active || !entry->used)
         return;
-    struct sbe_engine_work *work = &engine->work[entry->priority];
-    if (work->first == NULL)
-        work->end = &work->first;
+    struct sbe_engine_channel **last = &engine->last[entry->priority];
     entry->active = true;
-    entry->next = NULL;
-    *work->end = entry;
-    work->end = &entry->next;
+    entry->next = entry;
+    if (*last != NULL) {
+        entry->next = (*last)->next;
+        (*last)->next = entry;
+    }
+    *last = entry;
 }
 
 static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
-    struct sbe_engine_work *work = &engine->work[entry->priority];
-    struct sbe_engine_channel **link = &work->first;
-    while (*link != NULL && *link != entry)
-        link = &(*link)->next;
-    if (*link == NULL)
+    struct sbe_engine_channel **last = &engine->last[entry->priority], *before = *last;
+    if (!entry->active)
         return;
-    *link = entry->next;
-    if (*link == NULL)
-        work->end = link;
+    while (before->next != entry)
+        before = before->next;
+    before->next = entry->next;
+    if (*last == entry)
+        *last = before != entry ? before : NULL;
     entry->active = false;
 }
 
@@ -394,20 +394,22 @@ static void run_tasks(struct sbe_engine *engine)
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     run_tasks(engine);
-    struct sbe_engine_work *work = engine->work + SBE_PRIORITIES;
-    struct sbe_engine_channel *entry;
-    while (work-- != engine->work) {
+    for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
+        struct sbe_engine_channel **last = &engine->last[p], *entry = *last;
         uint32_t turns = 0; /* those that come back in this round wait for the next */
-        for (entry = work->first; entry != NULL; entry = entry->next)
-            turns++;
+        if (entry != NULL)
+            do
+                turns++;
+            while ((entry = entry->next) != *last);
         /* The list is whole during each turn: what runs there may ring or close any channel. */
-        while (turns-- > 0 && (entry = work->first) != NULL) {
+        for (; turns > 0 && *last != NULL; turns--) {
+            entry = (*last)->next;
             forget_work(engine, entry);
             take_turn(engine, entry);
         }
     }
     for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
-        if (engine->work[p].first != NULL)
+        if (engine->last[p] != NULL)
             return true;
     return engine->tasks != NULL;
 }
@@ -500,11 +502,9 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .calls = calls == 0 ? NULL : config->calls + (size_t)place * calls,
         /* Two engines that call each other never fill both rings with requests alone. */
         .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
-        .buffers = engine->session.limits.buffers,
     };
     int status = sbe_channel_open(&entry->channel, &channel);
-    if (channel.buffers == 0)
-        entry->channel.buffers = 0; /* agreed on none, where 0 would mean the default */
+    entry->channel.buffers = engine->session.limits.buffers; /* agreed, may be none */
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
     entry->used = true;

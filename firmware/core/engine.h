@@ -26,11 +26,6 @@ struct sbe_engine_channel {
     bool used;
 };
 
-struct sbe_engine_work { /* a list of channels that may have work */
-    struct sbe_engine_channel *first;
-    struct sbe_engine_channel **end; /* where the next is linked in, if there is a first */
-};
-
 struct sbe_engine_config {
     const struct sbe_service *const *services; /* usually __start_sbe_services to __stop_ */
     uint32_t service_count;
@@ -54,7 +49,7 @@ struct sbe_engine {
     struct sbe_session_hooks hooks;
     const struct sbe_port *port;
     struct sbe_engine_config *config;
-    struct sbe_engine_work work[SBE_PRIORITIES];
+    struct sbe_engine_channel *last[SBE_PRIORITIES]; /* of those with work; its next is the first */
     bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
     uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     struct sbe_kept *kept;

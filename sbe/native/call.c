@@ -197,7 +197,7 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     if (count < 0)
         return NULL;
     if (count > (Py_ssize_t)channel->core.buffers) {
-        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, this link takes %u at most",
+        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, this link takes at most %u",
                      count, channel->core.buffers);
         return NULL;
     }

@@ -12,8 +12,9 @@ from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
+from sbe.sdk.pool import Pool
 
-__all__ = ["Area", "BatchResult", "Connection", "Service", "buffer_dtype", "connect"]
+__all__ = ["Area", "BatchResult", "Connection", "Pool", "Service", "buffer_dtype", "connect"]
 
 
 def connect(

@@ -301,8 +301,12 @@ def request(index: int, service: int = 77) -> bytes:
 def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
     """What is kept is bounded; calls of this end go on."""
     flood = itertools.count()
+    replies: list[int] = []
 
     def answer(rings: Rings, frame: Frame) -> None:
+        if frame.header["type"] == _native.FRAME_RESPONSE:
+            replies.append(frame.header["status"])
+            return
         for _ in range(300):
             rings.put(request(next(flood)))
         honest(rings, frame)
@@ -313,6 +317,7 @@ def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
         counters = link.stat()["connection"]
         assert counters["requests"] <= 1024
         assert counters["refused"] == 3000 - counters["requests"]
+    assert set(replies) == {(1 << 32) - 16}  # -EBUSY, to those for which the ring had room
 
 
 def test_requests_for_services_that_nobody_offers() -> None:

@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from sbe.sdk.embedded import EmbeddedBackend
 ROOT = Path(__file__).resolve().parents[2]
 GOAL = 600
 GOAL_BOARD = "mps2-an385"
+_SLEEP_S = 0.1  # until the core sleeps again, so that each call wakes it
 _TRACE = re.compile(r"^Trace \d+: 0x\w+ \[\w+/(\w+)/\w+/\w+\] ?(\S*)")
 
 
@@ -68,10 +70,9 @@ def measure(board: str, call: Callable[[sbe.Connection], object], count: int = 8
         log = log_home.directory / "trace.log"
         emulated = QemuBoard(board, arguments=("-singlestep", "-d", "exec,nochain", "-D", str(log)))
         with sbe.Connection(EmbeddedBackend(30.0, emulated)) as link:
-            for _ in range(4):
+            for _ in range(4 + count):
                 call(link)
-            for _ in range(count):
-                call(link)
+                time.sleep(_SLEEP_S)
             emulated.quit()
             costs = calls_in(log)
     # The slow core makes the host ring in between, to see whether it lives: the least is the call.

@@ -105,7 +105,11 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (["ping", "--nonsense"], 2, "No such option '--nonsense'"),
         (["ping", "-c", "0"], 2, "Invalid value for '-c'"),
         (["ping", "-s", "100000"], 2, "-s 100000: that does not fit one frame"),
-        (["--uri", "nonsense:", "ping"], 2, "'nonsense:' is no link: say loopback: or unix:PATH"),
+        (
+            ["--uri", "nonsense:", "ping"],
+            2,
+            "'nonsense:' is no link: say loopback:, unix:PATH, qemu:BOARD",
+        ),
         (["ping", "--uri", "unix:/nonexistent/s"], 3, "/nonexistent/s does not exist; start sbe-"),
         (["call"], 2, "Missing argument 'SERVICE'"),
         (["call", "nonsense"], 6, "no service 'nonsense'; `sbe list` shows the services"),
