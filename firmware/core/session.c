@@ -399,7 +399,7 @@ SBE_OUT_OF_LINE static int check_segments(const struct sbe_session *session,
             return SBE_ERANGE; /* would be truncated to this end's width */
     }
     uint64_t count = (uint64_t)map->segment_first + map->segment_count;
-    if (count > map->size / SBE_SEGMENT_MIN + 2)
+    if (count > UINT16_MAX || count > map->size / SBE_SEGMENT_MIN + 2)
         return SBE_EINVAL;
     if (*left != 0 && session->config->port->area_extend == NULL)
         return SBE_EINVAL;
@@ -423,7 +423,7 @@ static int extend_area(struct sbe_session *session, const struct sbe_area_map *m
         kill_area(session, area); /* half an area is of no use */
         return status;
     }
-    area->segments += map->segment_count;
+    area->segments = (uint16_t)(area->segments + map->segment_count);
     area->missing = left;
     return SBE_OK;
 }
@@ -456,7 +456,7 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
     if (status < 0)
         sbe_area_remove(area);
     else
-        area->segments = map->segment_count;
+        area->segments = (uint16_t)map->segment_count;
     return status;
 }
 

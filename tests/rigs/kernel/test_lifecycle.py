@@ -27,7 +27,7 @@ pytestmark = pytest.mark.kernel
 def processor(tmp_path: Path) -> Iterator[remoteproc.RemoteProcessor]:
     """A remote processor whose core nobody is yet; it waits 0.2 s for one."""
     parts.make_firmware(tmp_path)
-    with parts.module("sbe_userproc", "attach_ms=200", "stop_ms=300"):
+    with parts.module("sbe_userproc", "attach_ms=200"):
         yield remoteproc.find(parts.NAME)
 
 
@@ -115,6 +115,7 @@ def test_frozen_core_loses_the_memory(processor: remoteproc.RemoteProcessor):
         parts.wait_for_service("sbe-control")
         assert "/dev/sbe-userproc0" in Path(f"/proc/{process.pid}/maps").read_text()
         process.send_signal(signal.SIGSTOP)
+        Path("/sys/module/sbe_userproc/parameters/stop_ms").write_text("100")
         processor.stop()
         assert processor.state == "offline"
         rss = Path(f"/proc/{process.pid}/smaps").read_text().split("/dev/sbe-userproc0")[1:]
