@@ -108,7 +108,7 @@ int native_channel_check(Channel *channel)
 {
     if (channel->error == NULL)
         return 0;
-    PyErr_SetObject((PyObject *)Py_TYPE(channel->error), channel->error);
+    native_raise_again(channel->error);
     return -1;
 }
 
@@ -129,11 +129,74 @@ void native_channel_fail(Channel *channel, PyObject *error)
     native_wake(channel);
 }
 
+/* The exception that is set becomes why the channel is dead. */
+static void fail_with_raised(Channel *channel)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (error != NULL)
+        native_channel_fail(channel, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+}
+
+static int channel_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    const Channel *self = (const Channel *)object;
+    Py_VISIT((PyObject *)Py_TYPE(object));
+    Py_VISIT((PyObject *)self->table);
+    Py_VISIT((PyObject *)self->rings);
+    Py_VISIT(self->on_control);
+    Py_VISIT(self->names);
+    Py_VISIT(self->error);
+    for (uint32_t i = 0; self->in_flight > 0 && i < self->core.call_count; i++) {
+        struct open_call *open = self->calls[i].owner;
+        int status = open == NULL ? 0 : open->visit(open, visit, arg);
+        if (status != 0)
+            return status;
+    }
+    for (Call *call = self->ready; call != NULL; call = call->next_ready)
+        Py_VISIT((PyObject *)call);
+    return native_requests_visit(self, visit, arg);
+}
+
+/* Only garbage reaches this with calls in flight: their callbacks are to hear of it. */
+static void channel_finalize(PyObject *object)
+{
+    Channel *self = (Channel *)object;
+    PyObject *type, *error, *trace;
+    if (self->error != NULL || self->in_flight == 0)
+        return;
+    PyErr_Fetch(&type, &error, &trace);
+    native_raise(SBE_ESHUTDOWN, false, "channel %u was dropped with calls in flight",
+                 self->core.id);
+    fail_with_raised(self);
+    native_run_callbacks(self);
+    PyErr_Restore(type, error, trace);
+}
+
+static int channel_clear(PyObject *object)
+{
+    Channel *self = (Channel *)object;
+    Py_CLEAR(self->on_control);
+    sbe_channel_abort(&self->core, fail_one, self); /* batches given up, too */
+    while (self->ready != NULL) {
+        Call *call = self->ready;
+        self->ready = call->next_ready;
+        native_drop(call);
+    }
+    native_requests_drop(self);
+    return 0;
+}
+
 static void channel_dealloc(PyObject *object)
 {
     Channel *self = (Channel *)object;
     PyTypeObject *type = Py_TYPE(object);
-    native_requests_drop(self);
+    PyObject_GC_UnTrack(object);
+    (void)channel_clear(object);
     if (self->ring_fd > 0)
         close(self->ring_fd);
     if (self->wake_fd > 0)
@@ -144,7 +207,6 @@ static void channel_dealloc(PyObject *object)
         close(self->kick_fd);
     PyMem_Free(self->calls);
     PyMem_Free(self->scratch);
-    Py_XDECREF(self->on_control);
     Py_XDECREF(self->names);
     Py_XDECREF(self->error);
     native_drop(self->rings);
@@ -174,20 +236,12 @@ static bool take_one(Channel *channel, struct sbe_frame *frame, uint8_t *scratch
     return true;
 }
 
-static int break_down(Channel *channel)
+static void break_down(Channel *channel)
 {
     native_raise(SBE_EPROTO, false,
                  "the remote published a ring index that can't be; channel %u is shut",
                  channel->core.id);
-    PyObject *type, *error, *trace;
-    PyErr_Fetch(&type, &error, &trace);
-    PyErr_NormalizeException(&type, &error, &trace);
-    if (error != NULL)
-        native_channel_fail(channel, error);
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(trace);
-    return 0;
+    fail_with_raised(channel);
 }
 
 /*
@@ -222,135 +276,6 @@ int native_channel_drain(Channel *channel)
         break_down(channel);
     native_run_callbacks(channel);
     return 0;
-}
-
-/* -- calling ------------------------------------------------------------------------------- */
-
-/* Sends, waiting for room until the deadline. 0, or -1 raised. */
-static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_t deadline_ns,
-                     bool wait)
-{
-    Channel *channel = call->channel;
-    for (;;) {
-        if (native_channel_check(channel) < 0)
-            return -1;
-        int status =
-            native_call_send(call, type, payload->buf, (uint32_t)payload->len, deadline_ns);
-        if (status == SBE_OK)
-            break;
-        if (status != SBE_EAGAIN && status != SBE_ENOMEM) {
-            native_raise(status, false, "channel %u", channel->core.id);
-            return -1;
-        }
-        enum native_wait how = wait ? native_wait_room(channel, deadline_ns) : WAIT_TIMEOUT;
-        if (how == WAIT_TIMEOUT)
-            native_raise(wait ? SBE_ETIMEDOUT : SBE_EAGAIN, false,
-                         "the ring of channel %u is full: the remote has %u frames to take",
-                         channel->core.id, sbe_ring_in_flight(&channel->core.tx));
-        if (how != WAIT_READY)
-            return -1;
-    }
-    call->doorbells += sbe_channel_flush(&channel->core);
-    native_wake_untimed(channel);
-    return 0;
-}
-
-struct arguments {
-    uint16_t service;
-    PyObject *buffers; /* a tuple, borrowed, or NULL */
-    Py_buffer payload;
-    uint64_t deadline_ns;
-    int wait;
-};
-
-/* (service, buffers=(), payload=b"", timeout=None, wait=True), all by position. -1 raised. */
-static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *parsed)
-{
-    *parsed = (struct arguments){.deadline_ns = NATIVE_FOREVER, .wait = 1};
-    if (count < 1 || count > 5 || (count > 1 && !PyTuple_Check(given[1]))) {
-        PyErr_SetString(PyExc_TypeError, "(service, buffers, payload, timeout, wait) are wanted");
-        return -1;
-    }
-    long service = PyLong_AsLong(given[0]);
-    if (service < 0 || service > UINT16_MAX) {
-        if (PyErr_Occurred() == NULL)
-            native_raise(SBE_EINVAL, false, "a service's id is 0 to 65535, not %ld", service);
-        return -1;
-    }
-    parsed->service = (uint16_t)service;
-    parsed->buffers = count > 1 ? given[1] : NULL;
-    if (count > 3 && native_deadline(given[3], &parsed->deadline_ns) < 0)
-        return -1;
-    if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
-        return -1;
-    return count > 2 ? PyObject_GetBuffer(given[2], &parsed->payload, PyBUF_SIMPLE) : 0;
-}
-
-/* A sent call, or NULL raised. */
-static Call *start(Channel *self, PyObject *const *given, Py_ssize_t count, uint8_t type,
-                   uint64_t *deadline_ns)
-{
-    struct arguments parsed;
-    if (native_channel_check(self) < 0 || parse(given, count, &parsed) < 0)
-        return NULL;
-    *deadline_ns = parsed.deadline_ns;
-    Call *call = native_call_new(self, parsed.service, parsed.buffers, parsed.payload.len);
-    if (call != NULL &&
-        send_call(call, type, &parsed.payload, parsed.deadline_ns, parsed.wait != 0) < 0)
-        Py_CLEAR(call);
-    PyBuffer_Release(&parsed.payload);
-    return call;
-}
-
-static PyObject *channel_submit(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    uint64_t deadline_ns;
-    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_REQUEST, &deadline_ns);
-}
-
-static PyObject *channel_sync(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    uint64_t deadline_ns;
-    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_SYNC, &deadline_ns);
-}
-
-static PyObject *channel_send(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    uint64_t deadline_ns;
-    Call *call = start((Channel *)object, given, count, SBE_FRAME_MESSAGE, &deadline_ns);
-    if (call == NULL)
-        return NULL;
-    native_drop(call); /* nobody answers a message */
-    Py_RETURN_NONE;
-}
-
-static bool is_finished(Channel *channel, void *what)
-{
-    (void)channel;
-    return ((Call *)what)->state != CALL_OPEN;
-}
-
-static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    Channel *self = (Channel *)object;
-    uint64_t deadline_ns;
-    Call *call = start(self, given, count, SBE_FRAME_REQUEST, &deadline_ns);
-    if (call == NULL)
-        return NULL;
-    enum native_wait how = native_wait(self, is_finished, call, deadline_ns);
-    PyObject *reply = NULL;
-    if (how == WAIT_TIMEOUT)
-        native_call_abandon(call, SBE_ETIMEDOUT);
-    if (how == WAIT_RAISED && PyErr_Occurred() != NULL) {
-        PyObject *type, *error, *trace; /* Ctrl-C: the remote may stop, the error stays */
-        PyErr_Fetch(&type, &error, &trace);
-        native_call_abandon(call, SBE_ECANCELED);
-        PyErr_Restore(type, error, trace);
-    } else {
-        reply = native_call_outcome(call);
-    }
-    native_drop(call);
-    return reply;
 }
 
 /* -- for event loops ----------------------------------------------------------------------- */
@@ -488,13 +413,13 @@ static PyObject *channel_get_spin(PyObject *object, void *unused)
 }
 
 static PyMethodDef CHANNEL_METHODS[] = {
-    {"submit", (PyCFunction)(void (*)(void))channel_submit, METH_FASTCALL,
+    {"submit", (PyCFunction)(void (*)(void))native_channel_submit, METH_FASTCALL,
      "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
-    {"call", (PyCFunction)(void (*)(void))channel_call, METH_FASTCALL,
+    {"call", (PyCFunction)(void (*)(void))native_channel_call, METH_FASTCALL,
      "call(...): as submit, then waits for the Reply."},
-    {"sync", (PyCFunction)(void (*)(void))channel_sync, METH_FASTCALL,
+    {"sync", (PyCFunction)(void (*)(void))native_channel_sync, METH_FASTCALL,
      "sync(0, buffers): hands buffers over and back without calling a service."},
-    {"send", (PyCFunction)(void (*)(void))channel_send, METH_FASTCALL,
+    {"send", (PyCFunction)(void (*)(void))native_channel_send, METH_FASTCALL,
      "send(...): a message that nobody answers."},
     {"batch", (PyCFunction)(void (*)(void))native_batch, METH_VARARGS | METH_KEYWORDS,
      "batch(service, descriptors, payloads=None, timeout=None): many calls at once."},
@@ -527,6 +452,9 @@ static PyType_Slot CHANNEL_SLOTS[] = {
     {Py_tp_doc, "This process's end of a channel. Any thread may use it at any time."},
     {Py_tp_new, channel_new},
     {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_traverse, channel_traverse},
+    {Py_tp_clear, channel_clear},
+    {Py_tp_finalize, channel_finalize},
     {Py_tp_methods, CHANNEL_METHODS},
     {Py_tp_getset, CHANNEL_GETSET},
     {0, NULL},
@@ -535,7 +463,7 @@ static PyType_Slot CHANNEL_SLOTS[] = {
 static PyType_Spec CHANNEL_SPEC = {
     .name = "sbe._native.Channel",
     .basicsize = sizeof(Channel),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = NATIVE_COLLECTED,
     .slots = CHANNEL_SLOTS,
 };
 

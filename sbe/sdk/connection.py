@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
-from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError
+from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError, again
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
@@ -339,7 +339,7 @@ class Connection:
             return channel
         with self._lock:
             if self._closed is not None:
-                raise self._closed
+                raise again(self._closed)
             if self._channel.error is not None:
                 self._recover(self._channel.error)
             return self._channel
@@ -350,7 +350,7 @@ class Connection:
 
     def _recover(self, error: BaseException) -> None:
         if not self._can_recover(error):
-            raise error
+            raise again(error)
         self._backend.recover()
         self._ids.clear()
         self._channel = self._open_channel()
