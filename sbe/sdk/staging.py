@@ -8,6 +8,7 @@ allocated with `Connection.allocate()` is never copied.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,14 +30,18 @@ class Stager:
     def __init__(self, allocate: Callable[[int], Area]) -> None:
         self._allocate = allocate
         self._lock = threading.Lock()
+        self._given: deque[Area] = deque()  # back, not yet looked at; a finalizer may add any time
         self._free: list[Area] = []
         self._held: list[Area] = []  # quarantined by calls that were given up
 
     def take(self, size_bytes: int) -> Area:
         """An area of at least this size, from the pool or new."""
         with self._lock:
-            self._free += [area for area in self._held if not area.holds]
-            self._held = [area for area in self._held if area.holds]
+            while self._given:
+                self._held.append(self._given.popleft())
+            waiting, self._held = self._held, []
+            for area in waiting:
+                (self._held if area.holds else self._free).append(area)
             for area in sorted(self._free, key=lambda area: area.size):
                 if area.size >= size_bytes:
                     self._free.remove(area)
@@ -45,10 +50,8 @@ class Stager:
 
     def give(self, area: Area) -> None:
         """Back to the pool; quarantined ones wait until the remote has answered."""
-        if area.freed:
-            return
-        with self._lock:
-            (self._held if area.holds else self._free).append(area)
+        if not area.freed:
+            self._given.append(area)
 
 
 class _Staged:
@@ -72,7 +75,6 @@ class StagedCall:
         self._stager = stager
         self._staged: list[_Staged] = []
         self._lock = threading.Lock()
-        self._home = False
         places: list[tuple[_native.Buffer, int]] = []
         total = 0
         for buffer in buffers:
@@ -81,6 +83,7 @@ class StagedCall:
                 places.append((buffer, total))
                 total += -(-size // _ALIGN) * _ALIGN
         self._area = stager.take(max(total, 1))
+        self._home = False  # the area has been given back
         self.buffers = self._stage(buffers, dict(places))
         self.call: _native.Call
 
@@ -111,16 +114,15 @@ class StagedCall:
 
     def abort(self) -> None:
         """The call was never sent."""
-        self._stager.give(self._area)
+        self._finish(())
+
+    def __del__(self) -> None:
+        if not getattr(self, "_home", True):  # failed, or nobody asked what became of it
+            self._stager.give(self._area)
 
     def result(self, timeout: float | None = None) -> _native.Reply:
         """Waits for the reply, seconds; results are in the caller's memory when it returns."""
-        try:
-            reply = self.call.result(timeout)
-        except BaseException:
-            if self.call.done():
-                self._finish(())
-            raise
+        reply = self.call.result(timeout)  # if it failed, the area goes back with this object
         self._finish(reply.written)
         return reply
 
