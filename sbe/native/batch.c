@@ -250,9 +250,10 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
                             "replies",  "reply_size",   "timeout",  NULL};
     PyObject *timeout = Py_None;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "HIIy*y*Iw*w*w*I|O", names, &batch->service, &batch->count,
-            &batch->per_call, &batch->descriptors, &batch->payloads, &batch->payload_size,
-            &batch->statuses, &batch->written, &batch->replies, &batch->reply_size, &timeout))
+            arguments, keywords, "O&O&O&y*y*O&w*w*w*O&|O", names, native_as_u16, &batch->service,
+            native_as_u32, &batch->count, native_as_u32, &batch->per_call, &batch->descriptors,
+            &batch->payloads, native_as_u32, &batch->payload_size, &batch->statuses,
+            &batch->written, &batch->replies, native_as_u32, &batch->reply_size, &timeout))
         return -1;
     if (batch->per_call > SBE_BUFFERS_MAX || batch->count > 1u << 24 ||
         batch->payload_size > sbe_channel_payload_room(&batch->channel->core, batch->per_call, 0)) {

@@ -184,7 +184,8 @@ void native_call_abandon(Call *call, int status)
         return;
     finish(call, status, false);
     /* A full ring only means that the remote learns of it by our silence. */
-    if (call->in_flight && sbe_channel_room(&call->channel->core) > 0 &&
+    if (call->in_flight && native_channel_usable(call->channel) &&
+        sbe_channel_room(&call->channel->core) > 0 &&
         sbe_channel_send(&call->channel->core, &cancel) == SBE_OK)
         sbe_channel_flush(&call->channel->core);
     native_call_release_views(

@@ -25,6 +25,10 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
                      memory->id);
         return -1;
     }
+    if (memory->table == NULL) {
+        native_raise(SBE_EFAULT, false, "buffer %u is memory that is not registered as an area", i);
+        return -1;
+    }
     if (memory->table != channel->table) {
         native_raise(SBE_EINVAL, false,
                      "buffer %u lies in an area of another link; allocate it from this one", i);

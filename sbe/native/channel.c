@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,15 @@ PyTypeObject *Channel_Type;
 
 /* Frames taken in one go before other threads and callbacks get a turn. */
 #define DRAIN_BUDGET 4096u
+
+/* After a fork both processes have the rings: one of them may go on, or both write the same slots.
+ */
+static uint32_t forks;
+
+static void count_fork(void)
+{
+    forks++;
+}
 
 static void ring_doorbell(void *self, const struct sbe_channel *core)
 {
@@ -36,6 +46,15 @@ static int open_core(Channel *self, const struct sbe_channel_config *given, uint
         (uint64_t)ring_size > size - send_offset || (uint64_t)ring_size > size - receive_offset) {
         native_raise(SBE_EINVAL, false, "rings of %u slots of %u bytes do not fit %llu bytes",
                      config.geometry.slots, config.geometry.slot_size, (unsigned long long)size);
+        return -1;
+    }
+    if (self->rings->readonly || config.call_count == 0 ||
+        ((send_offset | receive_offset) & (config.geometry.line - 1)) != 0 ||
+        config.call_count > UINT16_MAX + 1u) {
+        native_raise(SBE_EINVAL, false,
+                     "channel %u: ring memory is writable, rings begin at multiples of %u bytes, "
+                     "and 1 to 65536 calls may be open",
+                     config.id, config.geometry.line);
         return -1;
     }
     config.send = self->rings->base + send_offset;
@@ -87,6 +106,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
     self->kick_fd = self->sleep_fd = -1;
+    self->forks = forks;
     self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */
     self->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
     self->names = PyDict_New();
@@ -104,11 +124,21 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     return (PyObject *)self;
 }
 
+bool native_channel_usable(const Channel *channel)
+{
+    return channel->error == NULL && channel->forks == forks;
+}
+
 int native_channel_check(Channel *channel)
 {
-    if (channel->error == NULL)
+    if (native_channel_usable(channel))
         return 0;
-    native_raise_again(channel->error);
+    if (channel->error != NULL)
+        native_raise_again(channel->error);
+    else
+        native_raise(SBE_ENOTCONN, false,
+                     "channel %u belongs to the process that forked this one: connect again here",
+                     channel->core.id);
     return -1;
 }
 
@@ -251,7 +281,7 @@ static void break_down(Channel *channel)
 int native_channel_drain(Channel *channel)
 {
     struct sbe_frame frame;
-    if (channel->error != NULL)
+    if (!native_channel_usable(channel))
         return 0;
     uint8_t *scratch = channel->scratch;
     channel->scratch = NULL;
@@ -469,5 +499,9 @@ static PyType_Spec CHANNEL_SPEC = {
 
 int native_channel_init(PyObject *module)
 {
+    if (Channel_Type == NULL && pthread_atfork(NULL, NULL, count_fork) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
     return native_add_type(module, &CHANNEL_SPEC, &Channel_Type);
 }

@@ -63,13 +63,8 @@ static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *par
         PyErr_SetString(PyExc_TypeError, "(service, buffers, payload, timeout, wait) are wanted");
         return -1;
     }
-    long service = PyLong_AsLong(given[0]);
-    if (service < 0 || service > UINT16_MAX) {
-        if (PyErr_Occurred() == NULL)
-            native_raise(SBE_EINVAL, false, "a service's id is 0 to 65535, not %ld", service);
+    if (!native_as_u16(given[0], &parsed->service))
         return -1;
-    }
-    parsed->service = (uint16_t)service;
     parsed->buffers = count > 1 ? given[1] : NULL;
     if (count > 3 && native_deadline(given[3], &parsed->deadline_ns) < 0)
         return -1;

@@ -45,12 +45,12 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
 {
     static char *names[] = {"fd", "size", "readonly", "trusted", NULL};
     int fd, readonly = 0, trusted = 0;
-    unsigned long long size;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iK|$pp", names, &fd, &size, &readonly,
-                                     &trusted))
+    uint64_t size;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$pp", names, &fd, native_as_u64,
+                                     &size, &readonly, &trusted))
         return NULL;
     if (size == 0 || size > PY_SSIZE_T_MAX)
-        return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", size);
+        return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", (unsigned long long)size);
     if (check_fd(fd, size, trusted != 0) < 0)
         return NULL;
     int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
@@ -138,14 +138,14 @@ static int assign(Memory *memory, uint64_t base, uint64_t size, PyObject *key, P
     if (unpack(key, size, &offset, &length) < 0 ||
         PyObject_GetBuffer(value, &source, PyBUF_SIMPLE) < 0)
         return -1;
-    int status = -1;
-    if ((uint64_t)source.len != length)
+    bool fits = (uint64_t)source.len == length;
+    if (!fits)
         native_raise(SBE_ERANGE, false, "%zd bytes don't fit a slice of %llu", source.len,
                      (unsigned long long)length);
-    else
-        status = 0, memmove(memory->base + base + offset, source.buf, (size_t)length);
+    else if (length != 0) /* of nothing, the source's address may be NULL */
+        memmove(memory->base + base + offset, source.buf, (size_t)length);
     PyBuffer_Release(&source);
-    return status;
+    return fits ? 0 : -1;
 }
 
 static int memory_assign(PyObject *object, PyObject *key, PyObject *value)

@@ -248,7 +248,8 @@ static PyObject *ring_size(PyObject *module, PyObject *arguments)
 {
     struct sbe_ring_geometry geometry;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "III", &geometry.slots, &geometry.slot_size, &geometry.line))
+    if (!PyArg_ParseTuple(arguments, "O&O&O&", native_as_u32, &geometry.slots, native_as_u32,
+                          &geometry.slot_size, native_as_u32, &geometry.line))
         return NULL;
     int64_t size = sbe_ring_size(&geometry);
     if (size < 0)

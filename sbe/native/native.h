@@ -130,6 +130,7 @@ struct channel {
     PyObject *on_control;
     PyObject *names;         /* dict: service id to name, for messages */
     PyObject *error;         /* why the channel is dead, NULL alive */
+    uint32_t forks;          /* of this process when it was made: a child must not touch it */
     bool polling;            /* a thread looks at the ring for all: it spins, or */
     bool asleep;             /* it sleeps on sleep_fd, */
     bool timed;              /* and looks again by itself, should a doorbell be lost */
@@ -148,8 +149,10 @@ struct channel {
 
 extern PyTypeObject *Channel_Type;
 int native_channel_init(PyObject *module);
-/* Raises the channel's error if it is dead. 0 alive, -1 raised. */
+/* Raises the channel's error if it is dead, or another process's. 0 alive, -1 raised. */
 int native_channel_check(Channel *channel);
+/* Neither dead nor another process's: frames may be sent and taken. */
+bool native_channel_usable(const Channel *channel);
 /* Kills the channel: every open call and request fails with `error` (borrowed). */
 void native_channel_fail(Channel *channel, PyObject *error);
 /* Takes what the peer sent, then runs callbacks. -1: a callback or hook raised. */

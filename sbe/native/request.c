@@ -312,7 +312,7 @@ static Py_ssize_t take_sizes(const Request *self, PyObject *given, uint64_t *siz
 static void respond(Request *self, int status, const Py_buffer *payload)
 {
     Channel *channel = self->channel;
-    if (self->transaction != 0 && channel->error == NULL) {
+    if (self->transaction != 0 && native_channel_usable(channel)) {
         send_answer(channel, self, status, payload->buf, payload->len);
         return;
     }
@@ -422,7 +422,7 @@ static void request_dealloc(PyObject *object)
     Request *self = (Request *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
-    if (!self->answered && self->channel->error == NULL)
+    if (!self->answered && native_channel_usable(self->channel))
         answer_dropped(self);
     release_buffers(self);
     PyMem_Free(self->buffers);

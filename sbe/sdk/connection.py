@@ -46,6 +46,7 @@ class Connection:
         self._geometry = geometry
         self._lock = threading.RLock()  # control operations, and which channel is the live one
         self._closed: LinkClosed | None = None
+        self._pid = os.getpid()
         self._table = _native.Table(backend.limits["areas"])
         self._areas: dict[int, Area] = {}
         self._ids: dict[str | int | Service, int] = {}  # of services, until the remote restarts
@@ -332,6 +333,12 @@ class Connection:
 
     # -- life -------------------------------------------------------------------------------
 
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise LinkError(
+                "the connection belongs to the process that forked this one: connect again here"
+            )
+
     def _live_channel(self) -> _native.Channel:
         """The channel; brings the link back if it was lost since the last call."""
         channel = self._channel
@@ -382,6 +389,7 @@ class Connection:
 
     def _process_control(self) -> None:
         """The control descriptor is readable: the link's state may have changed."""
+        self._check_process()
         with self._lock:
             if self._closed is not None:
                 return
@@ -392,6 +400,7 @@ class Connection:
     @contextlib.contextmanager
     def _control(self) -> Iterator[Backend]:
         """One control operation: the lock, a live channel before, and a lost link noticed after."""
+        self._check_process()
         with self._lock:
             self._live_channel()
             try:
@@ -402,6 +411,8 @@ class Connection:
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""
+        if self._pid != os.getpid():
+            return  # a forked child has copies of everything, but the link is its parent's
         with self._lock:
             if self._closed is not None:
                 return
