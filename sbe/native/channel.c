@@ -87,14 +87,16 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     PyObject *on_control = Py_None;
     Table *table;
     Memory *rings;
-    unsigned long long send_offset, receive_offset;
+    uint64_t send_offset, receive_offset;
     int ring_fd, wake_fd, control_fd = -1, opener = 0;
     struct sbe_channel_config config = {.call_count = 4096};
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O!O!IIIIIKKii|iOIp", names, Table_Type, &table, Memory_Type,
-            &rings, &config.id, &config.context, &config.geometry.slots, &config.geometry.slot_size,
-            &config.geometry.line, &send_offset, &receive_offset, &ring_fd, &wake_fd, &control_fd,
-            &on_control, &config.call_count, &opener))
+            arguments, keywords, "O!O!O&O&O&O&O&O&O&ii|iOO&p", names, Table_Type, &table,
+            Memory_Type, &rings, native_as_u32, &config.id, native_as_u32, &config.context,
+            native_as_u32, &config.geometry.slots, native_as_u32, &config.geometry.slot_size,
+            native_as_u32, &config.geometry.line, native_as_u64, &send_offset, native_as_u64,
+            &receive_offset, &ring_fd, &wake_fd, &control_fd, &on_control, native_as_u32,
+            &config.call_count, &opener))
         return NULL;
     Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
     if (self == NULL)

@@ -13,7 +13,7 @@ from tests.unit.channel_pair import Pair, Thread
 from tests.unit.test_native_request import pack
 
 
-def descriptors(area: Any, count: int, **values: int) -> bytearray:
+def descriptors(area: Any, count: int, /, **values: int) -> bytearray:
     one = pack(
         "sbe_wire_buffer", **{"area": area.id, "direction": _native.DIR_IN, "size": 8} | values
     )
