@@ -10,7 +10,7 @@ shift 2
 cd "$(dirname "$0")/../.."
 root=$PWD
 place=$root/build/sanitize/${sanitizers%%,*}
-limit_s=${SBE_SANITIZE_LIMIT_S:-900}
+limit_s=${SBE_SANITIZE_LIMIT_S:-1800}
 
 case $sanitizers in
 address*) library=libasan.so ;;
