@@ -7,6 +7,11 @@ BIN := $(VENV)/bin
 TOOLS := tests/tools
 PYTEST_ARGS ?= -n 2
 
+BOARDS := mps2-an521 mps2-an385
+FIRMWARE := $(BOARDS:%=build/firmware/%/sbe-firmware.elf)
+# Tests on the emulated boards are skipped, with the apt line, where there is no cross compiler.
+RIG := $(if $(shell command -v arm-none-eabi-gcc),$(FIRMWARE))
+
 NATIVE := $(shell find firmware sbe/native -type f \( -name '*.[ch]' -o -name '*.ld' -o -name CMakeLists.txt \))
 
 # Stamps, in order: the venv, what the build and the demo need, the extension, what tests and bench add.
@@ -18,22 +23,29 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test ctest pytest sanitize bench lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel instructions help demo test ctest pytest sanitize bench lint build wheel footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(BUILT) ## send a photograph and 500 frames to a co-processor process; writes build/demo.png
+# make demo TARGET=cortex-m33 or cortex-m3: the same on an emulated core.
+TARGET ?=
+DEMO_BOARD := $(if $(TARGET),$(or $(patsubst cortex-%,%,$(filter cortex-m33 cortex-m3,$(TARGET))),\
+	$(error TARGET=$(TARGET): cortex-m33 or cortex-m3)))
+DEMO_BOARD := $(patsubst m33,mps2-an521,$(patsubst m3,mps2-an385,$(DEMO_BOARD)))
+DEMO_URI := $(if $(DEMO_BOARD),--uri qemu:$(DEMO_BOARD))
+
+demo: $(BUILT) $(DEMO_BOARD:%=build/firmware/%/sbe-firmware.elf) ## send a photograph and 500 frames to a co-processor process; writes build/demo.png
 	@mkdir -p build
-	$(BIN)/sbe demo
+	$(BIN)/sbe $(DEMO_URI) demo
 
 test: ctest pytest ## C tests under the sanitizers, then pytest
 
 ctest: $(BUILT)
 	$(TOOLS)/ctests.sh $(BIN)
 
-pytest: $(BUILT) $(DEV) ctest
+pytest: $(BUILT) $(DEV) $(RIG) ctest
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension under ASan and UBSan
@@ -53,6 +65,25 @@ wheel: $(BASE) ## build dist/*.whl
 
 footprint: $(MADE) ## text, data, bss, stack and RAM of the core per target
 	$(BIN)/python $(TOOLS)/footprint.py
+
+firmware: $(FIRMWARE) ## cross-build the images of the emulated boards (gcc-arm-none-eabi)
+
+build/firmware/%/sbe-firmware.elf: $(NATIVE) $(BASE)
+	@command -v arm-none-eabi-gcc >/dev/null || { echo "sbe: no arm-none-eabi-gcc. Install with: \
+	sudo apt install gcc-arm-none-eabi libnewlib-arm-none-eabi" >&2; exit 1; }
+	@$(BIN)/cmake -S firmware -B build/firmware/$* -G Ninja \
+		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DSBE_BOARD=$* -DCMAKE_BUILD_TYPE=Release \
+		--toolchain $(CURDIR)/firmware/ports/mps2/toolchain.cmake > build/firmware-$*.log 2>&1 || \
+		{ cat build/firmware-$*.log; exit 1; }
+	@$(BIN)/cmake --build build/firmware/$* -- --quiet
+	@touch $@
+	@arm-none-eabi-size $@
+
+instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, counted in QEMU
+	$(BIN)/python $(TOOLS)/instructions.py --functions
+
+rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
+	tests/rigs/kernel/build.sh
 
 clean: ## remove what was built, keep .venv's packages
 	rm -rf build dist

@@ -34,7 +34,7 @@ from sbe.errors import (
     UnknownService,
     WouldBlock,
 )
-from sbe.sdk import Area, BatchResult, Connection, Service, buffer_dtype, connect
+from sbe.sdk import Area, BatchResult, Connection, Pool, Service, buffer_dtype, connect
 
 __version__ = "0.1.0"
 
@@ -61,6 +61,7 @@ __all__ = [
     "OutOfRange",
     "OutOfResources",
     "PermissionDenied",
+    "Pool",
     "ProtocolError",
     "RemoteError",
     "RemoteRestarted",

@@ -75,7 +75,13 @@ class Memory:
     freed: bool
     readonly: bool
     def __new__(
-        cls, fd: int, size: int, *, readonly: bool = False, trusted: bool = False
+        cls,
+        fd: int,
+        size: int,
+        *,
+        readonly: bool = False,
+        trusted: bool = False,
+        offset: int = 0,
     ) -> Self: ...
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> Slice: ...
@@ -100,8 +106,8 @@ class Table:
     def __len__(self) -> int: ...
     def add(self, memory: Memory, id: int, context: int, flags: int = 0, /) -> None:
         """Makes memory an area."""
-    def remove(self, memory: Memory, /) -> None:
-        """The area is freed; views of it stay valid."""
+    def remove(self, memory: Memory, force: bool = False, /) -> None:
+        """The area is freed; views of it stay valid. Busy while it is held, unless forced."""
     def locate(self, target: Any, /) -> Slice | None:
         """The range of an area whose memory this object shows, or None."""
 
@@ -111,6 +117,7 @@ class Buffer:
     target: Any
     direction: int
     def __new__(cls, target: Any, /) -> Self: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class In(Buffer):
     """The remote reads it."""
@@ -136,9 +143,9 @@ class Call:
 
     transaction: int
     in_flight: bool
-    def result(self, timeout: float | None = None, /) -> Reply:
+    def result(self, timeout: float | None = None) -> Reply:
         """Waits for the reply, seconds; raises what went wrong."""
-    def exception(self, timeout: float | None = None, /) -> BaseException | None:
+    def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits; what went wrong, or None."""
     def done(self) -> bool:
         """True when it has ended, well or not."""
@@ -195,6 +202,7 @@ class Channel:
         on_control: Callable[[], None] | None = None,
         max_calls: int = 4096,
         opener: bool = False,
+        max_buffers: int = ...,
     ) -> Self: ...
     def call(
         self,
@@ -266,6 +274,61 @@ class Channel:
     def counters(self) -> dict[str, int]:
         """What happened so far."""
 
+CARVEOUT_ARENA: int
+CARVEOUT_WINDOW_MIN: int
+CARVEOUT_VERSION: int
+CARVEOUT_REMOTE: int
+TOKEN_CONTROL: int
+TOKEN_BLOCK: int
+TOKEN_CRASHED: int
+TOKEN_GOODBYE: int
+
+def read_crash(window: Memory, /) -> dict[str, Any] | None:
+    """The crash record in the shared RAM of a carve-out link."""
+
+class Bootstrap:
+    """One end of the control rings in a window of shared RAM."""
+
+    ready: bool
+    generation: int
+    peer_generation: int
+    other_version: int
+    def __new__(cls, window: Memory, seed: int, role: int = ...) -> Self: ...
+    def look(self) -> int:
+        """Looks at the peer's block: 0, 1 the rings may be used, or -ECONNRESET."""
+    def send(self, message: _BufferProtocol, /) -> bool:
+        """Sends a message; True: ring the peer. WouldBlock: it rings when there is room."""
+    def receive(self) -> tuple[bytes | None, bool]:
+        """The next message, and whether to ring the peer."""
+    def changed(self) -> bool:
+        """Our block says something new since the last call: ring the peer."""
+    def info(self) -> dict[str, Any] | None:
+        """What the remote says of itself."""
+    def crash(self) -> dict[str, Any] | None:
+        """The crash record of the remote's present life."""
+
+class Doorbells:
+    """The eventfds of many channels over one byte stream."""
+
+    closed: bool
+    def __new__(cls, stream_fd: int) -> Self: ...
+    def add(self, channel: int, ring_fd: int, wake_fd: int, /) -> None:
+        """From now on the channel's doorbells travel as tokens."""
+    def remove(self, channel: int, /) -> None:
+        """The channel is closed."""
+    def send(self, token: int, /) -> None:
+        """Sends an event token."""
+    def take(self) -> int:
+        """Events that came since the last call, a bit each."""
+    def tick(self, after_s: float, /) -> None:
+        """Makes fileno() readable after so many seconds; 0 never."""
+    def fileno(self) -> int:
+        """Readable: events, a tick, or the stream's end."""
+    def counters(self) -> dict[str, int]:
+        """What happened so far."""
+    def close(self) -> None:
+        """Stops the thread and lets go of the stream."""
+
 SESSION_INITIALISING: int
 SESSION_WAITING: int
 SESSION_INITIALISED: int
@@ -329,6 +392,7 @@ class Session:
         channels: int = 64,
         slots: int = 4096,
         slot_size: int = 65536,
+        buffers: int = ...,
         pending: int = 64,
     ) -> Session: ...
     @property
@@ -369,6 +433,7 @@ class Session:
         handles: int,
         segments: Sequence[tuple[int, int]],
         token: object,
+        first: int = 0,
         /,
     ) -> None: ...
     def unmap_area(self, area: int, token: object, /) -> None: ...

@@ -7,14 +7,20 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+import select
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument
 
-__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings"]
+if TYPE_CHECKING:
+    from sbe.heaps import Allocation, Heap
+
+__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings", "listener"]
 
 
 class Geometry(NamedTuple):
@@ -33,8 +39,9 @@ DEFAULT_GEOMETRY = Geometry()
 class Rings:
     """A channel's memory and doorbells, seen from the end that opens it. Owns its descriptors.
 
-    `memory_fd` is the ring memory, `ring_fd` the remote's doorbell, `wake_fd` this end's. Offsets
-    and sizes are in bytes.
+    `memory_fd` is the ring memory, from `memory_offset` on, `ring_fd` the remote's doorbell,
+    `wake_fd` this end's: an eventfd, or a listener over it. `trusted`: the file needs no seals.
+    `allocation` owns memory_fd at the end that made it. Offsets and sizes are in bytes.
     """
 
     def __init__(
@@ -47,6 +54,10 @@ class Rings:
         memory_fd: int,
         ring_fd: int,
         wake_fd: int,
+        *,
+        memory_offset: int = 0,
+        trusted: bool = False,
+        allocation: Allocation | None = None,
     ) -> None:
         self.geometry = geometry
         self.line_bytes = line_bytes
@@ -56,6 +67,9 @@ class Rings:
         self.memory_fd = memory_fd
         self.ring_fd = ring_fd
         self.wake_fd = wake_fd
+        self.memory_offset = memory_offset
+        self.trusted = trusted
+        self.allocation = allocation
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -71,61 +85,133 @@ class Rings:
             self.receive_offset,
             self.size_bytes,
             *(os.dup(fd) for fd in self.fds),
+            memory_offset=self.memory_offset,
+            trusted=self.trusted,
         )
 
-    def counters(self) -> dict[str, int]:
-        """Frames and doorbells each way, from the rings' shared words.
+    @contextlib.contextmanager
+    def remote_doorbells(self, *, apart: bool) -> Iterator[tuple[int, int]]:
+        """The remote's doorbell and this end's, as they go into CHANNEL_OPEN inside the block.
 
-        Either end may have written nonsense there: for display only. Indices are free-running
-        32-bit numbers, so counts start over after 2^32 frames.
+        `apart`: the remote and the process that uses the channel do not trust each other. Then each
+        gets the eventfd that it rings, and of its own doorbell no more than a listener; after the
+        block that is all that `wake_fd` is.
         """
-        layout = _native.layout()
-        producer, consumer = layout["sbe_ring_producer"], layout["sbe_ring_consumer"]
-        sent, received = self.send_offset, self.receive_offset
+        if not apart:
+            yield self.ring_fd, self.wake_fd
+            return
+        theirs = listener(self.ring_fd)
+        try:
+            ours = listener(self.wake_fd)
+            bell, self.wake_fd = self.wake_fd, ours
+            try:
+                yield theirs, bell
+            finally:
+                os.close(bell)
+        finally:
+            os.close(theirs)
 
-        taken = sent + self.line_bytes + consumer["tail"][0]
+    def counters(self) -> dict[str, int]:
+        """Frames and doorbells each way, as the ends count them in the rings' shared words.
 
-        def word(offset: int) -> int:
-            return int.from_bytes(os.pread(self.memory_fd, 4, offset), "little")
-
+        Either end may have written nonsense there: for display only. Counters wrap at 2^32.
+        """
+        # A dma-buf can't be read through its descriptor.
+        size = self.memory_offset + self.size_bytes
+        with mmap.mmap(self.memory_fd, size, prot=mmap.PROT_READ) as memory:
+            out = self._ring(memory, self.send_offset)
+            back = self._ring(memory, self.receive_offset)
         return {
-            "sent": word(sent + producer["head"][0]),
-            "received": word(received + producer["head"][0]),
-            "doorbells_sent": word(sent + producer["doorbells"][0]),
-            "doorbells_received": word(received + producer["doorbells"][0]),
-            "space_doorbells_sent": word(received + self.line_bytes + consumer["doorbells"][0]),
-            "space_doorbells_received": word(sent + self.line_bytes + consumer["doorbells"][0]),
-            "waiting": (word(sent + producer["head"][0]) - word(taken)) % (1 << 32),
+            "frames_to_remote": out["head"],
+            "frames_from_remote": back["head"],
+            "doorbells_to_remote": out["doorbells"],
+            "doorbells_from_remote": back["doorbells"],
+            "space_doorbells_to_remote": back["space_doorbells"],
+            "space_doorbells_from_remote": out["space_doorbells"],
+            "in_flight": out["waiting"] + back["waiting"],
+        }
+
+    def _ring(self, memory: mmap.mmap, offset: int) -> dict[str, int]:
+        layout = _native.layout()
+
+        def word(structure: str, field: str, line: int) -> int:
+            place = offset + line * self.line_bytes + layout[structure][field][0]
+            place += self.memory_offset
+            return int.from_bytes(memory[place : place + 4], "little")
+
+        head = word("sbe_ring_producer", "head", 0)
+        tail = word("sbe_ring_consumer", "tail", 1)
+        return {
+            "head": head,
+            "doorbells": word("sbe_ring_producer", "doorbells", 0),
+            "space_doorbells": word("sbe_ring_consumer", "doorbells", 1),
+            "waiting": min((head - tail) % (1 << 32), self.geometry.slots),
         }
 
     def close(self) -> None:
-        """Closes the descriptors; mappings and duplicates live on."""
+        """Closes the descriptors; mappings and duplicates live on.
+
+        The one that opened the channel gives the memory back: the remote must have let go.
+        """
+        allocation, self.allocation = self.allocation, None
+        if allocation is not None:
+            allocation.close()
+            self.memory_fd = -1
         for fd in self.fds:
             if fd >= 0:
                 os.close(fd)
         self.memory_fd = self.ring_fd = self.wake_fd = -1
 
 
-def create_rings(geometry: Geometry, line_bytes: int) -> Rings:
-    """Sealed memory for both directions and two eventfds. BadArgument on illegal geometry."""
+def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) -> Rings:
+    """Memory for both directions, by default sealed, and two eventfds.
+
+    Raises BadArgument on illegal geometry, and what the heap raises.
+    """
     ring = _native.ring_size(geometry.slots, geometry.slot_size_bytes, line_bytes)
     if ring > 1 << 30:
         raise BadArgument(f"a ring of {ring} bytes: fewer or smaller slots will do")
     # The second ring starts on a line of its own; slot sizes keep every slot aligned to 64 bytes.
     receive_offset = -(-ring // line_bytes) * line_bytes
-    from sbe.heaps import memfd  # whoever only attaches needs no heap
+    if heap is None:
+        from sbe.heaps import memfd  # whoever only attaches needs no heap
 
-    allocation = memfd.MemfdHeap().allocate(receive_offset + ring)
+        heap = memfd.MemfdHeap()
+    allocation = heap.allocate(receive_offset + ring)
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
-    fds = [allocation.fd]
+    fds: list[int] = []
     try:
         fds.append(os.eventfd(0, flags))
         fds.append(os.eventfd(0, flags))
     except OSError:
+        allocation.close()
         for fd in fds:
             os.close(fd)
         raise
-    return Rings(geometry, line_bytes, 0, receive_offset, allocation.size_bytes, *fds)
+    return Rings(
+        geometry,
+        line_bytes,
+        0,
+        receive_offset,
+        allocation.size_bytes,
+        allocation.fd,
+        *fds,
+        memory_offset=allocation.offset_bytes,
+        trusted=allocation.trusted,
+        allocation=allocation,
+    )
+
+
+def listener(doorbell_fd: int) -> int:
+    """A descriptor that waits for an eventfd, and can do nothing else to it.
+
+    File status flags are shared by all who hold an eventfd: any of them can make the others' writes
+    block. Who holds a listener, an epoll descriptor, can't reach the eventfd. Each ring makes it
+    readable until epoll_wait() has been called on it; the eventfd itself need not be read.
+    """
+    with select.epoll() as poll:
+        poll.register(doorbell_fd, select.EPOLLIN | select.EPOLLET)
+        return os.dup(poll.fileno())
 
 
 def attach(
@@ -137,13 +223,18 @@ def attach(
     control_fd: int = -1,
     on_control: Callable[[], None] | None = None,
     max_calls: int = 4096,
+    max_buffers: int = _native.BUFFERS_MAX,
 ) -> _native.Channel:
     """This process's end of a channel. The descriptors stay the caller's.
+
+    `max_buffers` in a frame is what the link agreed on, its `limits["buffers"]`.
 
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
     """
-    memory = _native.Memory(rings.memory_fd, rings.size_bytes)
+    memory = _native.Memory(
+        rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
+    )
     return _native.Channel(
         table,
         memory,
@@ -159,4 +250,5 @@ def attach(
         control_fd=control_fd,
         on_control=on_control,
         max_calls=max_calls,
+        max_buffers=max_buffers,
     )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import BadArgument, Error, LinkError
-from sbe.heaps import Heap
+from sbe.heaps import Allocation, Heap
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending
 
@@ -35,6 +35,17 @@ class AreaGrant:
     flags: int
     fd: int
     heap: str
+    offset_bytes: int = 0
+    trusted: bool = False
+    allocation: Allocation | None = None
+
+    def close(self) -> None:
+        """Gives the memory back: the remote must have let go."""
+        if self.allocation is not None:
+            self.allocation.close()
+        elif self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
 
 
 @dataclass
@@ -107,12 +118,20 @@ async def run_async(operation: Coroutine[Any, Any, _T]) -> _T:
         return result
 
 
+def _keep(allocation: Allocation | None) -> None:
+    """Memory that the remote has not let go of does not go back to its heap."""
+    if allocation is not None:
+        allocation.release = None
+
+
 @dataclass
 class HostContext:
     """One context of a link: what its application has been given, and its orderly end."""
 
     link: Link
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
+    ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
+    apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
@@ -137,16 +156,40 @@ class HostContext:
         source = self.heap(heap)
         allocation = source.allocate(size_bytes)
         flags = _native.AREA_COHERENT if allocation.coherent else 0
-        try:
-            area = await _done(
-                self.link.map_area(self.id, allocation.fd, allocation.size_bytes, flags)
-            )
-        except BaseException:
-            os.close(allocation.fd)
-            raise
-        grant = AreaGrant(area, allocation.size_bytes, flags, allocation.fd, source.name)
+        area = await self._map(allocation, flags)
+        grant = AreaGrant(
+            area,
+            allocation.size_bytes,
+            flags,
+            allocation.fd,
+            source.name,
+            allocation.offset_bytes,
+            allocation.trusted,
+            allocation,
+        )
         self.areas[area] = grant
         return grant
+
+    async def _map(self, allocation: Allocation, flags: int) -> int:
+        """Registers memory, which goes back to its heap if the remote refuses it."""
+        pending: Pending[int] | None = None
+        try:
+            pending = self.link.map_area(
+                self.id,
+                allocation.fd,
+                allocation.size_bytes,
+                flags,
+                segments=allocation.segments,
+            )
+            return await _done(pending)
+        except BaseException:
+            if pending is None or pending.done:
+                allocation.close()
+            else:  # a remote that has not answered may yet map it
+                pending.add_done_callback(
+                    lambda late: allocation.close() if late.error is not None else None
+                )
+            raise
 
     async def free(self, area: int) -> None:
         """Unmaps an area; its memory goes back once the remote has acknowledged."""
@@ -155,44 +198,57 @@ class HostContext:
             raise BadArgument(f"no area {area} in context {self.id}")
         await _done(self.link.unmap_area(area))
         del self.areas[area]
-        os.close(grant.fd)
+        grant.close()
 
     async def open_channel(
         self, geometry: Geometry = DEFAULT_GEOMETRY, priority: int = 1
     ) -> ChannelGrant:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
-        rings = create_rings(geometry, self.link.line)
-        ring_area: int | None = None
+        rings = create_rings(geometry, self.link.line, self.ring_heap)
+        assert rings.allocation is not None  # just made
         try:
-            ring_area = await _done(
-                self.link.map_area(
-                    self.id,
-                    rings.memory_fd,
-                    rings.size_bytes,
-                    _native.AREA_RING | _native.AREA_COHERENT,
-                )
-            )
-            channel = await _done(
-                self.link.open_channel(
-                    self.id,
-                    ring_area,
-                    slots=geometry.slots,
-                    slot_size=geometry.slot_size_bytes,
-                    send_offset=rings.send_offset,
-                    receive_offset=rings.receive_offset,
-                    priority=priority,
-                    doorbells=(rings.ring_fd, rings.wake_fd),
-                )
-            )
-        except BaseException as error:
+            ring_area = await self._map(rings.allocation, _native.AREA_RING | _native.AREA_COHERENT)
+        except BaseException:
+            rings.allocation = None  # its fate is decided
+            rings.memory_fd = -1
             rings.close()
-            if ring_area is not None and isinstance(error, Error):
-                await _done(self.link.unmap_area(ring_area))
+            raise
+        try:
+            with rings.remote_doorbells(apart=self.apart) as doorbells:
+                channel = await _done(
+                    self.link.open_channel(
+                        self.id,
+                        ring_area,
+                        slots=geometry.slots,
+                        slot_size=geometry.slot_size_bytes,
+                        send_offset=rings.send_offset,
+                        receive_offset=rings.receive_offset,
+                        priority=priority,
+                        doorbells=doorbells,
+                    )
+                )
+        except BaseException as error:
+            unmapping = self._take_back(ring_area, rings)
+            if unmapping is not None and isinstance(error, Error):
+                await _done(unmapping)
             raise
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant
         return grant
+
+    def _take_back(self, ring_area: int, rings: Rings) -> Pending[None] | None:
+        """Rings of a channel that was not opened: free once the remote has let go of them."""
+        try:
+            pending = self.link.unmap_area(ring_area)
+        except LinkError:
+            rings.close()
+            return None
+        except Error as error:  # the opening may still be answered: they end with the context
+            _log.debug("ring memory stays mapped: %s", error)
+            return None
+        pending.add_done_callback(lambda _: rings.close())
+        return pending
 
     def _bounded(self, geometry: Geometry) -> Geometry:
         limits = self.link.limits
@@ -211,15 +267,16 @@ class HostContext:
         try:
             await _done(self.link.close_channel(channel))
             await _done(self.link.unmap_area(grant.ring_area))
+        except BaseException:
+            _keep(grant.rings.allocation)
+            raise
         finally:
             grant.rings.close()
 
     async def forget_channels(self) -> None:
-        """After the link came back: the old channels died with the remote, their memory goes."""
-        old, self.channels = list(self.channels.values()), {}
-        for grant in old:
-            grant.rings.close()
-            await _done(self.link.unmap_area(grant.ring_area))
+        """Lets go of channels that died, with the remote or alone, and of their memory."""
+        for channel in list(self.channels):
+            await self.close_channel(channel)
 
     async def close(self) -> None:
         """Destroys the context; memory goes back when the remote has acknowledged or is gone."""
@@ -227,13 +284,23 @@ class HostContext:
             await _done(self.link.destroy_context(self.id))
         except LinkError as error:
             _log.debug("context %d ended with its link: %s", self.id, error)
+        except BaseException:
+            self._keep_memory()
+            raise
         finally:
             self.release()
+
+    def _keep_memory(self) -> None:
+        """The remote has not let go: what it may still write never goes back to a heap."""
+        for area in self.areas.values():
+            _keep(area.allocation)
+        for channel in self.channels.values():
+            _keep(channel.rings.allocation)
 
     def release(self) -> None:
         """Closes this end's descriptors; the remote must have let go already."""
         for area in self.areas.values():
-            os.close(area.fd)
+            area.close()
         for channel in self.channels.values():
             channel.rings.close()
         self.areas.clear()

@@ -50,6 +50,7 @@ class _End:
             role=_native.ROLE_REMOTE,
             name="sbe.testing",
             areas=remote.areas,
+            buffers=remote.buffers,
             version_min=remote.versions[0],
             version_max=remote.versions[1],
         )
@@ -69,7 +70,7 @@ class _End:
 
     def area_detach(self, area: int) -> None:
         """It takes it back."""
-        self.table.remove(self.memories.pop(area))
+        self.table.remove(self.memories.pop(area), True)
 
     def channel_open(
         self,
@@ -98,6 +99,7 @@ class _End:
             send_offset,
             theirs,
             ours,
+            max_buffers=self.session.limits["buffers"],
         )
         self.channels[channel] = end
         self.poll.register(end.fileno(), select.POLLIN)
@@ -183,8 +185,9 @@ class Remote:
     """A remote made of Python functions: handler(payload, *buffers) -> bytes or None.
 
     `restart()` is a crash: the link is lost, calls in flight fail, a new epoch begins at the next
-    call. Handlers run in the remote's thread, one at a time. `versions` are the protocol versions
-    it claims to speak. Thread-safe as the connection that uses it.
+    call. Handlers run in the remote's thread, one at a time. `areas`, and `buffers` of a call, are
+    what it can hold; `versions` are the protocol versions it claims to speak. Thread-safe as the
+    connection that uses it.
     """
 
     def __init__(
@@ -192,10 +195,12 @@ class Remote:
         services: Mapping[str, Handler],
         *,
         areas: int = 1024,
+        buffers: int = _native.BUFFERS_MAX,
         versions: tuple[int, int] = (_native.VERSION_MIN, _native.VERSION_MAX),
     ) -> None:
         self.services = dict(services)
         self.areas = areas
+        self.buffers = buffers
         self.versions = versions
         self._thread: threading.Thread | None = None
         self._stop_fd = -1
@@ -213,7 +218,12 @@ class Remote:
 
     def link(self, *, timeout: float = 10.0, geometry: Geometry = DEFAULT_GEOMETRY) -> Connection:
         """A connection to this remote."""
-        return Connection(EmbeddedBackend(timeout, self), geometry=geometry)
+        backend = EmbeddedBackend(timeout, self)
+        try:
+            return Connection(backend, geometry=geometry)
+        except BaseException:
+            backend.close()
+            raise
 
     def restart(self) -> None:
         """Ends the remote's present life, as a crash would."""

@@ -37,7 +37,7 @@ int sbe_area_resolve(const struct sbe_area_table *table, uint32_t context,
                      struct sbe_buffer *buffer, struct sbe_area **found)
 {
     struct sbe_area *area = sbe_area_find(table, buffer->area);
-    if (area == NULL || area->dying)
+    if (area == NULL || area->dying || area->missing != 0)
         return SBE_EFAULT;
     if (area->context != context && area->context != SBE_CONTEXT_GLOBAL)
         return SBE_EACCES;

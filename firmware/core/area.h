@@ -19,7 +19,9 @@ struct sbe_area {
     uint32_t pins;     /* open requests that hold it */
     uint32_t unmap_id; /* control request to answer once pins is 0; valid when dying */
     bool dying;        /* refused to new frames */
+    uint16_t segments; /* described so far */
     uint64_t size;     /* bytes */
+    uint64_t missing;  /* bytes not described yet: refused to frames until 0 */
     void *base;        /* where this end sees it, NULL if it does not */
 };
 

@@ -20,8 +20,7 @@ uint64_t sbe_cache_handover(const struct sbe_port *port, enum sbe_handover step,
 {
     if (coherent || buffer->data == NULL || buffer->size == 0)
         return 0;
-    bool back = step == SBE_GIVE_BACK || step == SBE_TAKE_BACK;
-    if (back && buffer->direction == SBE_DIR_IN)
+    if (step >= SBE_GIVE_BACK && buffer->direction == SBE_DIR_IN)
         return 0;
     if (step == SBE_GIVE || step == SBE_GIVE_BACK) {
         if (port->cache_clean == NULL)

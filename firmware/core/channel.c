@@ -30,6 +30,8 @@ SAME_PLACE(buffer, size);
 
 int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
 {
+    if (config->call_count > UINT16_MAX + 1u)
+        return SBE_EINVAL;
     *channel = (struct sbe_channel){
         .port = config->port,
         .areas = config->areas,
@@ -38,12 +40,12 @@ int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_confi
         .handle = config->handle,
         .id = config->id,
         .context = config->context,
-        .flush_interval = config->flush_interval,
+        .flush_interval =
+            config->flush_interval != 0 ? config->flush_interval : config->geometry.slots / 2,
+        .buffers = config->buffers,
     };
-    if (config->call_count > UINT16_MAX + 1u)
-        return SBE_EINVAL;
-    if (channel->flush_interval == 0)
-        channel->flush_interval = config->geometry.slots / 2;
+    if (channel->buffers - 1 >= SBE_BUFFERS_MAX) /* also when it is 0 */
+        channel->buffers = SBE_BUFFERS_MAX;
     for (uint32_t i = 0; i < config->call_count; i++)
         config->calls[i] = (struct sbe_call){.generation = 1, .next_free = i + 1};
     int status = sbe_ring_attach(&channel->tx, config->send, &config->geometry);
@@ -60,13 +62,13 @@ static bool carries_bytes(uint8_t type, const struct sbe_buffer *buffer)
 }
 
 /* Bytes that a slot has left beside these, or SBE_EMSGSIZE: not having room is not room for 0. */
-static int32_t room_left(const struct sbe_channel *channel, uint32_t buffer_count,
-                         uint64_t inline_bytes)
+SBE_OUT_OF_LINE static int32_t room_left(const struct sbe_channel *channel, uint32_t buffer_count,
+                                         uint64_t inline_bytes)
 {
     uint32_t size = channel->tx.slot_size;
     uint32_t used = (uint32_t)(sizeof(struct sbe_wire_frame) +
                                (uint64_t)buffer_count * sizeof(struct sbe_wire_buffer));
-    if (buffer_count > SBE_BUFFERS_MAX || used > size || inline_bytes > size - used)
+    if (buffer_count > channel->buffers || used > size || inline_bytes > size - used)
         return SBE_EMSGSIZE;
     return (int32_t)(size - used - (uint32_t)inline_bytes);
 }
@@ -78,7 +80,7 @@ uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t bu
     return room < 0 ? 0 : (uint32_t)room;
 }
 
-/* Of a frame with at most SBE_BUFFERS_MAX buffers. Sizes beyond a slot count as one too many. */
+/* Of a frame whose number of buffers was checked. Sizes beyond a slot count as one too many. */
 static uint32_t inline_size(const struct sbe_frame *frame)
 {
     uint32_t total = 0;
@@ -125,7 +127,7 @@ uint32_t sbe_channel_room(struct sbe_channel *channel)
 
 int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
 {
-    if (frame->buffer_count > SBE_BUFFERS_MAX)
+    if (frame->buffer_count > channel->buffers)
         return SBE_EMSGSIZE;
     int32_t room = room_left(channel, frame->buffer_count, inline_size(frame));
     if (room < 0 || frame->payload_size > (uint32_t)room)
@@ -165,7 +167,8 @@ static void *end_call(struct sbe_channel *channel, uint32_t index)
     struct sbe_call *call = &channel->calls[index];
     void *owner = call->owner;
     call->owner = NULL;
-    call->generation = call->generation == UINT32_MAX ? 1 : call->generation + 1;
+    if (++call->generation == 0)
+        call->generation = 1;
     call->next_free = channel->call_free;
     channel->call_free = index;
     return owner;
@@ -179,21 +182,24 @@ void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, voi
             each(self, end_call(channel, i));
 }
 
-bool sbe_channel_flush(struct sbe_channel *channel)
+static void ring_peer(struct sbe_channel *channel)
 {
-    if (!sbe_ring_publish(&channel->tx))
-        return false;
     channel->counters.doorbells++;
     channel->port->doorbell(channel->port->self, channel);
-    return true;
+}
+
+bool sbe_channel_flush(struct sbe_channel *channel)
+{
+    bool ring = sbe_ring_publish(&channel->tx);
+    if (ring)
+        ring_peer(channel);
+    return ring;
 }
 
 static void return_slots(struct sbe_channel *channel)
 {
-    if (sbe_ring_return(&channel->rx)) {
-        channel->counters.doorbells++;
-        channel->port->doorbell(channel->port->self, channel);
-    }
+    if (sbe_ring_return(&channel->rx))
+        ring_peer(channel);
 }
 
 /* What a frame of each type has; what it has not is zero. */

@@ -67,6 +67,7 @@ struct sbe_channel_config {
     struct sbe_call *calls;  /* storage for open transactions, may be NULL */
     uint32_t call_count;     /* at most 2^16 */
     uint32_t flush_interval; /* publish after this many frames at the latest, 0: half a ring */
+    uint32_t buffers;        /* that the peer takes in a frame, 0: SBE_BUFFERS_MAX */
     void *handle;            /* the port's own, e.g. its doorbell */
 };
 
@@ -82,6 +83,7 @@ struct sbe_channel {
     uint32_t call_count;
     uint32_t call_free; /* index of the first free call, call_count: none */
     uint32_t flush_interval;
+    uint32_t buffers; /* in a frame that is sent, at most; SBE_BUFFERS_MAX or less */
     uint32_t id;
     uint32_t context;
     uint32_t promised; /* responses owed: slots that nothing else may take */
@@ -92,7 +94,8 @@ int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_confi
 
 /*
  * Writes a frame into the next slot; it is published by sbe_channel_flush() or after
- * flush_interval frames. SBE_EMSGSIZE too large for a slot, SBE_EAGAIN ring full, SBE_EPROTO shut.
+ * flush_interval frames. SBE_EMSGSIZE too large for a slot or more buffers than the peer takes,
+ * SBE_EAGAIN ring full, SBE_EPROTO shut.
  */
 int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame);
 

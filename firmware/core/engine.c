@@ -17,7 +17,7 @@ static uint64_t now(const struct sbe_engine *engine)
 static uint32_t between(uint64_t from_ns, uint64_t to_ns)
 {
     uint64_t duration_ns = to_ns - from_ns;
-    return duration_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)duration_ns;
+    return duration_ns >> 32 != 0 ? UINT32_MAX : (uint32_t)duration_ns;
 }
 
 /* -- channels with work: lists, because one of thousands may be active ----------------------- */
@@ -27,19 +27,27 @@ void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
     struct sbe_engine_channel *entry = (struct sbe_engine_channel *)(void *)channel;
     if (entry->active || !entry->used)
         return;
+    struct sbe_engine_channel **last = &engine->last[entry->priority];
     entry->active = true;
-    entry->next = NULL;
-    *engine->end[entry->priority] = entry;
-    engine->end[entry->priority] = &entry->next;
+    entry->next = entry;
+    if (*last != NULL) {
+        entry->next = (*last)->next;
+        (*last)->next = entry;
+    }
+    *last = entry;
 }
 
 static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
-    struct sbe_engine_channel **link = &engine->active[entry->priority];
-    for (; *link != NULL; link = &(*link)->next)
-        if (*link == entry && (*link = entry->next) == NULL)
-            break;
-    engine->end[entry->priority] = link;
+    struct sbe_engine_channel **last = &engine->last[entry->priority], *before = *last;
+    if (!entry->active)
+        return;
+    while (before->next != entry)
+        before = before->next;
+    before->next = entry->next;
+    if (*last == entry)
+        *last = before != entry ? before : NULL;
+    entry->active = false;
 }
 
 /* -- answering ----------------------------------------------------------------------------- */
@@ -108,8 +116,8 @@ static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hol
 
 static int stash(struct sbe_kept *kept, uint8_t *scratch, uint32_t room)
 {
-    uint32_t used = (kept->payload_size + 7u) & ~7u;
-    if (kept->payload_size > room || used > room)
+    uint32_t used = (kept->payload_size + 7u) & ~7u; /* came in a slot, so it can't wrap */
+    if (used > room)
         return SBE_ENOSPC;
     if (kept->payload_size != 0)
         memcpy(scratch, kept->payload, kept->payload_size);
@@ -257,9 +265,7 @@ static void enter_context(const struct sbe_engine *engine, uint32_t context)
         engine->port->context_enter(engine->port->self, context);
 }
 
-/* Not inlined: gcc would thread each of its returns through the caller's code. */
-__attribute__((noinline)) static int call_service(struct sbe_engine *engine,
-                                                  struct sbe_request *request)
+SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_request *request)
 {
     const struct sbe_frame *frame = &engine->frame;
     if (frame->status < 0)
@@ -297,7 +303,6 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
     request->payload_size = frame->payload_size;
     request->buffer_count = 0;
     request->buffers = frame->buffers;
-    request->reply_room = 0;
     request->reply_size = 0;
     channel->promised++; /* nothing that the handler sends takes the answer's place */
     int status = call_service(engine, request);
@@ -352,7 +357,7 @@ static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry
     return 1;
 }
 
-static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+SBE_OUT_OF_LINE static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     uint32_t left = entry->budget;
     int taken = 1;
@@ -364,22 +369,49 @@ static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entr
         sbe_engine_doorbell(engine, &entry->channel);
 }
 
+void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task)
+{
+    if (task->queued)
+        return;
+    task->queued = true;
+    task->next = engine->tasks;
+    engine->tasks = task;
+}
+
+static void run_tasks(struct sbe_engine *engine)
+{
+    struct sbe_task *task = engine->tasks;
+    engine->tasks = NULL; /* what is queued in this round waits for the next */
+    while (task != NULL) {
+        struct sbe_task *next = task->next;
+        task->queued = false;
+        if (task->run(task))
+            sbe_engine_later(engine, task);
+        task = next;
+    }
+}
+
 bool sbe_engine_run(struct sbe_engine *engine)
 {
-    bool more = false;
+    run_tasks(engine);
     for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
-        struct sbe_engine_channel *turn = engine->active[p];
-        engine->active[p] = NULL; /* those that come back in this round wait for the next */
-        engine->end[p] = &engine->active[p];
-        while (turn != NULL) {
-            struct sbe_engine_channel *entry = turn;
-            turn = entry->next;
-            entry->active = false;
+        struct sbe_engine_channel **last = &engine->last[p], *entry = *last;
+        uint32_t turns = 0; /* those that come back in this round wait for the next */
+        if (entry != NULL)
+            do
+                turns++;
+            while ((entry = entry->next) != *last);
+        /* The list is whole during each turn: what runs there may ring or close any channel. */
+        for (; turns > 0 && *last != NULL; turns--) {
+            entry = (*last)->next;
+            forget_work(engine, entry);
             take_turn(engine, entry);
         }
-        more = more || engine->active[p] != NULL;
     }
-    return more;
+    for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
+        if (engine->last[p] != NULL)
+            return true;
+    return engine->tasks != NULL;
 }
 
 /* -- this end as requester ----------------------------------------------------------------- */
@@ -440,12 +472,13 @@ static int find_service(void *self, uint32_t context, const char *name, int64_t 
     return SBE_ENOENT;
 }
 
-static struct sbe_engine_channel *find_entry(struct sbe_engine *engine, uint32_t id)
+/* The place of the channel with this id, 0 for a free one; the number of places: none. */
+static uint32_t find_place(const struct sbe_engine_config *config, uint32_t id)
 {
-    for (uint32_t i = 0; i < engine->config->session.limits.channels; i++)
-        if (engine->config->channels[i].channel.id == id)
-            return &engine->config->channels[i];
-    return NULL;
+    uint32_t i = 0;
+    while (i < config->session.limits.channels && config->channels[i].channel.id != id)
+        i++;
+    return i;
 }
 
 static int open_channel(void *self, const struct sbe_channel_open *message, void *send,
@@ -453,10 +486,10 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
 {
     struct sbe_engine *engine = self;
     const struct sbe_engine_config *config = engine->config;
-    struct sbe_engine_channel *entry = find_entry(engine, 0);
-    if (entry == NULL)
+    uint32_t place = find_place(config, 0);
+    if (place == config->session.limits.channels)
         return SBE_ENOMEM;
-    size_t index = (size_t)(entry - config->channels);
+    struct sbe_engine_channel *entry = &config->channels[place];
     uint32_t calls = config->calls == NULL ? 0 : config->calls_per_channel;
     struct sbe_channel_config channel = {
         .id = message->channel,
@@ -466,11 +499,12 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .receive = receive,
         .port = engine->port,
         .areas = &engine->session.areas,
-        .calls = calls == 0 ? NULL : config->calls + index * calls,
+        .calls = calls == 0 ? NULL : config->calls + (size_t)place * calls,
         /* Two engines that call each other never fill both rings with requests alone. */
         .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
     };
     int status = sbe_channel_open(&entry->channel, &channel);
+    entry->channel.buffers = engine->session.limits.buffers; /* agreed, may be none */
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
     entry->used = true;
@@ -494,15 +528,17 @@ static void fail_call(void *self, void *owner)
 static int close_channel(void *self, uint32_t id)
 {
     struct sbe_engine *engine = self;
-    struct sbe_engine_channel *entry = find_entry(engine, id);
-    if (entry == NULL)
+    const struct sbe_engine_config *config = engine->config;
+    uint32_t place = find_place(config, id);
+    if (place == config->session.limits.channels)
         return SBE_ENOENT;
+    struct sbe_engine_channel *entry = &config->channels[place];
     entry->used = false;
     forget_work(engine, entry);
     drop_kept(engine, &entry->channel);
     sbe_channel_abort(&entry->channel, fail_call, NULL);
-    if (engine->config->closed != NULL)
-        engine->config->closed(engine->config->port->self, &entry->channel);
+    if (config->closed != NULL)
+        config->closed(config->port->self, &entry->channel);
     *entry = (struct sbe_engine_channel){0};
     return SBE_OK;
 }
@@ -526,8 +562,6 @@ int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
     engine->hooks.service = find_service;
     engine->hooks.replied = found;
     engine->hooks.refused = refused;
-    for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
-        engine->end[p] = &engine->active[p];
     memset(config->channels, 0, sizeof *config->channels * config->session.limits.channels);
     config->session.port = config->port;
     config->session.hooks = &engine->hooks;

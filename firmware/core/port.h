@@ -9,6 +9,12 @@
 
 #include <stdint.h>
 
+/*
+ * Where -Os inlines a function of one or two callers and the text grows: each of its returns is
+ * threaded through the caller's code, or its frame is paid by every path.
+ */
+#define SBE_OUT_OF_LINE __attribute__((noinline))
+
 struct sbe_area;
 struct sbe_area_map;
 struct sbe_channel;
@@ -28,8 +34,14 @@ struct sbe_port {
     /*
      * Makes the memory of an area reachable: sets area->base (or leaves it NULL for memory that is
      * never mapped). Handles that came with the message are the port's to take. Zero or a status.
+     * While area->missing is not zero, more segments follow by area_extend.
      */
     int (*area_attach)(void *self, struct sbe_area *area, const struct sbe_area_map *message);
+    /*
+     * Further segments of an area whose list takes several messages; area->segments of them are
+     * known. A failure ends the area with area_detach. NULL: one message must hold the whole list.
+     */
+    int (*area_extend)(void *self, struct sbe_area *area, const struct sbe_area_map *message);
     /* The area is gone from the table and no request holds it: release the memory. */
     void (*area_detach)(void *self, struct sbe_area *area);
 

@@ -8,6 +8,11 @@ static bool power_of_two(uint32_t value)
     return value != 0 && (value & (value - 1)) == 0;
 }
 
+bool sbe_ring_line_is_legal(uint32_t line)
+{
+    return power_of_two(line) && line >= 16 && line <= SBE_LINE_MAX;
+}
+
 int64_t sbe_ring_size(const struct sbe_ring_geometry *geometry)
 {
     if (!power_of_two(geometry->slots) || geometry->slots < 2 || geometry->slots > SBE_SLOTS_MAX)
@@ -15,7 +20,7 @@ int64_t sbe_ring_size(const struct sbe_ring_geometry *geometry)
     if (geometry->slot_size == 0 || geometry->slot_size % SBE_SLOT_ALIGN != 0 ||
         geometry->slot_size > SBE_SLOT_SIZE_MAX)
         return SBE_EINVAL;
-    if (!power_of_two(geometry->line) || geometry->line < 16 || geometry->line > SBE_LINE_MAX)
+    if (!sbe_ring_line_is_legal(geometry->line))
         return SBE_EINVAL;
     /* at most 2^32 + 2^11: no overflow */
     return (int64_t)2 * geometry->line + (int64_t)geometry->slots * geometry->slot_size;
@@ -23,16 +28,15 @@ int64_t sbe_ring_size(const struct sbe_ring_geometry *geometry)
 
 int sbe_ring_attach(struct sbe_ring *ring, void *memory, const struct sbe_ring_geometry *geometry)
 {
-    if (sbe_ring_size(geometry) < 0 || (uintptr_t)memory % geometry->line != 0)
+    if (sbe_ring_size(geometry) < 0 || ((uintptr_t)memory & (geometry->line - 1)) != 0)
         return SBE_EINVAL;
     uint8_t *base = memory;
-    *ring = (struct sbe_ring){
-        .producer = (struct sbe_ring_producer *)(void *)base,
-        .consumer = (struct sbe_ring_consumer *)(void *)(base + geometry->line),
-        .slots = base + 2 * geometry->line,
-        .mask = geometry->slots - 1,
-        .slot_size = geometry->slot_size,
-    };
+    ring->producer = (struct sbe_ring_producer *)(void *)base;
+    ring->consumer = (struct sbe_ring_consumer *)(void *)(base + geometry->line);
+    ring->slots = base + 2 * geometry->line;
+    ring->mask = geometry->slots - 1;
+    ring->slot_size = geometry->slot_size;
+    ring->broken = false;
     /*
      * The tail is where an untouched ring starts for either end; it is the opener's word before
      * the channel exists, so it needs no check: a wrong value only shuts this ring.
@@ -70,33 +74,19 @@ static bool passes(uint32_t wake, uint32_t old_index, uint32_t new_index)
 
 /* Takes the peer's index, which may only move forward, at most to `ahead` past our published one.
  */
-static int refresh(struct sbe_ring *ring, const sbe_shared_u32 *index, uint32_t ahead)
+static void refresh(struct sbe_ring *ring, const sbe_shared_u32 *index, uint32_t ahead)
 {
     uint32_t value = sbe_load_acquire(index); /* acquire: what the peer wrote or read is done */
     if (value - ring->theirs > ring->published + ahead - ring->theirs)
         ring->broken = true;
-    if (ring->broken)
-        return SBE_EPROTO;
-    ring->theirs = value;
-    return SBE_OK;
-}
-
-/* Producer: the consumer can't have consumed more than was published. */
-static int refresh_tail(struct sbe_ring *ring)
-{
-    return refresh(ring, &ring->consumer->tail, 0);
-}
-
-/* Consumer: the producer can't have filled more slots than were returned. */
-static int refresh_head(struct sbe_ring *ring)
-{
-    return refresh(ring, &ring->producer->head, ring->mask + 1);
+    if (!ring->broken)
+        ring->theirs = value;
 }
 
 uint32_t sbe_ring_free(struct sbe_ring *ring, uint32_t wanted)
 {
-    if (ring->mask + 1 - sbe_ring_in_flight(ring) < wanted)
-        (void)refresh_tail(ring); /* a broken ring is told by reserve */
+    if (ring->mask + 1 - sbe_ring_in_flight(ring) < wanted) /* none but what was published */
+        refresh(ring, &ring->consumer->tail, 0);
     return ring->broken ? 0 : ring->mask + 1 - sbe_ring_in_flight(ring);
 }
 
@@ -140,17 +130,15 @@ bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted)
     /* The last of the returns that make enough: an earlier one would wake us for too little. */
     sbe_store_relaxed(&ring->producer->space_wake, ring->mine + wanted - ring->mask - 2);
     sbe_full_barrier(); /* our wish is out before we look again */
-    return refresh_tail(ring) == SBE_OK && ring->mask + 1 - sbe_ring_in_flight(ring) < wanted;
+    return sbe_ring_free(ring, wanted) < wanted && !ring->broken;
 }
 
 int sbe_ring_peek(struct sbe_ring *ring, const void **slot)
 {
-    if (ring->mine == ring->theirs) {
-        int status = refresh_head(ring);
-        if (status < 0)
-            return status;
+    if (ring->mine == ring->theirs) { /* none known: at most as many as slots were returned */
+        refresh(ring, &ring->producer->head, ring->mask + 1);
         if (ring->mine == ring->theirs)
-            return 0;
+            return ring->broken ? SBE_EPROTO : 0;
     }
     *slot = slot_at(ring, ring->mine);
     return 1;
@@ -171,5 +159,6 @@ bool sbe_ring_wait_data(struct sbe_ring *ring)
 {
     sbe_store_relaxed(&ring->consumer->data_wake, ring->mine);
     sbe_full_barrier(); /* our wish is out before we look again */
-    return refresh_head(ring) == SBE_OK && ring->mine == ring->theirs;
+    const void *slot;
+    return sbe_ring_peek(ring, &slot) == 0;
 }

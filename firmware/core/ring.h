@@ -33,6 +33,9 @@ struct sbe_ring { /* private to one end; the same form serves producer and consu
     bool broken;        /* the peer published nonsense; the ring is shut for good */
 };
 
+/* A power of two, at least 16, at most SBE_LINE_MAX. */
+bool sbe_ring_line_is_legal(uint32_t line);
+
 /* Bytes of one ring, or a negative status when the geometry is not legal. */
 int64_t sbe_ring_size(const struct sbe_ring_geometry *geometry);
 

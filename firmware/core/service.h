@@ -79,6 +79,20 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
 /* Answers a kept request, on the engine's thread. Zero also when the requester is gone. */
 int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size);
 
+/*
+ * Work that a handler leaves for later, a piece at a time, so that channels are served in between:
+ * run() is called once a round of the engine for as long as it returns true. The storage is the
+ * service's, zeroed at first, and in use while `queued`.
+ */
+struct sbe_task {
+    struct sbe_task *next;
+    bool (*run)(struct sbe_task *task);
+    bool queued;
+};
+
+/* Has it run from the next round on. Once queued it stays queued once. */
+void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task);
+
 /* The other direction: this end calls a service of the peer. */
 struct sbe_outcall {
     /* The response, or NULL and a status when the channel died. */

@@ -70,6 +70,11 @@ static int send_hello(struct sbe_session *session)
 
 /* -- what the peer has made here ----------------------------------------------------------- */
 
+SBE_OUT_OF_LINE static void clear(void *table, uint32_t count, size_t entry_size)
+{
+    memset(table, 0, count * entry_size);
+}
+
 /* The entry with this id (0: a free one) in a table whose entries begin with their id. */
 static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
 {
@@ -117,10 +122,13 @@ static void settle_context(struct sbe_session *session, uint32_t id)
     *context = (struct sbe_session_context){0};
 }
 
-static void remove_area(struct sbe_session *session, struct sbe_area *area)
+/* A dying area goes with the last request that holds it. */
+static void settle_area(struct sbe_session *session, struct sbe_area *area)
 {
     const struct sbe_port *port = session->config->port;
     uint32_t context = area->context, unmap_id = area->unmap_id;
+    if (!area->dying || area->pins != 0)
+        return;
     port->area_detach(port->self, area);
     sbe_area_remove(area);
     if (unmap_id != 0)
@@ -131,15 +139,13 @@ static void remove_area(struct sbe_session *session, struct sbe_area *area)
 static void kill_area(struct sbe_session *session, struct sbe_area *area)
 {
     area->dying = true;
-    if (area->pins == 0)
-        remove_area(session, area);
+    settle_area(session, area);
 }
 
 void sbe_session_unpin(struct sbe_session *session, struct sbe_area *area)
 {
     area->pins--;
-    if (area->dying && area->pins == 0)
-        remove_area(session, area);
+    settle_area(session, area);
 }
 
 static void close_channel(struct sbe_session *session, struct sbe_session_channel *channel)
@@ -167,45 +173,61 @@ static void drop(struct sbe_session *session, uint32_t context)
     }
 }
 
-static void fail_pending(struct sbe_session *session)
+/* Last in its caller's work: the hook may ask again, or start the next life. */
+SBE_OUT_OF_LINE static void finish(struct sbe_session *session, struct sbe_session_pending *entry,
+                                   int status, const struct sbe_control *message)
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
-    for (uint32_t i = 0; i < session->config->pending_count; i++) {
-        struct sbe_session_pending *entry = &session->config->pending[i];
-        if (entry->id == 0)
-            continue;
-        entry->id = 0;
-        if (hooks->replied != NULL)
-            hooks->replied(hooks->self, entry->token, SBE_ECONNRESET, NULL);
-    }
+    entry->id = 0;
+    if (hooks->replied != NULL)
+        hooks->replied(hooks->self, entry->token, status, message);
 }
 
-/* The first line also keeps hooks, which run below, from answering or asking the peer that was. */
-static void forget_peer(struct sbe_session *session)
+static void fail_pending(struct sbe_session *session)
+{
+    for (uint32_t i = 0; i < session->config->pending_count; i++)
+        if (session->config->pending[i].id != 0)
+            finish(session, &session->config->pending[i], SBE_ECONNRESET, NULL);
+}
+
+/*
+ * Lets go of all that is the peer's. The first line also keeps hooks, which run below, from
+ * answering or asking the peer that was.
+ */
+static void forget_peer(struct sbe_session *session, enum sbe_session_state state)
 {
     session->peer_epoch = 0;
     session->confirmed_epoch = 0;
-    memset(session->config->contexts, 0,
-           sizeof(struct sbe_session_context) * session->config->limits.contexts);
+    clear(session->config->contexts, session->config->limits.contexts,
+          sizeof(struct sbe_session_context));
     drop(session, SBE_CONTEXT_ALL);
+    uint32_t epoch = session->epoch;
     fail_pending(session);
+    if (session->epoch == epoch) /* who was told may have started the next life */
+        set_state(session, state);
 }
 
 /* -- negotiation --------------------------------------------------------------------------- */
+
+/* The highest version that both speak, if their ranges meet. */
+static uint16_t common_version(const struct sbe_session_config *config,
+                               const struct sbe_hello *hello)
+{
+    return hello->version_max < config->version_max ? hello->version_max : config->version_max;
+}
 
 static enum sbe_refusal judge(const struct sbe_session *session, const struct sbe_hello *hello)
 {
     const struct sbe_session_config *config = session->config;
     const struct sbe_limits *limits = &hello->limits;
+    uint16_t version = common_version(config, hello);
     if (hello->magic != SBE_MAGIC)
         return SBE_REFUSED_MAGIC;
-    if (hello->version_min > config->version_max || hello->version_max < config->version_min ||
-        hello->version_min > hello->version_max)
+    if (version < config->version_min || version < hello->version_min)
         return SBE_REFUSED_VERSION;
-    if (hello->role == config->role || hello->role < SBE_ROLE_HOST || hello->role > SBE_ROLE_REMOTE)
+    if (hello->role + config->role != SBE_ROLE_HOST + SBE_ROLE_REMOTE)
         return SBE_REFUSED_ROLE;
-    if (hello->cache_line < 16 || hello->cache_line > SBE_LINE_MAX ||
-        (hello->cache_line & (hello->cache_line - 1)) != 0 || hello->address_bits < 1 ||
+    if (!sbe_ring_line_is_legal(hello->cache_line) || hello->address_bits < 1 ||
         hello->address_bits > 64 || limits->areas == 0 || limits->channels == 0 ||
         limits->slots < 2 || limits->slot_size < SBE_SLOT_ALIGN)
         return SBE_REFUSED_LIMITS;
@@ -228,8 +250,7 @@ static void agree(struct sbe_session *session, const struct sbe_hello *hello)
 {
     const struct sbe_session_config *config = session->config;
     session->peer_epoch = hello->control.epoch;
-    session->version =
-        hello->version_max < config->version_max ? hello->version_max : config->version_max;
+    session->version = common_version(config, hello);
     session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
     session->coherent = hello->coherent == 1 && config->coherent == 1;
     session->peer_address_bits = hello->address_bits;
@@ -262,10 +283,8 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     if (session->state == SBE_SESSION_INITIALISING || hello->control.epoch == 0)
         return SBE_ENOTCONN;
     bool again = hello->control.epoch == session->peer_epoch;
-    if (!again && session->peer_epoch != 0) {
-        forget_peer(session); /* the peer restarted */
-        set_state(session, SBE_SESSION_WAITING);
-    }
+    if (!again && session->peer_epoch != 0)
+        forget_peer(session, SBE_SESSION_WAITING); /* the peer restarted */
     enum sbe_refusal why = judge(session, hello);
     if (why == SBE_REFUSED_NOT && !again)
         agree(session, hello);
@@ -285,9 +304,8 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     }
     if (!again)
         meet(session);
-    /* A peer that started later, or again, has not seen our HELLO. One that was refused has nothing
-     * to see: two ends that refuse each other would never stop. */
-    if (status == SBE_OK && why == SBE_REFUSED_NOT && hello->peer_epoch != session->epoch)
+    /* A peer that started later, or again, has not seen our HELLO. */
+    if (status == SBE_OK && hello->peer_epoch != session->epoch)
         status = send_hello(session);
     return status;
 }
@@ -320,8 +338,7 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
 static int take_bye(struct sbe_session *session, const struct sbe_control *message)
 {
     reply_plain(session, SBE_CONTROL_BYE, message->id, SBE_OK);
-    forget_peer(session);
-    set_state(session, SBE_SESSION_CLOSED);
+    forget_peer(session, SBE_SESSION_CLOSED);
     return ANSWERED;
 }
 
@@ -362,33 +379,70 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
     return ANSWERED;
 }
 
-static int check_segments(const struct sbe_session *session, const struct sbe_area_map *map)
+/*
+ * Adds up what the segments describe of the missing bytes. All but the first and the last cover a
+ * page at least: a list costs its receiver something for each entry, so it is bounded.
+ */
+SBE_OUT_OF_LINE static int check_segments(const struct sbe_session *session,
+                                          const struct sbe_area_map *map, uint64_t missing,
+                                          uint64_t *left)
 {
     const struct sbe_segment *segment = (const void *)(map + 1),
                              *end = segment + map->segment_count;
     uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
-    uint64_t left = map->size;
+    *left = missing;
     for (; segment != end; segment++) {
-        if (segment->size == 0 || segment->size > left)
+        if (segment->size == 0 || segment->size > *left)
             return SBE_EINVAL;
-        left -= segment->size;
+        *left -= segment->size;
         if (segment->address > last || segment->size - 1 > last - segment->address)
             return SBE_ERANGE; /* would be truncated to this end's width */
     }
-    return map->segment_count != 0 && left != 0 ? SBE_EINVAL : SBE_OK;
+    uint64_t count = (uint64_t)map->segment_first + map->segment_count;
+    if (count > UINT16_MAX || count > map->size / SBE_SEGMENT_MIN + 2)
+        return SBE_EINVAL;
+    if (*left != 0 && session->config->port->area_extend == NULL)
+        return SBE_EINVAL;
+    return SBE_OK;
+}
+
+static int extend_area(struct sbe_session *session, const struct sbe_area_map *map)
+{
+    const struct sbe_port *port = session->config->port;
+    struct sbe_area *area = sbe_area_find(&session->areas, map->area);
+    if (area == NULL || area->dying)
+        return SBE_EFAULT;
+    if (area->missing == 0 || area->segments != map->segment_first || area->size != map->size ||
+        area->context != map->context || area->flags != map->flags || map->segment_count == 0)
+        return SBE_EINVAL;
+    uint64_t left;
+    int status = check_segments(session, map, area->missing, &left);
+    if (status == SBE_OK)
+        status = port->area_extend(port->self, area, map);
+    if (status < 0) {
+        kill_area(session, area); /* half an area is of no use */
+        return status;
+    }
+    area->segments = (uint16_t)(area->segments + map->segment_count);
+    area->missing = left;
+    return SBE_OK;
 }
 
 static int take_area_map(struct sbe_session *session, const struct sbe_control *message)
 {
     const struct sbe_area_map *map = (const void *)message;
     const struct sbe_port *port = session->config->port;
-    if (map->segment_count > (SBE_CONTROL_MAX - sizeof *map) / sizeof(struct sbe_segment) ||
-        message->size != sizeof *map + map->segment_count * sizeof(struct sbe_segment) ||
-        map->segment_first != 0 || map->handles > 1)
+    uint32_t tail = message->size - (uint32_t)sizeof *map;
+    if (map->segment_count != tail / sizeof(struct sbe_segment) ||
+        tail % sizeof(struct sbe_segment) != 0 ||
+        map->handles > (map->segment_first == 0 ? 1u : 0u))
         return SBE_EBADMSG;
     if (!context_lives(session, map->context))
         return SBE_ENOENT;
-    int status = check_segments(session, map);
+    if (map->segment_first != 0)
+        return extend_area(session, map);
+    uint64_t left = 0;
+    int status = map->segment_count == 0 ? SBE_OK : check_segments(session, map, map->size, &left);
     if (status < 0)
         return status;
     if (map->size > SIZE_MAX)
@@ -397,9 +451,12 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
     status = sbe_area_add(&session->areas, map->area, map->context, map->flags, map->size, &area);
     if (status < 0)
         return status;
+    area->missing = left;
     status = port->area_attach(port->self, area, map);
     if (status < 0)
         sbe_area_remove(area);
+    else
+        area->segments = (uint16_t)map->segment_count;
     return status;
 }
 
@@ -423,14 +480,15 @@ static int check_rings(const struct sbe_session *session, const struct sbe_chann
     if (size < 0 || open->line < session->line || open->slots > session->limits.slots ||
         open->slot_size > session->limits.slot_size)
         return SBE_EINVAL;
-    uint64_t bytes = (uint64_t)size;
-    if (bytes > area->size || open->send_offset > area->size - bytes ||
-        open->receive_offset > area->size - bytes)
+    size_t room = (size_t)area->size; /* it is mapped here, so it fits this end's width */
+    if ((uint64_t)size > room)
         return SBE_ERANGE;
-    /* both fit this end's width, as the area does */
+    room -= (size_t)size;
+    if (open->send_offset > room || open->receive_offset > room)
+        return SBE_ERANGE;
     size_t send = (size_t)open->send_offset, receive = (size_t)open->receive_offset;
     if (((send | receive) & (open->line - 1)) != 0 ||
-        (send < receive ? receive - send : send - receive) < bytes)
+        (send < receive ? receive - send : send - receive) < (size_t)size)
         return SBE_EINVAL;
     return SBE_OK;
 }
@@ -444,7 +502,7 @@ static int take_channel_open(struct sbe_session *session, const struct sbe_contr
     if (!context_lives(session, open->context))
         return SBE_ENOENT;
     struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
-    if (ring == NULL || ring->dying)
+    if (ring == NULL || ring->dying || ring->missing != 0)
         return SBE_EFAULT;
     if (ring->context != open->context || ring->base == NULL ||
         (ring->flags & (SBE_AREA_RING | SBE_AREA_READONLY)) != SBE_AREA_RING)
@@ -527,35 +585,33 @@ struct message_rule {
     int (*take)(struct sbe_session *session, const struct sbe_control *message);
 };
 
-#define RESERVED(type) offsetof(struct type, reserved)
-#define BARE(type)             \
-    {                          \
-        sizeof(struct type), 0 \
-    }
-#define PADDED(type)                        \
-    {                                       \
-        sizeof(struct type), RESERVED(type) \
-    }
+/* clang-format off */
+#define SIZE(type)          {sizeof(struct type), 0}
+#define WITH_RESERVED(type) {sizeof(struct type), offsetof(struct type, reserved)}
+/* clang-format on */
 
 static const struct message_rule RULES[] = {
-    [SBE_CONTROL_HELLO] = {{PADDED(sbe_hello), BARE(sbe_hello_reply)}, take_hello},
-    [SBE_CONTROL_BYE] = {{BARE(sbe_control), BARE(sbe_plain_reply)}, take_bye},
-    [SBE_CONTROL_PING] = {{BARE(sbe_ping), BARE(sbe_ping)}, take_ping},
-    [SBE_CONTROL_CONTEXT_CREATE] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_HELLO] = {{WITH_RESERVED(sbe_hello), SIZE(sbe_hello_reply)}, take_hello},
+    [SBE_CONTROL_BYE] = {{SIZE(sbe_control), SIZE(sbe_plain_reply)}, take_bye},
+    [SBE_CONTROL_PING] = {{SIZE(sbe_ping), SIZE(sbe_ping)}, take_ping},
+    [SBE_CONTROL_CONTEXT_CREATE] = {{WITH_RESERVED(sbe_context_message), SIZE(sbe_plain_reply)},
                                     take_context_create},
-    [SBE_CONTROL_CONTEXT_DESTROY] = {{PADDED(sbe_context_message), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_CONTEXT_DESTROY] = {{WITH_RESERVED(sbe_context_message), SIZE(sbe_plain_reply)},
                                      take_context_destroy},
-    [SBE_CONTROL_AREA_MAP] = {{BARE(sbe_area_map), BARE(sbe_plain_reply)}, take_area_map},
-    [SBE_CONTROL_AREA_UNMAP] = {{PADDED(sbe_area_unmap), BARE(sbe_plain_reply)}, take_area_unmap},
-    [SBE_CONTROL_CHANNEL_OPEN] = {{BARE(sbe_channel_open), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_AREA_MAP] = {{SIZE(sbe_area_map), SIZE(sbe_plain_reply)}, take_area_map},
+    [SBE_CONTROL_AREA_UNMAP] = {{WITH_RESERVED(sbe_area_unmap), SIZE(sbe_plain_reply)},
+                                take_area_unmap},
+    [SBE_CONTROL_CHANNEL_OPEN] = {{SIZE(sbe_channel_open), SIZE(sbe_plain_reply)},
                                   take_channel_open},
-    [SBE_CONTROL_CHANNEL_CLOSE] = {{PADDED(sbe_channel_close), BARE(sbe_plain_reply)},
+    [SBE_CONTROL_CHANNEL_CLOSE] = {{WITH_RESERVED(sbe_channel_close), SIZE(sbe_plain_reply)},
                                    take_channel_close},
-    [SBE_CONTROL_SERVICE_FIND] = {{PADDED(sbe_service_find), PADDED(sbe_service_reply)},
+    [SBE_CONTROL_SERVICE_FIND] = {{WITH_RESERVED(sbe_service_find),
+                                   WITH_RESERVED(sbe_service_reply)},
                                   take_service_find},
-    [SBE_CONTROL_SERVICE_LIST] = {{PADDED(sbe_service_list), PADDED(sbe_service_reply)},
+    [SBE_CONTROL_SERVICE_LIST] = {{WITH_RESERVED(sbe_service_list),
+                                   WITH_RESERVED(sbe_service_reply)},
                                   take_service_list},
-    [SBE_CONTROL_EVENT] = {{BARE(sbe_event_message), {0, 0}}, take_event},
+    [SBE_CONTROL_EVENT] = {{SIZE(sbe_event_message), {0, 0}}, take_event},
 };
 
 static bool zero_to_word_end(const uint8_t *bytes, uint32_t at)
@@ -579,20 +635,15 @@ static uint32_t declared_handles(const struct sbe_control *message)
 
 static int take_reply(struct sbe_session *session, const struct sbe_control *message)
 {
-    const struct sbe_session_hooks *hooks = session->config->hooks;
     struct sbe_session_pending *entry = find_pending(session, message->id);
     if (message->id == 0 || entry == NULL || (entry->type | SBE_CONTROL_REPLY) != message->type) {
         session->dropped++;
         return SBE_ENOTCONN;
     }
-    void *token = entry->token;
     entry->id = 0;
-    if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY)) {
-        forget_peer(session);
-        set_state(session, SBE_SESSION_CLOSED);
-    }
-    if (hooks->replied != NULL) /* last: it may start the next life */
-        hooks->replied(hooks->self, token, message->status, message);
+    if (message->type == (SBE_CONTROL_BYE | SBE_CONTROL_REPLY))
+        forget_peer(session, SBE_SESSION_CLOSED);
+    finish(session, entry, message->status, message);
     return SBE_OK;
 }
 
@@ -613,7 +664,8 @@ static int take_connected(struct sbe_session *session, const struct sbe_control 
 }
 
 /* Size, reserved fields and the end of the name, as the shape demands. */
-static bool fits(const struct sbe_control *message, const struct message_shape *shape)
+SBE_OUT_OF_LINE static bool fits(const struct sbe_control *message,
+                                 const struct message_shape *shape)
 {
     const uint8_t *bytes = (const void *)message;
     bool open_ended = message->type == SBE_CONTROL_AREA_MAP;
@@ -661,10 +713,10 @@ int sbe_session_init(struct sbe_session *session, const struct sbe_session_confi
     if (config->limits.areas > UINT16_MAX || config->limits.buffers > SBE_BUFFERS_MAX ||
         config->address_bits < 1 || config->address_bits > 64)
         return SBE_EINVAL;
-    memset(config->areas, 0, sizeof *config->areas * config->limits.areas);
-    memset(config->contexts, 0, sizeof *config->contexts * config->limits.contexts);
-    memset(config->channels, 0, sizeof *config->channels * config->limits.channels);
-    memset(config->pending, 0, sizeof *config->pending * config->pending_count);
+    clear(config->areas, config->limits.areas, sizeof *config->areas);
+    clear(config->contexts, config->limits.contexts, sizeof *config->contexts);
+    clear(config->channels, config->limits.channels, sizeof *config->channels);
+    clear(config->pending, config->pending_count, sizeof *config->pending);
     return SBE_OK;
 }
 
@@ -672,9 +724,8 @@ int sbe_session_start(struct sbe_session *session, uint32_t epoch)
 {
     if (epoch == 0 || epoch == session->epoch)
         return SBE_EINVAL;
-    forget_peer(session);
     session->epoch = epoch;
-    set_state(session, SBE_SESSION_WAITING);
+    forget_peer(session, SBE_SESSION_WAITING);
     return send_hello(session);
 }
 
@@ -682,8 +733,7 @@ void sbe_session_lost(struct sbe_session *session)
 {
     if (session->state == SBE_SESSION_INITIALISING)
         return; /* nothing to lose, and no epoch to wait with */
-    forget_peer(session);
-    set_state(session, SBE_SESSION_WAITING);
+    forget_peer(session, SBE_SESSION_WAITING);
 }
 
 static bool can_ask(const struct sbe_session *session)
@@ -699,14 +749,15 @@ int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
     struct sbe_session_pending *entry = find_pending(session, 0);
     if (entry == NULL)
         return SBE_ENOMEM;
-    uint32_t id = session->next_id == UINT32_MAX ? 1 : session->next_id + 1;
-    session->next_id = id;
+    if (++session->next_id == 0)
+        session->next_id = 1;
+    uint32_t id = session->next_id;
     /* Taken before it is sent: the answer may come, and other requests start, within the hook. */
     *entry = (struct sbe_session_pending){id, (uint16_t)type, token};
     int status = transmit(session, (uint16_t)type, id, SBE_OK, message, size);
     if (status == SBE_OK || entry->id != id)
         return SBE_OK; /* sent, or replied already when the session ended within the hook */
-    *entry = (struct sbe_session_pending){0};
+    entry->id = 0;
     return status;
 }
 

@@ -174,6 +174,8 @@ struct sbe_context_message { /* CONTEXT_CREATE, CONTEXT_DESTROY */
 #define SBE_AREA_RING     0x04u /* holds rings; no buffer may name it */
 #define SBE_AREA_FLAGS    0x07u
 
+#define SBE_SEGMENT_MIN 4096u /* bytes on average, the first and the last one aside */
+
 struct sbe_segment { /* a run of an area in the receiver's address space */
     uint64_t address;
     uint64_t size;
@@ -184,9 +186,9 @@ struct sbe_area_map {
     uint32_t area; /* index in the low 16 bits, generation (never 0) above */
     uint32_t context;
     uint32_t flags;
-    uint32_t handles; /* that travel beside the message (file descriptors), 0 or 1 */
-    uint64_t size;    /* bytes of the whole area */
-    uint32_t segment_first;
+    uint32_t handles;       /* that travel beside the message (file descriptors), 0 or 1 */
+    uint64_t size;          /* bytes of the whole area */
+    uint32_t segment_first; /* 0, or how many former messages with the same fields have carried */
     uint32_t segment_count; /* that follow in this message, 0 when a handle says all */
     /* struct sbe_segment segments[segment_count] */
 };

@@ -134,7 +134,7 @@ class Client:
             self._check_here()
             charge = self._charge(contexts=1)
             bell = None
-            context = HostContext(remote.link)
+            context = HostContext(remote.link, apart=True)
             try:
                 bell = _Bell()
                 await remote.run(context.open())

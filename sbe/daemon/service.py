@@ -262,7 +262,8 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         self, *, slots: int | None = None, slot_size: int | None = None, priority: int | None = None
     ) -> OpenChannelReply:
         """Open a channel: two rings in memory_fd (size bytes), at send_offset the one that the
-        client produces. The client writes to ring_fd to ring the remote, and waits on wake_fd.
+        client produces. The client writes to ring_fd to ring the remote. wake_fd,
+        an epoll descriptor, becomes readable when the remote has rung; epoll_wait() takes that.
         It dies with the remote, whose epoch this is. events: how much has been added to events_fd
         so far; what the client reads beyond it concerns this channel.
         """

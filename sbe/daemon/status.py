@@ -4,13 +4,9 @@ The classes are types of the varlink interface; their fields are its fields.
 """
 # No `from __future__ import annotations`: asyncvarlink reads these annotations as types.
 
-import os
-import struct
 import time
 from dataclasses import dataclass
 
-from sbe import _native
-from sbe.channel import Rings
 from sbe.context import HostContext
 from sbe.daemon.client import Broker, Client
 from sbe.daemon.policy import COUNTERS, Peer
@@ -38,8 +34,6 @@ __all__ = [
 ]
 
 _STARTED = time.monotonic()
-_LAYOUT = _native.layout()
-_WORD = struct.Struct("<I")
 _MASK = 0xFFFFFFFF
 
 
@@ -266,52 +260,8 @@ def stat_users(broker: Broker, asking: Peer) -> list[UserStat]:
 
 def stat_channels(broker: Broker) -> list[ChannelStat]:
     """Counters of every channel, from the words in its rings."""
-    found = []
-    for _, remote, context in _holders(broker):
-        for channel in context.channels.values():
-            out = _read_ring(channel.rings, channel.rings.send_offset)
-            back = _read_ring(channel.rings, channel.rings.receive_offset)
-            found.append(
-                ChannelStat(
-                    link=remote.name,
-                    id=channel.id,
-                    context=context.id,
-                    frames_to_remote=out.frames,
-                    frames_from_remote=back.frames,
-                    doorbells_to_remote=out.doorbells,
-                    doorbells_from_remote=back.doorbells,
-                    space_doorbells_to_remote=back.space_doorbells,
-                    space_doorbells_from_remote=out.space_doorbells,
-                    in_flight=out.waiting + back.waiting,
-                )
-            )
-    return found
-
-
-@dataclass
-class _Ring:
-    frames: int
-    doorbells: int
-    space_doorbells: int
-    waiting: int
-
-
-def _read_ring(rings: Rings, offset: int) -> _Ring:
-    """Read a ring's shared words. Client and remote may write anything: it is only shown.
-
-    Through the descriptor and not a mapping, which a Stat now and then is not worth.
-    """
-
-    def word(structure: str, field: str, line: int) -> int:
-        place = offset + line * rings.line_bytes + _LAYOUT[structure][field][0]
-        data = os.pread(rings.memory_fd, _WORD.size, place)
-        return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
-
-    head = word("sbe_ring_producer", "head", 0)
-    tail = word("sbe_ring_consumer", "tail", 1)
-    return _Ring(
-        frames=head,
-        doorbells=word("sbe_ring_producer", "doorbells", 0),
-        space_doorbells=word("sbe_ring_consumer", "doorbells", 1),
-        waiting=min((head - tail) & _MASK, rings.geometry.slots),
-    )
+    return [
+        ChannelStat(remote.name, channel.id, context.id, **channel.rings.counters())
+        for _, remote, context in _holders(broker)
+        for channel in context.channels.values()
+    ]

@@ -4,32 +4,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
 from sbe import errors
 
-__all__ = ["Allocation", "Heap", "get", "names", "register"]
+__all__ = ["Allocation", "Heap", "Syncable", "get", "names", "register"]
+
+
+class Syncable(Protocol):
+    """Cache maintenance for a range of an allocation; offsets and sizes in bytes."""
+
+    def sync_for_device(self, offset: int, size_bytes: int) -> None:
+        """The processor has written, the device will read."""
+        ...
+
+    def sync_for_cpu(self, offset: int, size_bytes: int) -> None:
+        """The device has written, the processor will read."""
+        ...
 
 
 @dataclass(slots=True)
 class Allocation:
-    """Memory as a file descriptor, which the caller owns and closes.
+    """Memory as a range of a file descriptor, which the caller owns and closes.
 
-    `size_bytes` is what the descriptor maps, at least what was asked for. `coherent`: every end
-    sees it without cache maintenance. Not thread-safe.
+    `size_bytes` is what there is from `offset_bytes`, at least what was asked for. `coherent`:
+    every end sees it without cache maintenance. `segments` are its (device address, bytes) where
+    the remote reaches it by address and not by the descriptor. `trusted`: the file needs no seals,
+    nobody else can shrink it. `attachment` synchronises caches for a range. `release` gives the
+    range back to its heap. Not thread-safe.
     """
 
     fd: int
     size_bytes: int
     coherent: bool
+    offset_bytes: int = 0
+    segments: tuple[tuple[int, int], ...] = ()
+    trusted: bool = False
+    release: Callable[[], None] | None = field(default=None, repr=False)
+    attachment: Syncable | None = field(default=None, repr=False)
 
     def close(self) -> None:
-        """Close the descriptor; mappings of it live on. Closing twice is fine."""
+        """Close the descriptor; mappings of it live on. Closing twice is fine.
+
+        Memory that has a heap to go back to goes: neither end may use it any more.
+        """
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+        release, self.release = self.release, None
+        if release is not None:
+            release()
 
     def __enter__(self) -> Self:
         return self

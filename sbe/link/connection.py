@@ -424,7 +424,7 @@ class Connection:
                 self._reason = "the remote said goodbye"
                 self._not_ready(self._ready, errors.LinkError(self._reason))
             elif self._handler.transport is not None and self._ready.done and not self._refusal:
-                self._reason = "the negotiation has not ended"
+                self._reason = "the remote restarted"
                 self._ready = Pending(_NEGOTIATION)  # the remote restarted behind the transport
         if not self._closing:
             self._tell(self._on_state, state)

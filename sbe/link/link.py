@@ -297,13 +297,15 @@ class Link(Connection):
             raise errors.BadArgument(f"{len(doorbells)} doorbells: none, or one for each end")
         number = self._last_channel = self._next_id(self._last_channel, self._channels)
         info = ChannelInfo(number, context, ring_area, slots, slot_size, priority)
+        transport = self._handler.transport
+        fds = doorbells if transport is not None and transport.carries_handles else ()
         pending: Pending[int] = Pending(f"opening of channel {number}")
 
         def finish(status: int, reply: Reply) -> None:
             if status == 0:
                 pending.resolve(number)
             else:
-                self._channels.pop(number, None)
+                self._forget_channel(number)
                 pending.fail(self._failed(pending.what, status))
 
         open_it = partial(
@@ -317,14 +319,16 @@ class Link(Connection):
             send_offset,
             receive_offset,
             priority,
-            len(doorbells),
+            len(fds),
             finish,
         )
         self._channels[number] = info
         try:
-            self._talk(open_it, doorbells)
+            if doorbells and not fds and transport is not None:
+                transport.add_doorbells(number, *doorbells)
+            self._talk(open_it, fds)
         except BaseException:
-            self._channels.pop(number, None)
+            self._forget_channel(number)
             raise
         return pending
 
@@ -340,7 +344,7 @@ class Link(Connection):
 
         def finish(status: int, reply: Reply) -> None:
             if status in gone:
-                self._channels.pop(channel, None)
+                self._forget_channel(channel)
                 pending.resolve(None)
             else:
                 pending.fail(self._failed(pending.what, status))
@@ -485,12 +489,33 @@ class Link(Connection):
             if last not in used:
                 return last
 
-    def _send_map(self, area: _Area, finish: Finish) -> None:
-        fds = [] if area.fd < 0 else [area.fd]
+    def _send_map(self, area: _Area, finish: Finish, first: int = 0) -> None:
+        """Send the map and, one after the other, what its list of segments needs besides."""
+        fds = [] if area.fd < 0 or first else [area.fd]
+        transport = self._handler.transport
+        if transport is not None and not transport.carries_handles:
+            fds = []
+            if not area.segments:
+                raise errors.BadArgument(
+                    "this link reaches memory by device address, and this memory has none: "
+                    "allocate it from a heap of the link"
+                )
         number, context, size, flags = area.info
         send = partial(self._session.map_area, number, context, flags, size, len(fds))
+        part = area.segments[first : first + _native.SEGMENTS_MAX]
+        rest = first + len(part)
+
+        def sent(status: int, reply: Reply) -> None:
+            if status == 0 and rest < len(area.segments) and area.registered:
+                try:
+                    self._send_map(area, finish, rest)
+                except errors.Error as error:
+                    finish(-error.code, None)
+            else:
+                finish(status, reply)
+
         area.registered = True
-        self._talk(partial(send, area.segments, finish), fds)
+        self._talk(partial(send, part, sent, first), fds)
 
     def _release(self, area: _Area) -> None:
         """Nobody uses it any more: its index and our descriptor are free."""
@@ -505,4 +530,9 @@ class Link(Connection):
         for area in [area for area in self._areas.values() if area.info.context == context]:
             self._release(area)
         for channel in [c.id for c in self._channels.values() if c.context == context]:
-            del self._channels[channel]
+            self._forget_channel(channel)
+
+    def _forget_channel(self, channel: int) -> None:
+        self._channels.pop(channel, None)
+        if self._handler.transport is not None:
+            self._handler.transport.remove_doorbells(channel)

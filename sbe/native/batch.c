@@ -104,6 +104,22 @@ static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
     return SBE_OK;
 }
 
+/* A response about other buffers, or about more bytes, than were asked for. */
+static bool is_wrong(const struct batch *batch, uint32_t index, const struct sbe_frame *response)
+{
+    struct sbe_buffer asked[SBE_BUFFERS_MAX];
+    for (uint32_t i = 0; i < batch->per_call; i++) {
+        const struct sbe_wire_buffer wire = descriptor(batch, index, i);
+        asked[i] = (struct sbe_buffer){
+            .area = wire.area,
+            .direction = wire.direction,
+            .offset = wire.offset,
+            .size = wire.size,
+        };
+    }
+    return sbe_frame_check_response(response, asked, batch->per_call) < 0;
+}
+
 static void take_results(struct batch *batch, uint32_t index, const struct sbe_frame *response)
 {
     uint32_t next = 0, size = response->payload_size;
@@ -136,7 +152,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
             free_batch(batch);
         return;
     }
-    if (response != NULL) {
+    if (response != NULL && is_wrong(batch, entry->index, response))
+        status = SBE_EBADMSG;
+    else if (response != NULL) {
         status = response->status;
         take_results(batch, entry->index, response);
     }
@@ -194,9 +212,9 @@ static int send_some(struct batch *batch, uint64_t deadline_ns)
 static bool can_go_on(Channel *channel, void *what)
 {
     struct batch *batch = what;
-    if (batch->done == batch->sent)
-        return true;
-    return batch->sent < batch->count && native_has_room(channel, NULL);
+    if (batch->sent == batch->count)
+        return batch->done == batch->count;
+    return native_has_room(channel, NULL); /* other threads may have filled the ring */
 }
 
 /* A remote that keeps up never lets us sleep: others get their turn, and signals theirs. */
@@ -255,7 +273,12 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
             &batch->payloads, native_as_u32, &batch->payload_size, &batch->statuses,
             &batch->written, &batch->replies, native_as_u32, &batch->reply_size, &timeout))
         return -1;
-    if (batch->per_call > SBE_BUFFERS_MAX || batch->count > 1u << 24 ||
+    if (batch->per_call > batch->channel->core.buffers) {
+        native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes at most %u",
+                     batch->per_call, batch->channel->core.buffers);
+        return -1;
+    }
+    if (batch->count > 1u << 24 ||
         batch->payload_size > sbe_channel_payload_room(&batch->channel->core, batch->per_call, 0)) {
         native_raise(SBE_EMSGSIZE, false,
                      "%u buffers and %u bytes of payload each do not fit a frame", batch->per_call,

@@ -67,6 +67,23 @@ static PyObject *buffer_get(PyObject *object, void *which)
     return self->target;
 }
 
+/* The target's memory as plain bytes, whatever type and shape its elements have. */
+static int buffer_getbuffer(PyObject *object, Py_buffer *view, int flags)
+{
+    static char format[] = "B";
+    bool writes = (flags & PyBUF_WRITABLE) != 0;
+    if (PyObject_GetBuffer(((Buffer *)object)->target, view,
+                           writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return -1;
+    view->ndim = 1;
+    view->itemsize = 1;
+    view->format = (flags & PyBUF_FORMAT) != 0 ? format : NULL;
+    view->shape = (flags & PyBUF_ND) != 0 ? &view->len : NULL;
+    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? &view->itemsize : NULL;
+    view->suboffsets = NULL;
+    return 0;
+}
+
 static PyGetSetDef BUFFER_GETSET[] = {
     {"target", buffer_get, NULL, "what was given", "t"},
     {"direction", buffer_get, NULL, "DIR_IN, DIR_OUT, DIR_INOUT or DIR_SHARED", "d"},
@@ -77,6 +94,7 @@ static PyType_Slot BUFFER_SLOTS[] = {
     {Py_tp_doc, "A buffer of a message: a target and a direction."},
     {Py_tp_dealloc, buffer_dealloc},
     {Py_tp_getset, BUFFER_GETSET},
+    {Py_bf_getbuffer, buffer_getbuffer},
     {0, NULL},
 };
 

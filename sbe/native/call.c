@@ -24,9 +24,9 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     Py_ssize_t count = buffers == NULL ? 0 : PyTuple_Size(buffers);
     if (count < 0)
         return NULL;
-    if (count > (Py_ssize_t)SBE_BUFFERS_MAX) {
-        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, at most %u fit", count,
-                     SBE_BUFFERS_MAX);
+    if (count > (Py_ssize_t)channel->core.buffers) {
+        native_raise(SBE_EMSGSIZE, false, "%zd buffers in one message, this link takes at most %u",
+                     count, channel->core.buffers);
         return NULL;
     }
     Call *call = (Call *)PyType_GenericAlloc(Call_Type, 0);
@@ -47,12 +47,19 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
         goto fail;
     }
     call->buffer_count = (uint16_t)count;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (native_call_use(call, (uint32_t)i, PyTuple_GetItem(buffers, i)) < 0)
+    int staging = 0; /* asked for only when nothing else is wrong */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int how = native_call_use(call, (uint32_t)i, PyTuple_GetItem(buffers, i));
+        if (how < 0)
             goto fail;
-    if (native_call_check_room(call, payload) < 0)
+        staging |= how;
+    }
+    int how = native_call_check_room(call, payload);
+    if (how < 0)
         goto fail;
-    return call;
+    if ((staging | how) == 0)
+        return call;
+    native_call_need_staging();
 fail:
     native_drop(call);
     return NULL;
@@ -152,7 +159,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     bool remote_said = response != NULL && response->status < 0;
     if (response != NULL) {
         status = response->status;
-        if (sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
+        /* A response that is malformed in itself comes with SBE_EBADMSG from the core. */
+        if (status == SBE_EBADMSG ||
+            sbe_frame_check_response(response, call->asked, call->buffer_count) < 0)
             status = SBE_EBADMSG, remote_said = false;
     }
     if (response != NULL && status != SBE_EBADMSG && call->state == CALL_OPEN) {
@@ -248,6 +257,9 @@ static PyObject *raise_failure(const Call *call)
             !call->remote_said && (call->status == SBE_ETIMEDOUT || call->status == SBE_ECANCELED);
         if (ours)
             raise_given_up(call, name);
+        else if (call->status == SBE_EBADMSG && !call->remote_said)
+            native_raise(SBE_EBADMSG, false,
+                         "the remote's answer of service %R was malformed and dropped", name);
         else
             native_raise(call->status, call->remote_said, "service %R", name);
         Py_DECREF(name);
@@ -291,19 +303,23 @@ static int wait_for(Call *call, PyObject *timeout)
     return how == WAIT_READY ? 0 : -1;
 }
 
-static PyObject *call_result(PyObject *object, PyObject *arguments)
+static char *TIMEOUT[] = {"timeout", NULL};
+
+static PyObject *call_result(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     PyObject *timeout = Py_None;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for((Call *)object, timeout) < 0)
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O", TIMEOUT, &timeout) ||
+        wait_for((Call *)object, timeout) < 0)
         return NULL;
     return native_call_outcome((Call *)object);
 }
 
-static PyObject *call_exception(PyObject *object, PyObject *arguments)
+static PyObject *call_exception(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     Call *call = (Call *)object;
     PyObject *timeout = Py_None, *type, *error, *trace;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || wait_for(call, timeout) < 0)
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O", TIMEOUT, &timeout) ||
+        wait_for(call, timeout) < 0)
         return NULL;
     if (call->state == CALL_DONE)
         Py_RETURN_NONE;
@@ -414,9 +430,9 @@ static void call_dealloc(PyObject *object)
 }
 
 static PyMethodDef CALL_METHODS[] = {
-    {"result", call_result, METH_VARARGS,
+    {"result", (PyCFunction)(void (*)(void))call_result, METH_VARARGS | METH_KEYWORDS,
      "result(timeout=None): waits for the reply, seconds; raises what went wrong."},
-    {"exception", call_exception, METH_VARARGS,
+    {"exception", (PyCFunction)(void (*)(void))call_exception, METH_VARARGS | METH_KEYWORDS,
      "exception(timeout=None): waits; what went wrong, or None."},
     {"done", call_done, METH_NOARGS, "True when it has ended, well or not."},
     {"cancel", call_cancel, METH_NOARGS,

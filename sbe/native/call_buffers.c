@@ -49,15 +49,7 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
     return 0;
 }
 
-static int need_staging(uint32_t i)
-{
-    PyObject *index = PyLong_FromUnsignedLong(i);
-    if (index != NULL)
-        PyErr_SetObject(NeedsStaging, index);
-    Py_XDECREF(index);
-    return -1;
-}
-
+/* 0, or 1 when the buffer is too large to ride inline; -1 raised. */
 static int use_inline(Call *call, uint32_t i, Py_buffer *view)
 {
     struct sbe_buffer *buffer = &call->asked[i];
@@ -66,7 +58,7 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
         return -1;
     }
     if ((uint64_t)view->len > inline_limit(call->channel))
-        return need_staging(i);
+        return 1;
     if (call->views == NULL) {
         call->views = PyMem_Calloc(call->buffer_count, sizeof *call->views);
         if (call->views == NULL) {
@@ -77,34 +69,61 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
     buffer->flags = SBE_BUFFER_INLINE;
     buffer->size = (uint64_t)view->len;
     buffer->data = view->buf;
-    call->copied += (uint64_t)view->len;
+    if ((buffer->direction & SBE_DIR_IN) != 0)
+        call->copied += (uint64_t)view->len;
     call->views[i] = *view; /* the view's reference moves here */
     return 0;
 }
 
-/* A numpy slice of an area is found by its address; other memory rides inline or is staged. */
+static int refuse_object(uint32_t i, PyObject *target, bool writes)
+{
+    Py_buffer view = {.obj = NULL};
+    PyObject *type, *why, *trace;
+    if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+        !PyErr_ExceptionMatches(PyExc_TypeError))
+        return -1; /* not about its shape: out of memory, an interrupt, the exporter's own */
+    PyErr_Fetch(&type, &why, &trace);
+    if (PyObject_GetBuffer(target, &view, PyBUF_FULL_RO) < 0) {
+        PyErr_Clear();
+        native_raise(SBE_EINVAL, false, "buffer %u can't be shown as bytes: %S", i,
+                     why == NULL ? Py_None : why);
+    } else if (writes && view.readonly) {
+        native_raise(SBE_EINVAL, false, "buffer %u is not writable, and the remote is to write it",
+                     i);
+    } else {
+        native_raise(SBE_EINVAL, false,
+                     "buffer %u is not contiguous; copy it with numpy.ascontiguousarray() or slice "
+                     "whole rows",
+                     i);
+    }
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    Py_XDECREF(type);
+    Py_XDECREF(why);
+    Py_XDECREF(trace);
+    return -1;
+}
+
+/*
+ * A numpy slice of an area is found by its address; other memory rides inline (0) or must be
+ * staged (1). -1 raised.
+ */
 static int use_object(Call *call, uint32_t i, PyObject *target)
 {
     Py_buffer view;
     bool writes = call->asked[i].direction != SBE_DIR_IN;
-    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_ValueError))
-            return -1; /* not about its shape: out of memory, an interrupt, the exporter's own */
-        PyErr_Clear();
-        native_raise(SBE_EINVAL, false,
-                     "buffer %u is not contiguous%s; copy it with numpy.ascontiguousarray() or "
-                     "slice whole rows",
-                     i, writes ? " or not writable" : "");
-        return -1;
-    }
+    if (call->asked[i].direction == SBE_DIR_SHARED)
+        writes = false; /* memory of an area can be written, and other memory is refused */
+    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return refuse_object(i, target, writes);
     Memory *memory = native_table_find(call->channel->table, view.buf, (uint64_t)view.len);
     if (memory == NULL)
         memory = native_any_table_find(view.buf, (uint64_t)view.len);
     if (memory == NULL || view.len == 0) {
-        if (use_inline(call, i, &view) == 0)
-            return 0;
-        PyBuffer_Release(&view);
-        return -1;
+        int how = use_inline(call, i, &view);
+        if (how != 0)
+            PyBuffer_Release(&view);
+        return how;
     }
     uint64_t offset = (uint64_t)((uint8_t *)view.buf - memory->base);
     int status = use_area(call, i, memory, offset, (uint64_t)view.len);
@@ -170,9 +189,12 @@ int native_call_check_room(const Call *call, Py_ssize_t payload)
                      payload, (unsigned)call->buffer_count, bare);
         return -1;
     }
-    if (in + (uint64_t)payload > bare || out > bare)
-        return need_staging(0);
-    return 0;
+    return in + (uint64_t)payload > bare || out > bare;
+}
+
+void native_call_need_staging(void)
+{
+    PyErr_SetNone(NeedsStaging);
 }
 
 int native_call_buffers_init(PyObject *module)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "core/status.h"
@@ -29,7 +30,10 @@ static void ring_doorbell(void *self, const struct sbe_channel *core)
     const Channel *channel = self;
     uint64_t one = 1;
     (void)core;
-    /* The eventfd is non-blocking: EAGAIN means that 2^64 - 2 rings are pending, which will do. */
+    /*
+     * Non-blocking, and nobody whom we do not trust can change that (ADR 0010): EAGAIN means that
+     * 2^64 - 2 rings are pending, which will do.
+     */
     ssize_t written = write(channel->ring_fd, &one, sizeof one);
     (void)written;
 }
@@ -75,28 +79,30 @@ static int open_core(Channel *self, const struct sbe_channel_config *given, uint
     int status = sbe_channel_open(&self->core, &config);
     if (status < 0)
         native_raise(status, false, "channel %u", config.id);
+    if (config.buffers == 0)
+        self->core.buffers = 0; /* agreed on none, where 0 would mean the default */
     return status < 0 ? -1 : 0;
 }
 
 static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"table",          "rings",     "id",      "context",
-                            "slots",          "slot_size", "line",    "send_offset",
-                            "receive_offset", "ring_fd",   "wake_fd", "control_fd",
-                            "on_control",     "max_calls", "opener",  NULL};
+    static char *names[] = {"table",       "rings",      "id",          "context",        "slots",
+                            "slot_size",   "line",       "send_offset", "receive_offset", "ring_fd",
+                            "wake_fd",     "control_fd", "on_control",  "max_calls",      "opener",
+                            "max_buffers", NULL};
     PyObject *on_control = Py_None;
     Table *table;
     Memory *rings;
     uint64_t send_offset, receive_offset;
     int ring_fd, wake_fd, control_fd = -1, opener = 0;
-    struct sbe_channel_config config = {.call_count = 4096};
+    struct sbe_channel_config config = {.call_count = 4096, .buffers = SBE_BUFFERS_MAX};
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O!O!O&O&O&O&O&O&O&ii|iOO&p", names, Table_Type, &table,
+            arguments, keywords, "O!O!O&O&O&O&O&O&O&ii|iOO&pO&", names, Table_Type, &table,
             Memory_Type, &rings, native_as_u32, &config.id, native_as_u32, &config.context,
             native_as_u32, &config.geometry.slots, native_as_u32, &config.geometry.slot_size,
             native_as_u32, &config.geometry.line, native_as_u64, &send_offset, native_as_u64,
             &receive_offset, &ring_fd, &wake_fd, &control_fd, &on_control, native_as_u32,
-            &config.call_count, &opener))
+            &config.call_count, &opener, native_as_u32, &config.buffers))
         return NULL;
     Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -312,17 +318,33 @@ int native_channel_drain(Channel *channel)
 
 /* -- for event loops ----------------------------------------------------------------------- */
 
+/* Takes what our doorbell has rung: 1 if it had, 0 if not, -1: errno says why. */
+static int quiet_doorbell(Channel *channel)
+{
+    struct epoll_event event;
+    uint64_t rung;
+    if (!channel->listens) {
+        if (read(channel->wake_fd, &rung, sizeof rung) >= 0)
+            return 1;
+        if (errno == EAGAIN)
+            return 0;
+        if (errno != EINVAL)
+            return -1;
+        channel->listens = true; /* or nothing that can be waited for: the next call says so */
+    }
+    return epoll_wait(channel->wake_fd, &event, 1, 0);
+}
+
 static PyObject *channel_poll(PyObject *object, PyObject *unused)
 {
     Channel *self = (Channel *)object;
-    uint64_t rung;
     (void)unused;
     if (native_channel_check(self) < 0)
         return NULL;
-    ssize_t got = read(self->wake_fd, &rung, sizeof rung);
-    if (got < 0 && errno != EAGAIN)
+    int rung = quiet_doorbell(self);
+    if (rung < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    if (got > 0)
+    if (rung > 0)
         native_wake(self); /* a thread that sleeps on the doorbell may have been meant */
     if (native_channel_drain(self) < 0 || native_channel_check(self) < 0)
         return NULL;
@@ -395,11 +417,12 @@ static PyObject *channel_counters(PyObject *object, PyObject *unused)
     const Channel *self = (const Channel *)object;
     const struct sbe_channel_counters *core = &self->core.counters;
     (void)unused;
-    return Py_BuildValue(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I}", "sent", core->sent, "received",
-        core->received, "doorbells", core->doorbells, "bad", core->bad, "late", core->late, "full",
-        core->full, "synced_bytes", (unsigned long long)core->synced, "in_flight", self->in_flight,
-        "backstops", self->backstops, "requests", self->request_count, "refused", self->refused);
+    return Py_BuildValue("{s:I,s:I,s:I,s:I,s:I,s:I,s:K,s:I,s:I,s:I,s:I,s:I}", "sent", core->sent,
+                         "received", core->received, "doorbells", core->doorbells, "bad", core->bad,
+                         "late", core->late, "full", core->full, "synced_bytes",
+                         (unsigned long long)core->synced, "in_flight", self->in_flight,
+                         "backstops", self->backstops, "requests", self->request_count, "refused",
+                         self->refused, "lost", self->lost);
 }
 
 static PyObject *channel_get(PyObject *object, void *which)

@@ -19,7 +19,7 @@ PyTypeObject *Memory_Type, *Slice_Type;
  * A memfd that its owner may still truncate would kill us with SIGBUS on the next access, so it
  * must be sealed. What is not a file (a dma-buf, a device) can't be truncated.
  */
-static int check_fd(int fd, uint64_t size, bool trusted)
+static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
 {
     struct stat info;
     if (fstat(fd, &info) < 0) {
@@ -33,9 +33,9 @@ static int check_fd(int fd, uint64_t size, bool trusted)
         native_raise(SBE_EPERM, false, "memory that is not sealed against shrinking is refused");
         return -1;
     }
-    if ((uint64_t)info.st_size < size) {
+    if ((uint64_t)info.st_size < offset || (uint64_t)info.st_size - offset < size) {
         native_raise(SBE_ERANGE, false, "the file has %lld bytes, %llu were announced",
-                     (long long)info.st_size, (unsigned long long)size);
+                     (long long)info.st_size, (unsigned long long)(offset + size));
         return -1;
     }
     return 0;
@@ -43,18 +43,20 @@ static int check_fd(int fd, uint64_t size, bool trusted)
 
 static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"fd", "size", "readonly", "trusted", NULL};
+    static char *names[] = {"fd", "size", "readonly", "trusted", "offset", NULL};
     int fd, readonly = 0, trusted = 0;
-    uint64_t size;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$pp", names, &fd, native_as_u64,
-                                     &size, &readonly, &trusted))
+    uint64_t size, offset = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&", names, &fd, native_as_u64,
+                                     &size, &readonly, &trusted, native_as_u64, &offset))
         return NULL;
     if (size == 0 || size > PY_SSIZE_T_MAX)
         return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", (unsigned long long)size);
-    if (check_fd(fd, size, trusted != 0) < 0)
+    if (offset > (uint64_t)INT64_MAX - size)
+        return native_raise(SBE_EINVAL, false, "a mapping at %llu", (unsigned long long)offset);
+    if (check_fd(fd, offset, size, trusted != 0) < 0)
         return NULL;
     int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
-    void *base = mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, 0);
+    void *base = mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, (off_t)offset);
     if (base == MAP_FAILED)
         return PyErr_SetFromErrno(PyExc_OSError);
     Memory *self = (Memory *)PyType_GenericAlloc(type, 0);
@@ -184,9 +186,10 @@ static PyGetSetDef MEMORY_GETSET[] = {
 };
 
 static PyType_Slot MEMORY_SLOTS[] = {
-    {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False)\n--\n\n"
-                "A shared mapping of `size` bytes of fd, which stays the caller's. Files must be "
-                "sealed against shrinking unless trusted."},
+    {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0)\n--\n\n"
+                "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
+                "a multiple of the page size. Files must be sealed against shrinking unless "
+                "trusted."},
     {Py_tp_new, memory_new},
     {Py_tp_dealloc, memory_dealloc},
     {Py_tp_getset, MEMORY_GETSET},

@@ -264,6 +264,8 @@ static PyMethodDef METHODS[] = {
     {"layout", layout, METH_NOARGS, "Offsets and sizes of every wire structure."},
     {"ring_size", ring_size, METH_VARARGS,
      "ring_size(slots, slot_size, line): bytes of one ring's memory."},
+    {"read_crash", native_read_crash, METH_O,
+     "read_crash(window): the crash record in the shared RAM of a carve-out link, or None."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -284,7 +286,8 @@ PyMODINIT_FUNC PyInit__native(void)
         native_table_init(module) < 0 || native_buffer_init(module) < 0 ||
         native_call_init(module) < 0 || native_reply_init(module) < 0 ||
         native_request_init(module) < 0 || native_channel_init(module) < 0 ||
-        native_session_init(module) < 0) {
+        native_session_init(module) < 0 || native_bootstrap_init(module) < 0 ||
+        native_doorbells_init(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -123,13 +123,14 @@ struct channel {
     struct sbe_call *calls;
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
-    int wake_fd;      /* ours, read */
+    int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
     int sleep_fd;     /* epoll over wake_fd, control_fd and kick_fd: what a thread sleeps on */
     int kick_fd;      /* one thread of this end wakes another one */
     int control_fd;   /* borrowed, -1 none */
     PyObject *on_control;
     PyObject *names;         /* dict: service id to name, for messages */
     PyObject *error;         /* why the channel is dead, NULL alive */
+    bool listens;            /* wake_fd is a listener: found out when it is read */
     uint32_t forks;          /* of this process when it was made: a child must not touch it */
     bool polling;            /* a thread looks at the ring for all: it spins, or */
     bool asleep;             /* it sleeps on sleep_fd, */
@@ -140,11 +141,12 @@ struct channel {
     uint64_t spin_ns;        /* the same, as it has paid off lately */
     uint32_t backstops;      /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
-    Call *ready, *last_ready;         /* completed, callbacks to be run; strong */
+    Call *ready, *last_ready;         /* completed, callbacks to be run, in order; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */
     Request *unsent, *last_unsent;    /* answered, waiting for room; strong */
     uint32_t request_count;           /* taken and not yet answered */
     uint32_t refused;                 /* requests beyond the bound */
+    uint32_t lost;                    /* of them, those that no answer told so */
 };
 
 extern PyTypeObject *Channel_Type;
@@ -243,10 +245,11 @@ void native_run_callbacks(Channel *channel);
 /* -- call_buffers.c -- */
 
 int native_call_buffers_init(PyObject *module);
-/* Takes a Buffer object as buffer i. 0, or -1 raised. */
+/* Takes a Buffer object as buffer i. 0, 1 if it must be staged, -1 raised. */
 int native_call_use(Call *call, uint32_t i, PyObject *item);
-/* Room in one frame for everything, there and back; inline buffers can be staged instead. */
+/* 0: room in one frame for everything, there and back; 1: not unless staged; -1 raised. */
 int native_call_check_room(const Call *call, Py_ssize_t payload);
+void native_call_need_staging(void); /* raises */
 void native_call_release(Call *call);
 /* The inline ones only, which the remote never had. */
 void native_call_release_views(Call *call);
@@ -297,6 +300,13 @@ void native_request_flush(Channel *channel);
 void native_requests_drop(Channel *channel);
 /* The next one waiting for a handler, new reference, or NULL. */
 Request *native_request_next(Channel *channel);
+
+/* -- bootstrap.c, doorbells.c: carve-out links -- */
+
+int native_bootstrap_init(PyObject *module);
+int native_doorbells_init(PyObject *module);
+/* The crash record of the remote's life that is there now, or None. */
+PyObject *native_read_crash(PyObject *module, PyObject *window);
 
 /* -- session.c -- */
 

@@ -2,7 +2,8 @@
 /*
  * Request: a call from the other end, answered at once or later, from any thread. The channel's end
  * always takes requests, even when its own ring is full, and keeps answers until there is room:
- * two ends that both wait for the other to read would wait for ever.
+ * two ends that both wait for the other to read would wait for ever. There is a bound to what is
+ * kept, so beyond it a request is refused, and lost when there is no room to say so.
  */
 #include "native.h"
 
@@ -13,7 +14,7 @@
 
 PyTypeObject *Request_Type;
 
-/* Open requests per channel; a peer that asks for more is refused by silence and counted. */
+/* Open requests per channel. */
 #define OPEN_REQUESTS_MAX 1024u
 
 static void send_answer(Channel *channel, Request *request, int status, const void *payload,
@@ -129,17 +130,32 @@ static Request *pop(Request **first)
     return request;
 }
 
+/* Keeps nothing, whatever the peer does: an answer that finds no room is not sent. */
+static void refuse(Channel *channel, const struct sbe_frame *frame, int status)
+{
+    const struct sbe_frame answer = {
+        .type = SBE_FRAME_RESPONSE,
+        .transaction = frame->transaction,
+        .status = status,
+    };
+    channel->refused++;
+    if (frame->transaction == 0 || sbe_channel_send(&channel->core, &answer) < 0)
+        channel->lost++;
+    else
+        sbe_channel_flush(&channel->core);
+}
+
 static void take(Channel *channel, const struct sbe_frame *frame)
 {
     bool answerable = frame->transaction != 0;
     if (channel->request_count >= OPEN_REQUESTS_MAX) {
-        channel->refused++;
+        refuse(channel, frame, SBE_EBUSY);
         return;
     }
     Request *request = (Request *)PyType_GenericAlloc(Request_Type, 0);
     if (request == NULL) {
         PyErr_Clear();
-        channel->refused++;
+        refuse(channel, frame, SBE_ENOMEM);
         return;
     }
     native_hold(channel);

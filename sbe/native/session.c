@@ -117,6 +117,8 @@ static bool check_config(const struct sbe_session_config *config)
     else if (limits->slots < 2 || limits->slots > SBE_SLOTS_MAX ||
              limits->slot_size < SBE_SLOT_ALIGN || limits->slot_size > SBE_SLOT_SIZE_MAX)
         wrong = "slots is between 2 and 65536, slot_size between 64 and 65536 bytes";
+    else if (limits->buffers > SBE_BUFFERS_MAX)
+        wrong = "buffers is at most BUFFERS_MAX";
     else if (config->pending_count < 1 || config->pending_count > UINT16_MAX)
         wrong = "pending is between 1 and 65535";
     if (wrong != NULL)
@@ -151,9 +153,10 @@ static bool set_up(Session *self, PyObject *handler)
 
 static PyObject *session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"handler",    "role",        "name",        "coherent", "address_bits",
-                            "cache_line", "version_min", "version_max", "areas",    "contexts",
-                            "channels",   "slots",       "slot_size",   "pending",  NULL};
+    static char *names[] = {"handler",      "role",       "name",        "coherent",
+                            "address_bits", "cache_line", "version_min", "version_max",
+                            "areas",        "contexts",   "channels",    "slots",
+                            "slot_size",    "buffers",    "pending",     NULL};
     PyObject *handler;
     const char *name = "sbe";
     Py_ssize_t name_size = 3;
@@ -168,12 +171,13 @@ static PyObject *session_new(PyTypeObject *type, PyObject *arguments, PyObject *
     };
     struct sbe_limits *limits = &config.limits;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O|$O&s#pO&O&O&O&O&O&O&O&O&O&:Session", names, &handler,
+            arguments, keywords, "O|$O&s#pO&O&O&O&O&O&O&O&O&O&O&:Session", names, &handler,
             native_as_u16, &role, &name, &name_size, &coherent, native_as_u16, &address_bits,
             native_as_u32, &config.cache_line, native_as_u16, &config.version_min, native_as_u16,
             &config.version_max, native_as_u32, &limits->areas, native_as_u32, &limits->contexts,
             native_as_u32, &limits->channels, native_as_u32, &limits->slots, native_as_u32,
-            &limits->slot_size, native_as_u32, &config.pending_count))
+            &limits->slot_size, native_as_u32, &limits->buffers, native_as_u32,
+            &config.pending_count))
         return NULL;
     config.role = role > UINT8_MAX ? 0 : (uint8_t)role;
     config.coherent = coherent != 0;
@@ -236,7 +240,7 @@ static void session_dealloc(PyObject *object)
 static const char SESSION_DOC[] =
     "Session(handler, *, role, name='sbe', coherent=True, address_bits=64, cache_line=64,\n"
     "version_min=VERSION_MIN, version_max=VERSION_MAX, areas=64, contexts=64, channels=64,\n"
-    "slots=4096, slot_size=65536, pending=64)\n\n"
+    "slots=4096, slot_size=65536, buffers=BUFFERS_MAX, pending=64)\n\n"
     "The control protocol of one link, in either role, over the methods of a handler. Sizes are\n"
     "bytes. What a handler's method raises is raised from the Session method that was running;\n"
     "an sbe.errors.Error from area_attach, channel_open or service answers the peer instead.\n"

@@ -154,10 +154,10 @@ static PyObject *session_map_area(PyObject *object, PyObject *arguments)
     } message;
     PyObject *segments, *token;
     memset(&message, 0, sizeof message);
-    if (!PyArg_ParseTuple(arguments, "O&O&O&O&O&OO:map_area", native_as_u32, &message.map.area,
+    if (!PyArg_ParseTuple(arguments, "O&O&O&O&O&OO|O&:map_area", native_as_u32, &message.map.area,
                           native_as_u32, &message.map.context, native_as_u32, &message.map.flags,
                           native_as_u64, &message.map.size, native_as_u32, &message.map.handles,
-                          &segments, &token))
+                          &segments, &token, native_as_u32, &message.map.segment_first))
         return NULL;
     Py_ssize_t count = take_segments(segments, message.segments);
     if (count < 0)
@@ -257,7 +257,7 @@ PyMethodDef SESSION_METHODS[] = {
     {"create_context", session_create_context, METH_VARARGS, "create_context(context, token)"},
     {"destroy_context", session_destroy_context, METH_VARARGS, "destroy_context(context, token)"},
     {"map_area", session_map_area, METH_VARARGS,
-     "map_area(area, context, flags, size, handles, segments, token)\n\n"
+     "map_area(area, context, flags, size, handles, segments, token, first=0)\n\n"
      "segments: (address, bytes) pairs in the receiver's address space."},
     {"unmap_area", session_unmap_area, METH_VARARGS, "unmap_area(area, token)"},
     {"open_channel", session_open_channel, METH_VARARGS,

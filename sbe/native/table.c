@@ -171,12 +171,21 @@ static PyObject *table_add(PyObject *object, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-static PyObject *table_remove(PyObject *object, PyObject *argument)
+static PyObject *table_remove(PyObject *object, PyObject *arguments)
 {
-    if (!PyObject_TypeCheck(argument, Memory_Type) || ((Memory *)argument)->table != (void *)object)
+    Memory *memory;
+    int force = 0;
+    if (!PyArg_ParseTuple(arguments, "O!|p", Memory_Type, &memory, &force))
+        return NULL;
+    if (memory->table != (void *)object)
         return native_raise(SBE_EFAULT, false, "not an area of this table");
-    unregister((Memory *)argument);
-    ((Memory *)argument)->freed = true;
+    if (memory->holds != 0 && !force && !memory->freed)
+        return native_raise(SBE_EBUSY, false,
+                            "area %u is held by %u unanswered transactions and stays quarantined "
+                            "until the remote answers them or is reset",
+                            memory->id, memory->holds);
+    unregister(memory);
+    memory->freed = true;
     Py_RETURN_NONE;
 }
 
@@ -209,7 +218,9 @@ static PyMethodDef TABLE_METHODS[] = {
     {"add", table_add, METH_VARARGS, "add(memory, id, context, flags=0): makes memory an area."},
     {"locate", table_locate, METH_O,
      "locate(object): the Slice of an area whose memory this object shows, or None."},
-    {"remove", table_remove, METH_O, "remove(memory): the area is freed; views of it stay valid."},
+    {"remove", table_remove, METH_VARARGS,
+     "remove(memory, force=False): the area is freed; views of it stay valid. Busy while it is "
+     "held."},
     {NULL, NULL, 0, NULL},
 };
 

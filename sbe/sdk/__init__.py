@@ -12,8 +12,9 @@ from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
+from sbe.sdk.pool import Pool
 
-__all__ = ["Area", "BatchResult", "Connection", "Service", "buffer_dtype", "connect"]
+__all__ = ["Area", "BatchResult", "Connection", "Pool", "Service", "buffer_dtype", "connect"]
 
 
 def connect(
@@ -27,11 +28,13 @@ def connect(
     """Connects to a remote; the same program runs with every URI.
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
-    socket; None means a running daemon at its usual place ($SBE_SOCKET or the system's), else the
-    embedded remote. `timeout`: seconds for connecting and for each control operation. `slots` (a
-    power of two) frames of `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the
-    ring for up to this long, for latency at the price of a busy core while there is traffic; an
-    embedded remote does the same, a daemon's as its configuration says.
+    socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
+    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; None means a running
+    daemon at its usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
+    seconds for connecting and for each control operation. `slots` (a power of two) frames of
+    `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the ring for up to this long,
+    for latency at the price of a busy core while there is traffic; an embedded remote does the
+    same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
@@ -71,7 +74,18 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
         return embedded()
     if scheme == "unix" and rest:
         return DaemonBackend(rest, timeout)
-    raise BadArgument(f"{uri!r} is no link: say loopback: or unix:PATH")
+    if scheme == "qemu" and rest:
+        from sbe.boards import QemuBoard
+
+        board, _, image = rest.partition(",")
+        return EmbeddedBackend(timeout, QemuBoard(board, image or None))
+    if scheme == "carveout" and rest:
+        from sbe.transports.carveout import Carveout, CarveoutConfig
+
+        return EmbeddedBackend(timeout, Carveout(CarveoutConfig.load(rest), rest))
+    raise BadArgument(
+        f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE] or carveout:FILE.toml"
+    )
 
 
 def _is_socket(path: str) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,43 +34,62 @@ class Pump:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.channel = channel
-        self.loop = loop
-        self._connection = connection
+        self._loop = weakref.ref(loop)  # the connection outlives loops
+        self._connection = weakref.ref(connection)
         self._thread = threading.get_ident()
         self._open: set[asyncio.Future[None]] = set()
-        self._room: list[asyncio.Future[None]] = []
+        self._room: deque[asyncio.Future[None]] = deque()
         self._watched: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, send: Callable[[], Future], timeout: float | None) -> Future:
-        """Sends without blocking the loop: a full ring is awaited."""
-        deadline = None if timeout is None else self.loop.time() + timeout
-        while True:
-            try:
-                return send()
-            except WouldBlock:
-                left = None if deadline is None else deadline - self.loop.time()
-                if left is not None and left <= 0:
-                    raise Timeout("the ring stayed full until the deadline") from None
-                await self._wait_room(left)
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs."""
+        loop = self._loop()
+        assert loop is not None, "callbacks come from a loop that is there"
+        return loop
 
-    async def _wait_room(self, timeout: float | None) -> None:
-        if self.channel.has_room():
+    async def submit(
+        self, send: Callable[[float | None], Future], deadline: float | None
+    ) -> Future:
+        """Sends without blocking the loop: a full ring is awaited, until `deadline` (loop.time()).
+
+        send(seconds left) is tried each time that there may be room.
+        """
+        try:
+            while True:
+                left = None if deadline is None else deadline - self.loop.time()
+                try:
+                    return send(None if left is None else max(left, 0.0))
+                except WouldBlock:
+                    if left is not None and left <= 0:
+                        raise Timeout("the ring stayed full until the deadline") from None
+                    await self._wait_room(deadline)
+        finally:
+            self._pass_on()  # one waiter is woken at a time, and wakes the next
+
+    async def _wait_room(self, deadline: float | None) -> None:
+        if self.channel.error is not None or self.channel.has_room():
             return
         waiter = self.loop.create_future()
+        connection = self._connection()
         self._room.append(waiter)
+        if connection is not None:
+            connection.starved.add(self)
         self._watch(waiter)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(deadline):
                 await waiter
         except TimeoutError:
             return  # the caller's loop sees its deadline
         finally:
             self._unwatch(waiter)
-            if waiter in self._room:
+            with contextlib.suppress(ValueError):
                 self._room.remove(waiter)
+            if connection is not None and not self._room:
+                connection.starved.discard(self)
 
-    async def wait(self, call: Future, timeout: float | None) -> _native.Reply:
+    async def wait(self, call: Future, deadline: float | None) -> _native.Reply:
         """Awaits a sent call. Cancelling the task cancels the call."""
         future: asyncio.Future[None] = self.loop.create_future()
 
@@ -75,11 +97,12 @@ class Pump:
             if threading.get_ident() == self._thread:
                 _set(future)
             else:
-                self.loop.call_soon_threadsafe(_set, future)
+                self._soon(_set, future)
 
         call.add_done_callback(ended)
-        timer = None if timeout is None else self.loop.call_later(timeout, call.expire)
-        self._watch(future)
+        timer = None if deadline is None else self.loop.call_at(deadline, call.expire)
+        if not future.done():
+            self._watch(future)
         try:
             await future
         except asyncio.CancelledError:
@@ -91,12 +114,20 @@ class Pump:
                 timer.cancel()
         return call.result(0)
 
+    def _soon(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """From any thread: runs it in the loop, unless that has ended."""
+        loop = self._loop()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed
+                loop.call_soon_threadsafe(callback, *arguments)
+
     def _watch(self, future: asyncio.Future[None]) -> None:
         if not self._open:
-            for fd, callback in (
-                (self.channel.fileno(), self._take),
-                (self._connection.control_fd, self._connection._process_control),
-            ):
+            connection = self._connection()
+            watched: list[tuple[int, Callable[[], None]]] = [(self.channel.fileno(), self._take)]
+            if connection is not None and connection.control_fd >= 0:
+                watched.append((connection.control_fd, connection._process_control))
+            for fd, callback in watched:
                 self.loop.add_reader(fd, callback)
                 self._watched.append(fd)
             self._timer = self.loop.call_later(_BACKSTOP_S, self._backstop)
@@ -123,15 +154,28 @@ class Pump:
             idle = True  # the channel died: its calls have been failed, each with its own error
         if not idle:
             self.loop.call_soon(self._take)
+        connection = self._connection()
+        others = set() if connection is None else connection.starved.copy()
+        if not others or not (self.channel.error is not None or self.channel.has_room()):
+            return
+        for pump in others:
+            if pump is self:
+                self._pass_on()
+            else:  # this loop may have taken the doorbell that was meant for that one
+                pump._soon(pump._serve_room)
+
+    def _pass_on(self) -> None:
         if self._room and (self.channel.error is not None or self.channel.has_room()):
-            waiters, self._room = self._room, []
-            for waiter in waiters:
-                _set(waiter)
+            _set(self._room.popleft())
+
+    def _serve_room(self) -> None:
+        if self._room:
+            self._take()
 
     def _backstop(self) -> None:
-        if self.channel.error is None:
+        with contextlib.suppress(Error):
             self.channel.nudge()
-            self._take()
+        self._take()
         self._timer = self.loop.call_later(_BACKSTOP_S, self._backstop)
 
 

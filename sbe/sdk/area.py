@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from sbe import _native
-from sbe.errors import BadArgument, Busy
+from sbe.errors import BadArgument
 
 if TYPE_CHECKING:
     from sbe.sdk.connection import Connection
@@ -27,6 +27,17 @@ def buffer_dtype() -> Any:
             "offsets": [offset for offset, _ in fields.values()],
         }
     )
+
+
+def _u64(numbers: Any) -> Any:
+    """An array of them, unless they would change on the way into a descriptor."""
+    import numpy as np
+
+    given = np.asarray(numbers)
+    # Python integers beyond 64 bits come as objects.
+    if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
+        raise BadArgument("offsets and sizes are integers from 0 to 2^64 - 1")
+    return given
 
 
 class Area(_native.Memory):
@@ -50,15 +61,9 @@ class Area(_native.Memory):
         """Unregisters the area; the remote has let go of it when this returns.
 
         Raises `Busy` while a transaction that names it is unanswered: the remote may still
-        write it. A second call does nothing.
+        write it. Raises `Timeout` when the remote does not let go in time, and may be called
+        again then. Once it has succeeded, a further call does nothing.
         """
-        if self.freed:
-            return
-        if self.holds:
-            raise Busy(
-                f"area {self.id} is held by {self.holds} unanswered transactions and stays "
-                "quarantined until the remote answers them or is reset"
-            )
         connection = self._connection()
         if connection is not None:
             connection._free(self)
@@ -79,7 +84,7 @@ class Area(_native.Memory):
         }
         if direction not in codes:
             raise BadArgument("the direction is sbe.In, sbe.Out, sbe.InOut or sbe.Shared")
-        offsets, sizes = np.broadcast_arrays(np.asarray(offsets), np.asarray(sizes))
+        offsets, sizes = np.broadcast_arrays(_u64(offsets), _u64(sizes))
         result = np.zeros(offsets.shape, buffer_dtype())
         result["area"] = self.id
         result["direction"] = codes[direction]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from sbe.channel import Geometry, Rings
 from sbe.errors import LinkError
 
-__all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service"]
+__all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service", "process_name"]
 
 
 class Service(NamedTuple):
@@ -26,6 +26,8 @@ class GrantedArea(NamedTuple):
     flags: int
     fd: int
     heap: str
+    offset_bytes: int = 0
+    trusted: bool = False  # the file behind fd needs no seals
 
 
 class GrantedChannel(NamedTuple):
@@ -42,6 +44,7 @@ class Backend(Protocol):
     Every method may raise `sbe.Error`; none blocks longer than its own bound.
     """
 
+    uri: str
     context: int
     limits: dict[str, int]
 
@@ -84,3 +87,9 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Ends the context. Never raises."""
+
+
+def process_name() -> str:
+    """What this process is called, for listings."""
+    with open("/proc/self/comm", encoding="utf-8", errors="replace") as comm:
+        return comm.read().strip()

@@ -52,8 +52,10 @@ def run_batch(
         raise BadArgument(
             "descriptors are an array of sbe.buffer_dtype() of shape (calls,) or (calls, buffers)"
         )
-    given = np.ascontiguousarray(given.reshape(len(given), -1))
-    count, per_call = given.shape
+    if reply_size < 0:
+        raise BadArgument(f"a reply_size of {reply_size} bytes")
+    count, per_call = given.shape if given.ndim == 2 else (len(given), 1)
+    given = np.ascontiguousarray(given)
     sent = np.zeros((count, 0), np.uint8) if payloads is None else np.asarray(payloads)
     if sent.dtype != np.uint8 or sent.ndim != 2 or len(sent) != count:
         raise BadArgument(f"payloads are uint8 of shape ({count}, bytes)")
@@ -64,7 +66,7 @@ def run_batch(
         service,
         count,
         per_call,
-        given.view(np.uint8).ravel(),
+        given.ravel().view(np.uint8),
         np.ascontiguousarray(sent).ravel(),
         sent.shape[1],
         status,

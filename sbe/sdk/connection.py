@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
-from sbe.errors import BadArgument, DaemonGone, LinkClosed, LinkError, again
+from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
@@ -26,8 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
+# Connections still open when the interpreter ends say goodbye, while threads and modules live.
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for connection in list(_open):
+        connection.close()
+
+
 _DEFAULT_TIMEOUT_S = 30.0
 """A call without a deadline of its own ends after this: never a hang. None waits for ever."""
+
+
+_CLOSED = "the connection was closed"
 
 
 class Connection:
@@ -45,7 +59,7 @@ class Connection:
         self._spin_s = spin_s
         self._geometry = geometry
         self._lock = threading.RLock()  # control operations, and which channel is the live one
-        self._closed: LinkClosed | None = None
+        self._closed = False
         self._pid = os.getpid()
         self._table = _native.Table(backend.limits["areas"])
         self._areas: dict[int, Area] = {}
@@ -53,11 +67,15 @@ class Connection:
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
             weakref.WeakKeyDictionary()
         )
-        self._stager = Stager(self.allocate)
-        self._server = Server(self)
+        # None of these keeps the connection alive: dropping it closes it.
+        self._stager = Stager(weakref.WeakMethod(self.allocate))
+        self._server = Server(weakref.ref(self))
+        self.starved: set[Pump] = set()
+        """Loops that wait for room in the ring, so that whoever hears of room can tell them."""
         self._losses = 0
         self.epoch = 0
         self._channel = self._open_channel()
+        _open.add(self)
 
     # -- calling ----------------------------------------------------------------------------
 
@@ -126,19 +144,34 @@ class Connection:
 
         from sbe.sdk.aio import Pump
 
-        if self._channel.error is not None or not self._knows(service):
-            # Control operations may wait for the remote: not in the loop's thread.
-            await asyncio.to_thread(self._prepare, service)
         loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        number = self._ids.get(service)
+        if number is None or self._channel.error is not None:
+            # Control operations may wait for the remote: not in the loop's thread.
+            number = await asyncio.to_thread(self._prepare, service)
+        channel = self._channel
         pump = self._pumps.get(loop)
-        if pump is None or pump.channel is not self._channel:
-            pump = self._pumps[loop] = Pump(self, self._channel, loop)
+        if pump is None or pump.channel is not channel:
+            pump = self._pumps[loop] = Pump(self, channel, loop)
+        staged: StagedCall | None = None
 
-        def send() -> _native.Call | StagedCall:
-            return self.submit(service, *buffers, payload=payload, timeout=timeout, wait=False)
+        def send(left: float | None) -> _native.Call | StagedCall:
+            nonlocal staged
+            if staged is None:
+                try:
+                    return channel.submit(number, buffers, payload, left, False)
+                except _native.NeedsStaging:
+                    staged = StagedCall(self._stager, self._table, buffers)
+            return staged.begin(channel.submit(number, staged.buffers, payload, left, False))
 
-        call = await pump.submit(send, timeout)
-        return await pump.wait(call, timeout)
+        try:
+            call = await pump.submit(send, deadline)
+        except BaseException:
+            if staged is not None:
+                staged.abort()
+            raise
+        return await pump.wait(call, deadline)
 
     def send(
         self,
@@ -220,7 +253,12 @@ class Connection:
             granted = backend.allocate(size_bytes, heap)
             try:
                 # The heap rounds up to pages; the application sees what it asked for.
-                area = Area(granted.fd, size_bytes)
+                area = Area(
+                    granted.fd,
+                    size_bytes,
+                    trusted=granted.trusted,
+                    offset=granted.offset_bytes,
+                )
                 self._table.add(area, granted.id, backend.context, granted.flags)
             except BaseException:
                 backend.free(granted.id)
@@ -234,12 +272,12 @@ class Connection:
 
     def _free(self, area: Area) -> None:
         with self._lock:
-            if self._areas.pop(area.id, None) is None:
+            if self._areas.get(area.id) is not area:
                 return
             self._table.remove(area)  # first: no new call may name it
-            if self._closed is None:
-                with self._control() as backend:
-                    backend.free(area.id)
+            with self._control() as backend, contextlib.suppress(AreaFreed):
+                backend.free(area.id)  # AreaFreed: the remote did it after a call that timed out
+            del self._areas[area.id]
 
     # -- services ---------------------------------------------------------------------------
 
@@ -253,6 +291,7 @@ class Connection:
         with self._control() as backend:
             service = backend.find_service(name, version)
             self._channel.names[service.id] = name
+            self._ids[name] = service.id
             return service
 
     def serve(self, name: str, handler: Handler, *, version: int = 1) -> None:
@@ -262,29 +301,31 @@ class Connection:
         the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
         """
         with self._control() as backend:
-            self._server.add(backend.serve(name, version), handler)
+            if self._server.offers(name):
+                raise BadArgument(f"service {name!r} is served already")
+            if not 0 < len(name.encode()) < _native.NAME_SIZE or "\0" in name:
+                raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
+            self._server.add(name, backend.serve(name, version), handler)
 
     def unserve(self, name: str) -> None:
         """Withdraws a service."""
         with self._control() as backend:
+            if not self._server.offers(name):
+                raise BadArgument(f"service {name!r} is not served")
             backend.unserve(name)
-
-    def _knows(self, service: str | int | Service) -> bool:
-        return service in self._ids
+            self._server.remove(name)
 
     def _service_id(self, service: str | int | Service) -> int:
-        number = self._ids.get(service)
-        if number is None:
-            if isinstance(service, str):
-                number = self.find(service).id
-            else:
-                number = service.id if isinstance(service, Service) else service
-            self._ids[service] = number
+        if isinstance(service, str):
+            number = self._ids.get(service)
+            return self.find(service).id if number is None else number
+        number = service.id if isinstance(service, Service) else service
+        self._ids[service] = number
         return number
 
-    def _prepare(self, service: str | int | Service) -> None:
+    def _prepare(self, service: str | int | Service) -> int:
         self._live_channel()
-        self._service_id(service)
+        return self._service_id(service)
 
     # -- facts ------------------------------------------------------------------------------
 
@@ -294,6 +335,11 @@ class Connection:
         return self._backend.context
 
     @property
+    def uri(self) -> str:
+        """What it is connected to: "loopback:" for an embedded remote, "unix:PATH" a daemon."""
+        return self._backend.uri
+
+    @property
     def slot_size(self) -> int:
         """Bytes of one frame at most."""
         return self._channel.slot_size
@@ -301,7 +347,7 @@ class Connection:
     @property
     def closed(self) -> bool:
         """close() has been called."""
-        return self._closed is not None
+        return self._closed
 
     def fileno(self) -> int:
         """A descriptor that is readable when calls may have completed; then ask `done()`."""
@@ -345,18 +391,14 @@ class Connection:
         if channel.error is None:
             return channel
         with self._lock:
-            if self._closed is not None:
-                raise again(self._closed)
+            if self._closed:
+                raise LinkClosed(_CLOSED)
             if self._channel.error is not None:
                 self._recover(self._channel.error)
             return self._channel
 
-    @staticmethod
-    def _can_recover(error: BaseException) -> bool:
-        return not isinstance(error, (DaemonGone, LinkClosed))
-
     def _recover(self, error: BaseException) -> None:
-        if not self._can_recover(error):
+        if isinstance(error, (DaemonGone, LinkClosed)):
             raise again(error)
         self._backend.recover()
         self._ids.clear()
@@ -380,6 +422,7 @@ class Connection:
                 self._backend.context,
                 control_fd=self._backend.control_fd,
                 on_control=on_control,
+                max_buffers=self._backend.limits["buffers"],
             )
         finally:
             granted.rings.close()
@@ -391,7 +434,7 @@ class Connection:
         """The control descriptor is readable: the link's state may have changed."""
         self._check_process()
         with self._lock:
-            if self._closed is not None:
+            if self._closed:
                 return
             error = self._backend.process_control()
             if error is not None:
@@ -405,8 +448,10 @@ class Connection:
             self._live_channel()
             try:
                 yield self._backend
-            except LinkError:
+            except LinkError as error:
                 self._process_control()
+                if type(error) is LinkError and self._channel.error is not None:
+                    raise again(self._channel.error) from error  # says how the link was lost
                 raise
 
     def close(self) -> None:
@@ -414,14 +459,14 @@ class Connection:
         if self._pid != os.getpid():
             return  # a forked child has copies of everything, but the link is its parent's
         with self._lock:
-            if self._closed is not None:
+            if self._closed:
                 return
-            self._closed = LinkClosed("the connection was closed")
+            self._closed = True
             self._server.close()
-            self._channel.fail(self._closed)
+            self._channel.fail(LinkClosed(_CLOSED))
             self._backend.close()
             for area in self._areas.values():
-                self._table.remove(area)
+                self._table.remove(area, True)
             self._areas.clear()
         self._server.join(timeout=5.0)
 

@@ -9,15 +9,10 @@ from typing import Any
 from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
 from sbe.errors import DaemonGone, LinkError, ProtocolError, RemoteRestarted
-from sbe.sdk.backend import GrantedArea, GrantedChannel, Service
+from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.sdk.varlink import VarlinkClient
 
 __all__ = ["DaemonBackend"]
-
-
-def _client_name() -> str:
-    with open("/proc/self/comm", encoding="utf-8", errors="replace") as comm:
-        return comm.read().strip()
 
 
 class DaemonBackend:
@@ -38,7 +33,7 @@ class DaemonBackend:
             raise
 
     def _open(self) -> None:
-        reply, fds = self._client.call("Open", protocol=PROTOCOL, name=_client_name())
+        reply, fds = self._client.call("Open", protocol=PROTOCOL, name=process_name())
         self._events_fd = _take(fds, reply, "events_fd")
         self.context = int(reply["context"])
         self.limits: dict[str, int] = {key: int(value) for key, value in reply["limits"].items()}

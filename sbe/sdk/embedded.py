@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sbe.channel import Geometry
 from sbe.context import HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
+from sbe.heaps import Heap
 from sbe.link import Link, State
-from sbe.sdk.backend import GrantedArea, GrantedChannel, Service
+from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
 
 __all__ = ["EmbeddedBackend", "Offered"]
@@ -59,17 +59,21 @@ class Offered:
 class EmbeddedBackend:
     """The whole link in this process. Serialised by the connection that owns it."""
 
-    uri = "loopback:"
-
     def __init__(self, timeout: float, remote: Any = None) -> None:
         """Starts the remote and connects; `timeout` in seconds bounds each control operation.
 
-        `remote` has connect() -> Transport and close(); the default starts sbe-remote.
+        `remote` has connect() -> Transport and close(), and may have `heaps` by name, `ring_heap`
+        (else the first is for rings too), `name`, `uri` and `transport`; the default starts
+        sbe-remote.
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
+        self._restarts = 0
         self._offered = Offered()
         self._process = remote if remote is not None else RemoteProcess()
+        self.name: str = getattr(self._process, "name", "loopback")
+        self.uri: str = getattr(self._process, "uri", "loopback:")
+        self.transport: str = getattr(self._process, "transport", "embedded")
         self._link = Link(
             self._process.connect,
             name=f"sbe-sdk {os.getpid()}",
@@ -78,6 +82,11 @@ class EmbeddedBackend:
             on_state=self._state_changed,
         )
         self._context = HostContext(self._link)
+        heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
+        if heaps:  # memory that the remote can reach comes with it
+            self._context.heaps = heaps
+            first = next(iter(heaps.values()))
+            self._context.ring_heap = getattr(self._process, "ring_heap", first)
         try:
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())
@@ -116,13 +125,24 @@ class EmbeddedBackend:
         """Starts the remote again and registers context and areas under their ids."""
         if not self._link.connected:
             self._link.reconnect(self._timeout)
+            self._restarts += 1
         self._loss = None
+        for channel in [item.id for item in self._link.channels]:
+            self._run(self._context.close_channel(channel))  # it died, the remote did not
         self._run(self._context.forget_channels())
 
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
         grant = self._run(self._context.allocate(size_bytes, heap))
-        return GrantedArea(grant.id, grant.size_bytes, grant.flags, os.dup(grant.fd), grant.heap)
+        return GrantedArea(
+            grant.id,
+            grant.size_bytes,
+            grant.flags,
+            os.dup(grant.fd),
+            grant.heap,
+            grant.offset_bytes,
+            grant.trusted,
+        )
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
@@ -157,8 +177,8 @@ class EmbeddedBackend:
         return {
             "links": [
                 {
-                    "name": "loopback",
-                    "uri": self.uri,
+                    "name": self.name,
+                    "transport": self.transport,
                     "state": self._link.state.name.lower(),
                     "epoch": self._link.peer_epoch,
                     "remote": self._link.peer_name,
@@ -167,19 +187,27 @@ class EmbeddedBackend:
             ],
             "contexts": [
                 {
+                    "link": self.name,
                     "id": context.id,
-                    "link": "loopback",
-                    "client": Path("/proc/self/comm").read_text().strip(),
+                    "client": process_name(),
                     "pid": os.getpid(),
                     "uid": os.getuid(),
                 }
             ],
             "areas": [
-                {"id": area.id, "context": context.id, "size": area.size_bytes, "heap": area.heap}
+                {
+                    "link": self.name,
+                    "id": area.id,
+                    "context": context.id,
+                    "size": area.size_bytes,
+                    "flags": area.flags,
+                    "heap": area.heap,
+                }
                 for area in context.areas.values()
             ],
             "channels": [
                 {
+                    "link": self.name,
                     "id": channel.id,
                     "context": context.id,
                     "slots": channel.rings.geometry.slots,
@@ -189,29 +217,39 @@ class EmbeddedBackend:
                 for channel in context.channels.values()
             ],
             "services": [
-                {"id": item.id, "name": item.name, "version": item.version, "end": end}
-                for end, items in (("remote", self.services()), ("host", self._offered.all()))
+                {"link": self.name, "context": owner, **item._asdict()}
+                for owner, items in ((0, self.services()), (context.id, self._offered.all()))
                 for item in items
             ],
         }
 
     def usage(self) -> dict[str, Any]:
-        """The same form as the daemon's Stat."""
+        """The same form as the daemon's Stat; nobody sets a quota here."""
         areas = self._context.areas.values()
+        used = {
+            "bytes": sum(area.size_bytes for area in areas),
+            "areas": len(areas),
+            "channels": len(self._context.channels),
+            "contexts": 1,
+        }
         return {
-            "links": [{"name": "loopback", "bad_messages": self._link.bad_messages}],
-            "channels": [
-                {"id": channel.id, "context": self.context, **channel.rings.counters()}
-                for channel in self._context.channels.values()
-            ],
-            "usage": [
+            "links": [
                 {
-                    "uid": os.getuid(),
-                    "bytes": sum(area.size_bytes for area in areas),
-                    "areas": len(areas),
-                    "channels": len(self._context.channels),
+                    "name": self.name,
+                    "restarts": self._restarts,
+                    "bad_messages": self._link.bad_messages,
                 }
             ],
+            "channels": [
+                {
+                    "link": self.name,
+                    "id": channel.id,
+                    "context": self.context,
+                    **channel.rings.counters(),
+                }
+                for channel in self._context.channels.values()
+            ],
+            "users": [{"uid": os.getuid(), "used": used}],
         }
 
     def close(self) -> None:

@@ -7,7 +7,9 @@ allocated with `Connection.allocate()` is never copied.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -27,7 +29,7 @@ _SMALLEST = 1 << 16  # bytes: pool areas are powers of two from here
 class Stager:
     """A pool of areas for staged data. Thread-safe."""
 
-    def __init__(self, allocate: Callable[[int], Area]) -> None:
+    def __init__(self, allocate: weakref.WeakMethod[Callable[[int], Area]]) -> None:
         self._allocate = allocate
         self._lock = threading.Lock()
         self._given: deque[Area] = deque()  # back, not yet looked at; a finalizer may add any time
@@ -46,7 +48,9 @@ class Stager:
                 if area.size >= size_bytes:
                     self._free.remove(area)
                     return area
-        return self._allocate(max(_SMALLEST, 1 << (size_bytes - 1).bit_length()))
+        allocate = self._allocate()
+        assert allocate is not None, "the connection makes the call"
+        return allocate(max(_SMALLEST, 1 << (size_bytes - 1).bit_length()))
 
     def give(self, area: Area) -> None:
         """Back to the pool; quarantined ones wait until the remote has answered."""
@@ -58,7 +62,8 @@ class _Staged:
     """One buffer of a staged call: where the caller's data is and where its copy."""
 
     def __init__(self, buffer: _native.Buffer, index: int, copy: _native.Slice) -> None:
-        self.target = memoryview(buffer.target).cast("B")
+        self.target = memoryview(buffer)
+        self.given = bool(buffer.direction & _native.DIR_IN)  # copied there, not only back
         self.index = index  # among the buffers the remote writes, -1 if it only reads
         self.copy = copy
 
@@ -75,16 +80,20 @@ class StagedCall:
         self._stager = stager
         self._staged: list[_Staged] = []
         self._lock = threading.Lock()
+        self._home = False
         places: list[tuple[_native.Buffer, int]] = []
         total = 0
         for buffer in buffers:
             if not _lies_in_area(table, buffer):
-                size = memoryview(buffer.target).nbytes
+                size = memoryview(buffer).nbytes
                 places.append((buffer, total))
                 total += -(-size // _ALIGN) * _ALIGN
         self._area = stager.take(max(total, 1))
-        self._home = False  # the area has been given back
-        self.buffers = self._stage(buffers, dict(places))
+        try:
+            self.buffers = self._stage(buffers, dict(places))
+        except BaseException:
+            stager.give(self._area)
+            raise
         self.call: _native.Call
 
     def _stage(
@@ -97,9 +106,9 @@ class StagedCall:
                 if buffer.direction == _native.DIR_SHARED:
                     raise BadArgument("Shared memory must be an area of the link")
                 start = places[buffer]
-                copy = self._area[start : start + memoryview(buffer.target).nbytes]
+                copy = self._area[start : start + memoryview(buffer).nbytes]
                 if buffer.direction & _native.DIR_IN:
-                    copy[:] = buffer.target
+                    copy[:] = buffer
                 self._staged.append(_Staged(buffer, written if writes else -1, copy))
                 buffer = type(buffer)(copy)
             written += writes
@@ -109,22 +118,25 @@ class StagedCall:
     def begin(self, call: _native.Call) -> StagedCall:
         """The call was sent with `buffers`."""
         self.call = call
-        call.charge(sum(len(item.copy) for item in self._staged))
+        call.charge(sum(len(item.copy) for item in self._staged if item.given))
+        call.add_done_callback(self._ended)  # also when nobody waits
         return self
 
     def abort(self) -> None:
         """The call was never sent."""
-        self._finish(())
-
-    def __del__(self) -> None:
-        if not getattr(self, "_home", True):  # failed, or nobody asked what became of it
-            self._stager.give(self._area)
+        self._stager.give(self._area)
 
     def result(self, timeout: float | None = None) -> _native.Reply:
         """Waits for the reply, seconds; results are in the caller's memory when it returns."""
-        reply = self.call.result(timeout)  # if it failed, the area goes back with this object
+        reply = self.call.result(timeout)
         self._finish(reply.written)
         return reply
+
+    def _ended(self, call: _native.Call) -> None:
+        written: tuple[int, ...] = ()
+        with contextlib.suppress(Exception):
+            written = call.result(0).written
+        self._finish(written)
 
     def _finish(self, written: tuple[int, ...]) -> None:
         with self._lock:
@@ -136,6 +148,7 @@ class StagedCall:
                     size = written[item.index]
                     item.target[:size] = memoryview(item.copy)[:size]
                     self.call.charge(size)
+            self._staged.clear()
             self._stager.give(self._area)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -147,7 +160,10 @@ class StagedCall:
 
     def done(self) -> bool:
         """True when it has ended, well or not."""
-        return self.call.done()
+        if not self.call.done():
+            return False
+        self._ended(self.call)
+        return True
 
     def cancel(self) -> bool:
         """Gives it up; the staged copy stays quarantined until the remote answers."""

@@ -57,6 +57,8 @@ class VarlinkClient:
         The caller owns the descriptors. Raises what the daemon refused with, translated; DaemonGone
         when the connection ended, Timeout when it did not answer in time.
         """
+        if self._socket.fileno() < 0:
+            raise DaemonGone(f"the connection to the daemon at {self.path} is over; connect again")
         given = {name: value for name, value in parameters.items() if value is not None}
         message = json.dumps({"method": f"{INTERFACE}.{method}", "parameters": given})
         deadline = time.monotonic() + self._timeout

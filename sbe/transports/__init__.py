@@ -15,6 +15,10 @@ class Transport(Protocol):
     ProtocolError is dead and only good for `close()`.
     """
 
+    carries_handles: bool
+    """Descriptors travel beside messages. Where they do not, areas go by their segments, and the
+    doorbells of channels through `add_doorbells()`."""
+
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Send or queue a message with descriptors, which stay the caller's.
 
@@ -40,6 +44,17 @@ class Transport(Protocol):
 
     def flush(self) -> None:
         """Send what is queued, as far as the peer takes it. Raises LinkError."""
+        ...
+
+    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+        """Carry a channel's doorbells: rings of the one to the remote, and its to the other.
+
+        The descriptors are eventfds and stay the caller's. Only where no handles are carried.
+        """
+        ...
+
+    def remove_doorbells(self, channel: int) -> None:
+        """Forget a channel. One that is not known is fine."""
         ...
 
     def close(self) -> None:

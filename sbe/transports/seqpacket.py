@@ -36,6 +36,8 @@ class SeqpacketTransport:
     duplicated, that wait for a peer that does not read.
     """
 
+    carries_handles = True
+
     def __init__(self, sock: socket.socket, *, queue_max: int = _QUEUE_MAX) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -109,6 +111,13 @@ class SeqpacketTransport:
                 return
             self._queue.popleft()
             close_all(fds)
+
+    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+        """Not here: doorbells are descriptors, which go to the remote."""
+        raise errors.BadArgument("a socket carries doorbells as descriptors")
+
+    def remove_doorbells(self, channel: int) -> None:
+        """Nothing to forget."""
 
     def close(self) -> None:
         """Close the socket and forget the queue. Closing twice is fine."""

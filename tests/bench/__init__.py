@@ -9,9 +9,14 @@ How a figure comes about, from the bottom up:
     ends      the far end of every two-process probe, a plain script
     floors    what the machine itself costs       (eventfd, cache line, memcpy, bare interpreter)
     peers     what people would use instead       (sockets, pipes, pyzmq, iceoryx2, numpy)
-    ours      the same jobs through the SDK
+    ours      the same jobs through the SDK; crowd: among a thousand contexts
+    core      the same jobs in C alone             (ring_bench.c, built by programs)
+    anatomy   the parts of one sleeping call       (scripted: a link without a remote)
+    curves    costs over sizes and calls in flight
     rows      the table of keys: which probe stands beside which
     worker    runs one probe in a process of its own
     runner    rounds, medians, ratios; build/bench.json
-    report    the text table; plot: build/bench.png
+    report    the text table; plot: build/bench*.png; report_md: docs/performance.md
+
+instructions counts instructions under callgrind instead of time; CI holds them to a record.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench import plot, report, runner
 from tests.bench.model import ROOT, Row, Settings
-from tests.bench.rows import PROBES, ROWS
+from tests.bench.rows import CURVES, PROBES, ROWS
 from tests.bench.worker import measure
 
 ROUNDS = 7
@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     settings = Settings(options.quick, not options.no_pin, str(options.build))
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    run = runner.Run(chosen(options.only), PROBES, settings, measure)
+    curves = [] if options.only else CURVES
+    run = runner.Run(chosen(options.only), PROBES, settings, measure, curves)
     begin, load_before = time.monotonic(), runner.load()
     for number in range(rounds):
         run.round(number, partial(tell, f"round {number + 1}/{rounds}:"))
@@ -62,10 +63,11 @@ def main(arguments: list[str]) -> int:
     records = run.records()
     about = runner.meta(settings, rounds, time.monotonic() - begin, load_before)
     target: Path = options.build / "bench.json"
-    runner.write_json(target, records, about)
+    runner.write_json(target, records, about, run.curve_records())
     print(report.table(records, about))
     print(f"\nfigures: {target}")
-    print(plot.draw(records, target.with_suffix(".png")))
+    for said in plot.draw_all(records, run.curve_records(), options.build):
+        print(said)
     return 0
 
 

@@ -3,7 +3,6 @@
  * forth. Usage: bounce NEAR_CPU FAR_CPU BATCHES TRIPS; prints nanoseconds per round trip, one line
  * per batch.
  */
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>

@@ -53,6 +53,14 @@ def pipe_bulk(fd: str, size: str) -> None:
         end.send_bytes(block)
 
 
+def pipe_crc(fd: str) -> None:
+    zlib: Any = importlib.import_module("zlib")
+    end: Connection[bytes, bytes] = Connection(int(fd))
+    ready()
+    while True:
+        end.send_bytes(zlib.crc32(end.recv_bytes()).to_bytes(4, "little"))
+
+
 def zmq(address: str) -> None:
     library: Any = importlib.import_module("zmq")
     end = library.Context().socket(library.REP)
@@ -94,7 +102,8 @@ def iceoryx2_service(root: str, name: str, size: int) -> tuple[Any, Any]:
 
 
 KINDS = {
-    function.__name__: function for function in (eventfd, seqpacket, pipe, pipe_bulk, zmq, iceoryx2)
+    function.__name__: function
+    for function in (eventfd, seqpacket, pipe, pipe_bulk, pipe_crc, zmq, iceoryx2)
 }
 
 if __name__ == "__main__":

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
-from tests.bench import procs
+from tests.bench import procs, programs
 from tests.bench.model import BLOCK_BYTES, Probe, Result, Settings, UnavailableError, require
 
 PACE_S = 0.0005
@@ -29,7 +26,8 @@ def eventfd(settings: Settings, pause_s: float = 0.0) -> Result:
                 os.eventfd_read(answer)
 
             calls = settings.calls // 5 if pause_s else settings.calls
-            return Result.of(procs.timed(step, calls, pause_s))
+            samples = procs.timed(step, calls, pause_s)
+            return Result({"": samples, "rate": [1e6 / sample for sample in samples]})
     finally:
         os.close(ring)
         os.close(answer)
@@ -45,30 +43,8 @@ def cache_line(settings: Settings) -> Result:
     if cores is None:
         raise UnavailableError("needs two CPUs")
     batches = 200 if settings.quick else 1000
-    command = [str(_build_bounce(settings)), *map(str, cores), str(batches), "1000"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    if done.returncode != 0:
-        raise UnavailableError(f"bounce ended with status {done.returncode}")
-    return Result.of([float(line) for line in done.stdout.split()])
-
-
-def _build_bounce(settings: Settings) -> Path:
-    """The C helper, compiled once into the build folder and again when its source is newer."""
-    source = Path(__file__).with_name("bounce.c")
-    program = Path(settings.build, "bench-bounce").resolve()
-    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
-        return program
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise UnavailableError("no C compiler: `cc` is not installed (apt install gcc)")
-    fresh = Path(settings.work, "bounce")
-    command = [compiler, "-std=c11", "-O2", "-Wall", "-pthread", "-o", str(fresh), str(source)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    if done.returncode != 0:
-        raise UnavailableError(f"bounce.c does not compile: {procs.last_line(done.stderr)}")
-    program.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(fresh, program)
-    return program
+    lines = programs.run(settings, "bounce", *map(str, cores), str(batches), "1000")
+    return Result.of([line[0] for line in lines])
 
 
 def memcpy(settings: Settings) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,11 @@ class Settings:
         return 3 if self.quick else 7
 
     @property
+    def contexts(self) -> int:
+        """Contexts of the crowded daemon; each has ten areas."""
+        return 50 if self.quick else 1_000
+
+    @property
     def idle_s(self) -> float:
         return 3.0 if self.quick else 10.0
 
@@ -85,7 +91,7 @@ class Row:
     peer: str = ""
     peer_name: str = ""
     what: str = ""
-    group: Literal["floor", "peer", "sbe"] = "sbe"
+    group: Literal["floor", "peer", "sbe", "part"] = "sbe"
     goal: float | None = None
     goal_on: Literal["value", "ratio"] = "ratio"
     higher_is_better: bool = False
@@ -96,12 +102,28 @@ class Row:
         return [reference.partition("/")[0] for reference in (self.peer, self.ours) if reference]
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A cost over a size or a number: each line a series "line/x" of one probe, x ascending."""
+
+    key: str
+    probe: str
+    what: str
+    unit: str
+    axis: str
+    points: tuple[int, ...]
+    lines: dict[str, str]
+    """Names of the lines, as the probe has them, and what they show."""
+
+
 @dataclass
 class Figures:
     """One reference of a row over all rounds: round number -> median and p99 of that round."""
 
     p50: dict[int, float] = field(default_factory=dict)
     p99: dict[int, float] = field(default_factory=dict)
+    pooled: array[float] = field(default_factory=lambda: array("d"))
+    """The samples of all rounds: only together are they enough for the far tail."""
 
 
 def require(module: str, package: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""The same jobs through the SDK. All that the benchmark knows of `sbe` stands in this file."""
+"""The same jobs through the SDK."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import procs
+from tests.bench import procs, programs
 from tests.bench.floors import PACE_S, import_ms, import_rss_mb
 from tests.bench.model import (
     BLOCK_BYTES,
@@ -21,6 +21,7 @@ from tests.bench.model import (
     Result,
     Settings,
     UnavailableError,
+    require,
 )
 
 LIMIT_S = 10.0
@@ -29,6 +30,10 @@ LIMIT_S = 10.0
 IN_FLIGHT = 32
 """Calls in flight in the submit loop; well inside the smallest ring that is negotiated."""
 
+SPIN_S = 1e-4
+"""How long the spinning rows look before they sleep; longer than any call of theirs."""
+
+_BATCH = 5_000
 _LARGE_BYTES = 64 << 20
 _SMALL_BYTES = 4 << 10
 _SETTLE_S = 0.5
@@ -50,23 +55,27 @@ def remotes(pid: int) -> list[int]:
 
 
 @contextmanager
-def embedded(settings: Settings) -> Iterator[tuple[Any, Any]]:
+def embedded(settings: Settings, spin_s: float = 0.0) -> Iterator[tuple[Any, Any]]:
     """The SDK and a link to an embedded remote of its own, the two ends on two cores."""
     sbe = require_sbe()
-    with sbe.connect("loopback:") as link:
+    with sbe.connect("loopback:", spin_s=spin_s) as link:
         link.call("echo", timeout=LIMIT_S)
         procs.place(settings, remotes(os.getpid()))
         yield sbe, link
 
 
 @contextmanager
-def daemon(settings: Settings) -> Iterator[tuple[str, int]]:
+def daemon(settings: Settings, name: str = "daemon", config: str = "") -> Iterator[tuple[str, int]]:
     """A daemon with its own remote: the address to connect to, and its pid."""
     require_sbe()
-    path = Path(settings.work, "daemon", "sbe.socket")
+    path = Path(settings.work, name, "sbe.socket")
     path.parent.mkdir(mode=0o700, exist_ok=True)
     command = [sys.executable, "-P", "-m", "sbe.daemon", "--socket", str(path)]
-    log = Path(settings.work, "daemon.log")
+    if config:
+        file = path.with_name("daemon.toml")
+        file.write_text(config)
+        command += ["--config", str(file)]
+    log = Path(settings.work, f"{name}.log")
     with log.open("wb") as stream, procs.child(command, stderr=stream.fileno()) as process:
         patience = time.monotonic() + procs.READY_S
         while not path.exists():
@@ -77,8 +86,8 @@ def daemon(settings: Settings) -> Iterator[tuple[str, int]]:
         yield f"unix:{path}", process.pid
 
 
-def _calls(settings: Settings, payload: bytes, pause_s: float = 0.0) -> Result:
-    with embedded(settings) as (_, link):
+def _calls(settings: Settings, payload: bytes, pause_s: float = 0.0, spin_s: float = 0.0) -> Result:
+    with embedded(settings, spin_s) as (_, link):
 
         def step() -> object:
             return link.call("echo", payload=payload, timeout=LIMIT_S)
@@ -108,6 +117,31 @@ def call_paced(settings: Settings) -> Result:
     return _calls(settings, b"", PACE_S)
 
 
+def call_spin(settings: Settings) -> Result:
+    """Both ends look at the ring before they sleep. The note tells how seldom they slept."""
+    return _calls(settings, b"", spin_s=SPIN_S)
+
+
+def call_message_spin(settings: Settings) -> Result:
+    return _calls(settings, MESSAGE, spin_s=SPIN_S)
+
+
+def batch(settings: Settings) -> Result:
+    """Calls a second of the batch form, two buffers each."""
+    numpy = require("numpy")
+    with embedded(settings) as (sbe, link):
+        area = link.allocate(1 << 20)
+        descriptors = numpy.empty((_BATCH, 2), sbe.buffer_dtype())
+        descriptors[:, 0] = area.descriptors(sbe.In, numpy.arange(_BATCH) * 128, 64)
+        descriptors[:, 1] = area.descriptors(sbe.Out, numpy.arange(_BATCH) * 128 + 64, 64)
+
+        def step() -> None:
+            link.batch("echo", descriptors, timeout=LIMIT_S).check()
+
+        samples = procs.timed(step, max(settings.calls // 200, 10))
+    return Result.of([_BATCH * 1e6 / sample for sample in samples])
+
+
 def submit(settings: Settings) -> Result:
     """Calls a second of a plain submit-and-collect loop, IN_FLIGHT at a time."""
     with embedded(settings) as (_, link):
@@ -132,11 +166,12 @@ def by_reference(settings: Settings) -> Result:
             return lambda: link.call("echo", sbe.In(area[:size]), timeout=LIMIT_S)
 
         large, small = step(_LARGE_BYTES), step(_SMALL_BYTES)
-        return Result(_alternate(settings.calls // 2, {"large": large, "small": small}))
+        return Result(alternate(settings.calls // 2, {"large": large, "small": small}))
 
 
 def crc(settings: Settings) -> Result:
-    """Milliseconds of crc32 over 64 MiB: in the remote, and by zlib in this process."""
+    """Milliseconds of crc32 over 64 MiB: in the remote, by the same code in a process of its own
+    that asks nobody, and by zlib in this process."""
     with embedded(settings) as (sbe, link):
         area = link.allocate(_LARGE_BYTES)
         with memoryview(area) as view:
@@ -148,12 +183,23 @@ def crc(settings: Settings) -> Result:
 
             if int.from_bytes(remote(), "little") != zlib.crc32(view):
                 raise RuntimeError("the remote's crc32 differs from zlib's")
-            local = {"remote": remote, "zlib": lambda: zlib.crc32(view)}
-            series = _alternate(settings.blocks, local)
-    return Result({name: [us / 1e3 for us in samples] for name, samples in series.items()})
+            turn = {"remote": remote, "zlib": lambda: zlib.crc32(view)}
+            milliseconds: dict[str, list[float]] = {"local": []}
+            for _ in range(settings.blocks):
+                for name, samples in alternate(1, turn).items():
+                    milliseconds.setdefault(name, []).append(samples[0] / 1e3)
+                near = programs.cores(settings)[0]
+                [[local]] = programs.run(settings, "ring_bench", "crc", near, near, "1")
+                milliseconds["local"].append(local)
+    return Result(milliseconds)
 
 
-def _alternate(calls: int, steps: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+def caller(link: Any, service: str, *buffers: Any) -> Callable[[], object]:
+    """A step that makes this call."""
+    return lambda: link.call(service, *buffers, timeout=LIMIT_S)
+
+
+def alternate(calls: int, steps: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
     """Microseconds of several steps taken in turn, so that all see the same machine."""
     series: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(calls):
@@ -221,6 +267,31 @@ def cold_connect(settings: Settings) -> Result:
         return Result.of([step() for _ in range(20 * settings.starts)])
 
 
+def allocate(settings: Settings) -> Result:
+    """Microseconds of an area of 1 MiB: allocated, mapped, registered, and freed again."""
+    with embedded(settings) as (_, link):
+
+        def step() -> None:
+            link.allocate(1 << 20).free()
+
+        return Result.of(procs.timed(step, settings.calls // 10))
+
+
+def suballocate(settings: Settings) -> Result:
+    """Microseconds of 4 KiB from a pool over an area, taken and given back."""
+    with embedded(settings) as (sbe, link):
+        pool = sbe.Pool(link.allocate(1 << 20))
+        kept = [pool.allocate(4096) for _ in range(100)]  # not the only one in use
+
+        def step() -> None:
+            pool.free(pool.allocate(4096))
+
+        samples = procs.timed(step, settings.calls)
+        for piece in kept:
+            pool.free(piece)
+    return Result.of(samples)
+
+
 _IDLE_CLIENT = (
     "import sbe\n"
     f"with sbe.connect(sys.argv[1]) as link:\n    link.call('echo', timeout={LIMIT_S})\n"
@@ -257,15 +328,13 @@ def _idle(pids: list[int], settings: Settings) -> Result:
     return Result(series, f"over {settings.idle_s:g} s, {len(pids)} processes")
 
 
-def packets_per_doorbell(_settings: Settings) -> Result:
-    """Hook for the ring's own benchmark: 51,200 packets of 384 B, the consumer compares bytes."""
-    raise UnavailableError("no two-process ring benchmark to run yet")
-
-
 PROBES = {
     "call": Probe(call),
     "call_message": Probe(call_message),
     "call_paced": Probe(call_paced),
+    "call_spin": Probe(call_spin),
+    "call_message_spin": Probe(call_message_spin),
+    "batch": Probe(batch),
     "submit": Probe(submit),
     "by_reference": Probe(by_reference),
     "crc": Probe(crc),
@@ -275,7 +344,8 @@ PROBES = {
     "remote_rss": Probe(remote_rss),
     "daemon_rss": Probe(daemon_rss),
     "cold_connect": Probe(cold_connect),
+    "allocate": Probe(allocate),
+    "suballocate": Probe(suballocate),
     "idle": Probe(idle, once=True),
     "idle_daemon": Probe(idle_daemon, once=True),
-    "packets_per_doorbell": Probe(packets_per_doorbell),
 }

@@ -18,6 +18,7 @@ from tests.bench.model import ROOT, Settings, UnavailableError
 ENDS = Path(__file__).with_name("ends.py")
 READY_S = 20.0
 _PR_SET_PDEATHSIG = 1
+_CPUS = sorted(os.sched_getaffinity(0))  # before anything is placed; a probe may place twice
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # The checkout goes to the end of sys.path: an installed `sbe` must win over the bare source tree,
@@ -142,10 +143,9 @@ def run_bounded(command: Sequence[str], limit_s: float, errors: Path) -> int | N
 
 def two_cores() -> tuple[int, int] | None:
     """Two CPUs on different cores where there are such; None on a single CPU."""
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < 2:
+    if len(_CPUS) < 2:
         return None
-    return cpus[0], next((cpu for cpu in cpus if cpu not in _siblings(cpus[0])), cpus[1])
+    return _CPUS[0], next((cpu for cpu in _CPUS if cpu not in _siblings(_CPUS[0])), _CPUS[1])
 
 
 def _siblings(cpu: int) -> set[int]:

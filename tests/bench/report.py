@@ -11,6 +11,7 @@ _TITLES = {
     "floor": "Floors: what the machine itself costs",
     "peer": "Peers: what people use instead",
     "sbe": "Structured Buffer Exchange",
+    "part": "Parts of one sleeping call",
 }
 _HEAD = ("key", "value", "p99", "unit", "peer", "peer value", "ratio", "spread", "goal")
 _RIGHT = {1, 2, 5, 6, 7, 8}
@@ -24,6 +25,14 @@ def number(figure: object) -> str:
         if abs(figure) >= limit:
             return f"{figure:,.{digits}f}"
     return f"{figure:.3g}" if figure else "0"
+
+
+def amount(bytes_: int) -> str:
+    """A power of two as people say it: 4 Ki, 256 Mi; small numbers as they are."""
+    for power, prefix in ((20, "Mi"), (10, "Ki")):
+        if bytes_ >= 1 << power:
+            return f"{bytes_ >> power} {prefix}"
+    return str(bytes_)
 
 
 def _goal(record: Record) -> str:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.bench import floors, ours, peers
+from tests.bench import anatomy, core, crowd, curves, floors, ours, peers
+from tests.bench.curves import CURVES
 from tests.bench.model import Probe, Row
 
-PROBES: dict[str, Probe] = {**floors.PROBES, **peers.PROBES, **ours.PROBES}
+__all__ = ["CURVES", "PROBES", "ROWS"]
+
+PROBES: dict[str, Probe] = {
+    name: probe
+    for module in (floors, peers, ours, core, crowd, anatomy, curves)
+    for name, probe in module.PROBES.items()
+}
 
 _floor = partial(Row, group="floor")
 _peer = partial(Row, group="peer")
+
+_part = partial(Row, group="part")
+
+
+def _cost(key: str, unit: str, probe: str, what: str, goal: float) -> Row:
+    return Row(key, unit, probe, what=what, goal=goal, goal_on="value")
+
 
 _FLOORS = [
     _floor("floor_eventfd", "us", "eventfd", what="raw eventfd ping-pong, two Python processes"),
@@ -70,7 +84,15 @@ _PEERS = [
 ]
 
 _CALLS = [
-    Row("call_block", "us", "call", "eventfd", "eventfd", "empty call, both ends asleep between"),
+    Row(
+        "call_block",
+        "us",
+        "call",
+        "eventfd",
+        "eventfd",
+        "empty call, both ends asleep between",
+        goal=1.25,
+    ),
     Row(
         "call_block_paced",
         "us",
@@ -79,23 +101,55 @@ _CALLS = [
         "eventfd, paced",
         "the same, 0.5 ms of rest between",
     ),
-    Row("call_vs_zmq", "us", "call_message", "zmq", "pyzmq", "call with 32 bytes"),
-    Row("call_vs_pipe", "us", "call_message", "pipe", "Pipe", "call with 32 bytes"),
+    Row(
+        "call_spin",
+        "us",
+        "call_spin",
+        "eventfd",
+        "eventfd",
+        "empty call, both ends look before they sleep",
+        goal=0.35,
+    ),
+    Row("call_vs_zmq", "us", "call_message", "zmq", "pyzmq", "call with 32 bytes", goal=0.35),
+    Row("call_vs_pipe", "us", "call_message", "pipe", "Pipe", "call with 32 bytes", goal=0.6),
     Row("call_vs_seqpacket", "us", "call_message", "seqpacket", "seqpacket", "call with 32 bytes"),
     Row(
         "call_vs_iceoryx2",
         "us",
-        "call_message",
+        "call_message_spin",
         "iceoryx2",
         "iceoryx2",
-        "call with 32 bytes",
-        note="iceoryx2 spins on two cores, this call sleeps",
+        "call with 32 bytes, spinning as iceoryx2 does",
+        goal=0.4,
+    ),
+    Row(
+        "batch_calls",
+        "calls/s",
+        "batch",
+        "core_calls",
+        "C core",
+        "batch form, two buffers each; the core alone in two processes",
+        goal=0.6,
+        higher_is_better=True,
+    ),
+    Row(
+        "batch_calls_per_trip",
+        "calls/s",
+        "batch",
+        "eventfd/rate",
+        "eventfd trips/s",
+        "the same, counted in ping-pongs: 10 are 1 M/s where one takes 10 us",
+        goal=10.0,
+        higher_is_better=True,
     ),
     Row(
         "submit_calls",
         "calls/s",
         "submit",
-        what=f"submit and collect, {ours.IN_FLIGHT} in flight, one thread",
+        "eventfd/rate",
+        "eventfd trips/s",
+        f"submit and collect, {ours.IN_FLIGHT} in flight; 2.5 are 250 k/s on that scale",
+        goal=2.5,
         higher_is_better=True,
     ),
 ]
@@ -108,8 +162,18 @@ _DATA = [
         "by_reference/small",
         "SBE, 4 KiB",
         "call with a 64 MiB buffer that nobody touches",
+        goal=1.1,
     ),
-    Row("crc_remote", "ms", "crc/remote", "crc/zlib", "zlib in-process", "crc32 of 64 MiB"),
+    Row(
+        "crc_remote",
+        "ms",
+        "crc/remote",
+        "crc/local",
+        "the same, in-process",
+        "crc32 of 64 MiB in the remote",
+        goal=1.05,
+    ),
+    Row("crc_remote_vs_zlib", "ms", "crc/remote", "crc/zlib", "zlib in-process", "beside zlib's"),
     Row(
         "bulk_vs_pipe",
         "GB/s",
@@ -117,19 +181,47 @@ _DATA = [
         "pipe_bulk",
         "Pipe",
         "16 MiB handed over, inverted, and back",
+        goal=8.0,
         higher_is_better=True,
     ),
     Row(
         "packets_per_doorbell",
         "packets",
-        "packets_per_doorbell",
-        what="51,200 packets of 384 B",
+        "packets/per_doorbell",
+        what="51,200 packets of 384 B, doorbells of both directions",
+        goal=5_000.0,
+        goal_on="value",
+        higher_is_better=True,
+    ),
+    Row(
+        "ring_packets",
+        "packets/s",
+        "packets/rate",
+        what="the same packets, every byte compared",
+        higher_is_better=True,
+    ),
+    Row(
+        "ring_vs_asg",
+        "GB/s",
+        "packets/gbps",
+        "asg",
+        "original library",
+        "the same packets, bytes a second",
+        goal=1.5,
         higher_is_better=True,
     ),
 ]
 
 _COSTS = [
-    Row("import_time", "ms", "sbe_import", "numpy_import", "import numpy", "`import sbe`"),
+    Row(
+        "import_time",
+        "ms",
+        "sbe_import",
+        "numpy_import",
+        "import numpy",
+        "`import sbe`",
+        goal=0.5,
+    ),
     Row(
         "import_rss_over_bare",
         "MB",
@@ -156,11 +248,37 @@ _COSTS = [
         goal=60.0,
         goal_on="value",
     ),
-    Row("cold_connect", "ms", "cold_connect", what="connect and first call, daemon running"),
-    Row("idle", "ms", "idle/cpu", what="CPU of client and remote without work"),
-    Row("idle_wakeups", "times", "idle/wakeups", what="wake-ups of client and remote"),
-    Row("idle_daemon", "ms", "idle_daemon/cpu", what="CPU of client, daemon and remote"),
-    Row("idle_daemon_wakeups", "times", "idle_daemon/wakeups", what="wake-ups of all three"),
+    _cost("cold_connect", "ms", "cold_connect", "connect and first call, daemon running", 3.0),
+    _cost("alloc_register", "us", "allocate", "1 MiB allocated, mapped, registered, freed", 200.0),
+    _cost("alloc_pool", "us", "suballocate", "4 KiB from a pool, and back", 3.0),
+    Row(
+        "scale_contexts",
+        "us",
+        "crowd/crowded",
+        "crowd/alone",
+        "one context",
+        "call among 1,000 contexts and 10,000 areas",
+        goal=1.15,
+    ),
+    _cost("scale_daemon_rss", "MB", "crowd/daemon_mb", "the daemon's memory with all these", 80.0),
+    Row("scale_remote_rss", "MB", "crowd/remote_mb", what="and its remote's"),
+    _cost("idle", "ms", "idle/cpu", "CPU of client and remote without work", 0.0),
+    _cost("idle_wakeups", "times", "idle/wakeups", "wake-ups of client and remote", 0.0),
+    _cost("idle_daemon", "ms", "idle_daemon/cpu", "CPU of client, daemon and remote", 0.0),
+    _cost("idle_daemon_wakeups", "times", "idle_daemon/wakeups", "wake-ups of all three", 0.0),
 ]
 
-ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS]
+_PARTS = [
+    _part("part_host_python", "us", "call_alone", what="link.call() whose answer is there already"),
+    _part("part_host_core", "us", "core_alone/host", what="the C core's own part of it"),
+    _part("part_remote_core", "us", "core_alone/remote", what="the remote's engine and echo"),
+    _part("part_bell", "us", "core_trip/write", what="one doorbell write that wakes a sleeper, C"),
+    _part("part_trip", "us", "core_trip", what="bare eventfds there and back, C"),
+    _part("part_core_call", "us", "core_call", what="a sleeping call of the C core, no Python"),
+    _part(
+        "part_host_syscalls", "a call", "syscalls/host", what="system calls of a sleeping call here"
+    ),
+    _part("part_remote_syscalls", "a call", "syscalls/remote", what="the same at the remote"),
+]
+
+ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS, *_PARTS]

@@ -16,14 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from tests.bench.model import Figures, Probe, Result, Row, Settings, UnavailableError
+from tests.bench.model import Curve, Figures, Probe, Result, Row, Settings, UnavailableError
 from tests.bench.procs import two_cores
 
 SCHEMA = 1
 NOISY = 0.20
 """Spread from which a median says little: the middle half of the rounds differs by a fifth."""
 
+TAILS = (50.0, 90.0, 99.0, 99.9, 99.99)
+"""Percentiles of the tail, over the samples of all rounds together."""
+
 _MIN_SAMPLES_P99 = 100
+_MIN_BEYOND = 3  # samples above a percentile, or it is only the largest one
 _MIN_ROUNDS_SPREAD = 3
 _PEER_PACKAGES = ("numpy", "pyzmq", "iceoryx2", "sbe")
 
@@ -53,9 +57,15 @@ class Run:
     """
 
     def __init__(
-        self, rows: Sequence[Row], probes: Mapping[str, Probe], settings: Settings, measure: Measure
+        self,
+        rows: Sequence[Row],
+        probes: Mapping[str, Probe],
+        settings: Settings,
+        measure: Measure,
+        curves: Sequence[Curve] = (),
     ) -> None:
         self.rows = rows
+        self.curves = curves
         self.probes = probes
         self.settings = settings
         self.measure = measure
@@ -64,8 +74,9 @@ class Run:
         self.reasons: dict[str, str] = {}
 
     def needed(self) -> list[str]:
-        """The probes of all rows, each once, in the order of their first row."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.probes()))
+        """The probes of all rows, each once, in the order of their first row; then the curves'."""
+        named = [name for row in self.rows for name in row.probes()]
+        return list(dict.fromkeys([*named, *(curve.probe for curve in self.curves)]))
 
     def round(self, number: int, progress: Callable[[str], object] = str) -> None:
         """Run every probe once; one that can't run is not tried again."""
@@ -88,6 +99,7 @@ class Run:
         for series, samples in result.series.items():
             figures = self.figures.setdefault(f"{name}/{series}" if series else name, Figures())
             figures.p50[number] = statistics.median(samples)
+            figures.pooled.extend(samples)
             if len(samples) >= _MIN_SAMPLES_P99:
                 figures.p99[number] = percentile(samples, 0.99)
 
@@ -107,6 +119,7 @@ class Run:
             "group": row.group,
             "value": value,
             "p99": _median(ours.p99.values()),
+            "tail": _tail(ours.pooled),
             "unit": row.unit,
             "higher_is_better": row.higher_is_better,
             "peer": row.peer_name or None,
@@ -123,6 +136,26 @@ class Run:
             "note": self._note(row),
         }
 
+    def curve_records(self) -> dict[str, Record]:
+        """The curves as they go into bench.json; a point that was not measured is null."""
+        return {curve.key: self._curve(curve) for curve in self.curves}
+
+    def _curve(self, curve: Curve) -> Record:
+        return {
+            "what": curve.what,
+            "unit": curve.unit,
+            "axis": curve.axis,
+            "points": list(curve.points),
+            "lines": {
+                said: [
+                    _median(self.figures.get(f"{curve.probe}/{line}/{x}", Figures()).p50.values())
+                    for x in curve.points
+                ]
+                for line, said in curve.lines.items()
+            },
+            "note": self.reasons.get(curve.probe, self.notes.get(curve.probe, "")),
+        }
+
     def _note(self, row: Row) -> str:
         parts = [row.note] if row.note else []
         for name in dict.fromkeys(reversed(row.probes())):
@@ -136,6 +169,15 @@ class Run:
 def _median(figures: Iterable[float]) -> float | None:
     values = list(figures)
     return statistics.median(values) if values else None
+
+
+def _tail(samples: Sequence[float]) -> dict[str, float]:
+    """The percentiles that enough samples lie beyond."""
+    return {
+        f"{share:g}": percentile(samples, share / 100)
+        for share in TAILS
+        if len(samples) * (100 - share) / 100 >= _MIN_BEYOND
+    }
 
 
 def _meets(row: Row, judged: float | None) -> bool | None:
@@ -174,10 +216,12 @@ def meta(settings: Settings, rounds: int, seconds: float, load_before: float) ->
     }
 
 
-def write_json(path: Path, records: dict[str, Record], about: Record) -> None:
+def write_json(
+    path: Path, records: dict[str, Record], about: Record, curves: dict[str, Record]
+) -> None:
     """Written whole or not at all: an interrupted run leaves the last one's file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".tmp")
-    text = json.dumps({"meta": about, **records}, indent=1, allow_nan=False)
+    text = json.dumps({"meta": about, "curves": curves, **records}, indent=1, allow_nan=False)
     fresh.write_text(text + "\n")
     fresh.replace(path)

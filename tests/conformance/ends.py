@@ -25,6 +25,7 @@ import sbe
 import sbe.testing
 from sbe.channel import Geometry
 from tests.conformance.services import PYTHON_SERVICES
+from tests.rigs.boards import require_board
 
 START_S = 20.0  # for a daemon on a busy machine
 
@@ -36,6 +37,7 @@ class Connector:
     name: str
     open: Callable[..., sbe.Connection]
     firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
+    large_bytes: int = 16 << 20  # of a large area
     links: list[sbe.Connection] = field(default_factory=list)
 
     def __call__(self, **how: Any) -> sbe.Connection:
@@ -76,7 +78,7 @@ def daemon() -> Iterator[Connector]:
     # A unix socket's address has 107 bytes, less than some tmp_path.
     with tempfile.TemporaryDirectory(prefix="sbe") as name:
         place = Path(name)
-        (place / "sbe.toml").write_text("")
+        (place / "sbe.toml").write_text("[policy.default]\nareas = 2000\n")
         command = [sys.executable, "-m", "sbe.daemon", "--config", str(place / "sbe.toml")]
         with (
             open(place / "log", "wb") as log,
@@ -120,8 +122,26 @@ def wait_until_ready(process: subprocess.Popen[bytes], notify: socket.socket, lo
         os.close(pidfd)
 
 
+def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector]]:
+    """The firmware on an emulated board, a process of QEMU for each link."""
+
+    @contextlib.contextmanager
+    def emulated() -> Iterator[Connector]:
+        require_board(name)
+        yield Connector(
+            name,
+            lambda **how: sbe.connect(f"qemu:{name}", **how),
+            firmware=True,
+            large_bytes=8 << 20,  # half of all the RAM it shares
+        )
+
+    return emulated
+
+
 ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "loopback": loopback,
     "testing": testing,
     "unix": daemon,
+    "mps2-an521": board("mps2-an521"),
+    "mps2-an385": board("mps2-an385"),
 }

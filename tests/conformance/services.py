@@ -1,4 +1,4 @@
-"""The services of firmware/services in plain numpy: references, and the services of a Python remote.
+"""The services of firmware/services in numpy: references, and the services of a Python remote.
 
 Written from the descriptions at the top of each C file, not from the code.
 """
@@ -15,6 +15,11 @@ import numpy as np
 import sbe
 
 Bytes = Any
+
+
+def shown(area: Any) -> Any:
+    """The area as an array, without a copy; numpy types this argument from Python 3.12 on."""
+    return np.frombuffer(area, np.uint8)
 
 
 def ref_crc32(*buffers: Bytes) -> bytes:

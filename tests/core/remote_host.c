@@ -315,10 +315,13 @@ void open_channel(struct host *host, uint32_t id)
         .receive_offset = ring_size,
         .handles = 2,
     };
-    host->fds[0] = host->bell_out;
+    int hears = host->listener == NULL ? -1 : host->listener(host->bell_out);
+    host->fds[0] = hears < 0 ? host->bell_out : hears;
     host->fds[1] = host->bell_in;
     host->fd_count = 2;
     CHECK(request(host, SBE_CONTROL_CHANNEL_OPEN, &open.control, sizeof open).status == SBE_OK);
+    if (hears >= 0)
+        (void)close(hears);
 }
 
 uint16_t find_service(struct host *host, const char *name)

@@ -54,7 +54,8 @@ struct host {
     int bell_in;
     int bell_out;
     uint8_t *ring_memory;
-    uint32_t slots; /* of its rings, 0: SLOTS */
+    uint32_t slots;            /* of its rings, 0: SLOTS */
+    int (*listener)(int bell); /* what the remote gets instead of its doorbell, NULL: that itself */
 };
 
 #define SERVICE_AT_HOST 7u /* what the host's end calls "double" */

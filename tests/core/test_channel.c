@@ -220,6 +220,34 @@ static void test_count_beyond_array(void)
     free(frame);
 }
 
+/* What the peer takes may be less than what this end could send: more is never sent. */
+static void test_agreed_buffers(void)
+{
+    static const uint32_t GIVEN[] = {0, 1, 2, SBE_BUFFERS_MAX, SBE_BUFFERS_MAX + 1, UINT32_MAX};
+    for (uint32_t i = 0; i < sizeof GIVEN / sizeof GIVEN[0]; i++) {
+        uint32_t most = GIVEN[i] == 0 || GIVEN[i] > SBE_BUFFERS_MAX ? SBE_BUFFERS_MAX : GIVEN[i];
+        struct sbe_channel channel;
+        open_pair(0);
+        struct sbe_channel_config config = {
+            .geometry = GEOMETRY,
+            .send = pair.memory[0],
+            .receive = pair.memory[1],
+            .port = &pair.port,
+            .buffers = GIVEN[i],
+        };
+        CHECK_EQ(sbe_channel_open(&channel, &config), SBE_OK);
+        struct sbe_frame frame = {.type = SBE_FRAME_MESSAGE, .buffer_count = (uint16_t)(most + 1)};
+        for (uint32_t b = 0; b < SBE_BUFFERS_MAX; b++)
+            frame.buffers[b] = (struct sbe_buffer){.area = AREA, .direction = SBE_DIR_IN};
+        CHECK_EQ(sbe_channel_send(&channel, &frame), SBE_EMSGSIZE);
+        CHECK_EQ(sbe_channel_payload_room(&channel, most + 1, 0), 0);
+        CHECK_EQ(channel.counters.sent, 0);
+        frame.buffer_count = (uint16_t)most;
+        CHECK_EQ(sbe_channel_send(&channel, &frame), SBE_OK);
+        CHECK(sbe_channel_payload_room(&channel, most, 0) > 0);
+    }
+}
+
 static void test_full(void)
 {
     open_pair(0);
@@ -767,6 +795,7 @@ int main(void)
     test_too_large();
     test_buffers_too_large();
     test_count_beyond_array();
+    test_agreed_buffers();
     test_full();
     test_inline();
     test_malformed();

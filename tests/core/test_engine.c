@@ -212,6 +212,26 @@ static int call_back(struct sbe_request *request)
     return sbe_engine_call(request->engine, request->channel, &frame, &outcall);
 }
 
+/* Closes the channel that the payload names, as a port may that takes control messages here. */
+static int close_other(struct sbe_request *request)
+{
+    struct sbe_channel_close message = {
+        .control = {
+            .type = SBE_CONTROL_CHANNEL_CLOSE, .size = sizeof message, .epoch = 2, .id = 1}};
+    memcpy(&message.channel, request->payload, sizeof message.channel);
+    return sbe_session_receive(&request->engine->session, &message, sizeof message, 0);
+}
+
+static uint64_t ask(uint32_t channel, uint16_t service);
+
+/* Meanwhile the host asks on another channel, and its doorbell rings. */
+static int ask_higher(struct sbe_request *request)
+{
+    (void)request;
+    ask(2, 1);
+    return SBE_OK;
+}
+
 enum {
     ECHO = 1,
     SIZED,
@@ -220,7 +240,9 @@ enum {
     NO_CANCEL,
     FAIL,
     CALL_BACK,
-    SERVICE_COUNT = 7
+    CLOSE_OTHER,
+    ASK_HIGHER,
+    SERVICE_COUNT = 9
 };
 
 static const struct sbe_service SERVICES[] = {
@@ -231,10 +253,12 @@ static const struct sbe_service SERVICES[] = {
     {"no_cancel", 1, keep_without_cancel, NULL},
     {"fail", 1, fail, NULL},
     {"call_back", 1, call_back, NULL},
+    {"close_other", 1, close_other, NULL},
+    {"ask_higher", 1, ask_higher, NULL},
 };
 static const struct sbe_service *const TABLE[] = {
-    &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3],
-    &SERVICES[4], &SERVICES[5], &SERVICES[6],
+    &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3], &SERVICES[4],
+    &SERVICES[5], &SERVICES[6], &SERVICES[7], &SERVICES[8],
 };
 
 /* -- ports and hooks ------------------------------------------------------------------------ */
@@ -427,6 +451,8 @@ static void close_channel(uint32_t id)
     request(SBE_CONTROL_CHANNEL_CLOSE, &message, sizeof message);
 }
 
+static uint32_t host_buffers = SBE_BUFFERS_MAX; /* that the host says it can hold */
+
 static void begin_with(uint8_t coherent)
 {
     memset(&remote, 0, sizeof remote);
@@ -481,6 +507,7 @@ static void begin_with(uint8_t coherent)
     host.config = remote.config.session;
     host.config.port = &host.port;
     host.config.hooks = &host.hooks;
+    host.config.limits.buffers = host_buffers;
     host.config.role = SBE_ROLE_HOST;
     host.config.coherent = 1;
     host.config.areas = host.areas;
@@ -1116,6 +1143,40 @@ static void test_lists(void)
     }
 }
 
+/* A channel closed in another's turn takes nobody's turn with it. */
+static void test_close_in_turn(void)
+{
+    for (uint32_t victim = 2; victim <= 4; victim++) {
+        begin();
+        for (uint32_t id = 2; id <= 4; id++)
+            open_channel(id, 0);
+        run();
+        struct sbe_frame frame = request_frame(CLOSE_OTHER, &victim, sizeof victim);
+        uint64_t transactions[5] = {0, send_frame(1, &frame)};
+        for (uint32_t id = 2; id <= 4; id++)
+            transactions[id] = ask(id, ECHO);
+        run();
+        CHECK_EQ(remote.closed, 1);
+        for (uint32_t id = 1; id <= 4; id++)
+            if (id != victim)
+                expect(id, transactions[id], SBE_OK);
+        CHECK_EQ(log_count, 2);
+    }
+}
+
+/* A channel rung in the turn of a lower one is not forgotten when the round ends. */
+static void test_ring_in_turn(void)
+{
+    begin();
+    open_channel(2, 3);
+    run();
+    ask(1, ASK_HIGHER);
+    CHECK(sbe_engine_run(&remote.engine)); /* there is more */
+    run();
+    CHECK_EQ(log_count, 1);
+    CHECK(collect(2));
+}
+
 /* Responses that nobody takes: the engine stops reading, sleeps, and goes on when slots come back.
  */
 static void test_no_room(void)
@@ -1202,6 +1263,27 @@ static void test_outcall(void)
     CHECK_EQ(outcalls_done, CALLS);
     CHECK_EQ(outcall_status, SBE_ESHUTDOWN);
     CHECK(!outcall_answered);
+}
+
+/* The peer may take fewer buffers than this end has room for, or none. */
+static void test_agreed_buffers(void)
+{
+    static const uint32_t AGREED[] = {0, 1, 3};
+    for (uint32_t i = 0; i < sizeof AGREED / sizeof AGREED[0]; i++) {
+        host_buffers = AGREED[i];
+        begin();
+        outcall.done = outcall_done;
+        struct sbe_frame frame = {.service = 9, .buffer_count = (uint16_t)(AGREED[i] + 1)};
+        for (uint32_t b = 0; b < SBE_BUFFERS_MAX; b++)
+            frame.buffers[b] =
+                (struct sbe_buffer){.direction = SBE_DIR_IN, .flags = SBE_BUFFER_INLINE};
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_EMSGSIZE);
+        frame.buffer_count--;
+        CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_OK);
+        CHECK(collect(1));
+        CHECK_EQ(host.frame.buffer_count, AGREED[i]);
+    }
+    host_buffers = SBE_BUFFERS_MAX;
 }
 
 /* On a channel that is closing, closed or broken nothing is begun that nobody would end. */
@@ -1383,10 +1465,13 @@ int main(void)
     test_none_starved();
     test_sleep();
     test_lists();
+    test_close_in_turn();
+    test_ring_in_turn();
     test_no_room();
     test_find();
     test_outcall();
     test_outcall_closed();
+    test_agreed_buffers();
     test_answer_others_in_cancel();
     test_call_in_handler();
     test_both_wait();

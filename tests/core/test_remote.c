@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -50,10 +51,20 @@ static void start(struct host *host)
     pump_until_connected(host);
 }
 
-static void test_echo_and_crc32(void)
+/* An epoll descriptor over a doorbell: the remote can wait for it, and do nothing else to it. */
+static int listener(int bell)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    CHECK(fd >= 0 && epoll_ctl(fd, EPOLL_CTL_ADD, bell, &event) == 0);
+    return fd;
+}
+
+static void test_echo_and_crc32(bool listens)
 {
     static struct host host;
     struct sbe_frame response, frame;
+    host = (struct host){.listener = listens ? listener : NULL};
     start(&host);
     uint8_t *data = new_area(&host, 0x10001, 70000);
     for (size_t i = 0; i < 70000; i++)
@@ -136,10 +147,12 @@ static void test_doorbells_are_eventfds(void)
     CHECK(try_channel(&host, 2, bell, other).status == SBE_EINVAL);
     CHECK(try_channel(&host, 2, other, bell).status == SBE_EINVAL);
     CHECK(try_channel(&host, 0, -1, -1).status == SBE_EINVAL);
+    int hears = listener(bell);
+    CHECK(try_channel(&host, 2, bell, hears).status == SBE_EINVAL); /* it can't be rung */
     CHECK(open_fds(&host) == before);
     for (uint32_t round = 0; round < 100; round++) {
         struct sbe_channel_close close = {.channel = 9};
-        CHECK(try_channel(&host, 2, bell, bell).status == SBE_OK);
+        CHECK(try_channel(&host, 2, round % 2 == 0 ? bell : hears, bell).status == SBE_OK);
         CHECK(open_fds(&host) == before + 2);
         CHECK(request(&host, SBE_CONTROL_CHANNEL_CLOSE, &close.control, sizeof close).status ==
               SBE_OK);
@@ -147,6 +160,7 @@ static void test_doorbells_are_eventfds(void)
     }
     close(bell);
     close(other);
+    close(hears);
     CHECK(end_remote(&host) == 0);
 }
 
@@ -316,10 +330,11 @@ static long process_figure(pid_t pid, const char *name)
 }
 
 /* An idle remote sleeps in one call: no switch to or from it while this end waits a while. */
-static void test_idle_remote_sleeps(void)
+static void test_idle_remote_sleeps(bool listens)
 {
     static struct host host;
     struct sbe_frame frame, response;
+    host = (struct host){.listener = listens ? listener : NULL};
     start(&host);
     open_channel(&host, 1);
     uint16_t echo = find_service(&host, "echo");
@@ -379,7 +394,8 @@ int main(void)
         (void)puts("skipped: SBE_REMOTE does not name the sbe-remote to test");
         return 77;
     }
-    test_echo_and_crc32();
+    test_echo_and_crc32(false);
+    test_echo_and_crc32(true);
     test_areas_that_could_harm_are_refused();
     test_doorbells_are_eventfds();
     test_surplus_descriptors_are_closed();
@@ -387,7 +403,8 @@ int main(void)
     test_relay_pool_and_cancel();
     test_relay_on_a_tiny_ring();
     test_version_refusal();
-    test_idle_remote_sleeps();
+    test_idle_remote_sleeps(false);
+    test_idle_remote_sleeps(true);
     test_hosts_come_and_go();
     return 0;
 }

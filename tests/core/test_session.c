@@ -89,6 +89,14 @@ static int area_attach(void *self, struct sbe_area *area, const struct sbe_area_
     return SBE_OK;
 }
 
+static int area_extend(void *self, struct sbe_area *area, const struct sbe_area_map *message)
+{
+    struct end *end = self;
+    CHECK_EQ(area->segments, message->segment_first);
+    CHECK(area->missing > 0);
+    return end->attach_status;
+}
+
 static void area_detach(void *self, struct sbe_area *area)
 {
     CHECK_EQ(area->pins, 0);
@@ -162,8 +170,10 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
         end->asked_again = sbe_session_request(&end->session, SBE_CONTROL_PING, &ping.control,
                                                sizeof ping, &token_b);
     }
-    if (end->start != 0)
-        CHECK_EQ(sbe_session_start(&end->session, end->start), SBE_OK);
+    uint32_t start = end->start;
+    end->start = 0;
+    if (start != 0)
+        CHECK_EQ(sbe_session_start(&end->session, start), SBE_OK);
 }
 
 static void event(void *self, uint32_t what, uint32_t value)
@@ -672,8 +682,90 @@ static void test_segments(void)
         CHECK_EQ(request(SBE_CONTROL_AREA_MAP, &message, sizeof message.map + 32), SBE_EBADMSG);
     }
     message.map.segment_count = 0;
-    message.map.segment_first = 1; /* maps in parts are not part of version 1 */
-    CHECK_EQ(request(SBE_CONTROL_AREA_MAP, &message, sizeof message.map), SBE_EBADMSG);
+    message.map.segment_first = 1;
+    CHECK_EQ(request(SBE_CONTROL_AREA_MAP, &message, sizeof message.map), SBE_EFAULT);
+    CHECK_EQ(remote.attached, remote.detached);
+}
+
+#define PAGE  4096u
+#define PAGES 256u /* of an area whose every page lies elsewhere: 1 MiB */
+
+/* Segments first to first + count of such an area. */
+static int map_part(uint32_t first, uint32_t count, uint64_t size)
+{
+    struct mapped message = {
+        .map = {.area = ID(1, 0), .size = size, .segment_first = first, .segment_count = count},
+    };
+    for (uint32_t i = 0; i < count; i++)
+        message.segments[i] = (struct sbe_segment){(first + i) * 2ull * PAGE, PAGE};
+    uint32_t bytes = (uint32_t)(sizeof message.map + count * sizeof(struct sbe_segment));
+    return request(SBE_CONTROL_AREA_MAP, &message, bytes);
+}
+
+static int resolve_first_page(void)
+{
+    struct sbe_buffer buffer = {.area = ID(1, 0), .direction = SBE_DIR_IN, .size = PAGE};
+    struct sbe_area *area;
+    return sbe_area_resolve(&remote.session.areas, 1, &buffer, &area);
+}
+
+/* A list that takes ten messages: the area is of no use before the last one. */
+static void test_map_in_parts(void)
+{
+    const uint64_t size = PAGES * PAGE;
+    connect_both();
+    CHECK_EQ(map_part(0, 28, size), SBE_EINVAL); /* a port that takes whole lists only */
+    remote.port.area_extend = area_extend;
+    for (uint32_t first = 0; first < PAGES; first += 28) {
+        CHECK_EQ(map_part(first, PAGES - first < 28 ? PAGES - first : 28, size), SBE_OK);
+        CHECK_EQ(resolve_first_page(), first + 28 < PAGES ? SBE_EFAULT : SBE_OK);
+    }
+    CHECK_EQ(map_part(PAGES, 1, size), SBE_EINVAL); /* complete */
+    CHECK_EQ(unmap(ID(1, 0)), SBE_OK);
+    CHECK_EQ(map_part(28, 28, size), SBE_EFAULT); /* a part of nothing */
+
+    /* Parts that do not fit together leave what there is as it is. */
+    CHECK_EQ(map_part(0, 28, size), SBE_OK);
+    CHECK_EQ(map_part(0, 28, size), SBE_EEXIST);
+    CHECK_EQ(map_part(27, 28, size), SBE_EINVAL);
+    CHECK_EQ(map_part(29, 28, size), SBE_EINVAL);
+    CHECK_EQ(map_part(28, 0, size), SBE_EINVAL);
+    CHECK_EQ(map_part(28, 28, size + PAGE), SBE_EINVAL);
+    CHECK_EQ(map_part(28, 28, size), SBE_OK);
+    struct sbe_channel_open open = open_message(1, SBE_CONTEXT_GLOBAL, ID(1, 0));
+    CHECK_EQ(open_with(open), SBE_EFAULT); /* no rings in half an area */
+    CHECK_EQ(unmap(ID(1, 0)), SBE_OK);     /* a host that thought better of it */
+    CHECK_EQ(remote.attached, remote.detached);
+
+    /* A part that is wrong in itself, or that the port refuses, ends the area. */
+    CHECK_EQ(map_part(0, 4, 7 * PAGE), SBE_OK);
+    CHECK_EQ(map_part(4, 4, 7 * PAGE), SBE_EINVAL); /* more than the area */
+    CHECK_EQ(unmap(ID(1, 0)), SBE_EFAULT);
+    CHECK_EQ(map_part(0, 4, 7 * PAGE), SBE_OK);
+    remote.attach_status = SBE_ENOMEM;
+    CHECK_EQ(map_part(4, 3, 7 * PAGE), SBE_ENOMEM);
+    remote.attach_status = SBE_OK;
+    CHECK_EQ(unmap(ID(1, 0)), SBE_EFAULT);
+    CHECK_EQ(remote.attached, remote.detached);
+
+    /* An endless list of crumbs. */
+    struct mapped crumbs = {.map = {.area = ID(1, 0), .size = 4 * PAGE, .segment_count = 7}};
+    for (uint32_t i = 0; i < 7; i++)
+        crumbs.segments[i] = (struct sbe_segment){i * PAGE, 1};
+    CHECK_EQ(request(SBE_CONTROL_AREA_MAP, &crumbs, sizeof crumbs.map + 7 * 16), SBE_EINVAL);
+
+    /* A handle comes with the first part or not at all. */
+    CHECK_EQ(map_part(0, 28, size), SBE_OK);
+    struct mapped late = {.map = {.area = ID(1, 0), .size = size, .segment_first = 28}};
+    late.map.segment_count = 1;
+    late.map.handles = 1;
+    CHECK_EQ(request(SBE_CONTROL_AREA_MAP, &late, sizeof late.map + 16), SBE_EBADMSG);
+
+    /* The peer restarts within a list. */
+    prepare(&host, SBE_ROLE_HOST);
+    CHECK_EQ(sbe_session_init(&host.session, &host.config), SBE_OK);
+    CHECK_EQ(sbe_session_start(&host.session, 77), SBE_OK);
+    pump();
     CHECK_EQ(remote.attached, remote.detached);
 }
 
@@ -1004,6 +1096,32 @@ static void test_ask_while_it_goes(void)
         CHECK_EQ(remote.replied, 1);
         for (uint32_t i = 0; i < PENDING; i++)
             CHECK_EQ(remote.pending[i].id, 0);
+    }
+}
+
+/* Who is told that the peer has gone may start the next life at once: it stays. */
+static void test_start_while_it_goes(void)
+{
+    for (uint32_t way = 0; way < 4; way++) {
+        connect_both();
+        struct sbe_ping ping = {.cookie = 1};
+        CHECK_EQ(sbe_session_request(&remote.session, SBE_CONTROL_PING, &ping.control, sizeof ping,
+                                     &token_a),
+                 SBE_OK);
+        remote.queued = 0;
+        remote.start = 210;
+        if (way == 0)
+            sbe_session_lost(&remote.session);
+        else if (way == 1)
+            CHECK_EQ(sbe_session_start(&host.session, 101), SBE_OK);
+        else if (way == 2)
+            CHECK_EQ(sbe_session_bye(&host.session, NULL), SBE_OK);
+        else
+            CHECK_EQ(sbe_session_bye(&remote.session, &token_b), SBE_OK);
+        pump();
+        CHECK_EQ(remote.session.epoch, 210);
+        CHECK_EQ(remote.replied, way == 3 ? 2 : 1);
+        check_connected();
     }
 }
 
@@ -1583,6 +1701,7 @@ int main(void)
     test_contexts();
     test_areas();
     test_segments();
+    test_map_in_parts();
     test_pins();
     test_destroy_one_of_two();
     test_channels();
@@ -1592,6 +1711,7 @@ int main(void)
     test_bye_crossing();
     test_everything_goes();
     test_ask_while_it_goes();
+    test_start_while_it_goes();
     test_start_in_bye();
     test_no_stale_replies();
     test_lost_before_start();

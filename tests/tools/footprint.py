@@ -26,36 +26,44 @@ ROOT = Path(__file__).resolve().parents[2]
 FIRMWARE = ROOT / "firmware"
 OUT = ROOT / "build" / "footprint"
 
-# name, tool prefix, machine flags, Debian packages
+# A small core's configuration: fewer buffers in a frame.
+SMALL = ["-DSBE_BUFFERS_MAX=8"]
+
+# name, tool prefix, machine flags and configuration, Debian packages
 TARGETS = [
     ("x86-64", "x86_64-linux-gnu-", [], "gcc"),
     ("aarch64", "aarch64-linux-gnu-", [], "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
     (
         "cortex-m3",
         "arm-none-eabi-",
-        ["-mcpu=cortex-m3", "-mthumb"],
+        ["-mcpu=cortex-m3", "-mthumb", *SMALL],
         "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     ),
     (
         "cortex-m33",
         "arm-none-eabi-",
-        ["-mcpu=cortex-m33", "-mthumb"],
+        ["-mcpu=cortex-m33", "-mthumb", *SMALL],
         "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     ),
 ]
 
-# The caller-owned memory. "once" is once per link, summed for the RAM goal; others are per item.
+# The caller-owned memory of one end, and how often there is one. The session is part of the engine.
 STRUCTS = {
-    "sbe_session": "once",
     "sbe_engine": "once",
-    "sbe_channel": "channel",
+    "sbe_engine_config": "once",
+    "sbe_engine_channel": "channel",
+    "sbe_session_channel": "channel",
+    "sbe_session_context": "context",
     "sbe_area": "area",
+    "sbe_session_pending": "request under way",
+    "sbe_call": "call under way",
 }
+SCRATCH = 2 * 512  # a small core's slot size, for the request and the answer at hand
 
 GOAL_TARGET = "cortex-m3"
 GOAL_TEXT = 8192
 GOAL_RAM = 2048
-GOAL_PER_CHANNEL = 256
+GOAL_EACH = {"channel": 256, "context": 256}
 
 FLAGS = ["-std=c11", "-ffreestanding", "-Os", "-ffunction-sections", "-fdata-sections"]
 # Unwind tables are a habit of the hosted targets and no part of a firmware image.
@@ -148,11 +156,13 @@ class Report:
     external: list[str]
     structs: dict[str, int]
 
-    @property
-    def ram(self) -> int:
-        """Bytes of RAM of one link, before contexts, channels and areas."""
-        once = sum(n for name, n in self.structs.items() if STRUCTS[name] == "once")
-        return once + self.core.data + self.core.bss
+    def ram(self, per: str) -> int | None:
+        """Return the bytes of caller-owned RAM per one of these, or None while not all is known."""
+        names = [name for name in STRUCTS if STRUCTS[name] == per]
+        if any(name not in self.structs for name in names):
+            return None
+        total = sum(self.structs[name] for name in names)
+        return total + self.core.data + self.core.bss + SCRATCH if per == "once" else total
 
 
 class Target:
@@ -252,27 +262,36 @@ def verdict(label: str, value: int, goal: int) -> str:
 
 def goals(report: Report) -> list[str]:
     lines = [verdict("core text", report.core.text, GOAL_TEXT)]
+    for per, goal in {"once": GOAL_RAM, **GOAL_EACH}.items():
+        used = report.ram(per)
+        label = f"RAM, with {SCRATCH} B of scratch" if per == "once" else f"RAM per {per}"
+        if used is not None:
+            lines.append(verdict(label, used, goal))
     absent = [name for name in STRUCTS if name not in report.structs]
-    if any(STRUCTS[name] == "once" and name in report.structs for name in STRUCTS):
-        lines.append(verdict("core RAM", report.ram, GOAL_RAM))
-    for name, size in report.structs.items():
-        if STRUCTS[name] == "channel":
-            lines.append(verdict(f"RAM per channel (struct {name})", size, GOAL_PER_CHANNEL))
     if absent:
         lines.append(f"RAM figures lack, as the core's headers do not define: {', '.join(absent)}")
     return lines
 
 
+def ram_table(reports: list[Report]) -> str:
+    """Return the RAM of one end per target: once, and for each of what it holds."""
+    rows = [["target", *dict.fromkeys(STRUCTS.values())]]
+    for report in reports:
+        used = [report.ram(per) for per in rows[0][1:]]
+        rows.append([report.target, *("-" if n is None else str(n) for n in used)])
+    return columns(rows)
+
+
 def table(reports: list[Report]) -> str:
-    head = ["target", "text", "data", "bss", "stack", "services"]
-    head += [f"struct {name}" for name in STRUCTS]
-    rows = [head]
+    rows = [["target", "text", "data", "bss", "stack", "services"]]
     for report in reports:
         numbers = [report.core.text, report.core.data, report.core.bss, report.stack]
-        cells = [str(n) for n in [*numbers, report.services.text]]
-        cells += [str(report.structs.get(name, "-")) for name in STRUCTS]
-        rows.append([report.target, *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        rows.append([report.target, *(str(n) for n in [*numbers, report.services.text])])
+    return columns(rows)
+
+
+def columns(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
@@ -300,8 +319,10 @@ def main() -> int:
         reports.append(target.measure())
         problems += target.problems
 
-    print("\nFootprint of firmware/core at -Os, in bytes (services: their text; structs: sizeof)")
+    print("\nFootprint of firmware/core at -Os, in bytes (services: their text)")
     print(table(reports))
+    print(f"\nRAM of one end, in bytes (once: with {SCRATCH} of scratch; the rest: for each)")
+    print(ram_table(reports))
     for report in reports:
         if report.target == GOAL_TARGET:
             print(f"worst stack: {' -> '.join(report.stack_path)}")

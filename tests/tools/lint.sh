@@ -31,12 +31,12 @@ c_files() {
     git ls-files --cached --others --exclude-standard 'firmware/*.[ch]' 'sbe/native/*.[ch]' 'tests/*.[ch]'
 }
 
-# Core, services, sbe-remote, the C tests and the extension, with every warning an error.
+# Core, services, sbe-remote, the C tests and benchmarks and the extension, with every warning an error.
 strict_build() {
     local cc=$1 dir=build/lint-$1
     mkdir -p build
     CC=$cc "$bin/cmake" -S sbe/native -B "$dir" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" \
-        -DPython_EXECUTABLE="$bin/python" -DSBE_WERROR=ON -DSBE_BUILD_TESTS=ON \
+        -DPython_EXECUTABLE="$bin/python" -DSBE_WERROR=ON -DSBE_BUILD_TESTS=ON -DSBE_BUILD_BENCH=ON \
         -DCMAKE_BUILD_TYPE=Release >"$dir.log" 2>&1 || { cat "$dir.log"; return 1; }
     "$bin/cmake" --build "$dir" -- --quiet -k 0
 }

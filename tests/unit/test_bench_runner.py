@@ -9,8 +9,8 @@ import pytest
 
 from tests.bench import report, runner
 from tests.bench.__main__ import chosen
-from tests.bench.model import Probe, Result, Row, Settings, UnavailableError
-from tests.bench.rows import PROBES, ROWS
+from tests.bench.model import Curve, Probe, Result, Row, Settings, UnavailableError
+from tests.bench.rows import CURVES, PROBES, ROWS
 
 RECORD_KEYS = {"value", "unit", "peer", "peer_value", "ratio", "spread", "note"}
 META_KEYS = {"schema", "cpus", "kernel", "python", "rounds"}
@@ -218,9 +218,10 @@ def test_a_machine_that_was_busy_before_is_named() -> None:
 def test_json_shape(tmp_path: Path) -> None:
     fake = Fake(ours=results(1), peer=["not installed"])
     target = tmp_path / "build" / "bench.json"
-    runner.write_json(target, play([ROW], 1, fake).records(), runner.meta(SETTINGS, 1, 0.5, 0.0))
+    about = runner.meta(SETTINGS, 1, 0.5, 0.0)
+    runner.write_json(target, play([ROW], 1, fake).records(), about, {})
     written = json.loads(target.read_text())
-    assert list(written) == ["meta", "call"]
+    assert list(written) == ["meta", "curves", "call"]
     assert written["call"].keys() >= RECORD_KEYS
     assert written["meta"].keys() >= META_KEYS
     assert (written["meta"]["schema"], written["meta"]["rounds"]) == (runner.SCHEMA, 1)
@@ -231,7 +232,8 @@ def test_json_shape(tmp_path: Path) -> None:
 def test_rows_name_existing_probes_and_keys_are_unique() -> None:
     keys = [row.key for row in ROWS]
     assert len(keys) == len(set(keys))
-    assert "meta" not in keys
+    assert not {"meta", "curves"} & set(keys)
+    assert {curve.probe for curve in CURVES} <= PROBES.keys()
     for row in ROWS:
         assert set(row.probes()) <= PROBES.keys()
         assert bool(row.peer) == bool(row.peer_name)
@@ -256,3 +258,22 @@ def test_only_takes_patterns_and_names_the_keys_otherwise() -> None:
 )
 def test_number_has_three_digits(figure: float | None, text: str) -> None:
     assert report.number(figure) == text
+
+
+# Tails and curves
+
+
+def test_a_tail_pools_all_rounds_and_stops_where_samples_run_out() -> None:
+    rounds = [Result.of([float(n) for n in range(start, start + 500)]) for start in (1, 501)]
+    record = play([ROW], 2, Fake(ours=[*rounds], peer=results(1, 1))).records()["call"]
+    assert record["tail"] == {"50": 500.0, "90": 900.0, "99": 990.0}
+
+
+def test_a_curve_has_every_point_and_null_where_none_was_measured() -> None:
+    curve = Curve("sizes", "probe", "what", "us", "bytes", (1, 2), {"a": "A", "b": "B"})
+    fake = Fake(probe=[Result({"a/1": [5.0], "a/2": [6.0], "b/2": [7.0]})])
+    run = runner.Run([], {"probe": Probe(never_run, once=True)}, SETTINGS, fake, [curve])
+    for number in range(2):
+        run.round(number)
+    record = run.curve_records()["sizes"]
+    assert (record["points"], record["lines"]) == ([1, 2], {"A": [5.0, 6.0], "B": [None, 7.0]})

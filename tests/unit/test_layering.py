@@ -26,6 +26,7 @@ C_FLOORS: Floors = [
     [["firmware/core/channel.*"]],
     [["firmware/core/session.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
+    [["firmware/carveout/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
     [["firmware/ports/*"]],
 ]
@@ -34,8 +35,10 @@ C_NEVER = [("firmware/ports/*", "sbe/native/*")]
 # Modules, `sbe` itself being the SDK's face.
 PYTHON_FLOORS: Floors = [
     [["sbe._native", "sbe.errors"]],
+    [["sbe.kernel", "sbe.kernel.*"]],
     [["sbe.heaps", "sbe.heaps.*"]],
     [["sbe.doorbell", "sbe.transports", "sbe.transports.*"]],
+    [["sbe.boards", "sbe.boards.*"]],
     [["sbe.pending", "sbe.link", "sbe.link.*"]],
     [["sbe.channel"]],
     [["sbe.context"]],

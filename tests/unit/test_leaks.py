@@ -80,7 +80,7 @@ def test_calls(pair: Pair, flat: Any):
         request.respond(request.payload, 0, [0, 64, 16])
         reply = call.result(LIMIT_S)
         assert reply.written == (64, 16)
-        assert reply.cost.copied_bytes == 33
+        assert reply.cost.copied_bytes == 17  # 16 home, 1 there
         assert repr(reply)
 
     flat(work)

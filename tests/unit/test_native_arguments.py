@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -157,3 +158,26 @@ def test_a_forked_child_can_not_close_its_parents_connection():
 
         assert in_child(child) == 0
         assert link.call("echo", payload=b"after").payload == b"after"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_leaves_the_doorbells_of_its_parent_alone():
+    near, far = socket.socketpair()
+    bell = os.eventfd(0, os.EFD_NONBLOCK)
+    doorbells = _native.Doorbells(near.fileno())
+
+    def child() -> None:
+        with pytest.raises(errors.LinkError):
+            doorbells.add(1, bell, bell)
+        doorbells.close()  # the thread that it would wait for is not here
+
+    assert in_child(child) == 0
+    doorbells.add(1, bell, bell)
+    far.settimeout(LIMIT_S)
+    os.eventfd_write(bell, 1)
+    assert far.recv(16)
+    doorbells.close()
+    doorbells.close()
+    for end in (near, far):
+        end.close()
+    os.close(bell)

@@ -5,6 +5,10 @@
  * read would cost a system call per doorbell. The counter saturates only after 2^64 doorbells or
  * when a host writes absurd values; then it is the host's own write that fails and the host's own
  * channel that sleeps. tests/core/test_remote.c proves the edge on the kernel it runs on.
+ *
+ * File status flags belong to the open file, so a write cannot be kept from blocking as long as
+ * somebody else may clear O_NONBLOCK. An honest host lets nobody hold both the eventfd that we
+ * write and a reason to harm us: docs/adr/0010-listeners.md.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +18,7 @@
 
 #include "ports/host/host.h"
 
-static bool is_eventfd(int fd)
+static bool is_a(int fd, const char *wanted)
 {
     char path[32], target[32];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -22,7 +26,18 @@ static bool is_eventfd(int fd)
     if (length < 0)
         return false;
     target[length] = '\0';
-    return strcmp(target, "anon_inode:[eventfd]") == 0;
+    return strcmp(target, wanted) == 0;
+}
+
+static bool is_eventfd(int fd)
+{
+    return is_a(fd, "anon_inode:[eventfd]");
+}
+
+/* An epoll descriptor over an eventfd: it can be waited for and no more. */
+static bool is_listener(int fd)
+{
+    return is_a(fd, "anon_inode:[eventpoll]");
 }
 
 /* The flag belongs to the host's end too, which knows it from the specification. */
@@ -36,7 +51,7 @@ static int watch_doorbell(struct host *host, struct host_channel *entry, int wai
 {
     if (wait_fd < 0 || ring_fd < 0)
         return SBE_ENOMEM; /* this process has no descriptors left */
-    if (!is_eventfd(wait_fd) || !is_eventfd(ring_fd)) {
+    if ((!is_eventfd(wait_fd) && !is_listener(wait_fd)) || !is_eventfd(ring_fd)) {
         host_log("channel refused: a doorbell is no eventfd");
         return SBE_EINVAL;
     }

@@ -31,7 +31,7 @@ struct host_message {
 
 struct host_channel {            /* one per channel of the engine, at the same index */
     struct sbe_channel *channel; /* NULL: closed */
-    int wait_fd;                 /* our doorbell, in the epoll set */
+    int wait_fd;                 /* our doorbell or a listener over it, in the epoll set */
     int ring_fd;                 /* the host's doorbell */
 };
 

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The remote's end of a carve-out link, for firmware without an operating system: the engine over
+ * a window of RAM and a byte stream. A board brings the window, a way to send bytes and a clock:
+ *
+ *     in the interrupt of the stream:  carveout_take_byte(&link, byte)
+ *     in main():                       carveout_start(&link, &config);
+ *                                      for (;;) { if (!carveout_run(&link)) sleep unless
+ *                                                 carveout_rung(&link); }
+ */
+#ifndef SBE_PORTS_CARVEOUT_CARVEOUT_H
+#define SBE_PORTS_CARVEOUT_CARVEOUT_H
+
+#include "carveout/bootstrap.h"
+#include "carveout/token.h"
+#include "core/engine.h"
+
+/* What the link can hold; RAM is spent accordingly. SDK programs open rings of 256 x 1024 bytes. */
+#ifndef CARVEOUT_AREAS
+#define CARVEOUT_AREAS 256u
+#endif
+#ifndef CARVEOUT_CONTEXTS
+#define CARVEOUT_CONTEXTS 32u
+#endif
+#ifndef CARVEOUT_CHANNELS
+#define CARVEOUT_CHANNELS 32u /* a power of two */
+#endif
+#ifndef CARVEOUT_SLOTS
+#define CARVEOUT_SLOTS 1024u
+#endif
+#ifndef CARVEOUT_SLOT_SIZE
+#define CARVEOUT_SLOT_SIZE 4096u
+#endif
+#ifndef CARVEOUT_LINE
+#define CARVEOUT_LINE 32u
+#endif
+#define CARVEOUT_CALLS   8u /* of this end to the host, per channel */
+#define CARVEOUT_PENDING 8u
+#define CARVEOUT_FIFO    256u /* bytes between the interrupt and the main loop, a power of two */
+
+struct carveout_config {
+    void *self;
+    void *window; /* as this end sees it; its device address is the same number */
+    uint64_t window_size;
+    const char *board;
+    const char *image;
+    struct sbe_carveout_region regions[SBE_CARVEOUT_OFFERS];
+    uint32_t seed;
+    uint16_t version_min; /* of the protocol */
+    uint16_t version_max;
+    bool coherent;
+    void (*send_byte)(void *self, uint8_t byte); /* may drop it rather than wait long */
+    uint64_t (*now_ns)(void *self);
+    void (*cache_clean)(void *self, const void *start, uint64_t size); /* NULL: coherent */
+    void (*cache_invalidate)(void *self, void *start, uint64_t size);
+};
+
+struct carveout {
+    const struct carveout_config *config;
+    struct sbe_bootstrap bootstrap;
+    struct sbe_token_reader reader;
+    struct sbe_port port;
+    struct sbe_engine_config engine_config;
+    struct sbe_engine engine;
+    /* Written by the interrupt: fifo, fifo_head, overrun. By the main loop: fifo_tail. */
+    volatile uint32_t fifo_head;
+    volatile uint32_t fifo_tail;
+    volatile bool overrun;
+    volatile uint8_t fifo[CARVEOUT_FIFO];
+    bool look; /* at the control side */
+    uint32_t epoch;
+    struct sbe_channel *by_id[CARVEOUT_CHANNELS]; /* at id modulo its size, or elsewhere */
+    /* Statistics, for a debugger and the console. */
+    uint32_t lives;   /* sessions begun */
+    uint32_t dropped; /* control messages that did not fit the ring */
+    uint32_t strange; /* tokens that name no channel of ours */
+    uint32_t bad;     /* malformed control messages */
+};
+
+/* Starts: the window's blocks are written and the host is told. A status. */
+int carveout_start(struct carveout *link, const struct carveout_config *config);
+/* One round of everything. False: nothing to do until the next byte comes. */
+bool carveout_run(struct carveout *link);
+/* Bytes wait. Ask with interrupts off, before sleeping. */
+static inline bool carveout_rung(const struct carveout *link)
+{
+    return link->fifo_head != link->fifo_tail || link->overrun;
+}
+/* From the stream's interrupt only. */
+void carveout_take_byte(struct carveout *link, uint8_t byte);
+void carveout_send_token(const struct carveout *link, uint32_t token);
+
+/*
+ * The last words of this life: fill everything of the record but magic, check and generation, then
+ * do nothing more. Needs no stack to speak of and no state but the window's address.
+ */
+void carveout_crash(struct carveout *link, struct sbe_crash_record *record);
+
+#endif

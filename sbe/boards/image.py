@@ -1,0 +1,109 @@
+"""Which boards there are, and whether an image is for one of them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from sbe import errors
+
+__all__ = ["BOARDS", "Board", "check_image", "find_image"]
+
+_ARM = 40
+_MACHINES = {3: "x86", 8: "MIPS", 40: "Arm", 62: "x86-64", 183: "AArch64", 243: "RISC-V"}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board as QEMU emulates it. Addresses are the core's."""
+
+    name: str
+    core: str
+    code: range
+    window_address: int
+    window_size: int
+
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board("mps2-an521", "Cortex-M33", range(0x10000000, 0x10400000), 0x80000000, 16 << 20),
+        Board("mps2-an385", "Cortex-M3", range(0, 0x400000), 0x21000000, 16 << 20),
+    )
+}
+
+
+def find_image(board: Board) -> Path:
+    """Return the image that `make firmware` builds, or what SBE_FIRMWARE names.
+
+    Raises LinkError which says how to get one.
+    """
+    named = os.environ.get("SBE_FIRMWARE")
+    if named:
+        return Path(named)
+    top = Path(__file__).resolve().parents[2]
+    path = top / "build" / "firmware" / board.name / "sbe-firmware.elf"
+    if not path.is_file():
+        raise errors.LinkError(
+            f"no firmware for {board.name}: {path} is missing (build it with `make firmware`, or "
+            "name an image in SBE_FIRMWARE)"
+        )
+    return path
+
+
+def check_image(path: str | os.PathLike[str], board: Board) -> None:
+    """Check that this is firmware for this board. Raises BadArgument, which says what it is."""
+    name = os.fspath(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise errors.BadArgument(f"the image {name}: {error.strerror}", error.errno) from error
+    if len(data) < 52 or data[:4] != b"\x7fELF":
+        raise errors.BadArgument(f"{name} is no ELF file, so no firmware for {board.name}")
+    machine = int.from_bytes(data[18:20], "little")
+    if data[4] != 1 or data[5] != 1 or machine != _ARM:
+        what = _MACHINES.get(machine, f"machine {machine}")
+        raise errors.BadArgument(f"{name} is for {what}, the core of {board.name} is Arm 32-bit")
+    meant = _note(data)
+    if meant is not None and meant != board.name:
+        raise errors.BadArgument(f"{name} is firmware for {meant}, the board is {board.name}")
+    loads = [(address, size) for kind, address, size in _segments(data) if kind == 1 and size]
+    if not loads:
+        raise errors.BadArgument(f"{name} has nothing to load")
+    for address, size in loads:
+        if address < board.code.start or address + size > board.code.stop:
+            raise errors.BadArgument(
+                f"{name} loads {size} bytes at {address:#x}, the memory that {board.name} boots "
+                f"from is {board.code.start:#x} to {board.code.stop:#x}: it is for another board"
+            )
+
+
+def _table(data: bytes, at: int, entry: int, count: int) -> list[bytes]:
+    rows = [data[at + i * entry : at + (i + 1) * entry] for i in range(count)]
+    return [row for row in rows if len(row) == entry]
+
+
+def _segments(data: bytes) -> list[tuple[int, int, int]]:
+    """(type, physical address, bytes in the file) of each program header."""
+    (at,) = struct.unpack_from("<I", data, 28)
+    entry, count = struct.unpack_from("<HH", data, 42)
+    rows = _table(data, at, entry, count) if entry >= 32 else []
+    return [
+        (kind, physical, size)
+        for kind, _, _, physical, size in (struct.unpack_from("<5I", row) for row in rows)
+    ]
+
+
+def _note(data: bytes) -> str | None:
+    """The board that our own note names."""
+    (at,) = struct.unpack_from("<I", data, 32)
+    entry, count = struct.unpack_from("<HH", data, 46)
+    rows = _table(data, at, entry, count) if entry >= 40 else []
+    for row in rows:
+        kind, _, _, place, size = struct.unpack_from("<5I", row, 4)
+        note = data[place : place + size]
+        if kind == 7 and len(note) >= 16 and note[12:16] == b"SBE\0":
+            return note[16:].split(b"\0")[0].decode(errors="replace")
+    return None

@@ -1,0 +1,187 @@
+"""The command `sbe`: its group, and how every error ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+import sbe
+from sbe.cli import exit_codes
+from sbe.cli.bench import bench
+from sbe.cli.call import call
+from sbe.cli.console import console
+from sbe.cli.demo import demo
+from sbe.cli.firmware import firmware
+from sbe.cli.listing import list_
+from sbe.cli.ping import ping
+from sbe.cli.screen import SCHEMA, printable
+from sbe.cli.session import common_options
+from sbe.cli.stat import stat
+
+__all__ = ["app", "run"]
+
+_COMMANDS = (demo, ping, call, list_, stat, bench, firmware, console)
+
+
+class _Interrupted(Exception):
+    """Ctrl-C, where click would print a line of its own and forget the exit code."""
+
+
+class _OutputClosed(Exception):
+    """Nobody reads our output any more."""
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+        except BrokenPipeError as error:
+            raise _OutputClosed from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [command.name or "" for command in _COMMANDS]
+
+
+def _epilog() -> str:
+    lines = [f"  {code:>3}  {meaning}" for code, meaning in exit_codes.EXIT_CODES.items()]
+    return "\n".join(
+        [
+            "\b",
+            "Exit codes:",
+            *lines,
+            "",
+            "\b",
+            "Completion, in the start file of your shell:",
+            '  bash  eval "$(_SBE_COMPLETE=bash_source sbe)"',
+            '  zsh   eval "$(_SBE_COMPLETE=zsh_source sbe)"',
+            "  fish  _SBE_COMPLETE=fish_source sbe | source",
+            "",
+            "\b",
+            "SBE_SOCKET names the daemon's socket. SBE_DEBUG=1 shows where an error came from.",
+        ]
+    )
+
+
+@click.group(
+    cls=_Group,
+    epilog=_epilog(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@common_options
+@click.version_option(sbe.__version__, message="%(prog)s %(version)s")
+def app() -> None:
+    """Exchange buffers with a co-processor, by reference.
+
+    Without a daemon each command starts a remote of its own, so everything works without a board.
+    """
+
+
+for _command in _COMMANDS:
+    app.add_command(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and prints how it ended; an exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    handler = _log_to_stderr()
+    try:
+        code = app.main(given, prog_name="sbe", standalone_mode=False)
+        return code if isinstance(code, int) else exit_codes.OK
+    except _OutputClosed:
+        # What is still buffered would fail again at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.FAILED
+    except NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return exit_codes.USAGE
+    except Exception as error:
+        return _report(error, given)
+    finally:
+        logging.getLogger("sbe").removeHandler(handler)
+
+
+def _debugging() -> bool:
+    return os.environ.get("SBE_DEBUG", "") not in ("", "0")
+
+
+def _log_to_stderr() -> logging.Handler:
+    class Format(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"sbe: {record.levelname.lower()}: {printable(record.getMessage())}"
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Format())
+    handler.setLevel(logging.DEBUG if _debugging() else logging.WARNING)
+    logging.getLogger("sbe").addHandler(handler)
+    return handler
+
+
+def _report(error: Exception, given: Sequence[str]) -> int:
+    if _debugging():
+        traceback.print_exc()
+    code, message = _explain(error)
+    message = printable(" ".join(message.split()))
+    if "--json" in given[: given.index("--")] if "--" in given else "--json" in given:
+        _print_json_error(error, code, message, given)
+    elif code == exit_codes.INTERRUPTED:
+        print("sbe: interrupted", file=sys.stderr)
+    else:
+        print(f"sbe: error: {message}", file=sys.stderr)
+    return code
+
+
+def _print_json_error(error: Exception, code: int, message: str, given: Sequence[str]) -> None:
+    import json
+
+    number = error.code if isinstance(error, sbe.Error) else getattr(error, "errno", None)
+    command = next((word for word in given if word in app.commands), None)
+    cause = "Usage" if isinstance(error, click.ClickException) else type(error).__name__
+    described = {
+        "type": "Interrupted" if code == exit_codes.INTERRUPTED else cause,
+        "errno": errno.errorcode.get(number) if isinstance(number, int) else None,
+        "message": message,
+    }
+    head: dict[str, object] = {"schema": SCHEMA, "command": command, "ok": False}
+    print(json.dumps({**head, "exit_code": code, "error": described}), flush=True)
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Exit code, and one line that says what to do."""
+    if isinstance(error, (_Interrupted, click.Abort)):
+        return exit_codes.INTERRUPTED, "interrupted"
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "sbe"
+        text = error.format_message().rstrip(".")
+        return exit_codes.USAGE, f"{text} (`{command} --help` shows the usage)"
+    if isinstance(error, click.ClickException):
+        return exit_codes.FAILED, error.format_message()
+    code = exit_codes.exit_code_of(error)
+    if isinstance(error, sbe.UnknownService):
+        return code, f"{error}; `sbe list` shows the services"
+    if isinstance(error, sbe.NoRoom):
+        return code, f"{error}; an OUT buffer has too little room, or the reply"
+    if isinstance(error, sbe.Error):
+        return code, str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return code, f"{name}{error.strerror}"
+    if isinstance(error, MemoryError):
+        return code, "not enough memory"
+    hint = "" if _debugging() else "; SBE_DEBUG=1 shows where"
+    return code, f"unexpected {type(error).__name__}: {error}{hint}"

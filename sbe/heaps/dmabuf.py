@@ -1,0 +1,204 @@
+"""Heaps of dma-bufs: memory that a remote processor reaches by device addresses.
+
+Each allocation is attached to the device that will use it, through our kernel module sbe_dmabuf
+(linux/kernel), and stays attached until it is closed: until then its segments are valid.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from sbe import errors
+from sbe.heaps import Allocation
+from sbe.kernel import dma_heap, importer, ioctl, udmabuf
+
+__all__ = ["Budget", "CoherentHeap", "DmaHeap", "UdmabufHeap", "published"]
+
+_KEEP_FREE = 16 << 20  # bytes of the machine's memory that no allocation takes
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+
+
+class Budget:
+    """Bytes that heaps may have out together. Thread-safe.
+
+    A dma-heap that is exhausted wakes the OOM killer, which kills somebody else; so each allocation
+    is checked before, against this limit and what the machine has left. None: half of its memory.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        machine = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        self.limit_bytes = machine // 2 if limit_bytes is None else limit_bytes
+        self.used_bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int, what: str) -> None:
+        """Reserve bytes. Raises OutOfResources, which says how much there would be."""
+        with self._lock:
+            left = self.limit_bytes - self.used_bytes
+            if size_bytes > left:
+                raise errors.OutOfResources(
+                    f"{what}: {size_bytes} bytes asked for, the budget of {self.limit_bytes} "
+                    f"bytes has {left} left"
+                )
+            free = _available_bytes() - _KEEP_FREE
+            if size_bytes > free:
+                raise errors.OutOfResources(
+                    f"{what}: {size_bytes} bytes asked for, this machine can spare {max(free, 0)}"
+                )
+            self.used_bytes += size_bytes
+
+    def give(self, size_bytes: int) -> None:
+        """Return bytes."""
+        with self._lock:
+            self.used_bytes -= size_bytes
+
+
+def _whole_pages(name: str, size_bytes: int) -> int:
+    if size_bytes <= 0:
+        raise errors.BadArgument(f"{name}: a size of {size_bytes} bytes; at least 1 is needed")
+    return -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _attached(
+    fd: int, size_bytes: int, coherent: bool, device: str, on_close: Callable[[], None]
+) -> Allocation:
+    try:
+        attachment = importer.Attachment(fd, device)
+    except BaseException:
+        os.close(fd)
+        raise
+    try:
+        segments = tuple(attachment.segments())
+    except BaseException:
+        attachment.close()
+        os.close(fd)
+        raise
+
+    def close() -> None:
+        attachment.close()
+        on_close()
+
+    return Allocation(
+        fd,
+        size_bytes,
+        coherent,
+        segments=segments,
+        trusted=True,  # a dma-buf can't shrink
+        release=close,
+        attachment=attachment,
+    )
+
+
+class DmaHeap:
+    """A heap that the kernel publishes below /dev/dma_heap. Thread-safe.
+
+    `device` is the platform device that shares the memory. `coherent`: it sees the processor's
+    caches, or has none between it and memory.
+    """
+
+    def __init__(
+        self, heap: str, device: str = "", *, coherent: bool = False, budget: Budget | None = None
+    ) -> None:
+        self.name = f"dma-heap:{heap}"
+        self._heap, self._device, self._coherent = heap, device, coherent
+        self.budget = budget or Budget()
+
+    def allocate(self, size_bytes: int) -> Allocation:
+        """Return zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
+        size = _whole_pages(self.name, size_bytes)
+        self.budget.take(size, self.name)
+        try:
+            fd = dma_heap.allocate(self._heap, size)
+            return _attached(fd, size, self._coherent, self._device, lambda: self.budget.give(size))
+        except BaseException:
+            self.budget.give(size)
+            raise
+
+
+class UdmabufHeap:
+    """Pages of the system as a dma-buf, where no dma-heap suits. Thread-safe.
+
+    Its memory is scattered: up to one segment for each page.
+    """
+
+    name = "udmabuf"
+
+    def __init__(
+        self, device: str = "", *, coherent: bool = False, budget: Budget | None = None
+    ) -> None:
+        self._device, self._coherent = device, coherent
+        self.budget = budget or Budget()
+
+    def allocate(self, size_bytes: int) -> Allocation:
+        """Return zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
+        size = _whole_pages(self.name, size_bytes)
+        self.budget.take(size, self.name)
+        try:
+            fd = self._create(size)
+            return _attached(fd, size, self._coherent, self._device, lambda: self.budget.give(size))
+        except BaseException:
+            self.budget.give(size)
+            raise
+
+    def _create(self, size: int) -> int:
+        try:
+            memfd = os.memfd_create("sbe-area", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            raise ioctl.translate(error, f"{self.name}: memfd") from error
+        try:
+            os.ftruncate(memfd, size)
+            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            return udmabuf.create(memfd, 0, size)
+        except OSError as error:
+            raise ioctl.translate(error, f"{self.name}: memfd of {size} bytes") from error
+        finally:
+            os.close(memfd)
+
+
+class CoherentHeap:
+    """Memory that needs no cache maintenance at either end, as rings do. Thread-safe.
+
+    The kernel module bounds it (its parameter coherent_limit).
+    """
+
+    name = "coherent"
+
+    def __init__(self, device: str = "") -> None:
+        self._device = device
+
+    def allocate(self, size_bytes: int) -> Allocation:
+        """Return zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
+        size = _whole_pages(self.name, size_bytes)
+        fd = importer.allocate_coherent(size, self._device)
+        return _attached(fd, size, True, self._device, lambda: None)
+
+
+def published(
+    device: str = "", *, coherent: bool = False, budget: Budget | None = None
+) -> dict[str, DmaHeap | UdmabufHeap]:
+    """Return what this machine has for a device, by name, the first choice first.
+
+    Heaps of memory that is reserved for remote processors come before the system's, and udmabuf
+    last. Empty without the kernel module, which alone knows device addresses.
+    """
+    if not importer.available():
+        return {}
+    budget = budget or Budget()
+    names = sorted(dma_heap.names(), key=lambda name: (name.startswith("system"), name))
+    found: list[DmaHeap | UdmabufHeap] = [
+        DmaHeap(name, device, coherent=coherent, budget=budget) for name in names
+    ]
+    if os.path.exists(udmabuf.DEVICE):
+        found.append(UdmabufHeap(device, coherent=coherent, budget=budget))
+    return {heap.name: heap for heap in found}

@@ -1,0 +1,70 @@
+"""Pool: pieces of one area, handed out and taken back without asking anybody."""
+
+from __future__ import annotations
+
+import threading
+
+from sbe import _native
+from sbe.errors import BadArgument, OutOfResources
+from sbe.sdk.area import Area
+
+__all__ = ["Pool"]
+
+_SMALLEST = 64  # bytes: two pieces share no cache line, whose owners may differ
+
+
+class Pool:
+    """Hands out pieces of an area, which calls take like any slice of it.
+
+    An area costs a message to the remote when it is allocated and again when it is freed; a piece
+    costs neither. Sizes are rounded up to powers of two from 64 bytes, and a piece keeps its
+    rounded size for the next one who needs it. Any thread may use it.
+
+    A piece must not be freed while a call that names it is unanswered: the remote may still write
+    it. After a `Timeout` or a cancellation that is so until the call's `in_flight` is False.
+    """
+
+    def __init__(self, area: Area) -> None:
+        """The area is the pool's from now on; freeing it remains its owner's business."""
+        self._area = area
+        self._lock = threading.Lock()
+        self._unused = 0  # bytes from here on were never handed out
+        self._free: dict[int, list[int]] = {}  # offsets by rounded size
+        self._taken: dict[int, int] = {}  # rounded size by offset
+
+    def allocate(self, size_bytes: int) -> _native.Slice:
+        """A piece of `size_bytes`, with whatever bytes it held before.
+
+        Raises BadArgument for a size that can't be, OutOfResources when the pool has no room.
+        """
+        if not 0 < size_bytes <= self._area.size:
+            raise BadArgument(f"a piece of {size_bytes} bytes of {self._area!r}")
+        rounded = max(_SMALLEST, 1 << (size_bytes - 1).bit_length())
+        with self._lock:
+            offset = self._take(rounded)
+            self._taken[offset] = rounded
+        return self._area[offset : offset + size_bytes]
+
+    def _take(self, rounded: int) -> int:
+        free = self._free.get(rounded)
+        if free:
+            return free.pop()
+        offset = self._unused
+        if offset + rounded > self._area.size:
+            raise OutOfResources(
+                f"the pool over {self._area!r} has no room for a piece of {rounded} bytes: "
+                f"{len(self._taken)} pieces are in use"
+            )
+        self._unused += rounded
+        return offset
+
+    def free(self, piece: _native.Slice) -> None:
+        """Gives a piece back. Raises BadArgument if it is not one that the pool handed out."""
+        with self._lock:
+            rounded = self._taken.pop(piece.offset, None) if piece.area is self._area else None
+            if rounded is None:
+                raise BadArgument(f"{piece!r} is not in use here: it was freed, or never allocated")
+            self._free.setdefault(rounded, []).append(piece.offset)
+
+    def __repr__(self) -> str:
+        return f"<sbe.Pool: {len(self._taken)} pieces of {self._area!r} in use>"

@@ -1,0 +1,232 @@
+"""Control messages over rpmsg: endpoints of the kernel's rpmsg_char, one message each.
+
+Nothing is found by number: the remote is known by the name of its remote processor and the channel
+it announces, both of which survive a restart.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import select
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sbe import _native, errors
+from sbe.heaps import Heap, dmabuf
+from sbe.kernel import remoteproc, rpmsg, timer
+
+__all__ = ["CONTROL", "DOORBELL", "RpmsgRemote", "RpmsgTransport"]
+
+CONTROL = "sbe-control"  # what the remote announces
+DOORBELL = "sbe-doorbell"
+_QUEUE_MAX = 1024  # messages that wait for a remote which takes none
+_RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
+_BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/virtio/main.c
+_GONE = (errno.EPIPE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
+
+_numbers = itertools.count(1)
+
+
+def _unique(purpose: str) -> str:
+    return f"sbe-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
+
+
+def _is_eventfd(fd: int) -> bool:
+    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
+
+
+class RpmsgTransport:
+    """Owns an endpoint's descriptor. Nothing blocks. Not thread-safe: the owner serialises.
+
+    A channel's doorbell is an endpoint of its own, which takes the place of both eventfds, so that
+    no thread carries doorbells. `open_doorbell` makes one; without it channels are refused.
+    """
+
+    carries_handles = False
+
+    def __init__(
+        self, fd: int, remote: str, open_doorbell: Callable[[], int] | None = None
+    ) -> None:
+        self._fd = fd
+        self._remote = remote
+        self._open_doorbell = open_doorbell
+        self._doorbells: dict[int, int] = {}
+        self._unbound: list[int] = []  # channels whose opening has not been sent
+        self._queue: deque[bytes] = deque()
+        self._timer = timer.Timer()
+        self._epoll = select.epoll()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+
+    def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        """Send or queue a message. Descriptors can't cross rpmsg: BadArgument.
+
+        Raises MessageTooLarge, WouldBlock when the queue is full, LinkError when the remote is
+        gone.
+        """
+        if fds:
+            raise errors.BadArgument("file descriptors can't be sent to a remote over rpmsg")
+        if not message or len(message) > rpmsg.MTU:
+            raise errors.MessageTooLarge(
+                f"control message of {len(message)} bytes: rpmsg carries 1 to {rpmsg.MTU}"
+            )
+        if not self._queue and self._send_now(message):
+            self._bind()
+            return
+        if len(self._queue) >= _QUEUE_MAX:
+            raise errors.WouldBlock(f"{self._remote} has left {len(self._queue)} messages unread")
+        self._queue.append(message)
+        self._timer.set(_RETRY_S)
+
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """Return the next message and no descriptors; None when there is none."""
+        try:
+            message = os.read(self._fd, _native.CONTROL_MAX)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise self._gone(error) from error
+        if not message:
+            raise errors.ProtocolError("empty control message")
+        return message, []
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is something to receive or to flush."""
+        return -1 if self._epoll.closed else self._epoll.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Messages are queued; `fileno()` becomes readable when it is time to flush."""
+        return bool(self._queue)
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the remote takes it. Raises LinkError."""
+        self._timer.clear()
+        while self._queue:
+            if not self._send_now(self._queue[0]):
+                self._timer.set(_RETRY_S)
+                return
+            self._queue.popleft()
+        self._bind()
+
+    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+        """Put an endpoint in the place of both eventfds; it is bound when the next message is sent.
+
+        Raises BadArgument for descriptors that others hold already: those would stay eventfds.
+        """
+        if self._open_doorbell is None or not (_is_eventfd(ring_fd) and _is_eventfd(wake_fd)):
+            raise errors.BadArgument("doorbells over rpmsg are for the process that opens channels")
+        fd = self._open_doorbell()
+        os.dup2(fd, ring_fd, inheritable=False)
+        os.dup2(fd, wake_fd, inheritable=False)
+        self.remove_doorbells(channel)
+        self._doorbells[channel] = fd
+        self._unbound.append(channel)
+
+    def remove_doorbells(self, channel: int) -> None:
+        """End a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
+        fd = self._doorbells.pop(channel, -1)
+        if fd >= 0:
+            rpmsg.destroy_endpoint(fd)
+
+    def _bind(self) -> None:
+        """Tell the remote which channels endpoints ring for, after their CHANNEL_OPEN."""
+        while self._unbound:
+            channel = self._unbound[0]
+            fd = self._doorbells.get(channel, -1)
+            try:
+                if fd >= 0:
+                    os.write(fd, struct.pack("<II", _BIND_MAGIC, channel))
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ENOMEM):
+                    self._timer.set(_RETRY_S)
+                    return
+                raise self._gone(error) from error
+            self._unbound.pop(0)
+
+    def close(self) -> None:
+        """Remove the endpoints and forget the queue. Closing twice is fine."""
+        for channel in list(self._doorbells):
+            self.remove_doorbells(channel)
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        self._queue.clear()
+        self._epoll.close()
+        self._timer.close()
+        rpmsg.destroy_endpoint(fd)
+
+    def _send_now(self, message: bytes) -> bool:
+        try:
+            os.write(self._fd, message)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno == errno.ENOMEM:  # the remote has all buffers
+                return False
+            raise self._gone(error) from error
+        return True
+
+    def _gone(self, error: OSError) -> errors.LinkError:
+        why = "it stopped or crashed" if error.errno in _GONE else error.strerror
+        return errors.LinkError(f"the rpmsg channel of {self._remote} is gone: {why}", error.errno)
+
+
+class RpmsgRemote:
+    """A remote behind the kernel's rpmsg. Pass `connect` to a Link.
+
+    `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
+    only one remote that speaks this protocol. `coherent`: it sees the processor's caches.
+    """
+
+    def __init__(self, processor: str | None = None, *, coherent: bool = True) -> None:
+        self._processor = processor
+        self._coherent = coherent
+
+    @property
+    def device(self) -> str:
+        """The platform device that reads and writes shared memory, "" unknown."""
+        service = self._find(CONTROL)
+        return remoteproc.find(service.remote).device if service.remote else ""
+
+    def connect(self) -> RpmsgTransport:
+        """Open an endpoint to the control channel. Raises LinkError with what is missing."""
+        service = self._find(CONTROL)
+        fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
+        name = self._processor or service.remote or "the remote"
+        return RpmsgTransport(fd, name, self.open_doorbell)
+
+    def open_doorbell(self) -> int:
+        """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
+        service = self._find(DOORBELL)
+        return rpmsg.create_endpoint(service.control, _unique("doorbell"), service.destination)
+
+    @property
+    def heaps(self) -> dict[str, Heap]:
+        """Memory that its device reaches, by name: what the kernel offers, then coherent memory."""
+        published = dmabuf.published(self.device, coherent=self._coherent)
+        return {**published, self.ring_heap.name: self.ring_heap}
+
+    @property
+    def ring_heap(self) -> dmabuf.CoherentHeap:
+        """Where ring memory comes from."""
+        return dmabuf.CoherentHeap(self.device)
+
+    def close(self) -> None:
+        """Nothing to let go of: the remote lives on."""
+
+    def _find(self, name: str) -> rpmsg.Service:
+        entry = remoteproc.find(self._processor) if self._processor else None
+        found = rpmsg.services(name, entry.entry if entry else None)
+        if len(found) == 1:
+            return found[0]
+        where = f"remote processor {self._processor}" if self._processor else "no remote processor"
+        if found:
+            names = ", ".join(service.remote for service in found)
+            raise errors.LinkError(f"several remotes announce {name}: {names}; name one of them")
+        state = f", which is {entry.state}" if entry else ""
+        verb = "does not announce" if self._processor else "announces"
+        raise errors.LinkError(f"{where}{state}, {verb} {name!r} on rpmsg", errno.ENODEV)

@@ -1,0 +1,82 @@
+"""The C core without Python: how fast the rings are, and the original library beside them."""
+
+from __future__ import annotations
+
+import os
+
+from tests.bench import programs
+from tests.bench.model import Probe, Result, Settings, UnavailableError
+
+PEER = "ASG_PEER"
+"""Environment: a built benchmark of the original library, which prints its GB/s last."""
+
+_COLUMNS = {
+    "packets": ("gbps", "rate", "per_doorbell"),
+    "calls": ("",),
+    "call": ("",),
+    "trip": ("", "write"),
+    "alone": ("host", "remote"),
+}
+
+
+def _ring_bench(settings: Settings, mode: str, rounds: int) -> Result:
+    lines = programs.run(settings, "ring_bench", mode, *programs.cores(settings), str(rounds))
+    columns = zip(*lines, strict=True)
+    return Result(
+        {name: list(column) for name, column in zip(_COLUMNS[mode], columns, strict=True)}
+    )
+
+
+def packets(settings: Settings) -> Result:
+    """51,200 packets of 384 B through 16 KiB in steps of 4 KiB, every byte compared."""
+    return _ring_bench(settings, "packets", 5 * settings.blocks)
+
+
+def calls(settings: Settings) -> Result:
+    """Calls a second with two buffers each, as many in flight as the ring takes."""
+    return _ring_bench(settings, "calls", settings.starts)
+
+
+def call(settings: Settings) -> Result:
+    """Microseconds of an empty call, both ends asleep between."""
+    return _microseconds(_ring_bench(settings, "call", settings.calls))
+
+
+def trip(settings: Settings) -> Result:
+    """Microseconds of an eventfd there and back, and of the write that begins it."""
+    return _microseconds(_ring_bench(settings, "trip", settings.calls))
+
+
+def alone(settings: Settings) -> Result:
+    """Microseconds of the core's own work on an empty call, host's part and remote's."""
+    return _microseconds(_ring_bench(settings, "alone", settings.starts * 20))
+
+
+def _microseconds(result: Result) -> Result:
+    return Result({name: [ns / 1e3 for ns in series] for name, series in result.series.items()})
+
+
+def asg(settings: Settings) -> Result:
+    """The same packets through the original library, where somebody has built it."""
+    path = os.environ.get(PEER)
+    if not path:
+        raise UnavailableError(
+            f"no benchmark of the original library: {PEER} names none; it is to print its GB/s"
+        )
+    figures = []
+    for _ in range(settings.starts):
+        lines = [line for line in programs.numbers([path], 60.0) if line]
+        if not lines:
+            raise UnavailableError(f"{path} printed no GB/s")
+        figures.append(lines[-1][0])
+    return Result.of(figures)
+
+
+PROBES = {
+    "packets": Probe(packets),
+    "core_calls": Probe(calls),
+    "core_call": Probe(call),
+    "core_trip": Probe(trip),
+    "core_alone": Probe(alone),
+    "asg": Probe(asg, limit_s=600.0),
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The C core against itself, with no Python in between. Usage: ring_bench MODE NEAR FAR ROUNDS
+ * places the ends on the CPUs NEAR and FAR (-1: anywhere) and prints one line a round:
+ *
+ *   packets  51,200 packets of 384 bytes through a ring of 16 KiB, published 4 KiB at a time, the
+ *            consumer compares every byte; GB/s, packets/s, packets per doorbell (both directions)
+ *   calls    calls with two buffers, as many in flight as the ring takes; calls/s
+ *   call     one empty call, both ends asleep between; ns
+ *   trip     a bare eventfd there and back; ns, and ns of the first write alone
+ *   crc      the crc32 service over 64 MiB in this process; ms
+ *   alone    an empty call with both ends in one thread; ns of the host's part and the remote's
+ */
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core_link.h"
+
+#define PACKETS     51200u
+#define PACKET_SIZE 384u
+#define SLOTS       32u /* of 512 bytes: 16 KiB, */
+#define STEP        8u  /* published every 4 KiB */
+#define PATTERNS    61u /* no divisor of SLOTS: a stale slot is noticed */
+#define CALLS       50000u
+#define PATIENCE_NS 100000u /* how long an end looks before it sleeps */
+
+#define MUST(condition)                                                           \
+    do {                                                                          \
+        if (!(condition)) {                                                       \
+            (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1);                                                              \
+        }                                                                         \
+    } while (0)
+
+static int near_cpu, far_cpu;
+static uint32_t rounds;
+
+/* -- two processes and their doorbells ------------------------------------------------------ */
+
+struct bell {
+    int fd;
+    int epoll_fd; /* edge-triggered, so that the counter is never read */
+};
+
+static struct bell near_bell, far_bell;
+
+static uint64_t now_ns(void *unused)
+{
+    struct timespec now;
+    (void)unused;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void ring(const struct bell *bell)
+{
+    const uint64_t one = 1;
+    MUST(write(bell->fd, &one, sizeof one) == sizeof one);
+}
+
+static void await(const struct bell *bell)
+{
+    struct epoll_event event;
+    MUST(epoll_wait(bell->epoll_fd, &event, 1, -1) == 1);
+}
+
+static void ring_far(void *self, const struct sbe_channel *channel)
+{
+    (void)self;
+    (void)channel;
+    ring(&far_bell);
+}
+
+static void ring_near(void *self, const struct sbe_channel *channel)
+{
+    (void)self;
+    (void)channel;
+    ring(&near_bell);
+}
+
+static void no_bell(void *self, const struct sbe_channel *channel)
+{
+    (void)self;
+    (void)channel;
+}
+
+static void make(struct bell *bell)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    bell->fd = eventfd(0, EFD_CLOEXEC);
+    bell->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    MUST(bell->fd >= 0 && bell->epoll_fd >= 0);
+    MUST(epoll_ctl(bell->epoll_fd, EPOLL_CTL_ADD, bell->fd, &event) == 0);
+}
+
+static void place(int cpu)
+{
+    cpu_set_t set;
+    if (cpu < 0)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)cpu, &set);
+    MUST(sched_setaffinity(0, sizeof set, &set) == 0);
+}
+
+/* Runs `far` in a child, which never returns; the child dies with this process. */
+static pid_t part(void (*far)(void *what), void *what)
+{
+    make(&near_bell);
+    make(&far_bell);
+    pid_t parent = getpid(), child = fork();
+    MUST(child >= 0);
+    if (child == 0) {
+        MUST(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent);
+        place(far_cpu);
+        far(what);
+        exit(0);
+    }
+    place(near_cpu);
+    return child;
+}
+
+static int end(pid_t child)
+{
+    int status;
+    (void)kill(child, SIGKILL);
+    MUST(waitpid(child, &status, 0) == child);
+    return 0;
+}
+
+/* -- packets ------------------------------------------------------------------------------- */
+
+static const struct sbe_ring_geometry GEOMETRY = {SLOTS, 512, 64};
+static uint8_t patterns[PATTERNS][PACKET_SIZE];
+
+static void take_packets(struct sbe_ring *rx)
+{
+    const void *slot;
+    uint64_t patience_ns = 0;
+    for (uint32_t taken = 0; taken < PACKETS;) {
+        int status = sbe_ring_peek(rx, &slot);
+        MUST(status >= 0);
+        if (status == 1) {
+            MUST(memcmp(slot, patterns[taken % PATTERNS], PACKET_SIZE) == 0);
+            sbe_ring_release(rx);
+            if (++taken % STEP == 0 && sbe_ring_return(rx))
+                ring(&near_bell);
+            patience_ns = 0;
+            continue;
+        }
+        uint64_t moment_ns = now_ns(NULL);
+        if (patience_ns == 0)
+            patience_ns = moment_ns + PATIENCE_NS;
+        if (moment_ns < patience_ns) {
+            for (int i = 0; i < 64 && !sbe_ring_peer_moved(rx); i++)
+                sbe_relax();
+        } else if (sbe_ring_wait_data(rx)) {
+            await(&far_bell);
+        }
+    }
+}
+
+static void consume(void *memory)
+{
+    struct sbe_ring rx;
+    MUST(sbe_ring_attach(&rx, memory, &GEOMETRY) == SBE_OK);
+    for (uint32_t round = 0; round < rounds; round++)
+        take_packets(&rx);
+}
+
+/* True: so many slots are free. False: it slept, look again. */
+static bool await_room(struct sbe_ring *tx, uint32_t wanted)
+{
+    uint64_t end_ns = now_ns(NULL) + PATIENCE_NS;
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (sbe_ring_free(tx, wanted) >= wanted)
+                return true;
+            sbe_relax();
+        }
+    } while (now_ns(NULL) < end_ns);
+    if (sbe_ring_wait_space(tx, wanted))
+        await(&near_bell);
+    return false;
+}
+
+static void give_packets(struct sbe_ring *tx)
+{
+    void *slot;
+    for (uint32_t given = 0; given < PACKETS; given++) {
+        while (sbe_ring_reserve(tx, &slot) == SBE_EAGAIN)
+            (void)await_room(tx, STEP);
+        MUST(!tx->broken);
+        memcpy(slot, patterns[given % PATTERNS], PACKET_SIZE);
+        sbe_ring_commit(tx);
+        if ((given + 1) % STEP == 0 && sbe_ring_publish(tx))
+            ring(&far_bell);
+    }
+    while (!await_room(tx, SLOTS)) /* all of them have been compared */
+        ;
+}
+
+static int packets(void)
+{
+    size_t size = (size_t)sbe_ring_size(&GEOMETRY);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct sbe_ring tx;
+    MUST(memory != MAP_FAILED);
+    for (uint32_t i = 0; i < PATTERNS; i++)
+        for (uint32_t k = 0; k < PACKET_SIZE; k++)
+            patterns[i][k] = (uint8_t)(i * 7 + k * 31 + (k >> 8));
+    sbe_ring_clear(memory, &GEOMETRY, 0);
+    MUST(sbe_ring_attach(&tx, memory, &GEOMETRY) == SBE_OK);
+    pid_t child = part(consume, memory);
+    uint32_t rung = 0;
+    for (uint32_t round = 0; round < rounds; round++) {
+        uint64_t begin_ns = now_ns(NULL);
+        give_packets(&tx);
+        double duration_ns = (double)(now_ns(NULL) - begin_ns);
+        uint32_t bells = sbe_load_relaxed(&tx.producer->doorbells) +
+                         sbe_load_relaxed(&tx.consumer->doorbells) - rung;
+        rung += bells;
+        (void)printf("%.4f %.0f %.1f\n", PACKETS * (double)PACKET_SIZE / duration_ns,
+                     PACKETS * 1e9 / duration_ns, (double)PACKETS / (bells == 0 ? 1 : bells));
+    }
+    int status;
+    MUST(waitpid(child, &status, 0) == child);
+    return status == 0 ? 0 : 1;
+}
+
+/* -- calls --------------------------------------------------------------------------------- */
+
+static void serve(void *engine)
+{
+    for (;;) {
+        while (sbe_engine_run(engine))
+            ;
+        await(&far_bell);
+        struct sbe_engine *served = engine;
+        sbe_engine_doorbell(served, &served->config->channels[0].channel);
+    }
+}
+
+/* Sends until the ring is full or `left` are sent; how many. */
+static uint32_t fill(const struct core_link *link, struct sbe_frame *frame, uint32_t left)
+{
+    uint32_t sent = 0;
+    while (sent < left && sbe_channel_room(link->channel) > 0) {
+        MUST(sbe_channel_request(link->channel, frame, &near_bell) == SBE_OK);
+        sent++;
+    }
+    (void)sbe_channel_flush(link->channel);
+    return sent;
+}
+
+static uint32_t collect(const struct core_link *link)
+{
+    struct sbe_frame response;
+    uint32_t count = 0;
+    int status;
+    while ((status = sbe_channel_receive(link->channel, &response, link->scratch)) == 1) {
+        MUST(response.status == SBE_OK);
+        count++;
+    }
+    MUST(status == 0);
+    return count;
+}
+
+static void exchange(const struct core_link *link, struct sbe_frame *frame, uint32_t calls)
+{
+    for (uint32_t sent = 0, done = 0; done < calls;) {
+        sent += fill(link, frame, calls - sent);
+        uint32_t got = collect(link);
+        done += got;
+        if (got == 0 && sbe_channel_idle(link->channel))
+            await(&near_bell);
+    }
+}
+
+static int calls(uint16_t buffers, uint32_t count, bool per_call)
+{
+    struct core_link link;
+    core_link_open(&link, &(struct core_link_hooks){now_ns, ring_far, ring_near});
+    struct sbe_frame frame = core_link_request(&link, buffers);
+    pid_t child = part(serve, link.engine);
+    exchange(&link, &frame, count); /* to warm up */
+    for (uint32_t round = 0; round < rounds; round++) {
+        uint64_t begin_ns = now_ns(NULL);
+        exchange(&link, &frame, count);
+        double duration_ns = (double)(now_ns(NULL) - begin_ns);
+        (void)printf("%.0f\n", per_call ? duration_ns / count : count * 1e9 / duration_ns);
+    }
+    return end(child);
+}
+
+/* The same frames with nobody to wait for: what the core itself costs. */
+static int alone(void)
+{
+    enum {
+        BATCH = 64
+    };
+    struct core_link link;
+    core_link_open(&link, &(struct core_link_hooks){now_ns, no_bell, no_bell});
+    struct sbe_frame frame = core_link_request(&link, 0);
+    place(near_cpu);
+    for (uint32_t round = 0; round < rounds; round++) {
+        uint64_t host_ns = 0, remote_ns = 0;
+        for (uint32_t batch = 0; batch < 100; batch++) {
+            uint64_t begin_ns = now_ns(NULL);
+            (void)fill(&link, &frame, BATCH);
+            uint64_t sent_ns = now_ns(NULL);
+            sbe_engine_doorbell(link.engine, link.remote_channel);
+            while (sbe_engine_run(link.engine))
+                ;
+            uint64_t served_ns = now_ns(NULL);
+            MUST(collect(&link) == BATCH);
+            host_ns += sent_ns - begin_ns + now_ns(NULL) - served_ns;
+            remote_ns += served_ns - sent_ns;
+        }
+        (void)printf("%.2f %.2f\n", (double)host_ns / (100 * BATCH),
+                     (double)remote_ns / (100 * BATCH));
+    }
+    return 0;
+}
+
+static int crc(void)
+{
+    const size_t size = 64u << 20;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    const struct sbe_service *const *service = __start_sbe_services;
+    while (service != __stop_sbe_services && strcmp((*service)->name, "crc32") != 0)
+        service++;
+    MUST(memory != MAP_FAILED && service != __stop_sbe_services);
+    place(near_cpu);
+    memset(memory, 0x5a, size);
+    for (uint32_t round = 0; round < rounds + 1; round++) {
+        uint32_t sum = 0;
+        struct sbe_buffer buffer = {.direction = SBE_DIR_IN, .size = size, .data = memory};
+        struct sbe_request request = {.service = *service,
+                                      .buffer_count = 1,
+                                      .buffers = &buffer,
+                                      .reply = &sum,
+                                      .reply_room = sizeof sum};
+        uint64_t begin_ns = now_ns(NULL);
+        MUST((*service)->handle(&request) == SBE_OK);
+        if (round > 0) /* the first one warms up */
+            (void)printf("%.4f\n", (double)(now_ns(NULL) - begin_ns) / 1e6);
+    }
+    return 0;
+}
+
+/* -- trip ---------------------------------------------------------------------------------- */
+
+static void answer(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        await(&far_bell);
+        ring(&near_bell);
+    }
+}
+
+static int trip(void)
+{
+    pid_t child = part(answer, NULL);
+    for (uint32_t round = 0; round < rounds; round++) {
+        uint64_t begin_ns = now_ns(NULL);
+        ring(&far_bell);
+        uint64_t rung_ns = now_ns(NULL);
+        await(&near_bell);
+        (void)printf("%.0f %.0f\n", (double)(now_ns(NULL) - begin_ns),
+                     (double)(rung_ns - begin_ns));
+    }
+    return end(child);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 5) {
+        (void)fprintf(stderr,
+                      "usage: ring_bench packets|calls|call|trip|crc|alone NEAR FAR ROUNDS\n");
+        return 2;
+    }
+    near_cpu = atoi(argv[2]);
+    far_cpu = atoi(argv[3]);
+    rounds = (uint32_t)atoi(argv[4]);
+    if (strcmp(argv[1], "packets") == 0)
+        return packets();
+    if (strcmp(argv[1], "calls") == 0)
+        return calls(2, CALLS, false);
+    if (strcmp(argv[1], "call") == 0)
+        return calls(0, 1, true);
+    if (strcmp(argv[1], "trip") == 0)
+        return trip();
+    if (strcmp(argv[1], "crc") == 0)
+        return crc();
+    if (strcmp(argv[1], "alone") == 0)
+        return alone();
+    return 2;
+}

@@ -1,0 +1,118 @@
+"""What tests on emulated boards need, and boards with handles on what happens to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sbe
+from sbe.boards import QemuBoard
+from sbe.sdk.embedded import EmbeddedBackend
+
+ROOT = Path(__file__).resolve().parents[2]
+BOARDS = ("mps2-an521", "mps2-an385")
+
+
+def require(ready: bool, reason: str) -> None:
+    """Skip with the reason, or fail where every rig must be there."""
+    if ready:
+        return
+    if os.environ.get("SBE_RIGS") == "required":
+        pytest.fail(f"{reason}, and SBE_RIGS=required")
+    pytest.skip(reason)
+
+
+def image(board: str, name: str = "sbe-firmware") -> Path:
+    """An image that `make firmware` builds."""
+    return ROOT / "build" / "firmware" / board / f"{name}.elf"
+
+
+def require_board(board: str) -> None:
+    """QEMU and the board's firmware are there."""
+    require(
+        shutil.which("qemu-system-arm") is not None,
+        "qemu-system-arm is not installed (sudo apt install qemu-system-arm)",
+    )
+    require(
+        image(board).is_file(),
+        f"no firmware for {board}: make firmware "
+        "(sudo apt install gcc-arm-none-eabi libnewlib-arm-none-eabi)",
+    )
+
+
+class Line:
+    """A thread between a host and a board's doorbell that can lose, repeat and make up bytes."""
+
+    def __init__(self, board_fd: int) -> None:
+        self._board = socket.socket(fileno=board_fd)
+        self._host, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.host_fd = host.detach()
+        self.drop_to_board = self.drop_to_host = 0
+        """Channel doorbells (each a byte for small ids) to lose from now on."""
+        self.deaf = False
+        """Every second control doorbell is lost, each way."""
+        self._heard = 0
+        self.repeat = 1
+        """How often each byte arrives."""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def inject(self, to_board: bytes = b"", to_host: bytes = b"") -> None:
+        """Bytes that nobody sent."""
+        self._board.sendall(to_board)
+        self._host.sendall(to_host)
+
+    def _run(self) -> None:
+        with self._board, self._host:
+            while True:
+                ready, _, _ = select.select([self._board, self._host], [], [])
+                for source in ready:
+                    try:
+                        data = source.recv(4096)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    self._pass_on(source, data)
+
+    def _lose(self) -> bool:
+        self._heard += 1
+        return self._heard % 2 == 1
+
+    def _pass_on(self, source: socket.socket, data: bytes) -> None:
+        for value in data:
+            to_board = source is self._host
+            doorbell = value & 0x81 == 0x80
+            if doorbell and to_board and self.drop_to_board > 0:
+                self.drop_to_board -= 1
+            elif doorbell and not to_board and self.drop_to_host > 0:
+                self.drop_to_host -= 1
+            elif self.deaf and not doorbell and self._lose():
+                pass
+            else:
+                with contextlib.suppress(OSError):
+                    target = self._board if to_board else self._host
+                    target.sendall(bytes([value]) * self.repeat)
+
+
+class FaultyBoard(QemuBoard):
+    """A board whose doorbell runs through a Line."""
+
+    line: Line
+
+    def open_doorbell(self) -> int:
+        self.line = Line(super().open_doorbell())
+        return self.line.host_fd
+
+
+def connect(board: QemuBoard, timeout: float = 10.0, **how: Any) -> sbe.Connection:
+    """What `sbe.connect("qemu:...")` does, over a board that the test holds."""
+    return sbe.Connection(EmbeddedBackend(timeout, board), **how)

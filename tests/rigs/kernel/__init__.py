@@ -1,0 +1,1 @@
+"""A real Linux kernel as a user-space process: see README.md."""

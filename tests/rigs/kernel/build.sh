@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Builds Debian's kernel as a user-space process (ARCH=um), once per source version, fragment and compiler.
+#   build.sh [build]   build unless the cache has it, then our modules; prints the cache's folder
+#   build.sh path      the same, but fail with what is missing when there is no kernel yet
+# The cache is ${XDG_CACHE_HOME:-~/.cache}/sbe/kernel-KEY; deleting it is always safe.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+series=6.1
+tarball=${SBE_KERNEL_SOURCE:-/usr/src/linux-source-$series.tar.xz}
+jobs=${SBE_KERNEL_JOBS:-$(nproc)}
+apt="linux-source-$series gcc make flex bison bc xz-utils libc6-dev"
+
+missing() {
+    echo "$1: apt-get install $apt" >&2
+    exit 1
+}
+
+for tool in gcc make flex bison bc xz flock; do
+    command -v "$tool" >/dev/null || missing "$tool is missing"
+done
+[ -r "$tarball" ] || missing "the kernel source $tarball is missing"
+
+version=$(dpkg-query --show --showformat='${Version}' "linux-source-$series" 2>/dev/null ||
+    stat --format='%s-%Y' "$tarball")
+key=$({ echo "$version"; gcc -dumpfullversion -dumpmachine; cat "$here/fragment.config"; } |
+    sha256sum | cut -c1-12)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sbe/kernel-$version-$key
+
+if [ "${1:-build}" = path ] && [ ! -e "$cache/built" ]; then
+    echo "the kernel is not built: make rig-kernel" >&2
+    exit 1
+fi
+
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9 # two checkouts may start at once
+
+if [ ! -e "$cache/built" ]; then
+    log=$cache/build.log
+    echo "building Linux $version for the rig (some minutes, once); log: $log" >&2
+    rm -rf "$cache/tree"
+    mkdir "$cache/tree"
+    configure() {
+        tar --extract --file "$tarball" --directory "$cache/tree" --strip-components=1 &&
+            make -C "$cache/tree" ARCH=um KCONFIG_ALLCONFIG="$here/fragment.config" allnoconfig
+    }
+    compile() {
+        make -C "$cache/tree" ARCH=um -j"$jobs"
+    }
+    attempt() {
+        "$1" >>"$log" 2>&1 || { tail -n 30 "$log" >&2; exit 1; }
+    }
+    : >"$log"
+    attempt configure
+    # An option that kconfig dropped would only be noticed by a test that fails far from here.
+    dropped=$(grep '^CONFIG_' "$here/fragment.config" | grep --invert-match --line-regexp \
+        --fixed-strings --file="$cache/tree/.config") || true
+    if [ -n "$dropped" ]; then
+        echo "the kernel's configuration did not take:" "$dropped" >&2
+        exit 1
+    fi
+    attempt compile
+    cp "$cache/tree/linux" "$cache/linux"
+    touch "$cache/built"
+fi
+
+# Our modules, out of the sources' folder: it is another one for each checkout.
+modules=$root/build/kernel
+mkdir -p "$modules"
+for file in Kbuild $(cd "$root/linux/kernel" && ls -- *.[ch]); do
+    ln -sfn "$root/linux/kernel/$file" "$modules/$file"
+done
+make -C "$cache/tree" ARCH=um M="$modules" modules >"$modules/build.log" 2>&1 ||
+    { cat "$modules/build.log" >&2; exit 1; }
+echo "$cache"

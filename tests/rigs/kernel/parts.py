@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests in the guest use: our modules, a remote processor, its core."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sbe import _native
+from sbe.kernel import remoteproc, rpmsg
+
+ROOT = Path(__file__).resolve().parents[3]
+MODULES = ROOT / "build" / "kernel"
+NAME = "sbe-userproc0"
+DEVICE = "/dev/sbe-userproc0"
+REMOTE = Path(
+    os.environ.get("SBE_REMOTE_RPMSG") or Path(_native.__file__).with_name("sbe-remote-rpmsg")
+)
+
+
+def insert(module: str, *parameters: str) -> None:
+    subprocess.run(["insmod", MODULES / f"{module}.ko", *parameters], check=True)
+
+
+def remove(module: str) -> None:
+    gc.collect()  # mappings of what the module has given out
+    subprocess.run(["rmmod", module], check=True)
+
+
+@contextmanager
+def module(name: str, *parameters: str) -> Iterator[None]:
+    insert(name, *parameters)
+    try:
+        yield
+    finally:
+        remove(name)
+
+
+def make_firmware(folder: Path) -> None:
+    """Firmware where the kernel finds it."""
+    maker = ROOT / "linux" / "kernel" / "make_firmware.py"
+    subprocess.run([sys.executable, maker, folder / "sbe-userproc.elf"], check=True)
+    remoteproc.EXTRA_FIRMWARE.write_text(str(folder))
+
+
+@contextmanager
+def core_process(device: str = DEVICE) -> Iterator[subprocess.Popen[bytes]]:
+    """sbe-remote-rpmsg as the core of a processor."""
+    process = subprocess.Popen([REMOTE, device])
+    try:
+        yield process
+    finally:
+        if process.poll() is not None:
+            print(f"{REMOTE.name} ended with {process.returncode}", file=sys.stderr)
+        process.kill()
+        process.wait()
+
+
+def wait_for_service(name: str, seconds: float = 5) -> rpmsg.Service:
+    """The announcement comes after the start; its uevent would need a udev here."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := rpmsg.services(name):
+            return found[0]
+        time.sleep(0.001)
+    raise AssertionError(f"{name} was not announced; there are {rpmsg.services()}")
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[remoteproc.RemoteProcessor]:
+    """A remote processor that runs sbe-remote-rpmsg, and sbe_dmabuf beside it."""
+    make_firmware(folder)
+    with module("sbe_dmabuf"), module("sbe_userproc"), core_process():
+        processor = remoteproc.find(NAME)
+        processor.start()
+        try:
+            wait_for_service("sbe-doorbell")
+            yield processor
+        finally:
+            processor.stop()

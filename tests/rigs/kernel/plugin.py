@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pytest on both sides of the rig: tests marked `kernel` run inside a guest.
+
+Outside, the first such test of a process boots a guest, which collects the same tests and waits;
+each test is then asked for by its id, and the reports come back as if it had run here. Inside, a
+fault in the kernel's log fails the test under which it was written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tty
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rigs.kernel.guest import ROOT, Guest, GuestDied, RigMissing, faults, find
+
+INSIDE = "SBE_RIG_GUEST" in os.environ
+BOOT_S = 60
+TEST_S = 150  # pytest-timeout inside is the usual limit, this one is for a kernel that hangs
+LINES_SHOWN = 100
+OPTIONS = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q"]
+
+
+def is_kernel_test(item: pytest.Item) -> bool:
+    return item.get_closest_marker("kernel") is not None
+
+
+# -- outside --------------------------------------------------------------------------------------
+
+
+class Outside:
+    """Hands the marked tests of this process to one guest, booted when the first one comes."""
+
+    def __init__(self) -> None:
+        self._guest: Guest | None = None
+        self._missing: str | None = None
+        self._ids: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self._ids = [item.nodeid for item in items if is_kernel_test(item)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if not is_kernel_test(item):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._reports(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self) -> None:
+        if self._guest is not None:
+            self._guest.close()
+
+    def _reports(self, item: pytest.Item) -> list[pytest.TestReport]:
+        try:
+            guest = self._boot(item)
+            guest.send(item.nodeid)
+            reports = json.loads(Path(guest.receive(TEST_S)).read_text())
+        except RigMissing as error:
+            required = os.environ.get("SBE_RIGS") == "required"
+            return [verdict(item, "failed" if required else "skipped", str(error))]
+        except GuestDied as error:
+            assert self._guest is not None
+            self._guest.close()
+            self._guest = None
+            return [verdict(item, "failed", f"in the rig's kernel: {error}")]
+        for data in reports:
+            if isinstance(data["longrepr"], list):  # a skip's place and reason: JSON has no tuples
+                data["longrepr"] = tuple(data["longrepr"])
+        from_serializable = item.config.hook.pytest_report_from_serializable
+        return [from_serializable(config=item.config, data=data) for data in reports]
+
+    def _boot(self, item: pytest.Item) -> Guest:
+        if self._missing is not None:
+            raise RigMissing(self._missing)
+        if self._guest is None:
+            try:
+                kernel = find()
+            except RigMissing as error:
+                self._missing = str(error)
+                raise
+            self._guest = Guest(
+                kernel,
+                [sys.executable, "-m", "pytest", "-p", __name__, *OPTIONS, *self._ids],
+                cwd=item.config.rootpath,
+                environment={"PYTHONPATH": str(ROOT)},
+            )
+            self._guest.receive(BOOT_S)
+        return self._guest
+
+
+def verdict(item: pytest.Item, outcome: Any, text: str) -> pytest.TestReport:
+    words: Any = (item.nodeid, 0, f"Skipped: {text}") if outcome == "skipped" else text
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome=outcome,
+        longrepr=words,
+        when="setup" if outcome == "skipped" else "call",
+    )
+
+
+# -- inside ---------------------------------------------------------------------------------------
+
+
+class Inside:
+    """Runs the tests that are asked for on the serial line."""
+
+    def __init__(self) -> None:
+        self._work = Path(os.environ["SBE_RIG_WORK"])
+        self._line = os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(self._line)
+        self._log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        self._reports: list[pytest.TestReport] = []
+        self._config: pytest.Config | None = None
+
+    @pytest.hookimpl
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        with open(self._line, "r+b", buffering=0) as line:
+            line.write(b"ready\n")
+            rest = b""
+            while chunk := line.read(4096):
+                rest += chunk
+                while b"\n" in rest:
+                    name, rest = rest.split(b"\n", 1)
+                    answer = self._run(items[name.decode()])
+                    line.write(str(answer).encode() + b"\n")
+        return True
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._reports.append(report)
+
+    def _run(self, item: pytest.Item) -> Path:
+        self._read_log()
+        self._reports = []
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        log = self._read_log()
+        wrong = faults(log)
+        for report in self._reports:
+            if report.failed and log:
+                last = "\n".join(log.splitlines()[-LINES_SHOWN:])
+                report.sections.append(("the kernel's log during this test", last))
+        if wrong and not any(report.failed for report in self._reports):
+            calls = [report for report in self._reports if report.when == "call"]
+            report = (calls or self._reports)[-1]
+            report.outcome = "failed"
+            report.longrepr = "the kernel complained during this test:\n" + log
+        path = self._work / "reports.json"
+        serialize = item.config.hook.pytest_report_to_serializable
+        data = [serialize(config=item.config, report=report) for report in self._reports]
+        path.write_text(json.dumps(data))
+        return path
+
+    def _read_log(self) -> str:
+        lines: list[str] = []
+        while True:
+            try:
+                record = os.read(self._log, 8192)
+            except BlockingIOError:
+                return "\n".join(lines)
+            except BrokenPipeError:
+                continue  # records were overwritten before they were read
+            text = record.decode(errors="replace").split(";", 1)[-1]
+            lines.append(text.split("\n", 1)[0])  # what follows names the device
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Inside() if INSIDE else Outside(), "sbe-kernel-rig")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plugin from outside: what a test in the guest comes to, as the user sees it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.rigs.kernel import guest
+
+pytestmark = pytest.mark.rig
+
+TESTS = """
+import ctypes
+import os
+import pytest
+pytestmark = pytest.mark.kernel
+
+def test_good():
+    assert "SBE_RIG_GUEST" in os.environ
+
+def test_bad():
+    assert 1 + 1 == 3
+
+def test_kernel_complains():
+    with open("/dev/kmsg", "w") as log:
+        log.write("<4>WARNING: CPU: 0 PID: 1 at drivers/example.c:1\\n")
+
+def test_kernel_dies():
+    ctypes.CDLL(None).reboot(0x4321FEDC)
+
+def test_next_one_runs_again():
+    pass
+
+@pytest.mark.skip(reason="of its own")
+def test_skipped():
+    pass
+"""
+
+
+@pytest.fixture
+def kernel() -> Path:
+    try:
+        return guest.find()
+    except guest.RigMissing as error:
+        if os.environ.get("SBE_RIGS") == "required":
+            raise
+        pytest.skip(str(error))
+
+
+def run_pytest(path: Path, **environment: str) -> str:
+    (path.parent / "pytest.ini").write_text(
+        "[pytest]\nmarkers = kernel\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tests.rigs.kernel.plugin"),
+            *("-p", "no:xdist", "-v", "-ra", "-p", "no:cacheprovider", path.name),
+        ],
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": str(guest.ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    return done.stdout + done.stderr
+
+
+def test_reports_come_back(kernel: Path, tmp_path: Path):
+    path = tmp_path / "test_inner.py"
+    path.write_text(TESTS)
+    output = run_pytest(path)
+    assert "test_good PASSED" in output
+    assert "test_bad FAILED" in output
+    assert "assert (1 + 1) == 3" in output
+    assert "test_kernel_complains FAILED" in output
+    assert "the kernel complained during this test" in output
+    assert "test_kernel_dies FAILED" in output
+    assert "the guest ended" in output
+    assert "test_next_one_runs_again PASSED" in output
+    assert "1 skipped" in output
+
+
+def test_missing_kernel_skips_or_fails(tmp_path: Path):
+    path = tmp_path / "test_inner.py"
+    path.write_text("import pytest\n@pytest.mark.kernel\ndef test_it():\n    pass\n")
+    empty = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    skipped = run_pytest(path, **empty, SBE_RIGS="")
+    assert "1 skipped" in skipped
+    assert "make rig-kernel" in skipped
+    assert "1 failed" in run_pytest(path, **empty, SBE_RIGS="required")
+
+
+def test_command_and_its_status(kernel: Path):
+    result = guest.run(kernel, ["sh", "-c", "echo hello; exit 7"], timeout_s=30)
+    assert (result.status, result.output, result.faults) == (7, "hello\n", [])
+    assert "Linux version 6.1" in result.kernel_log
+
+
+def test_hanging_guest_is_killed(kernel: Path):
+    with guest.Guest(kernel, ["sleep", "1000"]) as box:
+        with pytest.raises(guest.GuestDied, match="did not end within"):
+            box.wait(3)
+        work = box.work
+    assert not work.exists()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The link over the kernel's rpmsg: negotiation, questions, the remote's end."""
+
+import zlib
+from pathlib import Path
+
+import pytest
+
+from sbe import In
+from sbe.link import Link
+from sbe.sdk.connection import Connection
+from sbe.sdk.embedded import EmbeddedBackend
+from sbe.transports.rpmsg import RpmsgRemote
+from tests.rigs.kernel import parts
+
+pytestmark = pytest.mark.kernel
+
+
+def test_link_negotiates(tmp_path: Path):
+    with parts.running(tmp_path) as processor:
+        with Link(RpmsgRemote(processor.name).connect) as link:
+            link.wait(link.start(), 5)
+            assert link.peer_name == "sbe-remote-rpmsg"
+            assert link.wait(link.find_service(0, "echo"), 5).name == "echo"
+            assert link.wait(link.ping(), 5) > 0
+            names = {service.name for service in link.wait(link.list_services(), 5)}
+            assert {"echo", "copy", "crc32"} <= names
+        assert processor.log()["trace0"].startswith("up\n")
+
+
+def exchange(remote: RpmsgRemote, heap: str) -> None:
+    """What any application does; its mappings end with this function."""
+    with Connection(EmbeddedBackend(5, remote)) as connection:
+        assert connection.call("echo", payload=b"hello").payload == b"hello"
+        area = connection.allocate(1 << 20, heap=heap)
+        memoryview(area)[:] = bytes(range(256)) * 4096
+        reply = connection.call("crc32", In(area))
+        assert int.from_bytes(reply.payload[:4], "little") == zlib.crc32(memoryview(area))
+        for number in range(500):
+            payload = number.to_bytes(4, "little")
+            assert connection.call("echo", payload=payload).payload == payload
+
+
+@pytest.mark.parametrize("heap", ["dma-heap:system", "udmabuf"])
+def test_calls_over_rings(tmp_path: Path, heap: str):
+    """The SDK as anywhere: inline payloads, and a MiB by reference through scattered memory."""
+    with parts.running(tmp_path) as processor:
+        exchange(RpmsgRemote(processor.name), heap)
+        assert not list(Path("/dev").glob("rpmsg[0-9]*")), "an endpoint was left"
