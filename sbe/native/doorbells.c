@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Doorbells: the eventfds of many channels over one byte stream. A thread of our own, which never
+ * takes the GIL, turns what is rung here into tokens and what comes as tokens into eventfd writes,
+ * so that a channel looks to its user as it does beside a process. Doorbells coalesce: a stream
+ * that takes nothing costs one bit per channel.
+ */
+#include "native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "carveout/token.h"
+#include "core/status.h"
+
+#define BATCH 64
+
+struct doorbell { /* of one channel */
+    struct doorbell *next;
+    uint32_t channel;
+    int ring_fd; /* rung here, for the remote */
+    int wake_fd; /* rung by the remote */
+    bool owed;   /* a token that the stream has not taken */
+};
+
+typedef struct {
+    PyObject ob_base;
+    pthread_t thread;
+    bool running;
+    bool closing; /* once: the thread uses the descriptors until it has been joined */
+    pid_t owner;  /* a forked child has neither the thread nor a say */
+    int stream_fd, epoll_fd, stop_fd;
+    int happened_fd; /* readable: events, a tick, or the end of the stream */
+    pthread_mutex_t lock;
+    /* Guarded by the lock: */
+    struct doorbell *doorbells;
+    struct doorbell *dead; /* removed, freed by the thread: its batch may name them */
+    uint32_t events_owed;  /* a bit per event to send */
+    uint32_t events;       /* a bit per event that came */
+    uint64_t tick_ns;      /* when to tick, 0 never */
+    uint8_t partial[SBE_TOKEN_MAX];
+    uint32_t partial_at, partial_size;
+    bool closed;  /* the stream has ended */
+    bool blocked; /* the stream takes nothing: wait for EPOLLOUT */
+    uint32_t sent, received, strange;
+    struct sbe_token_reader reader; /* the thread's own */
+} Doorbells;
+
+static void signal_fd(int fd)
+{
+    const uint64_t one = 1;
+    ssize_t written = write(fd, &one, sizeof one); /* EAGAIN: it is rung anyway */
+    (void)written;
+}
+
+/* -- under the lock ------------------------------------------------------------------------ */
+
+static void end_stream(Doorbells *self)
+{
+    self->closed = true;
+    (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, self->stream_fd, NULL);
+    signal_fd(self->happened_fd);
+}
+
+/* True: the stream took it, or there is none any more. False: it is full. */
+static bool write_partial(Doorbells *self)
+{
+    while (self->partial_at < self->partial_size && !self->closed) {
+        ssize_t written = write(self->stream_fd, self->partial + self->partial_at,
+                                self->partial_size - self->partial_at);
+        if (written > 0)
+            self->partial_at += (uint32_t)written;
+        else if (written < 0 && errno == EINTR)
+            continue;
+        else if (written < 0 && errno == EAGAIN)
+            return false;
+        else
+            end_stream(self);
+    }
+    return true;
+}
+
+static bool write_token(Doorbells *self, uint32_t token)
+{
+    if (!write_partial(self))
+        return false;
+    self->partial_at = 0;
+    self->partial_size = sbe_token_write(token, self->partial);
+    self->sent++;
+    (void)write_partial(self); /* what it leaves goes first next time */
+    return true;
+}
+
+static void write_owed(Doorbells *self)
+{
+    bool room = write_partial(self);
+    for (uint32_t event = 0; room && event < 32; event++)
+        if ((self->events_owed & 1u << event) != 0 &&
+            (room = write_token(self, SBE_TOKEN_EVENT(event))))
+            self->events_owed &= ~(1u << event);
+    for (struct doorbell *each = self->doorbells; room && each != NULL; each = each->next)
+        if (each->owed && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
+            each->owed = false;
+    room = room && self->partial_at == self->partial_size;
+    if (room == self->blocked && !self->closed) {
+        struct epoll_event event = {.events = EPOLLIN | (room ? 0u : (uint32_t)EPOLLOUT)};
+        (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_MOD, self->stream_fd, &event);
+        self->blocked = !room;
+    }
+}
+
+static void take_token(Doorbells *self, uint32_t token)
+{
+    self->received++;
+    if (SBE_TOKEN_IS_EVENT(token)) {
+        self->events |= 1u << (SBE_TOKEN_VALUE(token) & 31u);
+        signal_fd(self->happened_fd);
+        return;
+    }
+    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next) {
+        if (each->channel == SBE_TOKEN_VALUE(token)) {
+            signal_fd(each->wake_fd);
+            return;
+        }
+    }
+    self->strange++;
+}
+
+static void free_dead(Doorbells *self)
+{
+    while (self->dead != NULL) {
+        struct doorbell *next = self->dead->next;
+        free(self->dead);
+        self->dead = next;
+    }
+}
+
+/* -- the thread ---------------------------------------------------------------------------- */
+
+static void read_stream(Doorbells *self)
+{
+    uint8_t bytes[256];
+    uint32_t token;
+    ssize_t count = read(self->stream_fd, bytes, sizeof bytes);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (count <= 0) {
+        end_stream(self);
+        return;
+    }
+    for (ssize_t i = 0; i < count; i++)
+        if (sbe_token_read(&self->reader, bytes[i], &token))
+            take_token(self, token);
+}
+
+static int timeout_ms(const Doorbells *self)
+{
+    if (self->tick_ns == 0)
+        return -1;
+    uint64_t now = native_now_ns(NULL);
+    return now >= self->tick_ns ? 0 : (int)((self->tick_ns - now + 999999u) / 1000000u);
+}
+
+static void *run(void *opaque)
+{
+    Doorbells *self = opaque;
+    struct epoll_event events[BATCH];
+    for (;;) {
+        pthread_mutex_lock(&self->lock);
+        free_dead(self);
+        int timeout = timeout_ms(self);
+        pthread_mutex_unlock(&self->lock);
+        int count = epoll_wait(self->epoll_fd, events, BATCH, timeout);
+        pthread_mutex_lock(&self->lock);
+        for (int i = 0; i < count; i++) {
+            struct doorbell *doorbell = events[i].data.ptr;
+            if (events[i].data.ptr == self) { /* stop_fd: told something, or to stop */
+                uint64_t value;
+                ssize_t got = read(self->stop_fd, &value, sizeof value);
+                (void)got;
+            } else if (doorbell != NULL) {
+                doorbell->owed = true;
+            } else if ((events[i].events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
+                read_stream(self);
+            }
+        }
+        if (self->tick_ns != 0 && native_now_ns(NULL) >= self->tick_ns) {
+            self->tick_ns = 0;
+            signal_fd(self->happened_fd);
+        }
+        write_owed(self);
+        bool running = self->running;
+        pthread_mutex_unlock(&self->lock);
+        if (!running)
+            return NULL;
+    }
+}
+
+/* -- life ---------------------------------------------------------------------------------- */
+
+static bool watch(const Doorbells *self, int fd, uint32_t events, void *tag)
+{
+    struct epoll_event event = {.events = events, .data.ptr = tag};
+    return epoll_ctl(self->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"stream_fd", NULL};
+    int stream_fd;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "i", names, &stream_fd))
+        return NULL;
+    Doorbells *self = (Doorbells *)PyType_GenericAlloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    (void)pthread_mutex_init(&self->lock, NULL);
+    self->stream_fd = fcntl(stream_fd, F_DUPFD_CLOEXEC, 3);
+    self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    self->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    self->happened_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int flags = self->stream_fd < 0 ? -1 : fcntl(self->stream_fd, F_GETFL);
+    self->running = true;
+    self->owner = getpid();
+    errno = flags < 0 ? EBADF : errno;
+    if (flags < 0 || self->epoll_fd < 0 || self->stop_fd < 0 || self->happened_fd < 0 ||
+        fcntl(self->stream_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        !watch(self, self->stream_fd, EPOLLIN, NULL) ||
+        !watch(self, self->stop_fd, EPOLLIN, self) ||
+        (errno = pthread_create(&self->thread, NULL, run, self)) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        self->running = false;
+        native_drop(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd > 0)
+        (void)close(*fd);
+    *fd = -1;
+}
+
+static void release(struct doorbell *doorbell)
+{
+    close_fd(&doorbell->ring_fd);
+    close_fd(&doorbell->wake_fd);
+}
+
+static void stop(Doorbells *self)
+{
+    if (!self->running)
+        return;
+    pthread_mutex_lock(&self->lock);
+    self->running = false;
+    pthread_mutex_unlock(&self->lock);
+    signal_fd(self->stop_fd);
+    Py_BEGIN_ALLOW_THREADS;
+    (void)pthread_join(self->thread, NULL);
+    Py_END_ALLOW_THREADS;
+    free_dead(self);
+    while (self->doorbells != NULL) {
+        struct doorbell *next = self->doorbells->next;
+        release(self->doorbells);
+        free(self->doorbells);
+        self->doorbells = next;
+    }
+    self->closed = true;
+}
+
+static PyObject *doorbells_close(PyObject *object, PyObject *unused)
+{
+    Doorbells *self = (Doorbells *)object;
+    (void)unused;
+    if (self->closing)
+        Py_RETURN_NONE;
+    self->closing = true;
+    if (self->owner == getpid())
+        stop(self);
+    self->running = false;
+    close_fd(&self->stream_fd);
+    close_fd(&self->epoll_fd);
+    close_fd(&self->stop_fd);
+    close_fd(&self->happened_fd);
+    Py_RETURN_NONE;
+}
+
+static void doorbells_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF(doorbells_close(object, NULL));
+    (void)pthread_mutex_destroy(&((Doorbells *)object)->lock);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* -- methods ------------------------------------------------------------------------------- */
+
+static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
+{
+    Doorbells *self = (Doorbells *)object;
+    uint32_t channel;
+    int ring_fd, wake_fd;
+    if (!PyArg_ParseTuple(arguments, "O&ii", native_as_u32, &channel, &ring_fd, &wake_fd))
+        return NULL;
+    if (channel > SBE_TOKEN_CHANNEL_MAX)
+        return native_raise(SBE_EINVAL, false, "channel %u has no token", channel);
+    if (!self->running || self->owner != getpid())
+        return native_raise(SBE_ENOTCONN, false, "the doorbells are closed");
+    struct doorbell *doorbell = calloc(1, sizeof *doorbell);
+    if (doorbell == NULL)
+        return PyErr_NoMemory();
+    doorbell->channel = channel;
+    doorbell->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
+    doorbell->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
+    pthread_mutex_lock(&self->lock);
+    doorbell->next = self->doorbells;
+    self->doorbells = doorbell;
+    /* Edge-triggered and never read: each write is an event of its own. */
+    bool watched = doorbell->ring_fd >= 0 && doorbell->wake_fd >= 0 &&
+                   watch(self, doorbell->ring_fd, EPOLLIN | EPOLLET, doorbell);
+    int error = errno;
+    if (!watched)
+        self->doorbells = doorbell->next;
+    pthread_mutex_unlock(&self->lock);
+    if (!watched) {
+        release(doorbell);
+        free(doorbell);
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *doorbells_remove(PyObject *object, PyObject *number)
+{
+    Doorbells *self = (Doorbells *)object;
+    unsigned long channel = PyLong_AsUnsignedLong(number);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    if (!self->running || self->owner != getpid())
+        Py_RETURN_NONE;
+    pthread_mutex_lock(&self->lock);
+    struct doorbell **link = &self->doorbells;
+    while (*link != NULL && (*link)->channel != channel)
+        link = &(*link)->next;
+    struct doorbell *found = *link;
+    if (found != NULL) {
+        *link = found->next;
+        (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->ring_fd, NULL);
+        release(found);
+        found->next = self->dead;
+        self->dead = found;
+    }
+    pthread_mutex_unlock(&self->lock);
+    Py_RETURN_NONE;
+}
+
+/* Sends an event: from this thread if the stream takes it, else from the other. */
+static PyObject *doorbells_send(PyObject *object, PyObject *number)
+{
+    Doorbells *self = (Doorbells *)object;
+    unsigned long token = PyLong_AsUnsignedLong(number);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    if (!SBE_TOKEN_IS_EVENT(token) || SBE_TOKEN_VALUE(token) > 31)
+        return native_raise(SBE_EINVAL, false, "token %lu is no event", token);
+    if (!self->running || self->owner != getpid())
+        Py_RETURN_NONE;
+    pthread_mutex_lock(&self->lock);
+    self->events_owed |= 1u << SBE_TOKEN_VALUE(token);
+    if (!self->blocked && !self->closed)
+        write_owed(self);
+    pthread_mutex_unlock(&self->lock);
+    Py_RETURN_NONE;
+}
+
+/* The events that came since the last call, a bit each. */
+static PyObject *doorbells_take(PyObject *object, PyObject *unused)
+{
+    Doorbells *self = (Doorbells *)object;
+    uint64_t value;
+    (void)unused;
+    if (!self->running)
+        return PyLong_FromLong(0);
+    ssize_t got = read(self->happened_fd, &value, sizeof value);
+    (void)got;
+    pthread_mutex_lock(&self->lock);
+    uint32_t events = self->events;
+    self->events = 0;
+    if (self->closed) /* the descriptor stays readable: the owner has to notice */
+        signal_fd(self->happened_fd);
+    pthread_mutex_unlock(&self->lock);
+    return PyLong_FromUnsignedLong(events);
+}
+
+static PyObject *doorbells_tick(PyObject *object, PyObject *after)
+{
+    Doorbells *self = (Doorbells *)object;
+    double seconds = PyFloat_AsDouble(after);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    if (!self->running || self->owner != getpid())
+        Py_RETURN_NONE;
+    uint64_t at = seconds <= 0 ? 0 : native_now_ns(NULL) + (uint64_t)(seconds * 1e9);
+    pthread_mutex_lock(&self->lock);
+    bool sooner = at != 0 && (self->tick_ns == 0 || at < self->tick_ns);
+    self->tick_ns = at;
+    pthread_mutex_unlock(&self->lock);
+    if (sooner)
+        signal_fd(self->stop_fd);
+    Py_RETURN_NONE;
+}
+
+static PyObject *doorbells_fileno(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(((Doorbells *)object)->happened_fd);
+}
+
+static PyObject *doorbells_counters(PyObject *object, PyObject *unused)
+{
+    Doorbells *self = (Doorbells *)object;
+    (void)unused;
+    pthread_mutex_lock(&self->lock);
+    uint32_t sent = self->sent, received = self->received, strange = self->strange,
+             lost = self->reader.lost;
+    pthread_mutex_unlock(&self->lock);
+    return Py_BuildValue("{s:I,s:I,s:I,s:I}", "tokens_sent", sent, "tokens_received", received,
+                         "tokens_strange", strange, "bytes_lost", lost);
+}
+
+static PyObject *doorbells_get_closed(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((Doorbells *)object)->closed);
+}
+
+static PyMethodDef DOORBELLS_METHODS[] = {
+    {"add", doorbells_add, METH_VARARGS,
+     "add(channel, ring_fd, wake_fd): the descriptors stay the caller's."},
+    {"remove", doorbells_remove, METH_O, "The channel is closed."},
+    {"send", doorbells_send, METH_O, "Sends an event token."},
+    {"take", doorbells_take, METH_NOARGS, "Events that came, a bit each."},
+    {"tick", doorbells_tick, METH_O, "Makes fileno() readable after so many seconds; 0 never."},
+    {"fileno", doorbells_fileno, METH_NOARGS, "Readable: events, a tick, or the stream's end."},
+    {"counters", doorbells_counters, METH_NOARGS, "What happened so far."},
+    {"close", doorbells_close, METH_NOARGS, "Stops the thread."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef DOORBELLS_GETSET[] = {
+    {"closed", doorbells_get_closed, NULL, "the stream has ended", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot DOORBELLS_SLOTS[] = {
+    {Py_tp_doc, "Doorbells(stream_fd)\n--\n\nThe eventfds of many channels over one byte stream."},
+    {Py_tp_new, doorbells_new},
+    {Py_tp_dealloc, doorbells_dealloc},
+    {Py_tp_methods, DOORBELLS_METHODS},
+    {Py_tp_getset, DOORBELLS_GETSET},
+    {0, NULL},
+};
+
+static PyType_Spec DOORBELLS_SPEC = {
+    .name = "sbe._native.Doorbells",
+    .basicsize = sizeof(Doorbells),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = DOORBELLS_SLOTS,
+};
+
+static PyTypeObject *Doorbells_Type;
+
+int native_doorbells_init(PyObject *module)
+{
+    return native_add_type(module, &DOORBELLS_SPEC, &Doorbells_Type);
+}
