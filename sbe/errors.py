@@ -230,7 +230,9 @@ def from_status(status: int, message: str = "", *, remote: bool = False) -> Erro
     `remote`: the status came in a response, so it is the service's word.
     """
     code = -status
-    meaning = f"{os.strerror(code)} ({errno.errorcode.get(code, f'status {status}')})"
+    # A remote may answer any number; only known ones have words, and strerror takes no others.
+    known = code in errno.errorcode
+    meaning = f"{os.strerror(code)} ({errno.errorcode[code]})" if known else f"status {status}"
     if remote:
         text = f"{message} answered: {meaning}" if message else meaning
         return _FROM_REMOTE.get(code, RemoteError)(text, code)

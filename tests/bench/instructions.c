@@ -35,7 +35,7 @@ static void ring(void *self, const struct sbe_channel *channel)
 }
 
 /* Not inlined, and not made special for one caller: callgrind knows them by these names. */
-#define PART __attribute__((noinline, noclone))
+#define PART __attribute__((noinline))
 
 PART static uint32_t host_part_send(const struct core_link *link, struct sbe_frame *frame,
                                     uint32_t left)

@@ -188,9 +188,9 @@ INDICES: dict[str, Callable[[Rings], None]] = {
     "head one too far": lambda rings: rings.publish_head(rings.head + rings.slots + 1),
     "head far away": lambda rings: rings.publish_head(rings.head + (1 << 31)),
     "head going back": lambda rings: rings.publish_head(rings.head - 1),
-    "tail before head": lambda rings: rings.publish_tail(rings.tail + 1),
+    "tail before head": lambda rings: rings.publish_tail(rings.tail + 1000),
     "tail far away": lambda rings: rings.publish_tail(rings.tail + (1 << 31)),
-    "tail going back": lambda rings: rings.publish_tail(rings.tail - 2),
+    "tail going back": lambda rings: rings.publish_tail(rings.tail - 1000),
 }
 
 

@@ -46,13 +46,17 @@ class Outside:
         self._ids = [item.nodeid for item in items if is_kernel_test(item)]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
         if not is_kernel_test(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        # What the test before has left set up for this one, the next one may not need.
+        item.session._setupstate.teardown_exact(nextitem)
         return True
 
     @pytest.hookimpl

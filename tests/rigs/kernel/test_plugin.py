@@ -51,15 +51,17 @@ def kernel() -> Path:
 
 
 def run_pytest(path: Path, **environment: str) -> str:
-    (path.parent / "pytest.ini").write_text(
+    """pytest over a file, or a folder and what is in it."""
+    folder = path if path.is_dir() else path.parent
+    (folder / "pytest.ini").write_text(
         "[pytest]\nmarkers = kernel\nasyncio_default_fixture_loop_scope = function\n"
     )
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "tests.rigs.kernel.plugin"),
-            *("-p", "no:xdist", "-v", "-ra", "-p", "no:cacheprovider", path.name),
+            *("-p", "no:xdist", "-v", "-ra", "-p", "no:cacheprovider", str(path)),
         ],
-        cwd=path.parent,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(guest.ROOT), **environment},
         capture_output=True,
         text=True,
@@ -81,6 +83,19 @@ def test_reports_come_back(kernel: Path, tmp_path: Path):
     assert "the guest ended" in output
     assert "test_next_one_runs_again PASSED" in output
     assert "1 skipped" in output
+
+
+def test_neighbours_of_a_kernel_test_are_set_up_and_torn_down(tmp_path: Path):
+    """Needs no kernel: the test is skipped, and its folder was set up by the plain one in it."""
+    (tmp_path / "a").mkdir()
+    plain = "def test_plain():\n    pass\n"
+    (tmp_path / "a" / "test_a.py").write_text(plain)
+    marked = "import pytest\n@pytest.mark.kernel\ndef test_marked():\n    pass\n"
+    (tmp_path / "a" / "test_b.py").write_text(marked)
+    (tmp_path / "test_c.py").write_text(plain)
+    cache = str(tmp_path / "cache")
+    output = run_pytest(tmp_path, XDG_CACHE_HOME=cache, SBE_RIGS="")
+    assert "2 passed, 1 skipped" in output
 
 
 def test_missing_kernel_skips_or_fails(tmp_path: Path):
