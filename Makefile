@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel instructions help demo test ctest pytest bench lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel instructions help demo test ctest pytest sanitize bench lint build wheel footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,9 @@ ctest: $(BUILT)
 
 pytest: $(BUILT) $(DEV) $(RIG) ctest
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension under ASan and UBSan
+	$(TOOLS)/sanitize.sh $(BIN) address,undefined -n 2 $(SANITIZE_ARGS)
 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build

@@ -26,8 +26,10 @@ firmware/core/status.h) become exceptions.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from typing import Any
 
 __all__ = [
     "AreaFreed",
@@ -49,6 +51,7 @@ __all__ = [
     "Timeout",
     "UnknownService",
     "WouldBlock",
+    "again",
     "from_status",
 ]
 
@@ -201,6 +204,24 @@ _FROM_REMOTE: dict[int, type[Error]] = {
     errno.ECANCELED: Cancelled,
     errno.ESHUTDOWN: RemoteRestarted,
 }
+
+
+def again(error: BaseException) -> BaseException:
+    """A copy of an exception that is kept, such as why a link is closed, to be raised.
+
+    Raising the kept object itself would add each raise to its traceback: memory that only grows,
+    and frames whose areas stay alive. A copy has the cause of the original and no traceback.
+    """
+    copy = None
+    with contextlib.suppress(Exception):
+        parts: Any = error.__reduce__()
+        copy = parts[0](*parts[1])
+        if len(parts) > 2 and parts[2]:
+            copy.__setstate__(parts[2])
+    if type(copy) is not type(error):  # a class that can't be copied
+        return error.with_traceback(None)
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def from_status(status: int, message: str = "", *, remote: bool = False) -> Error:

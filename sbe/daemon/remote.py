@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from sbe.context import HostContext, run_async
 from sbe.daemon.config import LinkConfig, RemoteLimits
-from sbe.errors import Error, LinkError, ProtocolError
+from sbe.errors import Error, LinkError, ProtocolError, again
 from sbe.link import Link, Pending, ServiceInfo, State
 from sbe.transports.remote_process import RemoteProcess
 
@@ -140,7 +140,8 @@ class Remote:
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
         if not self.up:
-            raise self._trouble or LinkError(f"link {self.name!r}: the remote is starting")
+            starting = LinkError(f"link {self.name!r}: the remote is starting")
+            raise again(self._trouble or starting)
 
     async def wait_up(self, timeout_seconds: float) -> None:
         """Wait until the remote is connected. Raises LinkError with the reason."""

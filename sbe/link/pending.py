@@ -42,7 +42,7 @@ class Pending(Generic[T]):
         if not self.done:
             raise errors.WouldBlock(f"{self.what} has not ended yet")
         if self._error is not None:
-            raise self._error
+            raise errors.again(self._error)
         return self._value  # type: ignore[return-value]  # set by resolve()
 
     def add_done_callback(self, callback: Callable[[Pending[T]], object]) -> None:

@@ -5,9 +5,12 @@
  */
 #include "native.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "core/status.h"
+
+#define YIELD_NS 5000000u /* as often as the interpreter switches threads */
 
 struct batch;
 
@@ -28,26 +31,32 @@ struct batch {
     Memory **held; /* per_call for each entry */
 };
 
+/* Releasing may run anything, even complete the last call, which frees the batch. */
 static void release_arrays(struct batch *batch)
 {
-    PyBuffer_Release(&batch->descriptors);
-    PyBuffer_Release(&batch->payloads);
-    PyBuffer_Release(&batch->statuses);
-    PyBuffer_Release(&batch->written);
-    PyBuffer_Release(&batch->replies);
+    Py_buffer arrays[] = {batch->descriptors, batch->payloads, batch->statuses, batch->written,
+                          batch->replies};
+    batch->descriptors.obj = batch->payloads.obj = batch->statuses.obj = NULL;
+    batch->written.obj = batch->replies.obj = NULL;
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
+        PyBuffer_Release(&arrays[i]);
 }
 
+/* Its arrays have been released. */
 static void free_batch(struct batch *batch)
 {
-    release_arrays(batch);
     PyMem_Free(batch->entries);
     PyMem_Free(batch->held);
     PyMem_Free(batch);
 }
 
-static const struct sbe_wire_buffer *descriptors_of(const struct batch *batch, uint32_t index)
+/* The caller's bytes may lie at any address, and change: each look is a copy. */
+static struct sbe_wire_buffer descriptor(const struct batch *batch, uint32_t index, uint32_t i)
 {
-    return (const struct sbe_wire_buffer *)batch->descriptors.buf + (size_t)index * batch->per_call;
+    struct sbe_wire_buffer wire;
+    size_t at = (size_t)index * batch->per_call + i;
+    memcpy(&wire, (const uint8_t *)batch->descriptors.buf + at * sizeof wire, sizeof wire);
+    return wire;
 }
 
 static void put_status(struct batch *batch, uint32_t index, int32_t status)
@@ -69,25 +78,25 @@ static void drop_holds(struct batch *batch, uint32_t index)
 /* Fills and resolves one entry's buffers, holding their areas. A status. */
 static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
 {
-    const struct sbe_wire_buffer *wire = descriptors_of(batch, index);
     const Table *table = batch->channel->table;
     for (uint32_t i = 0; i < batch->per_call; i++) {
+        const struct sbe_wire_buffer wire = descriptor(batch, index, i);
         struct sbe_area *area;
         frame->buffers[i] = (struct sbe_buffer){
-            .area = wire[i].area,
-            .direction = wire[i].direction,
-            .offset = wire[i].offset,
-            .size = wire[i].size,
+            .area = wire.area,
+            .direction = wire.direction,
+            .offset = wire.offset,
+            .size = wire.size,
         };
-        int status = wire[i].flags != 0 || wire[i].reserved != 0
+        int status = wire.flags != 0 || wire.reserved != 0
                          ? SBE_EINVAL
                          : sbe_area_resolve(&table->areas, batch->channel->core.context,
                                             &frame->buffers[i], &area);
-        if (status < 0) {
+        Memory *memory = status < 0 ? NULL : native_table_member(table, wire.area);
+        if (memory == NULL) {
             drop_holds(batch, index);
-            return status;
+            return status < 0 ? status : SBE_EFAULT;
         }
-        Memory *memory = table->members[SBE_AREA_INDEX(wire[i].area)];
         native_hold(memory);
         memory->holds++;
         batch->held[(size_t)index * batch->per_call + i] = memory;
@@ -99,25 +108,26 @@ static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
 static bool is_wrong(const struct batch *batch, uint32_t index, const struct sbe_frame *response)
 {
     struct sbe_buffer asked[SBE_BUFFERS_MAX];
-    const struct sbe_wire_buffer *wire = descriptors_of(batch, index);
-    for (uint32_t i = 0; i < batch->per_call; i++)
+    for (uint32_t i = 0; i < batch->per_call; i++) {
+        const struct sbe_wire_buffer wire = descriptor(batch, index, i);
         asked[i] = (struct sbe_buffer){
-            .area = wire[i].area,
-            .direction = wire[i].direction,
-            .offset = wire[i].offset,
-            .size = wire[i].size,
+            .area = wire.area,
+            .direction = wire.direction,
+            .offset = wire.offset,
+            .size = wire.size,
         };
+    }
     return sbe_frame_check_response(response, asked, batch->per_call) < 0;
 }
 
 static void take_results(struct batch *batch, uint32_t index, const struct sbe_frame *response)
 {
     uint32_t next = 0, size = response->payload_size;
-    const struct sbe_wire_buffer *asked = descriptors_of(batch, index);
     for (uint32_t i = 0; i < response->buffer_count && batch->written.obj != NULL; i++) {
-        while (next < batch->per_call && asked[next].direction == SBE_DIR_IN)
+        while (next < batch->per_call && descriptor(batch, index, next).direction == SBE_DIR_IN)
             next++;
-        if (next == batch->per_call || response->buffers[i].size > asked[next].size)
+        if (next == batch->per_call ||
+            response->buffers[i].size > descriptor(batch, index, next).size)
             break; /* more, or more bytes, than was asked for */
         memcpy((uint8_t *)batch->written.buf +
                    ((size_t)index * batch->per_call + next) * sizeof(uint64_t),
@@ -151,8 +161,17 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     put_status(batch, entry->index, status);
 }
 
+static int visit_entry(struct open_call *open, visitproc visit, void *arg)
+{
+    const struct entry *entry = (const struct entry *)(const void *)open;
+    const struct batch *batch = entry->batch;
+    for (uint32_t i = 0; i < batch->per_call; i++)
+        Py_VISIT((PyObject *)batch->held[(size_t)entry->index * batch->per_call + i]);
+    return 0;
+}
+
 /* Sends as many as fit. A final status, or 0. */
-static int send_some(struct batch *batch)
+static int send_some(struct batch *batch, uint64_t deadline_ns)
 {
     Channel *channel = batch->channel;
     struct sbe_frame frame;
@@ -161,6 +180,7 @@ static int send_some(struct batch *batch)
     frame.service = batch->service;
     frame.buffer_count = (uint16_t)batch->per_call;
     frame.payload_size = batch->payload_size;
+    frame.deadline_us = native_deadline_us(deadline_ns, native_now_ns(NULL));
     while (batch->sent < batch->count && sbe_channel_room(&channel->core) > 0 &&
            channel->core.call_free < channel->core.call_count) {
         uint32_t index = batch->sent;
@@ -169,22 +189,23 @@ static int send_some(struct batch *batch)
         if (status == SBE_OK) {
             frame.payload =
                 (const uint8_t *)batch->payloads.buf + (size_t)index * batch->payload_size;
-            *entry = (struct entry){{complete}, batch, index};
+            *entry = (struct entry){{complete, visit_entry}, batch, index};
             status = sbe_channel_request(&channel->core, &frame, &entry->open);
             if (status == SBE_OK)
                 channel->in_flight++;
             else
                 drop_holds(batch, index);
         }
-        batch->sent++;
         if (status == SBE_EPROTO)
-            return status;
+            return status; /* the ring is broken: this one is not on its way */
+        batch->sent++;
         if (status < 0) { /* this one is wrong; the others go on */
             put_status(batch, index, status);
             batch->done++;
         }
     }
     sbe_channel_flush(&channel->core);
+    native_wake_untimed(channel);
     return SBE_OK;
 }
 
@@ -196,11 +217,29 @@ static bool can_go_on(Channel *channel, void *what)
     return native_has_room(channel, NULL); /* other threads may have filled the ring */
 }
 
+/* A remote that keeps up never lets us sleep: others get their turn, and signals theirs. */
+static int yield(uint64_t *last_ns)
+{
+    uint64_t now_ns = native_now_ns(NULL);
+    if (now_ns - *last_ns < YIELD_NS)
+        return 0;
+    Py_BEGIN_ALLOW_THREADS;
+    sched_yield();
+    Py_END_ALLOW_THREADS;
+    *last_ns = native_now_ns(NULL);
+    return PyErr_CheckSignals();
+}
+
 /* 0: all done; otherwise a status, or 1 when something raised. */
 static int run(struct batch *batch, uint64_t deadline_ns)
 {
+    uint64_t last_ns = native_now_ns(NULL);
     while (batch->done < batch->count) {
-        int status = send_some(batch);
+        if (native_channel_check(batch->channel) < 0 || yield(&last_ns) < 0)
+            return 1; /* on a dead channel nothing that is sent would ever be completed */
+        if (deadline_ns < last_ns)
+            return SBE_ETIMEDOUT;
+        int status = send_some(batch, deadline_ns);
         if (status < 0)
             return status;
         enum native_wait how = native_wait(batch->channel, can_go_on, batch, deadline_ns);
@@ -229,9 +268,10 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
                             "replies",  "reply_size",   "timeout",  NULL};
     PyObject *timeout = Py_None;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "HIIy*y*Iw*w*w*I|O", names, &batch->service, &batch->count,
-            &batch->per_call, &batch->descriptors, &batch->payloads, &batch->payload_size,
-            &batch->statuses, &batch->written, &batch->replies, &batch->reply_size, &timeout))
+            arguments, keywords, "O&O&O&y*y*O&w*w*w*O&|O", names, native_as_u16, &batch->service,
+            native_as_u32, &batch->count, native_as_u32, &batch->per_call, &batch->descriptors,
+            &batch->payloads, native_as_u32, &batch->payload_size, &batch->statuses,
+            &batch->written, &batch->replies, native_as_u32, &batch->reply_size, &timeout))
         return -1;
     if (batch->per_call > batch->channel->core.buffers) {
         native_raise(SBE_EMSGSIZE, false, "%u buffers in each call, this link takes at most %u",
@@ -271,20 +311,29 @@ PyObject *native_batch(PyObject *object, PyObject *arguments, PyObject *keywords
         return PyErr_NoMemory();
     batch->channel = channel;
     if (native_channel_check(channel) < 0 || parse(batch, arguments, keywords, &deadline_ns) < 0) {
+        release_arrays(batch);
         free_batch(batch);
         return NULL;
     }
     int status = run(batch, deadline_ns);
-    uint32_t done = batch->done;
-    if (batch->done < batch->sent) { /* the rest is quarantined until answered */
+    uint32_t done = batch->done, sent = batch->sent, count = batch->count;
+    if (done < sent) { /* the rest is quarantined until answered, which may be at once */
         batch->given_up = true;
         release_arrays(batch);
     } else {
+        release_arrays(batch);
         free_batch(batch);
     }
     if (status == 1)
         return NULL;
+    if (status == SBE_EPROTO &&
+        (native_channel_drain(channel) < 0 || native_channel_check(channel) < 0))
+        return NULL; /* says what is wrong with the ring */
     if (status < 0)
-        return native_raise(status, false, "%u calls of the batch were answered", done);
+        return native_raise(status, false,
+                            "%u of %u calls of the batch have ended; %u were sent and are not "
+                            "answered: their buffers stay quarantined until the remote answers "
+                            "or is reset",
+                            done, count, sent - done);
     Py_RETURN_NONE;
 }

@@ -18,9 +18,9 @@ static PyObject *bootstrap_new(PyTypeObject *type, PyObject *arguments, PyObject
 {
     static char *names[] = {"window", "seed", "role", NULL};
     Memory *window;
-    unsigned int seed, role = SBE_ROLE_HOST;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!I|I", names, Memory_Type, &window,
-                                     &seed, &role))
+    uint32_t seed, role = SBE_ROLE_HOST;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!O&|O&", names, Memory_Type, &window,
+                                     native_as_u32, &seed, native_as_u32, &role))
         return NULL;
     if (window->size < SBE_CARVEOUT_WINDOW_MIN || window->readonly)
         return native_raise(SBE_EINVAL, false, "a window of %llu bytes: at least %u are needed",

@@ -7,10 +7,12 @@
 PyTypeObject *Buffer_Type;
 static PyTypeObject *In_Type, *Out_Type, *InOut_Type, *Shared_Type;
 
-static PyObject *make(PyTypeObject *type, PyObject *arguments, uint8_t direction)
+static PyObject *make(PyTypeObject *type, PyObject *arguments, PyObject *keywords,
+                      uint8_t direction)
 {
+    static char *names[] = {"", NULL}; /* by position only */
     PyObject *target;
-    if (!PyArg_ParseTuple(arguments, "O", &target))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O", names, &target))
         return NULL;
     if (PyObject_TypeCheck(target, Buffer_Type))
         return native_raise(SBE_EINVAL, false, "a buffer of a buffer");
@@ -30,26 +32,22 @@ static PyObject *make(PyTypeObject *type, PyObject *arguments, uint8_t direction
 
 static PyObject *in_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    (void)keywords;
-    return make(type, arguments, SBE_DIR_IN);
+    return make(type, arguments, keywords, SBE_DIR_IN);
 }
 
 static PyObject *out_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    (void)keywords;
-    return make(type, arguments, SBE_DIR_OUT);
+    return make(type, arguments, keywords, SBE_DIR_OUT);
 }
 
 static PyObject *inout_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    (void)keywords;
-    return make(type, arguments, SBE_DIR_INOUT);
+    return make(type, arguments, keywords, SBE_DIR_INOUT);
 }
 
 static PyObject *shared_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    (void)keywords;
-    return make(type, arguments, SBE_DIR_SHARED);
+    return make(type, arguments, keywords, SBE_DIR_SHARED);
 }
 
 static void buffer_dealloc(PyObject *object)

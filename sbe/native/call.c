@@ -14,182 +14,10 @@
 #include "core/status.h"
 
 PyTypeObject *Call_Type;
-static PyObject *NeedsStaging;
-
-/* Larger foreign buffers are staged in an area: a quarter of a slot leaves room for others. */
-static uint64_t inline_limit(const Channel *channel)
-{
-    return channel->core.tx.slot_size / 4;
-}
-
-/* -- buffers ------------------------------------------------------------------------------- */
-
-static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uint64_t size)
-{
-    Channel *channel = call->channel;
-    struct sbe_buffer *buffer = &call->asked[i];
-    struct sbe_area *area;
-    if (memory->freed) {
-        native_raise(SBE_EFAULT, false, "buffer %u lies in area %u, which was freed", i,
-                     memory->id);
-        return -1;
-    }
-    if (memory->table != channel->table) {
-        native_raise(SBE_EINVAL, false,
-                     "buffer %u lies in an area of another link; allocate it from this one", i);
-        return -1;
-    }
-    buffer->area = memory->id;
-    buffer->offset = offset;
-    buffer->size = size;
-    int status = sbe_area_resolve(&channel->table->areas, channel->core.context, buffer, &area);
-    if (status < 0) {
-        native_raise(status, false, "buffer %u (%llu bytes at %llu of area %u)", i,
-                     (unsigned long long)size, (unsigned long long)offset, memory->id);
-        return -1;
-    }
-    native_hold(memory);
-    memory->holds++;
-    call->held[i] = memory;
-    return 0;
-}
-
-/* 0, or 1 when the buffer is too large to ride inline; -1 raised. */
-static int use_inline(Call *call, uint32_t i, Py_buffer *view)
-{
-    struct sbe_buffer *buffer = &call->asked[i];
-    if (buffer->direction == SBE_DIR_SHARED) {
-        native_raise(SBE_EINVAL, false, "buffer %u: Shared memory must be an area of the link", i);
-        return -1;
-    }
-    if ((uint64_t)view->len > inline_limit(call->channel))
-        return 1;
-    if (call->views == NULL) {
-        call->views = PyMem_Calloc(call->buffer_count, sizeof *call->views);
-        if (call->views == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-    }
-    buffer->flags = SBE_BUFFER_INLINE;
-    buffer->size = (uint64_t)view->len;
-    buffer->data = view->buf;
-    if ((buffer->direction & SBE_DIR_IN) != 0)
-        call->copied += (uint64_t)view->len;
-    call->views[i] = *view; /* the view's reference moves here */
-    return 0;
-}
-
-static int refuse_object(uint32_t i, PyObject *target, bool writes)
-{
-    Py_buffer view = {.obj = NULL};
-    PyObject *type, *why, *trace;
-    PyErr_Fetch(&type, &why, &trace);
-    if (PyObject_GetBuffer(target, &view, PyBUF_FULL_RO) < 0) {
-        PyErr_Clear();
-        native_raise(SBE_EINVAL, false, "buffer %u can't be shown as bytes: %S", i,
-                     why == NULL ? Py_None : why);
-    } else if (writes && view.readonly) {
-        native_raise(SBE_EINVAL, false, "buffer %u is not writable, and the remote is to write it",
-                     i);
-    } else {
-        native_raise(SBE_EINVAL, false,
-                     "buffer %u is not contiguous; copy it with numpy.ascontiguousarray() or slice "
-                     "whole rows",
-                     i);
-    }
-    if (view.obj != NULL)
-        PyBuffer_Release(&view);
-    Py_XDECREF(type);
-    Py_XDECREF(why);
-    Py_XDECREF(trace);
-    return -1;
-}
-
-/*
- * A numpy slice of an area is found by its address; other memory rides inline (0) or must be
- * staged (1). -1 raised.
- */
-static int use_object(Call *call, uint32_t i, PyObject *target)
-{
-    Py_buffer view;
-    bool writes = call->asked[i].direction != SBE_DIR_IN;
-    if (call->asked[i].direction == SBE_DIR_SHARED)
-        writes = false; /* memory of an area can be written, and other memory is refused */
-    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
-        return refuse_object(i, target, writes);
-    Memory *memory = native_table_find(call->channel->table, view.buf, (uint64_t)view.len);
-    if (memory == NULL)
-        memory = native_any_table_find(view.buf, (uint64_t)view.len);
-    if (memory == NULL || view.len == 0) {
-        int how = use_inline(call, i, &view);
-        if (how != 0)
-            PyBuffer_Release(&view);
-        return how;
-    }
-    uint64_t offset = (uint64_t)((uint8_t *)view.buf - memory->base);
-    int status = use_area(call, i, memory, offset, (uint64_t)view.len);
-    PyBuffer_Release(&view);
-    return status;
-}
-
-static int use_buffer(Call *call, uint32_t i, PyObject *item)
-{
-    if (!PyObject_TypeCheck(item, Buffer_Type)) {
-        PyErr_Format(PyExc_TypeError, "buffer %u: say sbe.In(x), sbe.Out(x) or sbe.InOut(x)", i);
-        return -1;
-    }
-    Buffer *buffer = (Buffer *)item;
-    call->asked[i].direction = buffer->direction;
-    if (PyObject_TypeCheck(buffer->target, Memory_Type)) {
-        Memory *memory = (Memory *)buffer->target;
-        return use_area(call, i, memory, 0, memory->size);
-    }
-    if (PyObject_TypeCheck(buffer->target, Slice_Type)) {
-        Slice *slice = (Slice *)buffer->target;
-        return use_area(call, i, slice->memory, slice->offset, slice->size);
-    }
-    return use_object(call, i, buffer->target);
-}
-
-static void release_buffers(Call *call)
-{
-    for (uint32_t i = 0; i < call->buffer_count; i++) {
-        if (call->held[i] != NULL) {
-            call->held[i]->holds--;
-            Py_CLEAR(call->held[i]);
-        }
-        if (call->views != NULL)
-            PyBuffer_Release(&call->views[i]);
-    }
-    PyMem_Free(call->views);
-    call->views = NULL;
-}
 
 static void complete(struct open_call *open, Channel *channel, const struct sbe_frame *response,
                      int status);
-
-/* 0: room in one frame for everything, there and back; 1: not unless staged; -1 raised. */
-static int check_room(const Call *call, Py_ssize_t payload)
-{
-    const struct sbe_channel *core = &call->channel->core;
-    uint64_t in = 0, out = 0;
-    for (uint32_t i = 0; i < call->buffer_count; i++) {
-        if ((call->asked[i].flags & SBE_BUFFER_INLINE) == 0)
-            continue;
-        in += (call->asked[i].direction & SBE_DIR_IN) != 0 ? call->asked[i].size : 0;
-        out += (call->asked[i].direction & SBE_DIR_OUT) != 0 ? call->asked[i].size : 0;
-    }
-    uint32_t bare = sbe_channel_payload_room(core, call->buffer_count, 0);
-    if ((uint64_t)payload > bare) {
-        native_raise(SBE_EMSGSIZE, false,
-                     "a payload of %zd bytes with %u buffers; one frame holds %u bytes: pass large "
-                     "data as a buffer, sbe.In(data)",
-                     payload, (unsigned)call->buffer_count, bare);
-        return -1;
-    }
-    return in + (uint64_t)payload > bare || out > bare;
-}
+static int visit_open(struct open_call *open, visitproc visit, void *arg);
 
 Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload)
 {
@@ -206,7 +34,7 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
         return NULL;
     native_hold(channel);
     call->channel = channel;
-    call->open.complete = complete;
+    call->open = (struct open_call){complete, visit_open};
     call->service = service;
     call->asked = call->few_asked;
     call->held = call->few_held;
@@ -221,28 +49,20 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     call->buffer_count = (uint16_t)count;
     int staging = 0; /* asked for only when nothing else is wrong */
     for (Py_ssize_t i = 0; i < count; i++) {
-        int how = use_buffer(call, (uint32_t)i, PyTuple_GetItem(buffers, i));
+        int how = native_call_use(call, (uint32_t)i, PyTuple_GetItem(buffers, i));
         if (how < 0)
             goto fail;
         staging |= how;
     }
-    int how = check_room(call, payload);
+    int how = native_call_check_room(call, payload);
     if (how < 0)
         goto fail;
     if ((staging | how) == 0)
         return call;
-    PyErr_SetNone(NeedsStaging);
+    native_call_need_staging();
 fail:
     native_drop(call);
     return NULL;
-}
-
-static uint32_t deadline_us(uint64_t deadline_ns, uint64_t now_ns)
-{
-    if (deadline_ns == NATIVE_FOREVER)
-        return 0;
-    uint64_t left_us = deadline_ns <= now_ns ? 1 : (deadline_ns - now_ns + 999) / 1000;
-    return left_us > UINT32_MAX ? UINT32_MAX : (uint32_t)left_us;
 }
 
 int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
@@ -260,7 +80,7 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
     frame.status = 0;
     frame.payload = payload;
     frame.payload_size = payload_size;
-    frame.deadline_us = deadline_us(deadline_ns, call->started_ns);
+    frame.deadline_us = native_deadline_us(deadline_ns, call->started_ns);
     frame.waited_ns = frame.handled_ns = 0;
     frame.transaction = 0;
     call->synced = 0;
@@ -286,6 +106,11 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
 static Call *call_of(struct open_call *open)
 {
     return (Call *)(void *)((char *)open - offsetof(Call, open));
+}
+
+static int visit_open(struct open_call *open, visitproc visit, void *arg)
+{
+    return visit((PyObject *)call_of(open), arg);
 }
 
 /* Copies inline results home and notes what was written where. */
@@ -356,7 +181,7 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     }
     call->in_flight = false;
     channel->in_flight--;
-    release_buffers(call);
+    native_call_release(call);
     finish(call, status, remote_said);
     native_drop(call);
 }
@@ -368,9 +193,12 @@ void native_call_abandon(Call *call, int status)
         return;
     finish(call, status, false);
     /* A full ring only means that the remote learns of it by our silence. */
-    if (call->in_flight && sbe_channel_room(&call->channel->core) > 0 &&
+    if (call->in_flight && native_channel_usable(call->channel) &&
+        sbe_channel_room(&call->channel->core) > 0 &&
         sbe_channel_send(&call->channel->core, &cancel) == SBE_OK)
         sbe_channel_flush(&call->channel->core);
+    native_call_release_views(
+        call); /* the remote never had them, and its answer will not be copied home */
 }
 
 static void run_list(Call *call, PyObject *callbacks)
@@ -399,28 +227,42 @@ void native_run_callbacks(Channel *channel)
     }
 }
 
+/* Given up by this end: what it was, and what that means for the buffers. */
+static PyObject *raise_given_up(const Call *call, PyObject *name)
+{
+    unsigned held = 0;
+    for (uint32_t i = 0; i < call->buffer_count; i++)
+        held += call->held[i] != NULL;
+    const char *what = call->status == SBE_ECANCELED ? "the call of service %R was cancelled"
+                                                     : "no answer from service %R in time";
+    PyObject *message = PyUnicode_FromFormat(what, name);
+    if (message != NULL && held > 0)
+        native_raise(call->status, false,
+                     "%U; its %u buffers stay quarantined until the remote answers or is reset",
+                     message, held);
+    else if (message != NULL)
+        native_raise(call->status, false, "%U", message);
+    Py_XDECREF(message);
+    return NULL;
+}
+
 static PyObject *raise_failure(const Call *call)
 {
     PyObject *id = PyLong_FromUnsignedLong(call->service);
     PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
     if (PyErr_Occurred() == NULL) {
-        if (name == NULL) /* called by number */
-            name = id;
-        if (call->status == SBE_ETIMEDOUT && !call->remote_said)
-            native_raise(SBE_ETIMEDOUT, false,
-                         "no answer from service %R in time; its %u buffers stay quarantined "
-                         "until the remote answers or is reset",
-                         name, (unsigned)call->buffer_count);
-        else if (call->status == SBE_ECANCELED && !call->remote_said)
-            native_raise(SBE_ECANCELED, false,
-                         "the call of service %R was cancelled; its %u buffers stay quarantined "
-                         "until the remote answers or is reset",
-                         name, (unsigned)call->buffer_count);
+        name = name == NULL ? id : name; /* called by number */
+        Py_INCREF(name);                 /* its repr may be anything */
+        bool ours =
+            !call->remote_said && (call->status == SBE_ETIMEDOUT || call->status == SBE_ECANCELED);
+        if (ours)
+            raise_given_up(call, name);
         else if (call->status == SBE_EBADMSG && !call->remote_said)
             native_raise(SBE_EBADMSG, false,
                          "the remote's answer of service %R was malformed and dropped", name);
         else
             native_raise(call->status, call->remote_said, "service %R", name);
+        Py_DECREF(name);
     }
     Py_XDECREF(id);
     return NULL;
@@ -429,7 +271,7 @@ static PyObject *raise_failure(const Call *call)
 PyObject *native_call_outcome(Call *call)
 {
     if (call->state == CALL_FAILED && call->error != NULL)
-        return native_raise_like(call->error);
+        return native_raise_again(call->error);
     if (call->state == CALL_FAILED)
         return raise_failure(call);
     return native_reply_new(call);
@@ -554,11 +396,27 @@ static PyObject *call_get(PyObject *object, void *which)
     return PyBool_FromLong(call->in_flight);
 }
 
+static int call_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    const Call *call = (const Call *)object;
+    Py_VISIT((PyObject *)Py_TYPE(object));
+    Py_VISIT((PyObject *)call->channel);
+    Py_VISIT(call->callbacks);
+    Py_VISIT(call->error);
+    for (uint32_t i = 0; i < call->buffer_count; i++) {
+        Py_VISIT((PyObject *)call->held[i]);
+        if (call->views != NULL)
+            Py_VISIT(call->views[i].obj);
+    }
+    return 0;
+}
+
 static void call_dealloc(PyObject *object)
 {
     Call *call = (Call *)object;
     PyTypeObject *type = Py_TYPE(object);
-    release_buffers(call);
+    PyObject_GC_UnTrack(object);
+    native_call_release(call);
     if (call->asked != call->few_asked)
         PyMem_Free(call->asked);
     if (call->held != call->few_held)
@@ -595,6 +453,7 @@ static PyGetSetDef CALL_GETSET[] = {
 static PyType_Slot CALL_SLOTS[] = {
     {Py_tp_doc, "One transaction in flight, a future. Any thread may wait for it."},
     {Py_tp_dealloc, call_dealloc},
+    {Py_tp_traverse, call_traverse}, /* its channel breaks the cycles: it holds what is open */
     {Py_tp_methods, CALL_METHODS},
     {Py_tp_getset, CALL_GETSET},
     {0, NULL},
@@ -603,14 +462,13 @@ static PyType_Slot CALL_SLOTS[] = {
 static PyType_Spec CALL_SPEC = {
     .name = "sbe._native.Call",
     .basicsize = sizeof(Call),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = NATIVE_COLLECTED | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = CALL_SLOTS,
 };
 
 int native_call_init(PyObject *module)
 {
-    NeedsStaging = PyErr_NewException("sbe._native.NeedsStaging", NULL, NULL);
-    if (NeedsStaging == NULL || PyModule_AddObjectRef(module, "NeedsStaging", NeedsStaging) < 0)
+    if (native_call_buffers_init(module) < 0)
         return -1;
     return native_add_type(module, &CALL_SPEC, &Call_Type);
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -14,6 +15,15 @@ PyTypeObject *Channel_Type;
 
 /* Frames taken in one go before other threads and callbacks get a turn. */
 #define DRAIN_BUDGET 4096u
+
+/* After a fork both processes have the rings: one of them may go on, or both write the same slots.
+ */
+static uint32_t forks;
+
+static void count_fork(void)
+{
+    forks++;
+}
 
 static void ring_doorbell(void *self, const struct sbe_channel *core)
 {
@@ -40,6 +50,15 @@ static int open_core(Channel *self, const struct sbe_channel_config *given, uint
         (uint64_t)ring_size > size - send_offset || (uint64_t)ring_size > size - receive_offset) {
         native_raise(SBE_EINVAL, false, "rings of %u slots of %u bytes do not fit %llu bytes",
                      config.geometry.slots, config.geometry.slot_size, (unsigned long long)size);
+        return -1;
+    }
+    if (self->rings->readonly || config.call_count == 0 ||
+        ((send_offset | receive_offset) & (config.geometry.line - 1)) != 0 ||
+        config.call_count > UINT16_MAX + 1u) {
+        native_raise(SBE_EINVAL, false,
+                     "channel %u: ring memory is writable, rings begin at multiples of %u bytes, "
+                     "and 1 to 65536 calls may be open",
+                     config.id, config.geometry.line);
         return -1;
     }
     config.send = self->rings->base + send_offset;
@@ -74,14 +93,16 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     PyObject *on_control = Py_None;
     Table *table;
     Memory *rings;
-    unsigned long long send_offset, receive_offset;
+    uint64_t send_offset, receive_offset;
     int ring_fd, wake_fd, control_fd = -1, opener = 0;
     struct sbe_channel_config config = {.call_count = 4096, .buffers = SBE_BUFFERS_MAX};
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O!O!IIIIIKKii|iOIpI", names, Table_Type, &table, Memory_Type,
-            &rings, &config.id, &config.context, &config.geometry.slots, &config.geometry.slot_size,
-            &config.geometry.line, &send_offset, &receive_offset, &ring_fd, &wake_fd, &control_fd,
-            &on_control, &config.call_count, &opener, &config.buffers))
+            arguments, keywords, "O!O!O&O&O&O&O&O&O&ii|iOO&pO&", names, Table_Type, &table,
+            Memory_Type, &rings, native_as_u32, &config.id, native_as_u32, &config.context,
+            native_as_u32, &config.geometry.slots, native_as_u32, &config.geometry.slot_size,
+            native_as_u32, &config.geometry.line, native_as_u64, &send_offset, native_as_u64,
+            &receive_offset, &ring_fd, &wake_fd, &control_fd, &on_control, native_as_u32,
+            &config.call_count, &opener, native_as_u32, &config.buffers))
         return NULL;
     Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -93,6 +114,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
     self->kick_fd = self->sleep_fd = -1;
+    self->forks = forks;
     self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */
     self->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
     self->names = PyDict_New();
@@ -110,32 +132,21 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     return (PyObject *)self;
 }
 
-PyObject *native_raise_like(PyObject *error)
+bool native_channel_usable(const Channel *channel)
 {
-    PyObject *arguments = PyObject_GetAttrString(error, "args"), *copy = NULL, *code = NULL;
-    if (arguments != NULL)
-        copy = PyObject_CallObject((PyObject *)Py_TYPE(error), arguments);
-    PyErr_Clear();
-    if (copy != NULL && PyObject_HasAttrString(error, "code"))
-        code = PyObject_GetAttrString(error, "code");
-    if (code != NULL && PyObject_SetAttrString(copy, "code", code) < 0)
-        PyErr_Clear();
-    if (copy == NULL) { /* not one of ours */
-        Py_INCREF(error);
-        copy = error;
-    }
-    PyErr_SetObject((PyObject *)Py_TYPE(copy), copy);
-    Py_DECREF(copy);
-    Py_XDECREF(code);
-    Py_XDECREF(arguments);
-    return NULL;
+    return channel->error == NULL && channel->forks == forks;
 }
 
 int native_channel_check(Channel *channel)
 {
-    if (channel->error == NULL)
+    if (native_channel_usable(channel))
         return 0;
-    native_raise_like(channel->error);
+    if (channel->error != NULL)
+        native_raise_again(channel->error);
+    else
+        native_raise(SBE_ENOTCONN, false,
+                     "channel %u belongs to the process that forked this one: connect again here",
+                     channel->core.id);
     return -1;
 }
 
@@ -156,21 +167,66 @@ void native_channel_fail(Channel *channel, PyObject *error)
     native_wake(channel);
 }
 
-/* The error that a channel died of leads, by its traceback, to frames that hold the channel. */
+/* The exception that is set becomes why the channel is dead. */
+static void fail_with_raised(Channel *channel)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (error != NULL)
+        native_channel_fail(channel, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+}
+
 static int channel_traverse(PyObject *object, visitproc visit, void *arg)
 {
-    Channel *self = (Channel *)object;
-    Py_VISIT(Py_TYPE(object));
+    const Channel *self = (const Channel *)object;
+    Py_VISIT((PyObject *)Py_TYPE(object));
+    Py_VISIT((PyObject *)self->table);
+    Py_VISIT((PyObject *)self->rings);
     Py_VISIT(self->on_control);
     Py_VISIT(self->names);
     Py_VISIT(self->error);
-    return 0;
+    for (uint32_t i = 0; self->in_flight > 0 && i < self->core.call_count; i++) {
+        struct open_call *open = self->calls[i].owner;
+        int status = open == NULL ? 0 : open->visit(open, visit, arg);
+        if (status != 0)
+            return status;
+    }
+    for (Call *call = self->ready; call != NULL; call = call->next_ready)
+        Py_VISIT((PyObject *)call);
+    return native_requests_visit(self, visit, arg);
+}
+
+/* Only garbage reaches this with calls in flight: their callbacks are to hear of it. */
+static void channel_finalize(PyObject *object)
+{
+    Channel *self = (Channel *)object;
+    PyObject *type, *error, *trace;
+    if (self->error != NULL || self->in_flight == 0)
+        return;
+    PyErr_Fetch(&type, &error, &trace);
+    native_raise(SBE_ESHUTDOWN, false, "channel %u was dropped with calls in flight",
+                 self->core.id);
+    fail_with_raised(self);
+    native_run_callbacks(self);
+    PyErr_Restore(type, error, trace);
 }
 
 static int channel_clear(PyObject *object)
 {
-    Py_CLEAR(((Channel *)object)->on_control);
-    return 0; /* the rest ends with the frames and the error's own members */
+    Channel *self = (Channel *)object;
+    Py_CLEAR(self->on_control);
+    sbe_channel_abort(&self->core, fail_one, self); /* batches given up, too */
+    while (self->ready != NULL) {
+        Call *call = self->ready;
+        self->ready = call->next_ready;
+        native_drop(call);
+    }
+    native_requests_drop(self);
+    return 0;
 }
 
 static void channel_dealloc(PyObject *object)
@@ -178,7 +234,7 @@ static void channel_dealloc(PyObject *object)
     Channel *self = (Channel *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
-    native_requests_drop(self);
+    (void)channel_clear(object);
     if (self->ring_fd > 0)
         close(self->ring_fd);
     if (self->wake_fd > 0)
@@ -189,7 +245,6 @@ static void channel_dealloc(PyObject *object)
         close(self->kick_fd);
     PyMem_Free(self->calls);
     PyMem_Free(self->scratch);
-    Py_XDECREF(self->on_control);
     Py_XDECREF(self->names);
     Py_XDECREF(self->error);
     native_drop(self->rings);
@@ -219,20 +274,12 @@ static bool take_one(Channel *channel, struct sbe_frame *frame, uint8_t *scratch
     return true;
 }
 
-static int break_down(Channel *channel)
+static void break_down(Channel *channel)
 {
     native_raise(SBE_EPROTO, false,
                  "the remote published a ring index that can't be; channel %u is shut",
                  channel->core.id);
-    PyObject *type, *error, *trace;
-    PyErr_Fetch(&type, &error, &trace);
-    PyErr_NormalizeException(&type, &error, &trace);
-    if (error != NULL)
-        native_channel_fail(channel, error);
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(trace);
-    return 0;
+    fail_with_raised(channel);
 }
 
 /*
@@ -242,7 +289,7 @@ static int break_down(Channel *channel)
 int native_channel_drain(Channel *channel)
 {
     struct sbe_frame frame;
-    if (channel->error != NULL)
+    if (!native_channel_usable(channel))
         return 0;
     uint8_t *scratch = channel->scratch;
     channel->scratch = NULL;
@@ -267,139 +314,6 @@ int native_channel_drain(Channel *channel)
         break_down(channel);
     native_run_callbacks(channel);
     return 0;
-}
-
-/* -- calling ------------------------------------------------------------------------------- */
-
-/* Sends, waiting for room until the deadline. 0, or -1 raised. */
-static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_t deadline_ns,
-                     bool wait)
-{
-    Channel *channel = call->channel;
-    for (;;) {
-        if (native_channel_check(channel) < 0)
-            return -1;
-        int status =
-            native_call_send(call, type, payload->buf, (uint32_t)payload->len, deadline_ns);
-        if (status == SBE_OK)
-            break;
-        if (status == SBE_EPROTO && native_channel_drain(channel) < 0)
-            return -1;
-        if (status == SBE_EPROTO && channel->error != NULL)
-            continue; /* the ring is shut: the drain has failed the channel, with words */
-        if (status != SBE_EAGAIN && status != SBE_ENOMEM) {
-            native_raise(status, false, "channel %u", channel->core.id);
-            return -1;
-        }
-        enum native_wait how = wait ? native_wait_room(channel, deadline_ns) : WAIT_TIMEOUT;
-        if (how == WAIT_TIMEOUT)
-            native_raise(wait ? SBE_ETIMEDOUT : SBE_EAGAIN, false,
-                         "the ring of channel %u is full: the remote has %u frames to take",
-                         channel->core.id, sbe_ring_in_flight(&channel->core.tx));
-        if (how != WAIT_READY)
-            return -1;
-    }
-    call->doorbells += sbe_channel_flush(&channel->core);
-    native_wake_untimed(channel);
-    return 0;
-}
-
-struct arguments {
-    uint16_t service;
-    PyObject *buffers; /* a tuple, borrowed, or NULL */
-    Py_buffer payload;
-    uint64_t deadline_ns;
-    int wait;
-};
-
-/* (service, buffers=(), payload=b"", timeout=None, wait=True), all by position. -1 raised. */
-static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *parsed)
-{
-    *parsed = (struct arguments){.deadline_ns = NATIVE_FOREVER, .wait = 1};
-    if (count < 1 || count > 5 || (count > 1 && !PyTuple_Check(given[1]))) {
-        PyErr_SetString(PyExc_TypeError, "(service, buffers, payload, timeout, wait) are wanted");
-        return -1;
-    }
-    long service = PyLong_AsLong(given[0]);
-    if (service < 0 || service > UINT16_MAX) {
-        if (PyErr_Occurred() == NULL)
-            native_raise(SBE_EINVAL, false, "a service's id is 0 to 65535, not %ld", service);
-        return -1;
-    }
-    parsed->service = (uint16_t)service;
-    parsed->buffers = count > 1 ? given[1] : NULL;
-    if (count > 3 && native_deadline(given[3], &parsed->deadline_ns) < 0)
-        return -1;
-    if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
-        return -1;
-    return count > 2 ? PyObject_GetBuffer(given[2], &parsed->payload, PyBUF_SIMPLE) : 0;
-}
-
-/* A sent call, or NULL raised. */
-static Call *start(Channel *self, PyObject *const *given, Py_ssize_t count, uint8_t type,
-                   uint64_t *deadline_ns)
-{
-    struct arguments parsed;
-    if (native_channel_check(self) < 0 || parse(given, count, &parsed) < 0)
-        return NULL;
-    *deadline_ns = parsed.deadline_ns;
-    Call *call = native_call_new(self, parsed.service, parsed.buffers, parsed.payload.len);
-    if (call != NULL &&
-        send_call(call, type, &parsed.payload, parsed.deadline_ns, parsed.wait != 0) < 0)
-        Py_CLEAR(call);
-    PyBuffer_Release(&parsed.payload);
-    return call;
-}
-
-static PyObject *channel_submit(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    uint64_t deadline_ns;
-    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_REQUEST, &deadline_ns);
-}
-
-static PyObject *channel_sync(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    uint64_t deadline_ns;
-    return (PyObject *)start((Channel *)object, given, count, SBE_FRAME_SYNC, &deadline_ns);
-}
-
-static PyObject *channel_send(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    uint64_t deadline_ns;
-    Call *call = start((Channel *)object, given, count, SBE_FRAME_MESSAGE, &deadline_ns);
-    if (call == NULL)
-        return NULL;
-    native_drop(call); /* nobody answers a message */
-    Py_RETURN_NONE;
-}
-
-static bool is_finished(Channel *channel, void *what)
-{
-    (void)channel;
-    return ((Call *)what)->state != CALL_OPEN;
-}
-
-static PyObject *channel_call(PyObject *object, PyObject *const *given, Py_ssize_t count)
-{
-    Channel *self = (Channel *)object;
-    uint64_t deadline_ns;
-    Call *call = start(self, given, count, SBE_FRAME_REQUEST, &deadline_ns);
-    if (call == NULL)
-        return NULL;
-    enum native_wait how = native_wait(self, is_finished, call, deadline_ns);
-    PyObject *reply = NULL;
-    if (how == WAIT_TIMEOUT)
-        native_call_abandon(call, SBE_ETIMEDOUT);
-    if (how == WAIT_RAISED && PyErr_Occurred() != NULL) {
-        PyObject *type, *error, *trace; /* Ctrl-C: the remote may stop, the error stays */
-        PyErr_Fetch(&type, &error, &trace);
-        native_call_abandon(call, SBE_ECANCELED);
-        PyErr_Restore(type, error, trace);
-    } else {
-        reply = native_call_outcome(call);
-    }
-    native_drop(call);
-    return reply;
 }
 
 /* -- for event loops ----------------------------------------------------------------------- */
@@ -554,13 +468,13 @@ static PyObject *channel_get_spin(PyObject *object, void *unused)
 }
 
 static PyMethodDef CHANNEL_METHODS[] = {
-    {"submit", (PyCFunction)(void (*)(void))channel_submit, METH_FASTCALL,
+    {"submit", (PyCFunction)(void (*)(void))native_channel_submit, METH_FASTCALL,
      "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
-    {"call", (PyCFunction)(void (*)(void))channel_call, METH_FASTCALL,
+    {"call", (PyCFunction)(void (*)(void))native_channel_call, METH_FASTCALL,
      "call(...): as submit, then waits for the Reply."},
-    {"sync", (PyCFunction)(void (*)(void))channel_sync, METH_FASTCALL,
+    {"sync", (PyCFunction)(void (*)(void))native_channel_sync, METH_FASTCALL,
      "sync(0, buffers): hands buffers over and back without calling a service."},
-    {"send", (PyCFunction)(void (*)(void))channel_send, METH_FASTCALL,
+    {"send", (PyCFunction)(void (*)(void))native_channel_send, METH_FASTCALL,
      "send(...): a message that nobody answers."},
     {"batch", (PyCFunction)(void (*)(void))native_batch, METH_VARARGS | METH_KEYWORDS,
      "batch(service, descriptors, payloads=None, timeout=None): many calls at once."},
@@ -595,6 +509,7 @@ static PyType_Slot CHANNEL_SLOTS[] = {
     {Py_tp_dealloc, channel_dealloc},
     {Py_tp_traverse, channel_traverse},
     {Py_tp_clear, channel_clear},
+    {Py_tp_finalize, channel_finalize},
     {Py_tp_methods, CHANNEL_METHODS},
     {Py_tp_getset, CHANNEL_GETSET},
     {0, NULL},
@@ -603,11 +518,15 @@ static PyType_Slot CHANNEL_SLOTS[] = {
 static PyType_Spec CHANNEL_SPEC = {
     .name = "sbe._native.Channel",
     .basicsize = sizeof(Channel),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = NATIVE_COLLECTED,
     .slots = CHANNEL_SLOTS,
 };
 
 int native_channel_init(PyObject *module)
 {
+    if (Channel_Type == NULL && pthread_atfork(NULL, NULL, count_fork) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
     return native_add_type(module, &CHANNEL_SPEC, &Channel_Type);
 }

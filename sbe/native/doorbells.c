@@ -33,6 +33,8 @@ typedef struct {
     PyObject ob_base;
     pthread_t thread;
     bool running;
+    bool closing; /* once: the thread uses the descriptors until it has been joined */
+    pid_t owner;  /* a forked child has neither the thread nor a say */
     int stream_fd, epoll_fd, stop_fd;
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
@@ -224,6 +226,7 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
     self->happened_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int flags = self->stream_fd < 0 ? -1 : fcntl(self->stream_fd, F_GETFL);
     self->running = true;
+    self->owner = getpid();
     errno = flags < 0 ? EBADF : errno;
     if (flags < 0 || self->epoll_fd < 0 || self->stop_fd < 0 || self->happened_fd < 0 ||
         fcntl(self->stream_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
@@ -276,7 +279,12 @@ static PyObject *doorbells_close(PyObject *object, PyObject *unused)
 {
     Doorbells *self = (Doorbells *)object;
     (void)unused;
-    stop(self);
+    if (self->closing)
+        Py_RETURN_NONE;
+    self->closing = true;
+    if (self->owner == getpid())
+        stop(self);
+    self->running = false;
     close_fd(&self->stream_fd);
     close_fd(&self->epoll_fd);
     close_fd(&self->stop_fd);
@@ -298,13 +306,13 @@ static void doorbells_dealloc(PyObject *object)
 static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
 {
     Doorbells *self = (Doorbells *)object;
-    unsigned int channel;
+    uint32_t channel;
     int ring_fd, wake_fd;
-    if (!PyArg_ParseTuple(arguments, "Iii", &channel, &ring_fd, &wake_fd))
+    if (!PyArg_ParseTuple(arguments, "O&ii", native_as_u32, &channel, &ring_fd, &wake_fd))
         return NULL;
     if (channel > SBE_TOKEN_CHANNEL_MAX)
         return native_raise(SBE_EINVAL, false, "channel %u has no token", channel);
-    if (!self->running)
+    if (!self->running || self->owner != getpid())
         return native_raise(SBE_ENOTCONN, false, "the doorbells are closed");
     struct doorbell *doorbell = calloc(1, sizeof *doorbell);
     if (doorbell == NULL)
@@ -337,7 +345,7 @@ static PyObject *doorbells_remove(PyObject *object, PyObject *number)
     unsigned long channel = PyLong_AsUnsignedLong(number);
     if (PyErr_Occurred() != NULL)
         return NULL;
-    if (!self->running)
+    if (!self->running || self->owner != getpid())
         Py_RETURN_NONE;
     pthread_mutex_lock(&self->lock);
     struct doorbell **link = &self->doorbells;
@@ -364,7 +372,7 @@ static PyObject *doorbells_send(PyObject *object, PyObject *number)
         return NULL;
     if (!SBE_TOKEN_IS_EVENT(token) || SBE_TOKEN_VALUE(token) > 31)
         return native_raise(SBE_EINVAL, false, "token %lu is no event", token);
-    if (!self->running)
+    if (!self->running || self->owner != getpid())
         Py_RETURN_NONE;
     pthread_mutex_lock(&self->lock);
     self->events_owed |= 1u << SBE_TOKEN_VALUE(token);
@@ -399,7 +407,7 @@ static PyObject *doorbells_tick(PyObject *object, PyObject *after)
     double seconds = PyFloat_AsDouble(after);
     if (PyErr_Occurred() != NULL)
         return NULL;
-    if (!self->running)
+    if (!self->running || self->owner != getpid())
         Py_RETURN_NONE;
     uint64_t at = seconds <= 0 ? 0 : native_now_ns(NULL) + (uint64_t)(seconds * 1e9);
     pthread_mutex_lock(&self->lock);

@@ -45,14 +45,14 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
 {
     static char *names[] = {"fd", "size", "readonly", "trusted", "offset", NULL};
     int fd, readonly = 0, trusted = 0;
-    unsigned long long size, offset = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iK|$ppK", names, &fd, &size, &readonly,
-                                     &trusted, &offset))
+    uint64_t size, offset = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&", names, &fd, native_as_u64,
+                                     &size, &readonly, &trusted, native_as_u64, &offset))
         return NULL;
     if (size == 0 || size > PY_SSIZE_T_MAX)
-        return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", size);
-    if (offset > (unsigned long long)INT64_MAX - size)
-        return native_raise(SBE_EINVAL, false, "a mapping at %llu", offset);
+        return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", (unsigned long long)size);
+    if (offset > (uint64_t)INT64_MAX - size)
+        return native_raise(SBE_EINVAL, false, "a mapping at %llu", (unsigned long long)offset);
     if (check_fd(fd, offset, size, trusted != 0) < 0)
         return NULL;
     int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
@@ -140,14 +140,14 @@ static int assign(Memory *memory, uint64_t base, uint64_t size, PyObject *key, P
     if (unpack(key, size, &offset, &length) < 0 ||
         PyObject_GetBuffer(value, &source, PyBUF_SIMPLE) < 0)
         return -1;
-    int status = -1;
-    if ((uint64_t)source.len != length)
+    bool fits = (uint64_t)source.len == length;
+    if (!fits)
         native_raise(SBE_ERANGE, false, "%zd bytes don't fit a slice of %llu", source.len,
                      (unsigned long long)length);
-    else
-        status = 0, memmove(memory->base + base + offset, source.buf, (size_t)length);
+    else if (length != 0) /* of nothing, the source's address may be NULL */
+        memmove(memory->base + base + offset, source.buf, (size_t)length);
     PyBuffer_Release(&source);
-    return status;
+    return fits ? 0 : -1;
 }
 
 static int memory_assign(PyObject *object, PyObject *key, PyObject *value)

@@ -37,6 +37,19 @@ PyObject *native_raise(int status, bool remote, const char *format, ...)
     return NULL;
 }
 
+PyObject *native_raise_again(PyObject *error)
+{
+    PyObject *errors = PyImport_ImportModule("sbe.errors");
+    PyObject *again = errors == NULL ? NULL : PyObject_GetAttrString(errors, "again");
+    PyObject *copy = again == NULL ? NULL : PyObject_CallFunctionObjArgs(again, error, NULL);
+    if (copy != NULL && PyExceptionInstance_Check(copy))
+        PyErr_SetObject((PyObject *)Py_TYPE(copy), copy);
+    Py_XDECREF(copy);
+    Py_XDECREF(again);
+    Py_XDECREF(errors);
+    return NULL;
+}
+
 int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
 {
     PyObject *made = PyType_FromSpec(spec);
@@ -235,7 +248,8 @@ static PyObject *ring_size(PyObject *module, PyObject *arguments)
 {
     struct sbe_ring_geometry geometry;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "III", &geometry.slots, &geometry.slot_size, &geometry.line))
+    if (!PyArg_ParseTuple(arguments, "O&O&O&", native_as_u32, &geometry.slots, native_as_u32,
+                          &geometry.slot_size, native_as_u32, &geometry.line))
         return NULL;
     int64_t size = sbe_ring_size(&geometry);
     if (size < 0)

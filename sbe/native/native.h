@@ -17,10 +17,19 @@
 #define native_hold(object) Py_INCREF((PyObject *)(object))
 #define native_drop(object) Py_XDECREF((PyObject *)(object))
 
+/*
+ * What the collector sees: Channel, Call, Reply, Request and Session, among which and the user's
+ * callbacks cycles are likely. Memory, Slice and Table name nothing that leads back (a subclass in
+ * Python is seen by itself), a Buffer is gone when its call has been sent.
+ */
+#define NATIVE_COLLECTED (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC)
+
 PyMODINIT_FUNC PyInit__native(void);
 
 /* Raises the sbe.errors exception for a negative status; `remote`: a service answered it. NULL. */
 PyObject *native_raise(int status, bool remote, const char *format, ...);
+/* Raises a copy of an exception that is kept, see sbe.errors.again(). NULL. */
+PyObject *native_raise_again(PyObject *error);
 /* Monotonic time, ns. */
 uint64_t native_now_ns(void *unused);
 /* Creates a heap type from a spec and adds it to the module. 0 or -1. */
@@ -101,6 +110,8 @@ typedef struct call Call;
 struct open_call {
     void (*complete)(struct open_call *open, Channel *channel, const struct sbe_frame *response,
                      int status); /* response NULL: the channel died, status says why */
+    /* For the collector: what is held until complete(). */
+    int (*visit)(struct open_call *open, visitproc visit, void *arg);
 };
 
 struct channel {
@@ -120,6 +131,7 @@ struct channel {
     PyObject *names;         /* dict: service id to name, for messages */
     PyObject *error;         /* why the channel is dead, NULL alive */
     bool listens;            /* wake_fd is a listener: found out when it is read */
+    uint32_t forks;          /* of this process when it was made: a child must not touch it */
     bool polling;            /* a thread looks at the ring for all: it spins, or */
     bool asleep;             /* it sleeps on sleep_fd, */
     bool timed;              /* and looks again by itself, should a doorbell be lost */
@@ -139,14 +151,21 @@ struct channel {
 
 extern PyTypeObject *Channel_Type;
 int native_channel_init(PyObject *module);
-/* Raises a new exception like this one, so that no two users share a traceback. NULL. */
-PyObject *native_raise_like(PyObject *error);
-/* Raises the channel's error if it is dead. 0 alive, -1 raised. */
+/* Raises the channel's error if it is dead, or another process's. 0 alive, -1 raised. */
 int native_channel_check(Channel *channel);
+/* Neither dead nor another process's: frames may be sent and taken. */
+bool native_channel_usable(const Channel *channel);
 /* Kills the channel: every open call and request fails with `error` (borrowed). */
 void native_channel_fail(Channel *channel, PyObject *error);
 /* Takes what the peer sent, then runs callbacks. -1: a callback or hook raised. */
 int native_channel_drain(Channel *channel);
+
+/* -- channel_call.c: methods of Channel -- */
+
+PyObject *native_channel_submit(PyObject *object, PyObject *const *given, Py_ssize_t count);
+PyObject *native_channel_call(PyObject *object, PyObject *const *given, Py_ssize_t count);
+PyObject *native_channel_sync(PyObject *object, PyObject *const *given, Py_ssize_t count);
+PyObject *native_channel_send(PyObject *object, PyObject *const *given, Py_ssize_t count);
 
 /* -- wait.c: sleeping on a channel -- */
 
@@ -168,6 +187,8 @@ void native_wake(Channel *channel);
 void native_wake_untimed(Channel *channel);
 /* timeout_ns as Python gives it (None: forever) to a deadline. -1 raised. */
 int native_deadline(PyObject *timeout, uint64_t *deadline_ns);
+/* What is left of it, as frames say it: 0 none. */
+uint32_t native_deadline_us(uint64_t deadline_ns, uint64_t now_ns);
 /* True when a request can be sent; if not, the doorbell will ring when it can. */
 bool native_has_room(Channel *channel, void *unused);
 /* Waits until a request can be sent; WAIT_TIMEOUT at the deadline. */
@@ -221,6 +242,18 @@ PyObject *native_call_outcome(Call *call);
 void native_call_abandon(Call *call, int status);
 void native_run_callbacks(Channel *channel);
 
+/* -- call_buffers.c -- */
+
+int native_call_buffers_init(PyObject *module);
+/* Takes a Buffer object as buffer i. 0, 1 if it must be staged, -1 raised. */
+int native_call_use(Call *call, uint32_t i, PyObject *item);
+/* 0: room in one frame for everything, there and back; 1: not unless staged; -1 raised. */
+int native_call_check_room(const Call *call, Py_ssize_t payload);
+void native_call_need_staging(void); /* raises */
+void native_call_release(Call *call);
+/* The inline ones only, which the remote never had. */
+void native_call_release_views(Call *call);
+
 /* -- reply.c: Reply, what a call came to -- */
 
 int native_reply_init(PyObject *module);
@@ -256,6 +289,8 @@ struct request {
 
 extern PyTypeObject *Request_Type;
 int native_request_init(PyObject *module);
+/* For the collector: those in the channel's lists. */
+int native_requests_visit(const Channel *channel, visitproc visit, void *arg);
 /* Takes a REQUEST, SYNC, MESSAGE or EVENT frame. */
 void native_request_take(Channel *channel, const struct sbe_frame *frame);
 void native_request_cancel(Channel *channel, uint64_t transaction);

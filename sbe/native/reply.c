@@ -75,9 +75,17 @@ static PyObject *reply_repr(PyObject *object)
                                 (unsigned long long)(call->ended_ns - call->started_ns) / 1000);
 }
 
+static int reply_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)Py_TYPE(object));
+    Py_VISIT((PyObject *)((Reply *)object)->call);
+    return 0;
+}
+
 static void reply_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     native_drop(((Reply *)object)->call);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
@@ -93,6 +101,7 @@ static PyGetSetDef REPLY_GETSET[] = {
 static PyType_Slot REPLY_SLOTS[] = {
     {Py_tp_doc, "What a service answered."},
     {Py_tp_dealloc, reply_dealloc},
+    {Py_tp_traverse, reply_traverse},
     {Py_tp_repr, reply_repr},
     {Py_tp_getset, REPLY_GETSET},
     {0, NULL},
@@ -101,7 +110,7 @@ static PyType_Slot REPLY_SLOTS[] = {
 static PyType_Spec REPLY_SPEC = {
     .name = "sbe._native.Reply",
     .basicsize = sizeof(Reply),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = NATIVE_COLLECTED | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = REPLY_SLOTS,
 };
 

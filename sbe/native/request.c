@@ -328,7 +328,7 @@ static Py_ssize_t take_sizes(const Request *self, PyObject *given, uint64_t *siz
 static void respond(Request *self, int status, const Py_buffer *payload)
 {
     Channel *channel = self->channel;
-    if (self->transaction != 0 && channel->error == NULL) {
+    if (self->transaction != 0 && native_channel_usable(channel)) {
         send_answer(channel, self, status, payload->buf, payload->len);
         return;
     }
@@ -411,11 +411,34 @@ static void answer_dropped(Request *self)
     PyErr_Restore(type, error, trace);
 }
 
+int native_requests_visit(const Channel *channel, visitproc visit, void *arg)
+{
+    for (Request *request = channel->requests; request != NULL; request = request->next)
+        Py_VISIT((PyObject *)request);
+    for (Request *request = channel->unsent; request != NULL; request = request->next)
+        Py_VISIT((PyObject *)request);
+    return 0;
+}
+
+static int request_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    const Request *self = (const Request *)object;
+    Py_VISIT((PyObject *)Py_TYPE(object));
+    Py_VISIT((PyObject *)self->channel);
+    Py_VISIT(self->views);
+    for (uint32_t i = 0; i < self->buffer_count; i++) {
+        Py_VISIT((PyObject *)self->held[i]);
+        Py_VISIT(self->copies[i].obj);
+    }
+    return 0;
+}
+
 static void request_dealloc(PyObject *object)
 {
     Request *self = (Request *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (!self->answered && self->channel->error == NULL)
+    PyObject_GC_UnTrack(object);
+    if (!self->answered && native_channel_usable(self->channel))
         answer_dropped(self);
     release_buffers(self);
     PyMem_Free(self->buffers);
@@ -449,6 +472,7 @@ static PyGetSetDef REQUEST_GETSET[] = {
 static PyType_Slot REQUEST_SLOTS[] = {
     {Py_tp_doc, "A call from the other end."},
     {Py_tp_dealloc, request_dealloc},
+    {Py_tp_traverse, request_traverse}, /* its channel breaks the cycles: it has the lists */
     {Py_tp_methods, REQUEST_METHODS},
     {Py_tp_getset, REQUEST_GETSET},
     {0, NULL},
@@ -457,7 +481,7 @@ static PyType_Slot REQUEST_SLOTS[] = {
 static PyType_Spec REQUEST_SPEC = {
     .name = "sbe._native.Request",
     .basicsize = sizeof(Request),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = NATIVE_COLLECTED | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = REQUEST_SLOTS,
 };
 

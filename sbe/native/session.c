@@ -190,7 +190,7 @@ static PyObject *session_new(PyTypeObject *type, PyObject *arguments, PyObject *
         return NULL;
     self->config = config;
     if (!session_set_name(self->name, name, name_size) || !set_up(self, handler)) {
-        Py_DECREF(self);
+        native_drop(self);
         return NULL;
     }
     return (PyObject *)self;

@@ -16,8 +16,8 @@ static Table *all_tables; /* guarded by the GIL */
 static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"capacity", NULL};
-    unsigned int capacity;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "I", names, &capacity))
+    uint32_t capacity;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O&", names, native_as_u32, &capacity))
         return NULL;
     if (capacity == 0 || capacity > UINT16_MAX + 1u)
         return native_raise(SBE_EINVAL, false, "a table of %u areas", capacity);
@@ -149,9 +149,10 @@ static PyObject *table_add(PyObject *object, PyObject *arguments)
 {
     Table *self = (Table *)object;
     Memory *memory;
-    unsigned int id, context, flags = 0;
+    uint32_t id, context, flags = 0;
     struct sbe_area *area;
-    if (!PyArg_ParseTuple(arguments, "O!II|I", Memory_Type, &memory, &id, &context, &flags))
+    if (!PyArg_ParseTuple(arguments, "O!O&O&|O&", Memory_Type, &memory, native_as_u32, &id,
+                          native_as_u32, &context, native_as_u32, &flags))
         return NULL;
     if (memory->table != NULL)
         return native_raise(SBE_EEXIST, false, "this memory is area %u already", memory->id);

@@ -57,6 +57,14 @@ int native_deadline(PyObject *timeout, uint64_t *deadline_ns)
     return 0;
 }
 
+uint32_t native_deadline_us(uint64_t deadline_ns, uint64_t now_ns)
+{
+    if (deadline_ns == NATIVE_FOREVER)
+        return 0;
+    uint64_t left_us = deadline_ns <= now_ns ? 1 : (deadline_ns - now_ns + 999) / 1000;
+    return left_us > UINT32_MAX ? 0 : (uint32_t)left_us; /* the wire can't say more than an hour */
+}
+
 static struct timespec until(uint64_t deadline_ns, uint64_t limit_ns)
 {
     uint64_t now = native_now_ns(NULL);

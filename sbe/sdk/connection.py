@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
-from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError
+from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
@@ -60,6 +60,7 @@ class Connection:
         self._geometry = geometry
         self._lock = threading.RLock()  # control operations, and which channel is the live one
         self._closed = False
+        self._pid = os.getpid()
         self._table = _native.Table(backend.limits["areas"])
         self._areas: dict[int, Area] = {}
         self._ids: dict[str | int | Service, int] = {}  # of services, until the remote restarts
@@ -378,6 +379,12 @@ class Connection:
 
     # -- life -------------------------------------------------------------------------------
 
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise LinkError(
+                "the connection belongs to the process that forked this one: connect again here"
+            )
+
     def _live_channel(self) -> _native.Channel:
         """The channel; brings the link back if it was lost since the last call."""
         channel = self._channel
@@ -392,7 +399,7 @@ class Connection:
 
     def _recover(self, error: BaseException) -> None:
         if isinstance(error, (DaemonGone, LinkClosed)):
-            raise type(error)(str(error))  # the channel's own one would collect everyone's traces
+            raise again(error)
         self._backend.recover()
         self._ids.clear()
         self._channel = self._open_channel()
@@ -425,6 +432,7 @@ class Connection:
 
     def _process_control(self) -> None:
         """The control descriptor is readable: the link's state may have changed."""
+        self._check_process()
         with self._lock:
             if self._closed:
                 return
@@ -435,6 +443,7 @@ class Connection:
     @contextlib.contextmanager
     def _control(self) -> Iterator[Backend]:
         """One control operation: the lock, a live channel before, and a lost link noticed after."""
+        self._check_process()
         with self._lock:
             self._live_channel()
             try:
@@ -442,11 +451,13 @@ class Connection:
             except LinkError as error:
                 self._process_control()
                 if type(error) is LinkError and self._channel.error is not None:
-                    raise self._channel.error from error  # says how the link was lost
+                    raise again(self._channel.error) from error  # says how the link was lost
                 raise
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""
+        if self._pid != os.getpid():
+            return  # a forked child has copies of everything, but the link is its parent's
         with self._lock:
             if self._closed:
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,18 @@ class Stager:
     def __init__(self, allocate: weakref.WeakMethod[Callable[[int], Area]]) -> None:
         self._allocate = allocate
         self._lock = threading.Lock()
+        self._given: deque[Area] = deque()  # back, not yet looked at; a finalizer may add any time
         self._free: list[Area] = []
         self._held: list[Area] = []  # quarantined by calls that were given up
 
     def take(self, size_bytes: int) -> Area:
         """An area of at least this size, from the pool or new."""
         with self._lock:
-            self._free += [area for area in self._held if not area.holds]
-            self._held = [area for area in self._held if area.holds]
+            while self._given:
+                self._held.append(self._given.popleft())
+            waiting, self._held = self._held, []
+            for area in waiting:
+                (self._held if area.holds else self._free).append(area)
             for area in sorted(self._free, key=lambda area: area.size):
                 if area.size >= size_bytes:
                     self._free.remove(area)
@@ -49,10 +54,8 @@ class Stager:
 
     def give(self, area: Area) -> None:
         """Back to the pool; quarantined ones wait until the remote has answered."""
-        if area.freed:
-            return
-        with self._lock:
-            (self._held if area.holds else self._free).append(area)
+        if not area.freed:
+            self._given.append(area)
 
 
 class _Staged:
