@@ -38,8 +38,9 @@ _PRIORITY = 1
 _NAME_MAX = 64
 
 
+@functools.cache
 def version() -> str:
-    """The version of this package."""
+    """The version of this package. Looked up once: it is read from a file, a millisecond's work."""
     try:
         return importlib.metadata.version("sbe")
     except importlib.metadata.PackageNotFoundError:

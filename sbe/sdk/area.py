@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Area", "buffer_dtype"]
 
 
+@functools.cache
 def buffer_dtype() -> Any:
     """The numpy dtype of one descriptor, as `Connection.batch()` takes them."""
     import numpy as np

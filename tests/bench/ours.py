@@ -188,8 +188,8 @@ def crc(settings: Settings) -> Result:
             for _ in range(settings.blocks):
                 for name, samples in alternate(1, turn).items():
                     milliseconds.setdefault(name, []).append(samples[0] / 1e3)
-                near = programs.cores(settings)[0]
-                [[local]] = programs.run(settings, "ring_bench", "crc", near, near, "1")
+                far = programs.cores(settings)[1]  # where the remote is
+                [[local]] = programs.run(settings, "ring_bench", "crc", far, far, "1")
                 milliseconds["local"].append(local)
     return Result(milliseconds)
 
