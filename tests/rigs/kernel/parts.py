@@ -8,12 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sbe import _native
-from sbe.kernel import remoteproc, rpmsg
+from sbe.kernel import firmware_file, remoteproc, rpmsg
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = ROOT / "build" / "kernel"
@@ -46,7 +46,7 @@ def make_firmware(folder: Path) -> None:
     """Firmware where the kernel finds it."""
     maker = ROOT / "linux" / "kernel" / "make_firmware.py"
     subprocess.run([sys.executable, maker, folder / "sbe-userproc.elf"], check=True)
-    remoteproc.EXTRA_FIRMWARE.write_text(str(folder))
+    firmware_file.EXTRA_FIRMWARE.write_text(str(folder))
 
 
 @contextmanager
@@ -60,6 +60,14 @@ def core_process(device: str = DEVICE) -> Iterator[subprocess.Popen[bytes]]:
             print(f"{REMOTE.name} ended with {process.returncode}", file=sys.stderr)
         process.kill()
         process.wait()
+
+
+def until(true: Callable[[], object], seconds: float = 5) -> None:
+    """Look until it is so: for what the kernel tells nobody."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.001)
 
 
 def wait_for_service(name: str, seconds: float = 5) -> rpmsg.Service:
