@@ -50,14 +50,14 @@ def make_firmware(folder: Path) -> None:
 
 
 @contextmanager
-def core_process(device: str = DEVICE) -> Iterator[subprocess.Popen[bytes]]:
-    """sbe-remote-rpmsg as the core of a processor."""
-    process = subprocess.Popen([REMOTE, device])
+def core_process(device: str = DEVICE, program: Path = REMOTE) -> Iterator[subprocess.Popen[bytes]]:
+    """sbe-remote-rpmsg as the core of a processor, or another program."""
+    process = subprocess.Popen([program, device])
     try:
         yield process
     finally:
         if process.poll() is not None:
-            print(f"{REMOTE.name} ended with {process.returncode}", file=sys.stderr)
+            print(f"{program.name} ended with {process.returncode}", file=sys.stderr)
         process.kill()
         process.wait()
 
