@@ -43,5 +43,5 @@ def test_with_an_embedded_remote(tmp_path: Path) -> None:
 def test_with_a_daemon() -> None:
     with daemon() as connect:
         with connect() as link:
-            path = link._backend.uri.removeprefix("unix:")  # type: ignore[attr-defined]
+            path = link._backend.uri.removeprefix("unix:")
         assert "backend DaemonBackend" in run(path)
