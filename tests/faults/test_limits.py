@@ -15,7 +15,7 @@ from sbe import _native
 from sbe.channel import Geometry, Rings, attach, create_rings
 from sbe.errors import MessageTooLarge, RemoteError
 
-OPEN_REQUESTS = 1024  # that the host keeps for one channel
+OPEN_REQUESTS = 4096  # that the host keeps for one channel
 SLOTS = 64
 SECONDS = 20.0
 
