@@ -40,6 +40,7 @@ def remote_end(rings: Rings) -> _native.Channel:
         rings.send_offset,
         rings.wake_fd,
         rings.ring_fd,
+        max_calls=2 * OPEN_REQUESTS,  # more than an honest end has
     )
 
 
