@@ -301,6 +301,19 @@ def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_p
 # Ctrl-C
 
 
+@contextlib.contextmanager
+def started(
+    words: list[str], environment: dict[str, str], cwd: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [SBE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # when the test failed: else it has ended
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -312,14 +325,7 @@ def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_p
 def test_interrupt(
     words: list[str], line: bytes, environment: dict[str, str], image: Path, tmp_path: Path
 ):
-    process = subprocess.Popen(
-        [SBE, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        cwd=tmp_path,
-    )
-    with process:
+    with started([*words], environment, cwd=tmp_path) as process:
         assert process.stdout is not None
         lines = []
         for read in process.stdout:
@@ -339,13 +345,7 @@ def test_interrupt(
 
 
 def test_json_of_an_interrupt(environment: dict[str, str]):
-    process = subprocess.Popen(
-        [SBE, "--json", "stat", "--watch", "0.1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
-    with process:
+    with started(["--json", "stat", "--watch", "0.1"], environment) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["ok"] is True
         process.send_signal(signal.SIGINT)
