@@ -81,10 +81,10 @@ struct table {
 
 extern PyTypeObject *Table_Type;
 int native_table_init(PyObject *module);
-/* The area of this table that holds [start, start + size), NULL none. */
-Memory *native_table_find(const Table *table, const void *start, uint64_t size);
+/* The area of this table that the address lies in, NULL none. What begins there may leave it. */
+Memory *native_table_find(const Table *table, const void *start);
 /* The same over every table of the process. */
-Memory *native_any_table_find(const void *start, uint64_t size);
+Memory *native_any_table_find(const void *start);
 void native_table_forget(Memory *memory); /* at its death */
 /* The member of this id, which has been resolved; NULL if it is about to die. */
 Memory *native_table_member(const Table *table, uint32_t id);

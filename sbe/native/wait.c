@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
@@ -127,12 +128,18 @@ static long futex_wait(sbe_shared_u32 *word, uint32_t seen, const struct timespe
     return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, time_left, NULL, 0);
 }
 
+static bool is_working(const Channel *channel)
+{
+    return channel->in_flight > 0 || channel->unsent != NULL;
+}
+
 /* Sleeps until progress moves. -1: a signal handler raised. */
 static int sleep_on_progress(Channel *channel, uint64_t deadline_ns)
 {
     uint32_t seen = sbe_load_relaxed(&channel->progress);
-    struct timespec time_left = until(deadline_ns, LONGEST_NS, 0);
-    bool forever = deadline_ns == NATIVE_FOREVER;
+    bool working = is_working(channel); /* then it also looks for signals now and then */
+    struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS, 0);
+    bool forever = deadline_ns == NATIVE_FOREVER && !working;
     channel->sleepers++;
     long status;
     int error;
@@ -142,7 +149,7 @@ static int sleep_on_progress(Channel *channel, uint64_t deadline_ns)
     Py_END_ALLOW_THREADS;
     if (sbe_load_relaxed(&channel->progress) == seen)
         channel->sleepers--; /* not woken by wake_followers(), which counts us out */
-    return status < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
+    return status < 0 && (error == EINTR || error == ETIMEDOUT) ? PyErr_CheckSignals() : 0;
 }
 
 /*
@@ -206,25 +213,50 @@ static void take_messages(Channel *channel)
         left--;
 }
 
+/*
+ * epoll_wait() without the GIL; -1 and errno. A signal that comes after the last look for signals,
+ * but before the kernel has us asleep, interrupts nothing. A sleep of a backstop is followed by a
+ * look; one that may last lets signals in only while it sleeps.
+ */
+static int sleep_interruptibly(Channel *channel, struct epoll_event events[3], int limit_ms)
+{
+    bool lasting = !channel->timed;
+    uint32_t seen = sbe_load_relaxed(&channel->progress);
+    sigset_t all, usual;
+    if (lasting) {
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &usual);
+    }
+    int count = lasting ? PyErr_CheckSignals() : 0, error = EINTR;
+    if (count == 0 && sbe_load_relaxed(&channel->progress) == seen) { /* or a handler used us */
+        channel->polling = channel->asleep = true;
+        Py_BEGIN_ALLOW_THREADS;
+        count = epoll_pwait(channel->sleep_fd, events, 3, limit_ms, lasting ? &usual : NULL);
+        error = errno;
+        Py_END_ALLOW_THREADS;
+        channel->polling = channel->asleep = false;
+    }
+    if (lasting)
+        (void)pthread_sigmask(SIG_SETMASK, &usual, NULL);
+    errno = error;
+    return count;
+}
+
 /* Sleeps on the doorbell and the control fd for all threads. -1: something raised. */
 static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns)
 {
     struct epoll_event events[3];
-    bool working = channel->in_flight > 0 || channel->unsent != NULL;
+    bool working = is_working(channel);
     bool forever = deadline_ns == NATIVE_FOREVER && !working;
     struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS, recent_ns);
     /* Rounded up: an early wake-up would find the deadline not yet passed, and spin. */
     int time_left_ms = (int)(time_left.tv_sec * 1000 + (time_left.tv_nsec + 999999) / 1000000);
-    int count, error;
-    channel->polling = channel->asleep = true;
     channel->timed = working;
-    Py_BEGIN_ALLOW_THREADS;
-    count = epoll_wait(channel->sleep_fd, events, 3, forever ? -1 : time_left_ms);
-    error = errno;
-    Py_END_ALLOW_THREADS;
-    channel->polling = channel->asleep = false;
-    if (count < 0)
-        return error == EINTR ? PyErr_CheckSignals() : (PyErr_SetFromErrno(PyExc_OSError), -1);
+    int count = sleep_interruptibly(channel, events, forever ? -1 : time_left_ms);
+    if (count < 0 && PyErr_Occurred() == NULL && errno != EINTR)
+        PyErr_SetFromErrno(PyExc_OSError);
+    if (count <= 0 && (PyErr_Occurred() != NULL || PyErr_CheckSignals() < 0))
+        return -1;
     if (count == 0 && working && channel->error == NULL &&
         (deadline_ns == NATIVE_FOREVER || native_now_ns(NULL) < deadline_ns)) {
         channel->backstops++;

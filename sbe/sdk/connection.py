@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import os
 import threading
 import weakref
@@ -103,9 +104,10 @@ class Connection:
         try:
             return channel.call(number, buffers, payload, timeout)
         except _native.NeedsStaging:
-            return self._submit_staged(
-                lambda staged: channel.submit(number, staged, payload, timeout), buffers
-            ).result()
+            pass  # left before what staging may raise
+        return self._submit_staged(
+            lambda staged: channel.submit(number, staged, payload, timeout), buffers
+        ).result()
 
     def submit(
         self,
@@ -128,9 +130,10 @@ class Connection:
         try:
             return channel.submit(number, buffers, payload, timeout, wait)
         except _native.NeedsStaging:
-            return self._submit_staged(
-                lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
-            )
+            pass
+        return self._submit_staged(
+            lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
+        )
 
     async def acall(
         self,
@@ -162,7 +165,8 @@ class Connection:
                 try:
                     return channel.submit(number, buffers, payload, left, False)
                 except _native.NeedsStaging:
-                    staged = StagedCall(self._stager, self._table, buffers)
+                    pass
+                staged = StagedCall(self._stager, self._table, buffers)
             return staged.begin(channel.submit(number, staged.buffers, payload, left, False))
 
         try:
@@ -247,6 +251,7 @@ class Connection:
         Raises BadArgument for a size that can't be, PermissionDenied beyond the quota,
         OutOfResources when there is none.
         """
+        size_bytes = operator.index(size_bytes)
         if size_bytes <= 0:
             raise BadArgument(f"an area of {size_bytes} bytes")
         with self._control() as backend:
@@ -453,6 +458,7 @@ class Connection:
                 if type(error) is LinkError and self._channel.error is not None:
                     raise again(self._channel.error) from error  # says how the link was lost
                 raise
+            self._process_control()  # it may have succeeded because the remote is gone
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""

@@ -78,7 +78,11 @@ def daemon() -> Iterator[Connector]:
     # A unix socket's address has 107 bytes, less than some tmp_path.
     with tempfile.TemporaryDirectory(prefix="sbe") as name:
         place = Path(name)
-        (place / "sbe.toml").write_text("[policy.default]\nareas = 2000\n")
+        (place / "sbe.toml").write_text(
+            "[policy.default]\nareas = 2000\n"
+            '[[link]]\nname = "loopback"\n'
+            "[link.restart]\ninitial_seconds = 0.01\nmax_seconds = 0.1\n"
+        )
         command = [sys.executable, "-m", "sbe.daemon", "--config", str(place / "sbe.toml")]
         with (
             open(place / "log", "wb") as log,
