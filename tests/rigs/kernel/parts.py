@@ -7,9 +7,10 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sbe import _native
@@ -92,3 +93,30 @@ def running(folder: Path) -> Iterator[remoteproc.RemoteProcessor]:
             yield processor
         finally:
             processor.stop()
+
+
+class Later(ExitStack):
+    """Functions in threads of their own; `join()` hands on what they raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads: list[threading.Thread] = []
+        self._raised: list[BaseException] = []
+
+    def run(self, function: Callable[[], object]) -> None:
+        def guarded() -> None:
+            try:
+                function()
+            except BaseException as error:
+                self._raised.append(error)
+
+        self._threads.append(threading.Thread(target=guarded, daemon=True))
+        self._threads[-1].start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for all of them, so long for each."""
+        for thread in self._threads:
+            thread.join(seconds)
+            assert not thread.is_alive(), "a thread hangs"
+        for error in self._raised:
+            raise error
