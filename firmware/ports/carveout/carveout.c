@@ -112,17 +112,31 @@ static void channel_closed(void *self, struct sbe_channel *channel)
 
 /* -- areas --------------------------------------------------------------------------------- */
 
-/* An area is one run of the arena: nothing that the host maps can reach our own memory. */
+static bool lies_within(const struct sbe_segment *segment, uint64_t begin, uint64_t end)
+{
+    return segment->address >= begin && segment->address <= end &&
+           segment->size <= end - segment->address;
+}
+
+/*
+ * An area is one run of the arena, so nothing that the host maps can reach our own memory; or one
+ * of a region that we offer, as long as it is mapped to be read.
+ */
 static int area_attach(void *self, struct sbe_area *area, const struct sbe_area_map *message)
 {
     const struct carveout_config *config = ((struct carveout *)self)->config;
     uint64_t window = (uintptr_t)config->window;
-    uint64_t begin = window + SBE_CARVEOUT_ARENA, end = window + config->window_size;
+    bool reachable = false;
     if (message->handles != 0 || message->segment_count != 1)
         return SBE_ENOTSUP;
     struct sbe_segment segment;
     memcpy(&segment, message + 1, sizeof segment);
-    if (segment.address < begin || segment.address > end || segment.size > end - segment.address)
+    reachable = lies_within(&segment, window + SBE_CARVEOUT_ARENA, window + config->window_size);
+    for (uint32_t i = 0; i < SBE_CARVEOUT_OFFERS && (area->flags & SBE_AREA_READONLY) != 0; i++) {
+        uint64_t begin = window + config->regions[i].offset;
+        reachable = reachable || lies_within(&segment, begin, begin + config->regions[i].size);
+    }
+    if (!reachable)
         return SBE_ERANGE;
     area->base = (void *)(uintptr_t)segment.address;
     return SBE_OK;
