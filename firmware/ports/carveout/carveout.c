@@ -175,18 +175,26 @@ static void end_life(struct carveout *link)
     sbe_session_lost(&link->engine.session);
 }
 
+/* A control ring is broken: nothing can be said until the host begins another life. */
+static bool shut(struct carveout *link)
+{
+    sbe_bootstrap_shut(&link->bootstrap);
+    end_life(link);
+    return false;
+}
+
 /* True: there may be more. */
 static bool take_control(struct carveout *link)
 {
     uint64_t message[SBE_CONTROL_MAX / sizeof(uint64_t)];
     bool ring_peer;
     if (sbe_bootstrap_room(&link->bootstrap, REPLIES) < REPLIES)
-        return false; /* the host rings when it has read */
+        return link->bootstrap.send.broken && shut(link); /* else the host rings when it has read */
     int size = sbe_bootstrap_receive(&link->bootstrap, message, &ring_peer);
     if (ring_peer)
         carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_CONTROL));
     if (size == SBE_EPROTO)
-        end_life(link); /* the ring is shut until the host begins another life */
+        return shut(link);
     if (size > 0 &&
         sbe_session_receive(&link->engine.session, message, (uint32_t)size, 0) == SBE_EBADMSG)
         link->bad++;
@@ -204,14 +212,14 @@ static void look(struct carveout *link)
     }
     if (status == 1)
         begin_life(link);
-    if (link->bootstrap.changed) {
-        link->bootstrap.changed = false;
-        carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_BLOCK));
-    }
     uint32_t left = CONTROL_AT_ONCE;
     while (left > 0 && take_control(link))
         left--;
     link->look = left == 0;
+    if (link->bootstrap.changed) {
+        link->bootstrap.changed = false;
+        carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_BLOCK));
+    }
 }
 
 bool carveout_run(struct carveout *link)
