@@ -12,10 +12,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/engine.h"
+#include "ports/virtio/clock.h"
 #include "ports/virtio/core.h"
 
 #define CONTROL_ADDRESS   1024u
@@ -57,10 +57,8 @@ static struct {
 
 static uint64_t now_ns(void *self)
 {
-    struct timespec now;
     (void)self;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return clock_now_ns();
 }
 
 static void say(const char *line)
@@ -306,6 +304,7 @@ static bool work(void)
 
 static bool start_engine(void)
 {
+    clock_open();
     remote.rpmsg.received = received;
     remote.port = (struct sbe_port){
         .now_ns = now_ns,
