@@ -9,8 +9,10 @@
 #include "ports/rpmsg/link.h"
 #include "ports/userproc/core.h"
 
-/* Opens the queues and announces the link's endpoints. False, with a word on stderr: it can't. */
-bool bus_open(struct core *core, const struct core_queue queues[2], struct rpmsg_link *link);
+/* Opens the queues and announces the link's endpoints, unless it is to be quiet. False: it can't.
+ */
+bool bus_open(struct core *core, const struct core_queue queues[2], struct rpmsg_link *link,
+              bool quiet);
 void bus_close(void);
 /* As struct rpmsg_link_config has it. */
 bool bus_send(void *self, uint32_t source, uint32_t destination, const void *data, uint32_t size);

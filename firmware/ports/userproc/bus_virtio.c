@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
-
 #include "ports/userproc/bus.h"
 #include "ports/virtio/rpmsg.h"
 
@@ -31,7 +29,8 @@ static bool open_queue(struct vring *vring, const struct core_queue *queue)
     return vring_open(vring, queue->memory, queue->count, queue->align);
 }
 
-bool bus_open(struct core *core, const struct core_queue queues[2], struct rpmsg_link *link)
+bool bus_open(struct core *core, const struct core_queue queues[2], struct rpmsg_link *link,
+              bool quiet)
 {
     bus.core = core;
     bus.rpmsg.self = link;
@@ -41,11 +40,9 @@ bool bus_open(struct core *core, const struct core_queue queues[2], struct rpmsg
     if (!open_queue(&bus.rpmsg.to_host, &queues[0]) ||
         !open_queue(&bus.rpmsg.from_host, &queues[1]))
         return false;
-    bus.sent = true;
-    if (!rpmsg_announce(&bus.rpmsg, RPMSG_LINK_CONTROL_NAME, RPMSG_LINK_CONTROL) ||
-        !rpmsg_announce(&bus.rpmsg, RPMSG_LINK_DOORBELL_NAME, RPMSG_LINK_DOORBELL))
-        (void)fprintf(stderr, "sbe-remote-rpmsg: the host has no buffers for an announcement\n");
-    return true;
+    bus.sent = !quiet;
+    return quiet || (rpmsg_announce(&bus.rpmsg, RPMSG_LINK_CONTROL_NAME, RPMSG_LINK_CONTROL) &&
+                     rpmsg_announce(&bus.rpmsg, RPMSG_LINK_DOORBELL_NAME, RPMSG_LINK_DOORBELL));
 }
 
 void bus_close(void)

@@ -166,7 +166,7 @@ bool core_bring_up(struct core *core, struct core_queue queues[2])
     if (vdev == NULL || vdev->id != VDEV_RPMSG || vdev->vrings != 2 ||
         (vdev->status & DRIVER_OK) == 0)
         return false;
-    core->vdev = (uint8_t *)core->table + ((const uint8_t *)vdev - table);
+    core->vdev = (uint8_t *)core->table + ((const uint8_t *)vdev - table) - 4; /* with its type */
     memcpy(vrings, vdev + 1, sizeof vrings);
     return open_queue(core, &vrings[0], &queues[0]) && open_queue(core, &vrings[1], &queues[1]);
 }

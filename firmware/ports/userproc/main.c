@@ -17,6 +17,8 @@
 
 static struct core core;
 static struct rpmsg_link remote_link;
+static bool tried; /* to open the bus, since the host's last start */
+static bool quiet; /* announces nothing, as firmware of another kind */
 
 static uint64_t now_ns(void *self)
 {
@@ -84,22 +86,27 @@ static void bring_up(void)
 {
     struct core_queue queues[2];
     uint32_t epoch;
-    if (remote_link.up || !core_bring_up(&core, queues))
+    if (tried || !core_bring_up(&core, queues))
         return;
+    tried = true;
+    if (!bus_open(&core, queues, &remote_link, quiet)) {
+        say("the host's virtqueues can't be used");
+        return;
+    }
     if (getrandom(&epoch, sizeof epoch, 0) != sizeof epoch)
         epoch = (uint32_t)now_ns(NULL);
     rpmsg_link_up(&remote_link, epoch);
-    if (bus_open(&core, queues, &remote_link))
-        say("up");
-    else
-        say("the host's virtqueues can't be opened");
+    say("up");
 }
 
 static void bring_down(void)
 {
-    rpmsg_link_down(&remote_link);
-    bus_close();
+    if (remote_link.up) {
+        rpmsg_link_down(&remote_link);
+        bus_close();
+    }
     core_let_go(&core);
+    tried = false;
 }
 
 static bool take_events(void)
@@ -128,8 +135,10 @@ static bool work(void)
     return more;
 }
 
-static const struct rpmsg_link_config CONFIG = {
+static struct rpmsg_link_config config = {
     .name = SBE_PROGRAM,
+    .version_min = SBE_VERSION_MIN,
+    .version_max = SBE_VERSION_MAX,
     .coherent = true,
     .port =
         {
@@ -141,20 +150,44 @@ static const struct rpmsg_link_config CONFIG = {
     .send = bus_send,
 };
 
+/* DEVICE, --quiet, --protocol MIN-MAX in any order. NULL: something else. */
+static const char *take_arguments(int argc, char **argv)
+{
+    const char *path = NULL;
+    for (int i = 1; i < argc; i++) {
+        unsigned min, max;
+        if (strcmp(argv[i], "--quiet") == 0) {
+            quiet = true;
+        } else if (strcmp(argv[i], "--protocol") == 0 && i + 1 < argc &&
+                   sscanf(argv[i + 1], "%5u-%5u", &min, &max) == 2 && min <= max &&
+                   max <= UINT16_MAX) {
+            config.version_min = (uint16_t)min;
+            config.version_max = (uint16_t)max;
+            i++;
+        } else if (path == NULL && argv[i][0] != '-') {
+            path = argv[i];
+        } else {
+            return NULL;
+        }
+    }
+    return path != NULL ? path : "/dev/sbe-userproc0";
+}
+
 int main(int argc, char **argv)
 {
-    const char *path = argc > 1 ? argv[1] : "/dev/sbe-userproc0";
-    if (argc > 2 || (argc > 1 && argv[1][0] == '-')) {
-        (void)fprintf(stderr, "Usage: " SBE_PROGRAM " [DEVICE]\n"
+    const char *path = take_arguments(argc, argv);
+    if (path == NULL) {
+        (void)fprintf(stderr, "Usage: " SBE_PROGRAM " [--quiet] [--protocol MIN-MAX] [DEVICE]\n"
                               "The remote as the core of a remote processor of the kernel module\n"
-                              "sbe_userproc, by default /dev/sbe-userproc0.\n");
+                              "sbe_userproc, by default /dev/sbe-userproc0. For tests: --quiet\n"
+                              "announces nothing, --protocol speaks other versions.\n");
         return 2;
     }
     if (!core_open(&core, path)) {
         (void)fprintf(stderr, SBE_PROGRAM ": %s: %s\n", path, strerror(errno));
         return 1;
     }
-    if (rpmsg_link_init(&remote_link, &CONFIG) != SBE_OK)
+    if (rpmsg_link_init(&remote_link, &config) != SBE_OK)
         return 1;
     for (;;) {
         bool more = work();
