@@ -32,11 +32,16 @@ void carveout_take_byte(struct carveout *link, uint8_t byte)
 {
     uint32_t head = link->fifo_head;
     if (head - link->fifo_tail == CARVEOUT_FIFO) {
-        link->overrun = true; /* whatever it said: look everywhere */
+        carveout_take_ring(link); /* whatever it said: look everywhere */
         return;
     }
     link->fifo[head & (CARVEOUT_FIFO - 1)] = byte;
     link->fifo_head = head + 1;
+}
+
+void carveout_take_ring(struct carveout *link)
+{
+    link->overrun = true;
 }
 
 static void ring_everything(struct carveout *link)
