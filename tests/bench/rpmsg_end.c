@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ports/virtio/core.h"
+#include "ports/userproc/core.h"
+#include "ports/virtio/rpmsg.h"
 
 #define ADDRESS  1024u
 #define AT_ONCE  64u
@@ -22,6 +23,7 @@ static struct core core;
 static struct rpmsg rpmsg;
 static uint8_t block[BLOCK];
 static uint32_t filled;
+static struct core_queue queues[2]; /* to the host, from it */
 static bool up, sent;
 
 static void received(void *self, uint32_t source, uint32_t destination, const void *data,
@@ -44,11 +46,23 @@ static bool work(void)
 {
     uint32_t count = up ? rpmsg_receive(&rpmsg, AT_ONCE) : 0;
     if (sent && vring_wants_interrupt(&rpmsg.to_host))
-        core_notify(&core, core.notify_to_host);
+        core_notify(&core, queues[0].notify);
     if (count > 0 && vring_wants_interrupt(&rpmsg.from_host))
-        core_notify(&core, core.notify_from_host);
+        core_notify(&core, queues[1].notify);
     sent = false;
     return count > 0;
+}
+
+static void *reach(void *self, uint64_t address, uint32_t size)
+{
+    return core_reach(self, address, size);
+}
+
+static bool open_queue(struct vring *vring, const struct core_queue *queue)
+{
+    vring->reach = reach;
+    vring->self = &core;
+    return vring_open(vring, queue->memory, queue->count, queue->align);
 }
 
 static bool take_events(void)
@@ -57,13 +71,13 @@ static bool take_events(void)
     if (read(core.fd, &event, sizeof event) < 0)
         return errno == EAGAIN || errno == EINTR;
     if ((event.events & SBE_USERPROC_STOP) != 0) {
-        core_let_go(&core, &rpmsg);
+        core_let_go(&core);
         up = false;
         core_stopped(&core);
     }
-    if (event.kicks != 0 && !up && core_bring_up(&core, &rpmsg)) {
-        up = true;
-        sent = rpmsg_announce(&rpmsg, "sbe-bench", ADDRESS);
+    if (event.kicks != 0 && !up && core_bring_up(&core, queues)) {
+        up = open_queue(&rpmsg.to_host, &queues[0]) && open_queue(&rpmsg.from_host, &queues[1]);
+        sent = up && rpmsg_announce(&rpmsg, "sbe-bench", ADDRESS);
     }
     return true;
 }

@@ -4,8 +4,8 @@
  * kernel's clock is a system call, three of which would be half of a call's time. Where there is no
  * such register, or it does not run steadily, the kernel's clock it is.
  */
-#ifndef SBE_PORTS_VIRTIO_CLOCK_H
-#define SBE_PORTS_VIRTIO_CLOCK_H
+#ifndef SBE_PORTS_USERPROC_CLOCK_H
+#define SBE_PORTS_USERPROC_CLOCK_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ports/virtio/clock.h"
+#include "ports/userproc/clock.h"
 
 #include <time.h>
 
