@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -54,6 +54,9 @@ sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build
 	$(BIN)/python -m tests.bench
+
+bench-kernel: $(BUILT) $(PEERS) rig-kernel ## SBE over a real kernel's rpmsg beside rpmsg alone; writes build/bench-kernel.json
+	$(BIN)/python -m tests.bench --kernel
 
 lint: $(BUILT) $(DEV) ## ruff, mypy, clang-format, strict gcc and clang builds, cross builds
 	$(TOOLS)/lint.sh $(BIN)

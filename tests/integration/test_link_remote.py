@@ -2,6 +2,7 @@
 
 import asyncio
 import mmap
+import gc
 import os
 import select
 import signal

@@ -10,10 +10,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ports/userproc/bus.h"
+#include "ports/userproc/clock.h"
 
 static struct core core;
 static struct rpmsg_link remote_link;
@@ -22,10 +22,8 @@ static bool quiet; /* announces nothing, as firmware of another kind */
 
 static uint64_t now_ns(void *self)
 {
-    struct timespec now;
     (void)self;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return clock_now_ns();
 }
 
 static void say(const char *line)
@@ -183,6 +181,7 @@ int main(int argc, char **argv)
                               "announces nothing, --protocol speaks other versions.\n");
         return 2;
     }
+    clock_open();
     if (!core_open(&core, path)) {
         (void)fprintf(stderr, SBE_PROGRAM ": %s: %s\n", path, strerror(errno));
         return 1;
