@@ -21,9 +21,9 @@
 
 static struct core core;
 static struct rpmsg rpmsg;
-static struct core_queue queues[2];
 static uint8_t block[BLOCK];
 static uint32_t filled;
+static struct core_queue queues[2]; /* to the host, from it */
 static bool up, sent;
 
 static void received(void *self, uint32_t source, uint32_t destination, const void *data,
@@ -58,13 +58,11 @@ static void *reach(void *self, uint64_t address, uint32_t size)
     return core_reach(self, address, size);
 }
 
-static bool bring_up(void)
+static bool open_queue(struct vring *vring, const struct core_queue *queue)
 {
-    if (!core_bring_up(&core, queues))
-        return false;
-    rpmsg.to_host = rpmsg.from_host = (struct vring){.reach = reach, .self = &core};
-    return vring_open(&rpmsg.to_host, queues[0].memory, queues[0].count, queues[0].align) &&
-           vring_open(&rpmsg.from_host, queues[1].memory, queues[1].count, queues[1].align);
+    vring->reach = reach;
+    vring->self = &core;
+    return vring_open(vring, queue->memory, queue->count, queue->align);
 }
 
 static bool take_events(void)
@@ -77,9 +75,9 @@ static bool take_events(void)
         up = false;
         core_stopped(&core);
     }
-    if (event.kicks != 0 && !up && bring_up()) {
-        up = true;
-        sent = rpmsg_announce(&rpmsg, "sbe-bench", ADDRESS);
+    if (event.kicks != 0 && !up && core_bring_up(&core, queues)) {
+        up = open_queue(&rpmsg.to_host, &queues[0]) && open_queue(&rpmsg.from_host, &queues[1]);
+        sent = up && rpmsg_announce(&rpmsg, "sbe-bench", ADDRESS);
     }
     return true;
 }

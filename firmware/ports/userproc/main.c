@@ -186,6 +186,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, SBE_PROGRAM ": %s: %s\n", path, strerror(errno));
         return 1;
     }
+    clock_open();
     if (rpmsg_link_init(&remote_link, &config) != SBE_OK)
         return 1;
     for (;;) {
