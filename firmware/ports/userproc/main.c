@@ -181,7 +181,6 @@ int main(int argc, char **argv)
                               "announces nothing, --protocol speaks other versions.\n");
         return 2;
     }
-    clock_open();
     if (!core_open(&core, path)) {
         (void)fprintf(stderr, SBE_PROGRAM ": %s: %s\n", path, strerror(errno));
         return 1;
