@@ -53,8 +53,7 @@ MODULE_PARM_DESC(firmware, "name of the firmware file at first");
  * @gate: tells when interrupts may be delivered
  * @work: delivers them, because what they call may sleep
  * @lock: guards @events, @kicks, @notify, @open_gate
- * @state_lock: guards @running, @stopping, @core and mappings; never held
- *	while waiting
+ * @state_lock: guards @running, @core and mappings; never held while waiting
  * @wait: the core waits here for events, a start for the core
  * @stopped: the core has acknowledged STOP, or is gone
  * @core: who has the device open
@@ -62,8 +61,7 @@ MODULE_PARM_DESC(firmware, "name of the firmware file at first");
  * @kicks: not read yet
  * @notify: virtqueues that the host is to look at
  * @open_gate: virtqueues exist
- * @running: between start and stop, as far as the core is concerned
- * @stopping: a stop waits for the core's acknowledgment
+ * @running: between start and stop
  */
 struct userproc {
 	struct rproc *rproc;
@@ -71,7 +69,7 @@ struct userproc {
 	struct rproc_subdev gate;
 	struct work_struct work;
 	spinlock_t lock; /* events, kicks, notify, open_gate */
-	struct mutex state_lock; /* running, stopping, core, mappings */
+	struct mutex state_lock; /* running, core, mappings */
 	wait_queue_head_t wait;
 	struct completion stopped;
 	struct file *core;
@@ -80,7 +78,6 @@ struct userproc {
 	DECLARE_BITMAP(notify, MAX_NOTIFY);
 	bool open_gate;
 	bool running;
-	bool stopping;
 };
 
 static struct platform_device *devices[MAX_CORES];
@@ -116,15 +113,6 @@ static int gate_start(struct rproc_subdev *subdev)
 	return 0;
 }
 
-/* The core reaches nothing of the host's memory any more, nor can it map it. */
-static void end_view(struct userproc *up)
-{
-	up->running = false;
-	up->stopping = false;
-	if (up->core)
-		unmap_mapping_range(up->core->f_mapping, 0, 0, 1);
-}
-
 /* Ends the core's work, and its view of memory whether it agrees or not. */
 static void halt(struct userproc *up)
 {
@@ -143,7 +131,6 @@ static void halt(struct userproc *up)
 	}
 	up->kicks = 0;
 	spin_unlock_irq(&up->lock);
-	up->stopping = true;
 	mutex_unlock(&up->state_lock);
 	wake_up_all(&up->wait);
 
@@ -153,7 +140,9 @@ static void halt(struct userproc *up)
 			 "the core does not stop: its view of memory ends\n");
 
 	mutex_lock(&up->state_lock);
-	end_view(up);
+	up->running = false;
+	if (up->core)
+		unmap_mapping_range(up->core->f_mapping, 0, 0, 1);
 	mutex_unlock(&up->state_lock);
 }
 
@@ -265,8 +254,8 @@ static int core_release(struct inode *inode, struct file *file)
 	mutex_lock(&up->state_lock);
 	up->core = NULL;
 	spin_lock_irq(&up->lock);
-	/* A core that goes when it is to stop has stopped. */
-	died = up->running && !up->stopping;
+	/* A core that goes with STOP pending has stopped. */
+	died = up->running && !(up->events & SBE_USERPROC_STOP);
 	up->events = 0;
 	up->kicks = 0;
 	spin_unlock_irq(&up->lock);
@@ -358,20 +347,6 @@ static int notify(struct userproc *up, unsigned long id)
 	return 0;
 }
 
-/*
- * Its view ends here and not when the stop goes on: senders still kick, and a
- * core that took such a kick for the next start would open the old rings.
- */
-static void stopped(struct userproc *up)
-{
-	mutex_lock(&up->state_lock);
-	if (up->stopping) {
-		end_view(up);
-		complete(&up->stopped);
-	}
-	mutex_unlock(&up->state_lock);
-}
-
 static long core_ioctl(struct file *file, unsigned int command,
 		       unsigned long argument)
 {
@@ -383,7 +358,7 @@ static long core_ioctl(struct file *file, unsigned int command,
 	case SBE_USERPROC_NOTIFY:
 		return notify(up, argument);
 	case SBE_USERPROC_STOPPED:
-		stopped(up);
+		complete(&up->stopped);
 		return 0;
 	case SBE_USERPROC_CRASH:
 		if (!READ_ONCE(up->running))
