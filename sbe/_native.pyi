@@ -308,12 +308,12 @@ class Bootstrap:
         """The crash record of the remote's present life."""
 
 class Doorbells:
-    """The eventfds of many channels over one byte stream."""
+    """The eventfds of many channels over one byte stream, or over an endpoint each."""
 
     closed: bool
-    def __new__(cls, stream_fd: int) -> Self: ...
-    def add(self, channel: int, ring_fd: int, wake_fd: int, /) -> None:
-        """From now on the channel's doorbells travel as tokens."""
+    def __new__(cls, stream_fd: int = -1) -> Self: ...
+    def add(self, channel: int, ring_fd: int, wake_fd: int, endpoint_fd: int = -1, /) -> None:
+        """From now on the channel's doorbells travel as tokens, or as messages of the endpoint."""
     def remove(self, channel: int, /) -> None:
         """The channel is closed."""
     def send(self, token: int, /) -> None:

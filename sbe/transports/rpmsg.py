@@ -27,11 +27,13 @@ _RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
 _BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/virtio/main.c
 _GONE = (errno.EPIPE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
 
+_NODES = "sbe"  # names of our nodes begin so
+
 _numbers = itertools.count(1)
 
 
 def _unique(purpose: str) -> str:
-    return f"sbe-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
+    return f"{_NODES}-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
 
 
 def _is_eventfd(fd: int) -> bool:
@@ -41,8 +43,10 @@ def _is_eventfd(fd: int) -> bool:
 class RpmsgTransport:
     """Owns an endpoint's descriptor. Nothing blocks. Not thread-safe: the owner serialises.
 
-    A channel's doorbell is an endpoint of its own, which takes the place of both eventfds, so that
-    no thread carries doorbells. `open_doorbell` makes one; without it channels are refused.
+    A channel's doorbell is an endpoint of its own, made by `open_doorbell`; without it channels are
+    refused. It takes the place of both eventfds where this process has them to itself, so that no
+    thread carries doorbells. An end that got a listener is of another process, which must not hold
+    endpoints (docs/design/kernel.md): there a thread of the extension carries.
     """
 
     carries_handles = False
@@ -54,6 +58,7 @@ class RpmsgTransport:
         self._remote = remote
         self._open_doorbell = open_doorbell
         self._doorbells: dict[int, int] = {}
+        self._carrier: _native.Doorbells | None = None
         self._unbound: list[int] = []  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
         self._timer = timer.Timer()
@@ -113,16 +118,26 @@ class RpmsgTransport:
         self._bind()
 
     def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
-        """Put an endpoint in the place of both eventfds; it is bound when the next message is sent.
+        """Ring over an endpoint, which is bound when the next message is sent.
 
-        Raises BadArgument for descriptors that others hold already: those would stay eventfds.
+        Plain eventfds are replaced by it; a listener in the place of one is served by a thread.
         """
-        if self._open_doorbell is None or not (_is_eventfd(ring_fd) and _is_eventfd(wake_fd)):
-            raise errors.BadArgument("doorbells over rpmsg are for the process that opens channels")
-        fd = self._open_doorbell()
-        os.dup2(fd, ring_fd, inheritable=False)
-        os.dup2(fd, wake_fd, inheritable=False)
+        if self._open_doorbell is None:
+            raise errors.BadArgument("this link has no doorbells, so it can have no channels")
         self.remove_doorbells(channel)
+        fd = self._open_doorbell()
+        try:
+            if _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
+                os.dup2(fd, ring_fd, inheritable=False)
+                os.dup2(fd, wake_fd, inheritable=False)
+            else:
+                self._carrier = self._carrier or _native.Doorbells()
+                self._carrier.add(channel, ring_fd, wake_fd, fd)
+        except OSError as error:
+            rpmsg.destroy_endpoint(fd)
+            raise errors.OutOfResources(
+                f"doorbells of channel {channel}: {error.strerror}", error.errno
+            ) from error
         self._doorbells[channel] = fd
         self._unbound.append(channel)
 
@@ -130,6 +145,8 @@ class RpmsgTransport:
         """End a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
         fd = self._doorbells.pop(channel, -1)
         if fd >= 0:
+            if self._carrier is not None:
+                self._carrier.remove(channel)
             rpmsg.destroy_endpoint(fd)
 
     def _bind(self) -> None:
@@ -157,6 +174,8 @@ class RpmsgTransport:
         self._queue.clear()
         self._epoll.close()
         self._timer.close()
+        if self._carrier is not None:
+            self._carrier.close()
         rpmsg.destroy_endpoint(fd)
 
     def _send_now(self, message: bytes) -> bool:
@@ -179,12 +198,28 @@ class RpmsgRemote:
     """A remote behind the kernel's rpmsg. Pass `connect` to a Link.
 
     `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
-    only one remote that speaks this protocol. `coherent`: it sees the processor's caches.
+    only one remote that speaks this protocol. `coherent`: it sees the processor's caches. `heaps`
+    names those that areas may come from, the first choice first, None all; together they give out
+    `budget_bytes` at most, by default half of the machine's memory.
     """
 
-    def __init__(self, processor: str | None = None, *, coherent: bool = True) -> None:
+    transport = "rpmsg"
+    pid = None  # its life is the kernel's matter
+
+    def __init__(
+        self,
+        processor: str | None = None,
+        *,
+        coherent: bool = True,
+        heaps: Sequence[str] | None = None,
+        budget_bytes: int | None = None,
+    ) -> None:
         self._processor = processor
         self._coherent = coherent
+        self._heaps = heaps
+        self._budget = dmabuf.Budget(budget_bytes)
+        self.name = processor or "rpmsg"
+        self.uri = f"rpmsg:{processor or ''}"
 
     @property
     def device(self) -> str:
@@ -195,6 +230,7 @@ class RpmsgRemote:
     def connect(self) -> RpmsgTransport:
         """Open an endpoint to the control channel. Raises LinkError with what is missing."""
         service = self._find(CONTROL)
+        rpmsg.reap(_NODES)
         fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
         name = self._processor or service.remote or "the remote"
         return RpmsgTransport(fd, name, self.open_doorbell)
@@ -206,9 +242,24 @@ class RpmsgRemote:
 
     @property
     def heaps(self) -> dict[str, Heap]:
-        """Memory that its device reaches, by name: what the kernel offers, then coherent memory."""
-        published = dmabuf.published(self.device, coherent=self._coherent)
-        return {**published, self.ring_heap.name: self.ring_heap}
+        """Memory that its device reaches, by name: what the kernel offers, then coherent memory.
+
+        Raises LinkError for a heap that was asked for by name and is not there.
+        """
+        there: dict[str, Heap] = {
+            **dmabuf.published(self.device, coherent=self._coherent, budget=self._budget),
+            self.ring_heap.name: self.ring_heap,
+        }
+        if self._heaps is None:
+            return there
+        missing = [name for name in self._heaps if name not in there]
+        if missing:
+            raise errors.LinkError(
+                f"no heap {' and no heap '.join(missing)} for {self.name} on this machine; there "
+                f"are: {', '.join(there)}",
+                errno.ENODEV,
+            )
+        return {name: there[name] for name in self._heaps}
 
     @property
     def ring_heap(self) -> dmabuf.CoherentHeap:
