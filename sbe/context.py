@@ -7,6 +7,7 @@ objects. `run_sync()` drives one from a plain thread (the SDK), `run_async()` fr
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Coroutine, Generator
@@ -142,8 +143,10 @@ class HostContext:
 
     def heap(self, name: str | None) -> Heap:
         """The heap of this name, or the first. BadArgument says which there are."""
-        if name is None:
+        if name is None and self.heaps:
             return next(iter(self.heaps.values()))
+        if name is None:
+            raise LinkError("this machine has no memory that the remote can reach", errno.ENODEV)
         if name not in self.heaps:
             raise BadArgument(f"no heap {name!r}; there are: {', '.join(self.heaps)}")
         return self.heaps[name]

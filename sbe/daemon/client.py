@@ -134,8 +134,8 @@ class Client:
             self._check_here()
             charge = self._charge(contexts=1)
             bell = None
-            context = HostContext(remote.link, apart=True)
             try:
+                context = remote.make_context()
                 bell = _Bell()
                 await remote.run(context.open())
             except BaseException as error:

@@ -29,8 +29,9 @@ def connect(
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
     socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
-    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; None means a running
-    daemon at its usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
+    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; "rpmsg:PROCESSOR" is a
+    remote behind the kernel's rpmsg, "rpmsg:" the only one; None means a running daemon at its
+    usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
     seconds for connecting and for each control operation. `slots` (a power of two) frames of
     `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the ring for up to this long,
     for latency at the price of a busy core while there is traffic; an embedded remote does the
@@ -69,7 +70,7 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
 
                 logging.getLogger(__name__).warning("%s; using an embedded remote", error)
         return embedded()
-    scheme, _, rest = uri.partition(":")
+    scheme, colon, rest = uri.partition(":")
     if scheme == "loopback" and not rest:
         return embedded()
     if scheme == "unix" and rest:
@@ -83,8 +84,13 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
         from sbe.transports.carveout import Carveout, CarveoutConfig
 
         return EmbeddedBackend(timeout, Carveout(CarveoutConfig.load(rest), rest))
+    if scheme == "rpmsg" and colon:
+        from sbe.transports.rpmsg import RpmsgRemote
+
+        return EmbeddedBackend(timeout, RpmsgRemote(rest or None))
     raise BadArgument(
-        f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE] or carveout:FILE.toml"
+        f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE], rpmsg:[PROCESSOR] or "
+        "carveout:FILE.toml"
     )
 
 

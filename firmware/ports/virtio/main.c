@@ -44,6 +44,7 @@ static struct {
     struct core core;
     struct rpmsg rpmsg;
     bool up;
+    bool quiet;            /* announces nothing, as firmware of another kind */
     uint32_t host_address; /* of its control endpoint, 0 not heard of */
     struct waiting outbox[OUTBOX];
     uint32_t outbox_first, outbox_count;
@@ -254,8 +255,8 @@ static void bring_up(void)
         return;
     remote.up = true;
     start_session();
-    if (!rpmsg_announce(&remote.rpmsg, "sbe-control", CONTROL_ADDRESS) ||
-        !rpmsg_announce(&remote.rpmsg, "sbe-doorbell", DOORBELL_ADDRESS))
+    if (!remote.quiet && (!rpmsg_announce(&remote.rpmsg, "sbe-control", CONTROL_ADDRESS) ||
+                          !rpmsg_announce(&remote.rpmsg, "sbe-doorbell", DOORBELL_ADDRESS)))
         say("the host has no buffers for an announcement");
     remote.sent = true;
     say("up");
@@ -304,7 +305,7 @@ static bool work(void)
     return more || count > 0;
 }
 
-static bool start_engine(void)
+static bool configure(void)
 {
     remote.rpmsg.received = received;
     remote.port = (struct sbe_port){
@@ -347,24 +348,50 @@ static bool start_engine(void)
     return remote.config.channels != NULL && remote.config.calls != NULL &&
            remote.config.scratch_in != NULL && remote.config.scratch_out != NULL &&
            session->areas != NULL && session->contexts != NULL && session->channels != NULL &&
-           session->pending != NULL && sbe_engine_init(&remote.engine, &remote.config) == SBE_OK;
+           session->pending != NULL;
+}
+
+/* DEVICE, --quiet, --protocol MIN-MAX in any order. NULL: something else. */
+static const char *take_arguments(int argc, char **argv)
+{
+    struct sbe_session_config *session = &remote.config.session;
+    const char *path = NULL;
+    for (int i = 1; i < argc; i++) {
+        unsigned min, max;
+        if (strcmp(argv[i], "--quiet") == 0) {
+            remote.quiet = true;
+        } else if (strcmp(argv[i], "--protocol") == 0 && i + 1 < argc &&
+                   sscanf(argv[i + 1], "%5u-%5u", &min, &max) == 2 && max <= UINT16_MAX) {
+            session->version_min = (uint16_t)min;
+            session->version_max = (uint16_t)max;
+            i++;
+        } else if (path == NULL && argv[i][0] != '-') {
+            path = argv[i];
+        } else {
+            return NULL;
+        }
+    }
+    return path != NULL ? path : "/dev/sbe-userproc0";
 }
 
 int main(int argc, char **argv)
 {
-    const char *path = argc > 1 ? argv[1] : "/dev/sbe-userproc0";
-    if (argc > 2 || (argc > 1 && argv[1][0] == '-')) {
-        (void)fprintf(stderr, "Usage: sbe-remote-rpmsg [DEVICE]\n"
+    if (!configure())
+        return 1;
+    const char *path = take_arguments(argc, argv);
+    if (path == NULL) {
+        (void)fprintf(stderr, "Usage: sbe-remote-rpmsg [--quiet] [--protocol MIN-MAX] [DEVICE]\n"
                               "The remote as the core of a remote processor of the kernel module\n"
-                              "sbe_userproc, by default /dev/sbe-userproc0.\n");
+                              "sbe_userproc, by default /dev/sbe-userproc0. For tests: --quiet\n"
+                              "announces nothing, --protocol speaks other versions.\n");
         return 2;
     }
+    if (sbe_engine_init(&remote.engine, &remote.config) != SBE_OK)
+        return 1;
     if (!core_open(&remote.core, path)) {
         (void)fprintf(stderr, "sbe-remote-rpmsg: %s: %s\n", path, strerror(errno));
         return 1;
     }
-    if (!start_engine())
-        return 1;
     for (;;) {
         bool more = work();
         struct pollfd fd = {.fd = remote.core.fd, .events = POLLIN};
