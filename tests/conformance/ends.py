@@ -24,8 +24,10 @@ import pytest
 import sbe
 import sbe.testing
 from sbe.channel import Geometry
+from sbe.kernel.remoteproc import RemoteProcessor
 from tests.conformance.services import PYTHON_SERVICES
 from tests.rigs.boards import require_board
+from tests.rigs.kernel import parts
 
 START_S = 20.0  # for a daemon on a busy machine
 
@@ -38,6 +40,7 @@ class Connector:
     open: Callable[..., sbe.Connection]
     firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
     large_bytes: int = 16 << 20  # of a large area
+    rings_bytes: int = 32 << 20  # that one channel may take
     links: list[sbe.Connection] = field(default_factory=list)
 
     def __call__(self, **how: Any) -> sbe.Connection:
@@ -73,12 +76,19 @@ def testing() -> Iterator[Connector]:
 @contextlib.contextmanager
 def daemon() -> Iterator[Connector]:
     """sbe-remote under a daemon process with a socket of its own."""
+    with daemon_process("[policy.default]\nareas = 2000\n") as uri:
+        yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
+
+
+@contextlib.contextmanager
+def daemon_process(configuration: str) -> Iterator[str]:
+    """A daemon; the URI of its socket."""
     if importlib.util.find_spec("sbe.daemon") is None:
         pytest.skip("sbe.daemon can't be imported: there is no daemon in this checkout")
     # A unix socket's address has 107 bytes, less than some tmp_path.
     with tempfile.TemporaryDirectory(prefix="sbe") as name:
         place = Path(name)
-        (place / "sbe.toml").write_text("[policy.default]\nareas = 2000\n")
+        (place / "sbe.toml").write_text(configuration)
         command = [sys.executable, "-m", "sbe.daemon", "--config", str(place / "sbe.toml")]
         with (
             open(place / "log", "wb") as log,
@@ -93,8 +103,7 @@ def daemon() -> Iterator[Connector]:
             )
             try:
                 wait_until_ready(process, notify, place / "log")
-                uri = f"unix:{place / 's'}"
-                yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
+                yield f"unix:{place / 's'}"
             finally:
                 process.terminate()
                 try:
@@ -133,9 +142,48 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
             lambda **how: sbe.connect(f"qemu:{name}", **how),
             firmware=True,
             large_bytes=8 << 20,  # half of all the RAM it shares
+            rings_bytes=16 << 20,
         )
 
     return emulated
+
+
+# The guest has 256 MiB, and coherent memory of at most 4 MiB in a piece.
+IN_KERNEL: dict[str, Any] = {"firmware": True, "large_bytes": 8 << 20, "rings_bytes": 4 << 20}
+
+
+@contextlib.contextmanager
+def processor_running() -> Iterator[RemoteProcessor]:
+    with (
+        tempfile.TemporaryDirectory(prefix="sbe") as name,
+        parts.running(Path(name), leave=True) as processor,
+    ):
+        yield processor
+
+
+@contextlib.contextmanager
+def rpmsg() -> Iterator[Connector]:
+    """A remote processor of the rig's kernel, linked to this process over rpmsg."""
+    with processor_running() as processor:
+        uri = f"rpmsg:{processor.name}"
+        yield Connector(
+            "rpmsg",
+            lambda **how: sbe.connect(uri, **how),
+            **IN_KERNEL,
+        )
+
+
+@contextlib.contextmanager
+def rpmsg_daemon() -> Iterator[Connector]:
+    """The same under a daemon."""
+    with processor_running() as processor:
+        link = f"[[link]]\ntransport = 'rpmsg'\nprocessor = '{processor.name}'\n"
+        with daemon_process(f"{link}[policy.default]\nareas = 2000\n") as uri:
+            yield Connector(
+                "rpmsg-unix",
+                lambda **how: sbe.connect(uri, **how),
+                **IN_KERNEL,
+            )
 
 
 ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
@@ -144,4 +192,8 @@ ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "unix": daemon,
     "mps2-an521": board("mps2-an521"),
     "mps2-an385": board("mps2-an385"),
+    "rpmsg": rpmsg,
+    "rpmsg-unix": rpmsg_daemon,
 }
+KERNEL = ("rpmsg", "rpmsg-unix")
+"""Those that run in the rig's kernel."""
