@@ -3,7 +3,7 @@
     [daemon]              socket, group, mode, max_connections
     [[link]]              name, transport = "embedded", command, answer_seconds; or
                           name, transport = "rpmsg", processor, coherent, heaps, budget_bytes,
-                          answer_seconds
+                          rings, answer_seconds
     [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
                           hold
     [link.restart]        initial_seconds, max_seconds
@@ -200,6 +200,8 @@ class RpmsgLink(_Table):
     """Where areas may come from, the default first; by default all that the kernel publishes."""
     budget_bytes: Bytes | None = None
     """Memory that areas may take together; by default half of the machine's."""
+    rings: Literal["coherent", "messages"] | None = None
+    """In shared memory, or as messages; by default in shared memory where there is any."""
     answer_seconds: Seconds = 10.0
     restart: RestartPolicy = RestartPolicy()
 

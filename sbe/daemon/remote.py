@@ -150,7 +150,8 @@ class Remote:
         """A context for a client, which the remote does not trust. Raises LinkError."""
         if isinstance(self._peer, RemoteProcess):
             return HostContext(self.link, apart=True)
-        return HostContext(self.link, self._peer.heaps, self._peer.ring_heap, apart=True)
+        peer = self._peer
+        return HostContext(self.link, peer.heaps, peer.ring_heap, peer.slot_size_max, apart=True)
 
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
@@ -300,6 +301,7 @@ def _make_peer(config: LinkConfig) -> RemoteProcess | RpmsgRemote:
         coherent=config.coherent,
         heaps=config.heaps,
         budget_bytes=config.budget_bytes,
+        rings=config.rings,
     )
 
 

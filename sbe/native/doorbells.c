@@ -21,7 +21,6 @@
 #include "native.h"
 
 #define BATCH       64
-#define RETRY_NS    1000000u       /* an endpoint never says that it takes something again */
 #define TAG_MESSAGE ((uintptr_t)1) /* in an event's data: the doorbell's endpoint, not ring_fd */
 
 typedef struct {
@@ -39,7 +38,7 @@ typedef struct {
     uint32_t events_owed;  /* a bit per event to send */
     uint32_t events;       /* a bit per event that came */
     uint64_t tick_ns;      /* when to tick, 0 never */
-    uint64_t retry_ns;     /* when to try full endpoints again, 0 never */
+    uint64_t retry_ns;     /* when to look at endpoints again, 0 never */
     uint8_t partial[SBE_TOKEN_MAX];
     uint32_t partial_at, partial_size;
     bool closed;  /* the stream has ended */
@@ -93,6 +92,25 @@ static bool write_token(Doorbells *self, uint32_t token)
     return true;
 }
 
+static void look_again(Doorbells *self, uint64_t when_ns)
+{
+    if (self->retry_ns == 0 || when_ns < self->retry_ns)
+        self->retry_ns = when_ns;
+}
+
+static void send_owed(Doorbells *self, struct doorbell *doorbell)
+{
+    const struct frames *frames = doorbell->frames;
+    uint64_t now = native_now_ns(NULL), pause = 0;
+    if (doorbell->owed || (frames != NULL && frames->tell_ns != 0 && now >= frames->tell_ns))
+        pause = native_endpoint_send(doorbell);
+    doorbell->owed = pause != 0;
+    if (pause != 0)
+        look_again(self, now + pause);
+    else if (frames != NULL && frames->tell_ns != 0)
+        look_again(self, frames->tell_ns);
+}
+
 static void write_owed(Doorbells *self)
 {
     bool room = write_partial(self);
@@ -102,14 +120,10 @@ static void write_owed(Doorbells *self)
             self->events_owed &= ~(1u << event);
     self->retry_ns = 0;
     for (struct doorbell *each = self->doorbells; each != NULL; each = each->next) {
-        if (!each->owed)
-            continue;
-        if (each->endpoint_fd >= 0) {
-            each->owed = !native_endpoint_ring(each);
-            self->retry_ns = each->owed ? native_now_ns(NULL) + RETRY_NS : self->retry_ns;
-        } else if (room && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel)))) {
+        if (each->endpoint_fd >= 0)
+            send_owed(self, each);
+        else if (each->owed && room && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
             each->owed = false;
-        }
     }
     room = room && self->partial_at == self->partial_size;
     if (room == self->blocked && !self->closed) {
@@ -182,6 +196,8 @@ static void take_event(Doorbells *self, const struct epoll_event *event)
         ssize_t got = read(self->stop_fd, &value, sizeof value);
         (void)got;
     } else if (event->data.ptr != doorbell) {
+        /* What came may let us send, and has to be told of. */
+        doorbell->owed = doorbell->frames != NULL;
         bool gone = (event->events & (uint32_t)(EPOLLERR | EPOLLHUP)) != 0;
         if ((!native_endpoint_read(doorbell) || gone) && doorbell->endpoint_fd >= 0)
             (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
@@ -269,6 +285,8 @@ static void release(struct doorbell *doorbell)
     close_fd(&doorbell->ring_fd);
     close_fd(&doorbell->wake_fd);
     close_fd(&doorbell->endpoint_fd);
+    native_frames_free(doorbell->frames);
+    doorbell->frames = NULL;
 }
 
 /* False: errno says why. What was watched already ends with its descriptor. */
@@ -341,21 +359,46 @@ static void doorbells_dealloc(PyObject *object)
 
 /* -- methods ------------------------------------------------------------------------------- */
 
+/* The channel's rings in memory that the remote does not see: None, or a tuple. */
+static bool parse_frames(PyObject *rings, struct frames **frames)
+{
+    int fd;
+    uint64_t size, send, receive;
+    struct sbe_ring_geometry geometry;
+    *frames = NULL;
+    if (rings == Py_None)
+        return true;
+    if (!PyArg_ParseTuple(rings, "iO&O&O&O&O&O&", &fd, native_as_u64, &size, native_as_u64, &send,
+                          native_as_u64, &receive, native_as_u32, &geometry.slots, native_as_u32,
+                          &geometry.slot_size, native_as_u32, &geometry.line))
+        return false;
+    *frames = native_frames_new(fd, size, send, receive, &geometry);
+    if (*frames == NULL)
+        PyErr_SetFromErrno(PyExc_OSError);
+    return *frames != NULL;
+}
+
 static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
 {
     Doorbells *self = (Doorbells *)object;
     uint32_t channel;
     int ring_fd, wake_fd, endpoint_fd = -1;
-    if (!PyArg_ParseTuple(arguments, "O&ii|i", native_as_u32, &channel, &ring_fd, &wake_fd,
-                          &endpoint_fd))
+    PyObject *rings = Py_None;
+    if (!PyArg_ParseTuple(arguments, "O&ii|iO", native_as_u32, &channel, &ring_fd, &wake_fd,
+                          &endpoint_fd, &rings))
         return NULL;
-    if (endpoint_fd < 0 && (channel > SBE_TOKEN_CHANNEL_MAX || self->stream_fd < 0))
+    if (endpoint_fd < 0 &&
+        (channel > SBE_TOKEN_CHANNEL_MAX || self->stream_fd < 0 || rings != Py_None))
         return native_raise(SBE_EINVAL, false, "channel %u has no token", channel);
     if (!self->running || self->owner != getpid())
         return native_raise(SBE_ENOTCONN, false, "the doorbells are closed");
     struct doorbell *doorbell = calloc(1, sizeof *doorbell);
     if (doorbell == NULL)
         return PyErr_NoMemory();
+    if (!parse_frames(rings, &doorbell->frames)) {
+        free(doorbell);
+        return NULL;
+    }
     doorbell->channel = channel;
     pthread_mutex_lock(&self->lock); /* the thread may hear of it at once */
     bool adopted = adopt(self, doorbell, ring_fd, wake_fd, endpoint_fd);
@@ -363,6 +406,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     doorbell->next = self->doorbells;
     if (adopted)
         self->doorbells = doorbell;
+    doorbell->owed = doorbell->frames != NULL; /* it asks for doorbells then */
     pthread_mutex_unlock(&self->lock);
     if (!adopted) {
         release(doorbell);
@@ -370,6 +414,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    signal_fd(self->stop_fd);
     Py_RETURN_NONE;
 }
 
@@ -481,7 +526,8 @@ static PyObject *doorbells_get_closed(PyObject *object, void *unused)
 
 static PyMethodDef DOORBELLS_METHODS[] = {
     {"add", doorbells_add, METH_VARARGS,
-     "add(channel, ring_fd, wake_fd, endpoint_fd=-1): the descriptors stay the caller's."},
+     "add(channel, ring_fd, wake_fd, endpoint_fd=-1, rings=None): the descriptors stay the "
+     "caller's."},
     {"remove", doorbells_remove, METH_O, "The channel is closed."},
     {"send", doorbells_send, METH_O, "Sends an event token."},
     {"take", doorbells_take, METH_NOARGS, "Events that came, a bit each."},

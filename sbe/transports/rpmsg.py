@@ -13,10 +13,13 @@ import select
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from sbe import _native, errors
 from sbe.heaps import Heap, dmabuf
-from sbe.kernel import remoteproc, rpmsg, timer
+from sbe.heaps.memfd import MemfdHeap
+from sbe.kernel import importer, remoteproc, rpmsg, timer
+from sbe.transports import PrivateRings
 
 __all__ = ["CONTROL", "DOORBELL", "RpmsgRemote", "RpmsgTransport"]
 
@@ -40,6 +43,32 @@ def _is_eventfd(fd: int) -> bool:
     return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
 
 
+class _Endpoint:
+    """A channel's endpoint, and what a thread is to carry once it is bound."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.carried: list[int] = []
+        self.rings: PrivateRings | None = None
+
+    def carry(self, ring_fd: int, wake_fd: int, rings: PrivateRings | None) -> None:
+        """Keep duplicates: the caller's go before that."""
+        for fd in (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd):
+            self.carried.append(os.dup(fd))
+        if rings is not None:
+            self.rings = rings._replace(memory_fd=self.carried[2])
+
+    def let_go(self) -> None:
+        """The thread has its own."""
+        while self.carried:
+            os.close(self.carried.pop())
+
+    def close(self) -> None:
+        """Remove the endpoint."""
+        self.let_go()
+        rpmsg.destroy_endpoint(self.fd)
+
+
 class RpmsgTransport:
     """Owns an endpoint's descriptor. Nothing blocks. Not thread-safe: the owner serialises.
 
@@ -57,7 +86,7 @@ class RpmsgTransport:
         self._fd = fd
         self._remote = remote
         self._open_doorbell = open_doorbell
-        self._doorbells: dict[int, int] = {}
+        self._endpoints: dict[int, _Endpoint] = {}
         self._carrier: _native.Doorbells | None = None
         self._unbound: list[int] = []  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
@@ -117,46 +146,49 @@ class RpmsgTransport:
             self._queue.popleft()
         self._bind()
 
-    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+    def add_doorbells(
+        self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
+    ) -> None:
         """Ring over an endpoint, which is bound when the next message is sent.
 
-        Plain eventfds are replaced by it; a listener in the place of one is served by a thread.
+        Plain eventfds are replaced by it. A thread serves a listener in the place of one, and
+        carries the frames of `rings`.
         """
         if self._open_doorbell is None:
             raise errors.BadArgument("this link has no doorbells, so it can have no channels")
         self.remove_doorbells(channel)
-        fd = self._open_doorbell()
+        endpoint = _Endpoint(self._open_doorbell())
         try:
-            if _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
-                os.dup2(fd, ring_fd, inheritable=False)
-                os.dup2(fd, wake_fd, inheritable=False)
+            if rings is None and _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
+                os.dup2(endpoint.fd, ring_fd, inheritable=False)
+                os.dup2(endpoint.fd, wake_fd, inheritable=False)
             else:
-                self._carrier = self._carrier or _native.Doorbells()
-                self._carrier.add(channel, ring_fd, wake_fd, fd)
+                endpoint.carry(ring_fd, wake_fd, rings)
         except OSError as error:
-            rpmsg.destroy_endpoint(fd)
+            endpoint.close()
             raise errors.OutOfResources(
                 f"doorbells of channel {channel}: {error.strerror}", error.errno
             ) from error
-        self._doorbells[channel] = fd
+        self._endpoints[channel] = endpoint
         self._unbound.append(channel)
 
     def remove_doorbells(self, channel: int) -> None:
         """End a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
-        fd = self._doorbells.pop(channel, -1)
-        if fd >= 0:
+        endpoint = self._endpoints.pop(channel, None)
+        if endpoint is not None:
             if self._carrier is not None:
                 self._carrier.remove(channel)
-            rpmsg.destroy_endpoint(fd)
+            endpoint.close()
 
     def _bind(self) -> None:
         """Tell the remote which channels endpoints ring for, after their CHANNEL_OPEN."""
         while self._unbound:
             channel = self._unbound[0]
-            fd = self._doorbells.get(channel, -1)
+            endpoint = self._endpoints.get(channel)
             try:
-                if fd >= 0:
-                    os.write(fd, struct.pack("<II", _BIND_MAGIC, channel))
+                if endpoint is not None:
+                    os.write(endpoint.fd, struct.pack("<II", _BIND_MAGIC, channel))
+                    self._hand_over(channel, endpoint)
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.ENOMEM):
                     self._timer.set(_RETRY_S)
@@ -164,9 +196,17 @@ class RpmsgTransport:
                 raise self._gone(error) from error
             self._unbound.pop(0)
 
+    def _hand_over(self, channel: int, endpoint: _Endpoint) -> None:
+        """Let the thread carry: not before the remote knows whose messages these are."""
+        if endpoint.carried:
+            ring_fd, wake_fd, *_ = endpoint.carried
+            self._carrier = self._carrier or _native.Doorbells()
+            self._carrier.add(channel, ring_fd, wake_fd, endpoint.fd, endpoint.rings)
+            endpoint.let_go()
+
     def close(self) -> None:
         """Remove the endpoints and forget the queue. Closing twice is fine."""
-        for channel in list(self._doorbells):
+        for channel in list(self._endpoints):
             self.remove_doorbells(channel)
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -200,7 +240,8 @@ class RpmsgRemote:
     `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
     only one remote that speaks this protocol. `coherent`: it sees the processor's caches. `heaps`
     names those that areas may come from, the first choice first, None all; together they give out
-    `budget_bytes` at most, by default half of the machine's memory.
+    `budget_bytes` at most, by default half of the machine's memory. `rings` lie in "coherent"
+    memory, or their frames travel as "messages"; None: as messages if there is no such memory.
     """
 
     transport = "rpmsg"
@@ -213,7 +254,9 @@ class RpmsgRemote:
         coherent: bool = True,
         heaps: Sequence[str] | None = None,
         budget_bytes: int | None = None,
+        rings: Literal["coherent", "messages"] | None = None,
     ) -> None:
+        self._rings = rings
         self._processor = processor
         self._coherent = coherent
         self._heaps = heaps
@@ -248,22 +291,36 @@ class RpmsgRemote:
         """
         there: dict[str, Heap] = {
             **dmabuf.published(self.device, coherent=self._coherent, budget=self._budget),
-            self.ring_heap.name: self.ring_heap,
         }
+        if importer.available():
+            there["coherent"] = self._coherent_heap
         if self._heaps is None:
             return there
         missing = [name for name in self._heaps if name not in there]
         if missing:
             raise errors.LinkError(
                 f"no heap {' and no heap '.join(missing)} for {self.name} on this machine; there "
-                f"are: {', '.join(there)}",
+                f"are: {', '.join(there) or 'none, is the module sbe_dmabuf loaded?'}",
                 errno.ENODEV,
             )
         return {name: there[name] for name in self._heaps}
 
     @property
-    def ring_heap(self) -> dmabuf.CoherentHeap:
-        """Where ring memory comes from."""
+    def ring_heap(self) -> Heap:
+        """Where ring memory comes from: with messages, memory of this end alone."""
+        return MemfdHeap() if self._by_messages else self._coherent_heap
+
+    @property
+    def slot_size_max(self) -> int | None:
+        """Bytes of a ring's slot at most, beside what the link agrees on."""
+        return _native.MIRROR_SLOT_MAX if self._by_messages else None
+
+    @property
+    def _by_messages(self) -> bool:
+        return self._rings == "messages" or (self._rings is None and not importer.available())
+
+    @property
+    def _coherent_heap(self) -> dmabuf.CoherentHeap:
         return dmabuf.CoherentHeap(self.device)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Connector:
     firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
     large_bytes: int = 16 << 20  # of a large area
     rings_bytes: int = 32 << 20  # that one channel may take
+    slot_bytes: int = 16384  # of the largest slot
     links: list[sbe.Connection] = field(default_factory=list)
 
     def __call__(self, **how: Any) -> sbe.Connection:
@@ -162,27 +164,25 @@ def processor_running() -> Iterator[RemoteProcessor]:
 
 
 @contextlib.contextmanager
-def rpmsg() -> Iterator[Connector]:
+def rpmsg(name: str, suffix: str = "") -> Iterator[Connector]:
     """A remote processor of the rig's kernel, linked to this process over rpmsg."""
     with processor_running() as processor:
-        uri = f"rpmsg:{processor.name}"
+        uri = f"rpmsg:{processor.name}{suffix}"
+        slot_bytes = 448 if suffix else 16384
         yield Connector(
-            "rpmsg",
-            lambda **how: sbe.connect(uri, **how),
-            **IN_KERNEL,
+            name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL
         )
 
 
 @contextlib.contextmanager
-def rpmsg_daemon() -> Iterator[Connector]:
+def rpmsg_daemon(name: str, keys: str = "") -> Iterator[Connector]:
     """The same under a daemon."""
     with processor_running() as processor:
-        link = f"[[link]]\ntransport = 'rpmsg'\nprocessor = '{processor.name}'\n"
+        link = f"[[link]]\ntransport = 'rpmsg'\nprocessor = '{processor.name}'\n{keys}"
         with daemon_process(f"{link}[policy.default]\nareas = 2000\n") as uri:
+            slot_bytes = 448 if keys else 16384
             yield Connector(
-                "rpmsg-unix",
-                lambda **how: sbe.connect(uri, **how),
-                **IN_KERNEL,
+                name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL
             )
 
 
@@ -192,8 +192,10 @@ ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "unix": daemon,
     "mps2-an521": board("mps2-an521"),
     "mps2-an385": board("mps2-an385"),
-    "rpmsg": rpmsg,
-    "rpmsg-unix": rpmsg_daemon,
+    "rpmsg": partial(rpmsg, "rpmsg"),
+    "rpmsg-unix": partial(rpmsg_daemon, "rpmsg-unix"),
+    "messages": partial(rpmsg, "messages", ",messages"),
+    "messages-unix": partial(rpmsg_daemon, "messages-unix", "rings = 'messages'\n"),
 }
-KERNEL = ("rpmsg", "rpmsg-unix")
+KERNEL = ("rpmsg", "rpmsg-unix", "messages", "messages-unix")
 """Those that run in the rig's kernel."""

@@ -2,7 +2,8 @@
 /*
  * sbe-remote-rpmsg: the engine behind a real kernel's rpmsg. Two endpoints: control messages, one
  * per rpmsg message, and doorbells. A channel's doorbell is bound to the host's endpoint that sends
- * struct bind; every further message between the two is a doorbell. Single-threaded.
+ * struct bind; every further message between the two is a doorbell, or a frame where the rings are
+ * not shared. Single-threaded.
  */
 #include <errno.h>
 #include <poll.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/engine.h"
+#include "mirror/mirror.h"
 #include "ports/virtio/core.h"
 
 #define CONTROL_ADDRESS   1024u
@@ -28,6 +30,7 @@
 #define CONTEXTS          256u
 #define PENDING           16u
 #define SLOT_SIZE         16384u
+#define PRIVATE_MAX       (4u << 20)  /* bytes of a channel's rings that are not shared */
 #define BIND_MAGIC        0x42454253u /* "SBEB" */
 
 struct bind { /* the first message of a doorbell's endpoint */
@@ -51,6 +54,8 @@ static struct {
     bool sent;                   /* the host is to be interrupted */
     uint32_t doorbell[CHANNELS]; /* the host's endpoint per channel, 0 unbound */
     bool owed[CHANNELS];         /* a doorbell that found no buffer or no endpoint */
+    struct sbe_mirror mirror[CHANNELS];
+    bool mirrored[CHANNELS];
     struct sbe_port port;
     struct sbe_engine_config config;
     struct sbe_engine engine;
@@ -121,13 +126,19 @@ static int map_segments(struct sbe_area *area, const struct sbe_area_map *messag
     return SBE_OK;
 }
 
-/* Scattered segments become one range here: this core has an MMU, its process's. */
+/*
+ * Scattered segments become one range here: this core has an MMU, its process's. Rings without any
+ * are not shared: each end has its own.
+ */
 static int area_attach(void *self, struct sbe_area *area, const struct sbe_area_map *message)
 {
+    bool private = message->segment_count == 0;
     (void)self;
-    if (message->handles != 0 || message->segment_count == 0)
+    if (message->handles != 0 || (private && area->flags != (SBE_AREA_RING | SBE_AREA_COHERENT)))
         return SBE_ENOTSUP; /* no descriptor crosses rpmsg */
-    area->base = mmap(NULL, (size_t)area->size, PROT_NONE,
+    if (private && area->size > PRIVATE_MAX)
+        return SBE_ENOMEM;
+    area->base = mmap(NULL, (size_t)area->size, private ? PROT_READ | PROT_WRITE : PROT_NONE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area->base == MAP_FAILED) {
         area->base = NULL;
@@ -160,8 +171,24 @@ static uint32_t index_of(const struct sbe_channel *channel)
     return (uint32_t)(entry - remote.config.channels);
 }
 
+/* Frames of rings that are not shared. `all`: nothing else is to be done. */
+static void send_frames(uint32_t index, bool all)
+{
+    struct sbe_mirror *mirror = &remote.mirror[index];
+    uint64_t message[SBE_MIRROR_MAX / sizeof(uint64_t)];
+    uint32_t size;
+    while (remote.doorbell[index] != 0 && (size = sbe_mirror_next(mirror, message, all)) != 0) {
+        if (!rpmsg_send(&remote.rpmsg, DOORBELL_ADDRESS, remote.doorbell[index], message, size))
+            return;
+        sbe_mirror_sent(mirror);
+        remote.sent = true;
+    }
+}
+
 static void ring(uint32_t index)
 {
+    if (remote.mirrored[index])
+        return;             /* work() looks */
     const uint64_t one = 1; /* what an eventfd would take: the host's code is the same for both */
     remote.owed[index] =
         remote.doorbell[index] == 0 ||
@@ -179,17 +206,25 @@ static int channel_opened(void *self, struct sbe_channel *channel,
                           const struct sbe_channel_open *message)
 {
     (void)self;
+    uint32_t index = index_of(channel);
     if (message->handles != 0)
         return SBE_EINVAL;
-    remote.doorbell[index_of(channel)] = 0;
-    remote.owed[index_of(channel)] = false;
-    return SBE_OK;
+    remote.doorbell[index] = 0;
+    remote.owed[index] = false;
+    struct sbe_area *area = sbe_area_find(&remote.engine.session.areas, message->ring_area);
+    remote.mirrored[index] = area->segments == 0;
+    if (!remote.mirrored[index])
+        return SBE_OK;
+    struct sbe_ring_geometry geometry = {message->slots, message->slot_size, message->line};
+    return sbe_mirror_open(&remote.mirror[index], channel->tx.producer, channel->rx.producer,
+                           &geometry);
 }
 
 static void channel_closed(void *self, struct sbe_channel *channel)
 {
     (void)self;
     remote.doorbell[index_of(channel)] = 0;
+    remote.mirrored[index_of(channel)] = false;
 }
 
 /* The first endpoint to name a channel keeps it: a client can't take another one's doorbell. */
@@ -216,6 +251,8 @@ static void take_doorbell(uint32_t source, const void *data, uint32_t size)
 {
     for (uint32_t i = 0; i < CHANNELS; i++) {
         if (remote.doorbell[i] == source) {
+            if (remote.mirrored[i])
+                (void)sbe_mirror_receive(&remote.mirror[i], data, size);
             sbe_engine_doorbell(&remote.engine, &remote.config.channels[i].channel);
             return;
         }
@@ -297,6 +334,9 @@ static bool work(void)
             ring(i);
     uint32_t count = rpmsg_receive(&remote.rpmsg, AT_ONCE);
     bool more = sbe_engine_run(&remote.engine);
+    for (uint32_t i = 0; i < CHANNELS; i++)
+        if (remote.mirrored[i])
+            send_frames(i, !more && count == 0);
     if (remote.sent && vring_wants_interrupt(&remote.rpmsg.to_host))
         core_notify(&remote.core, remote.core.notify_to_host);
     if (count > 0 && vring_wants_interrupt(&remote.rpmsg.from_host))
