@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel instructions help demo test ctest pytest sanitize bench lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/
 	@mkdir -p build
 	$(BIN)/python -m tests.bench
 
+bench-kernel: $(BUILT) $(PEERS) rig-kernel ## SBE over a real kernel's rpmsg beside rpmsg alone; writes build/bench-kernel.json
+	$(BIN)/python -m tests.bench --kernel
+
 lint: $(BUILT) $(DEV) ## ruff, mypy, clang-format, strict gcc and clang builds, cross builds
 	$(TOOLS)/lint.sh $(BIN)
 
@@ -84,6 +87,13 @@ instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, cou
 
 rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
 	tests/rigs/kernel/build.sh
+
+# An image of Zephyr is one more image of the emulated board: the same suites, but for what bare metal alone says.
+ZEPHYR_IMAGE := build/zephyr/carveout_mps2_an521_cpu0/zephyr/zephyr.elf
+rig-zephyr: $(BUILT) $(DEV) $(RIG) ## ZEPHYR_BASE=... ZEPHYR_MODULES=...: build the Zephyr applications with that Zephyr, run the suites on one
+	@tests/rigs/zephyr/build.sh
+	SBE_FIRMWARE=$(ZEPHYR_IMAGE) SBE_ZEPHYR_IMAGE=$(ZEPHYR_IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/conformance tests/rigs -m "not kernel" -k "(mps2-an521 and not boot_says and not crash_is_told) or test_zephyr"
 
 clean: ## remove what was built, keep .venv's packages
 	rm -rf build dist

@@ -275,6 +275,7 @@ class Channel:
     def counters(self) -> dict[str, int]:
         """What happened so far."""
 
+CARVEOUT_REGIONS: int
 CARVEOUT_ARENA: int
 CARVEOUT_WINDOW_MIN: int
 CARVEOUT_VERSION: int

@@ -170,15 +170,20 @@ class HostContext:
         The grant's size is what was asked for, rounded up to the heap's granularity.
         """
         source = self.heap(heap)
-        allocation = source.allocate(size_bytes)
+        return await self.register(source.allocate(size_bytes), source.name)
+
+    async def register(self, allocation: Allocation, heap: str) -> AreaGrant:
+        """Makes memory an area, which owns it from now on. `heap` says where it is from."""
         flags = _native.AREA_COHERENT if allocation.coherent else 0
+        if allocation.readonly:
+            flags |= _native.AREA_READONLY
         area = await self._map(allocation, flags)
         grant = AreaGrant(
             area,
             allocation.size_bytes,
             flags,
             allocation.fd,
-            source.name,
+            heap,
             allocation.offset_bytes,
             allocation.trusted,
             allocation,

@@ -1,3 +1,8 @@
-"""Plugins that all tests share."""
+"""Plugins that all tests share, and signals as a program in a terminal has them."""
+
+import signal
 
 pytest_plugins = ["tests.rigs.kernel.plugin"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)

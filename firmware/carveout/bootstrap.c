@@ -111,9 +111,22 @@ static int attach(struct sbe_bootstrap *bootstrap)
     return status;
 }
 
+void sbe_bootstrap_shut(struct sbe_bootstrap *bootstrap)
+{
+    bootstrap->shut = bootstrap->peer_generation;
+    bootstrap->peer_generation = 0;
+    bootstrap->state = SBE_BOOTSTRAP_WAITING;
+    bootstrap->send.broken = bootstrap->receive.broken = false;
+    reset_words(bootstrap);
+    sbe_store_release(&bootstrap->own->peer_seen, 0); /* release: our words come first */
+    bootstrap->changed = true;
+}
+
 int sbe_bootstrap_look(struct sbe_bootstrap *bootstrap)
 {
     uint32_t peer = generation_of(bootstrap->peer);
+    if (peer == bootstrap->shut)
+        peer = 0;
     bool was_ready = bootstrap->state == SBE_BOOTSTRAP_READY;
     bool seen = peer != 0 && sbe_load_acquire(&bootstrap->peer->peer_seen) == bootstrap->generation;
     heal(bootstrap);

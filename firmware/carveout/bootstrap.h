@@ -29,6 +29,7 @@ struct sbe_bootstrap { /* private to one end */
     struct sbe_ring receive;
     uint32_t generation;
     uint32_t peer_generation; /* that our words were reset for, 0 none */
+    uint32_t shut;            /* the peer's generation that we want no more of, 0 none */
     enum sbe_bootstrap_state state;
     bool changed; /* our block says something new: ring SBE_TOKEN_BLOCK, then clear this */
 };
@@ -58,6 +59,12 @@ int sbe_bootstrap_send(struct sbe_bootstrap *bootstrap, const void *message, uin
  * size was dropped, SBE_EPROTO the peer published nonsense. After a 0 the peer rings for the next.
  */
 int sbe_bootstrap_receive(struct sbe_bootstrap *bootstrap, void *message, bool *ring_peer);
+
+/*
+ * Ends this life of the peer because a ring is broken, and lets it know: it must begin another.
+ * Without that, a peer whose own view of the rings is sound would wait for ever.
+ */
+void sbe_bootstrap_shut(struct sbe_bootstrap *bootstrap);
 
 /* Messages that can be sent now; fewer than wanted: the peer rings when they can. */
 uint32_t sbe_bootstrap_room(struct sbe_bootstrap *bootstrap, uint32_t wanted);

@@ -300,7 +300,6 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
 {
     const uint32_t header_size = sizeof(struct sbe_wire_frame);
     sbe_snapshot(frame, slot, header_size);
-    frame->seen_ns = channel->seen_ns;
     frame->owner = NULL;
     bool legal = header_is_legal(frame, channel->rx.slot_size);
     if (legal) {
@@ -315,6 +314,9 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
     }
     if (frame->type == SBE_FRAME_RESPONSE)
         return meet_call(channel, frame);
+    if (channel->seen_ns == 0) /* once for all that came together; some clocks cost a system call */
+        channel->seen_ns = channel->port->now_ns(channel->port->self);
+    frame->seen_ns = channel->seen_ns;
     if (legal) {
         resolve(channel, frame);
         return 1;
@@ -334,7 +336,7 @@ int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, vo
         return status;
     }
     if (was_empty)
-        channel->seen_ns = channel->port->now_ns(channel->port->self);
+        channel->seen_ns = 0;
     status = take(channel, slot, frame, scratch);
     channel->counters.received++;
     sbe_ring_release(&channel->rx);

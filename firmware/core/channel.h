@@ -34,7 +34,7 @@ struct sbe_frame {
     uint32_t waited_ns;
     uint32_t handled_ns;
 
-    uint64_t seen_ns; /* received: when this end saw it in the ring, by port->now_ns */
+    uint64_t seen_ns; /* received, no response: when this end saw it in the ring, by port->now_ns */
     void *owner;      /* received response: what sbe_channel_request() was given */
     const void *payload;
     struct sbe_buffer buffers[SBE_BUFFERS_MAX];

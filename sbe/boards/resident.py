@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sbe import _native, errors
-from sbe.boards.image import BOARDS
+from sbe.boards.image import BOARDS, check_image
 from sbe.boards.qemu import QemuBoard, qmp
 from sbe.transports.carveout import Window
 
@@ -67,7 +67,7 @@ class Resident:
         emulated.start()
         pid = emulated.pid or 0
         resident = cls(name, board, str(emulated.image.resolve()), pid, _started(pid))
-        (directory / "board.json").write_text(json.dumps(asdict(resident)))
+        resident._keep()
         (directory / "link.toml").write_text(
             f'memory = "{emulated.ram}"\ndoorbell = "unix:{directory / "db"}"\n'
         )
@@ -125,6 +125,21 @@ class Resident:
         finally:
             window.close()
 
+    def console(self) -> str:
+        """Return what the firmware has written to its console since the start."""
+        try:
+            return (self.directory / "console.log").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def load(self, image: str | os.PathLike[str]) -> None:
+        """Choose the image of the next start. Raises Busy while it runs, BadArgument."""
+        if self.alive:
+            raise errors.Busy(f"the board {self.name} runs: stop it before loading firmware")
+        check_image(image, BOARDS[self.board])
+        self.image = str(Path(image).resolve())
+        self._keep()
+
     def reset(self) -> None:
         """Reset the core; the image in its memory and the RAM stay."""
         self._tell("system_reset")
@@ -150,6 +165,9 @@ class Resident:
         """Stop it and forget it, RAM and logs included."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _keep(self) -> None:
+        (self.directory / "board.json").write_text(json.dumps(asdict(self)))
 
     def _tell(self, command: str) -> None:
         if not self.alive:

@@ -1,112 +1,178 @@
-"""`sbe firmware`: emulated boards, driven as a co-processor's life cycle is."""
+"""`sbe firmware`: the life cycle of co-processors, this machine's and emulated ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sbe.cli.session import Session, common_options
 
+if TYPE_CHECKING:
+    from sbe.cli.cores import Core
+
 __all__ = ["firmware"]
+
+_DEFAULT_BOARD = "mps2-an521"
 
 
 @click.group()
 @click.pass_obj
 def firmware(session: Session) -> None:
-    """Start, stop, reset and freeze the firmware of emulated boards.
+    """Load, start and stop the firmware of co-processors.
 
-    `start` prints the URI by which any program reaches the board.
+    NAME is a remote processor of this machine as `list` shows it (Linux' remoteproc), or an
+    emulated board of this user, which `start` makes.
     """
+
+
+def _find(name: str) -> Core:
+    from sbe.cli import cores  # on use: the boards' code is heavy
+
+    return cores.find(name)
 
 
 @firmware.command()
 @click.argument("name")
-@click.option("--board", default="mps2-an521", show_default=True, help="Which board to emulate.")
+@click.option("--board", help=f"Emulate this board.  [default for a new NAME: {_DEFAULT_BOARD}]")
 @click.option(
     "--image",
-    type=click.Path(),
-    help="The firmware, an ELF file. Default: what `make firmware` built.",
+    help="The firmware: for a remote processor a name in /lib/firmware, for an emulated board a "
+    "file. Default: what is loaded, or what `make firmware` built.",
 )
 @common_options
 @click.pass_obj
-def start(session: Session, name: str, board: str, image: str | None) -> int:
-    """Load firmware into a new board called NAME."""
-    from sbe.boards import Resident
+def start(session: Session, name: str, board: str | None, image: str | None) -> int:
+    """Start NAME; one that does not exist becomes an emulated board."""
+    from sbe import errors
+    from sbe.cli import cores
 
-    return _tell(session, Resident.start(name, board, image))
+    core = None
+    if board is None:
+        try:
+            core = cores.find(name)
+        except errors.BadArgument:
+            board = _DEFAULT_BOARD
+    if core is None:
+        return _tell(session, cores.start_board(name, board or _DEFAULT_BOARD, image))
+    if image is not None:
+        core.load(image)
+    core.start()
+    return _tell(session, core)
 
 
-def _verb(name: str, words: str, act: Callable[[Any], None]) -> None:
+@firmware.command()
+@click.argument("name")
+@click.argument("image")
+@common_options
+@click.pass_obj
+def load(session: Session, name: str, image: str) -> int:
+    """Choose the firmware for the next start of NAME, which must be stopped.
+
+    IMAGE is a name in /lib/firmware, or the file of an emulated board.
+    """
+    core = _find(name)
+    core.load(image)
+    return _tell(session, core)
+
+
+def _verb(name: str, words: str, act: Callable[[Core], None]) -> None:
     @firmware.command(name, help=words)
     @click.argument("name")
     @common_options
     @click.pass_obj
     def command(session: Session, name: str) -> int:
-        from sbe.boards import Resident
-
-        board = Resident.find(name)
-        act(board)
-        return _tell(session, board)
+        core = _find(name)
+        act(core)
+        return _tell(session, core)
 
 
-_verb("stop", "End the board NAME; its RAM stays.", lambda board: board.stop())
-_verb("reset", "Reset the core of NAME; its RAM stays.", lambda board: board.reset())
-_verb("freeze", "Stop the core of NAME where it is.", lambda board: board.freeze())
-_verb("thaw", "Let the frozen core of NAME go on.", lambda board: board.thaw())
-_verb("status", "Say how NAME is, with the crash record if it crashed.", lambda board: None)
-_verb("remove", "End the board NAME and forget it, RAM included.", lambda board: board.remove())
+_verb("stop", "Stop NAME.", lambda core: core.stop())
+_verb("status", "Say how NAME is, with the crash record if it has one.", lambda core: None)
+_verb(
+    "reset", "Reset the core of an emulated board; its RAM stays.", lambda core: core.act("reset")
+)
+_verb("freeze", "Stop an emulated core where it is.", lambda core: core.act("freeze"))
+_verb("thaw", "Let a frozen core go on.", lambda core: core.act("thaw"))
+_verb("remove", "Forget an emulated board, RAM included.", lambda core: core.act("remove"))
+
+
+@firmware.command()
+@click.argument("name")
+@common_options
+@click.pass_obj
+def log(session: Session, name: str) -> int:
+    """Show what the firmware of NAME has written: trace buffers, or an emulated board's console."""
+    screen = session.screen()
+    core = _find(name)
+    written = core.log()
+    screen.result(True, name=core.name, log=written)
+    for buffer, text in written.items():
+        if len(written) > 1:
+            screen.title(buffer)
+        for line in text.splitlines():
+            screen.line(line)
+    if not written:
+        screen.line(f"{core.name} has no trace buffer: it is {core.facts()['state']}")
+    return 0
 
 
 @firmware.command("list")
 @common_options
 @click.pass_obj
 def list_(session: Session) -> int:
-    """Show all boards of this user."""
-    from sbe.boards import Resident
+    """Show all remote processors of this machine and all emulated boards of this user."""
+    from sbe.cli import cores
 
     screen = session.screen()
-    boards = Resident.all()
-    rows = [
-        {
-            "name": each.name,
-            "board": each.board,
-            "state": each.state,
-            "pid": each.pid,
-            "uri": each.uri,
-        }
-        for each in boards
-    ]
-    screen.result(True, boards=rows)
+    rows = [core.facts() for core in cores.all_cores()]
+    boards = [row for row in rows if row["kind"] == "emulated"]
+    screen.result(
+        True, boards=boards, processors=[row for row in rows if row["kind"] == "remoteproc"]
+    )
     if not rows:
-        screen.line("none (`sbe firmware start NAME` starts one)")
-    else:
-        screen.table(
-            ("name", "board", "state", ">process", "URI"),
-            (
-                (row["name"], row["board"], row["state"], str(row["pid"]), row["uri"])
-                for row in rows
-            ),
-        )
+        screen.line("none (`sbe firmware start NAME` starts an emulated one)")
+        return 0
+    screen.table(
+        ("name", "what", "state", "firmware", "reached by"),
+        ((row["name"], _what(row), row["state"], row["firmware"], _reach(row)) for row in rows),
+    )
     return 0
 
 
-def _tell(session: Session, board: Any) -> int:
-    """Print how a board is now."""
+def _what(facts: dict[str, Any]) -> str:
+    if facts["kind"] == "emulated":
+        return f"{facts['board']}, process {facts['pid']}"
+    return f"{facts['entry']}, {facts['device']}"
+
+
+def _reach(facts: dict[str, Any]) -> str:
+    """The URI of a board; the rpmsg channels of a processor."""
+    if facts["kind"] == "emulated":
+        return str(facts["uri"])
+    return ", ".join(facts["services"]) or "-"
+
+
+def _tell(session: Session, core: Core) -> int:
+    """Print how a core is now."""
     screen = session.screen()
-    exists = (board.directory / "ram").exists()
-    state = board.state if exists else "removed"
-    crash = board.crash() if state == "crashed" else None
-    screen.result(True, name=board.name, board=board.board, state=state, uri=board.uri, crash=crash)
-    screen.line(f"{board.name}: {board.board}, {state}, process {board.pid}")
-    if state in ("running", "frozen"):
-        screen.line(f"  {board.uri}")
-    if crash is not None:
+    facts = core.facts()
+    screen.result(True, **facts)
+    screen.line(f"{facts['name']}: {_what(facts)}, {facts['state']}")
+    screen.line(f"  firmware {facts['firmware']}")
+    if facts["kind"] == "remoteproc":
+        if facts["services"]:
+            screen.line(f"  announces {_reach(facts)}")
+        if not facts["recovery"]:
+            screen.line("  stays down after a crash (recovery is disabled in sysfs)")
+    elif facts["state"] in ("running", "frozen"):
+        screen.line(f"  {facts['uri']}")
+    if facts.get("crash") is not None:
         from sbe.transports.carveout import describe_crash
 
-        screen.line(f"  {describe_crash(crash)}")
-        for key, value in crash.items():
+        screen.line(f"  {describe_crash(facts['crash'])}")
+        for key, value in facts["crash"].items():
             if isinstance(value, int):
                 screen.line(f"  {key:>10} {value:#010x}")
     return 0

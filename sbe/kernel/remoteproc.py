@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sbe import errors
-from sbe.kernel import ioctl
+from sbe.kernel import firmware_file, ioctl
 
 __all__ = ["RemoteProcessor", "find", "processors"]
 
 CLASS = Path("/sys/class/remoteproc")
-FIRMWARE = Path("/lib/firmware")
-EXTRA_FIRMWARE = Path("/sys/module/firmware_class/parameters/path")
 TRACES = Path("/sys/kernel/debug/remoteproc")
 
 # What the kernel's bare numbers mean when a start fails, seen on Linux 6.1.
@@ -70,29 +68,22 @@ class RemoteProcessor:
         """
         if self.state not in ("offline", "detached"):
             raise errors.Busy(f"{self.name} is {self.state}: stop it before loading firmware")
-        if find_firmware(firmware) is None:
-            raise errors.BadArgument(
-                f"no firmware {firmware!r} in {', '.join(str(path) for path in folders())}",
-                errno.ENOENT,
-            )
-        self._write("firmware", firmware, f"{self.name}: loading {firmware}")
+        name = firmware_file.name_of(firmware)
+        self._find(name)
+        self._write("firmware", name, f"{self.name}: loading {name}")
 
     def start(self) -> None:
         """Start it. Blocks until it runs or the kernel gives up; raises what stands in the way."""
         if self.state in ("running", "attached"):
             raise errors.Busy(f"{self.name} runs already")
         name = self.firmware
-        path = find_firmware(name)
-        if path is None:
-            raise errors.BadArgument(
-                f"{self.name}: no firmware {name!r} in "
-                f"{', '.join(str(folder) for folder in folders())}",
-                errno.ENOENT,
-            )
+        path = self._find(name)
         try:
             self._write("state", "start", f"{self.name}: start with {name}")
         except errors.Error as error:
             hint = _START_HINTS.get(error.code)
+            if error.code == errno.EINVAL and firmware_file.has_resource_table(path) is False:
+                hint = "the firmware has no resource table (ELF section .resource_table)"
             raise type(error)(f"{error}: {hint}" if hint else str(error), error.code) from error
 
     def stop(self) -> None:
@@ -108,18 +99,29 @@ class RemoteProcessor:
     def log(self) -> dict[str, str]:
         """Return what the firmware has written into its trace buffers, by name.
 
-        Raises PermissionDenied or LinkError where debugfs can't be read.
+        Empty while it is offline. Raises PermissionDenied, LinkError where debugfs is out of reach.
         """
         folder = TRACES / self.entry
         try:
             return {
-                path.name: path.read_bytes().split(b"\0", 1)[0].decode(errors="replace")
-                for path in sorted(folder.glob("trace*"))
+                name: (folder / name).read_bytes().split(b"\0", 1)[0].decode(errors="replace")
+                for name in sorted(os.listdir(folder))
+                if name.startswith("trace")
             }
         except PermissionError as error:
             raise errors.PermissionDenied(f"{folder}: only root reads debugfs") from error
         except OSError as error:
-            raise errors.LinkError(f"{folder}: {error.strerror}", error.errno) from error
+            hint = "" if TRACES.exists() else ": is debugfs mounted on /sys/kernel/debug?"
+            raise errors.LinkError(f"{folder}: {error.strerror}{hint}", error.errno) from error
+
+    def _find(self, firmware: str) -> Path:
+        path = firmware_file.find(firmware)
+        if path is None:
+            places = ", ".join(str(folder) for folder in firmware_file.folders())
+            raise errors.BadArgument(
+                f"{self.name}: no firmware {firmware!r} in {places}", errno.ENOENT
+            )
+        return path
 
     def _read(self, attribute: str) -> str:
         try:
@@ -164,24 +166,3 @@ def find(name: str) -> RemoteProcessor:
             return processor
     names = ", ".join(f"{item.name} ({item.entry})" for item in there) or "none"
     raise errors.LinkError(f"no remote processor {name!r}; there are: {names}", errno.ENODEV)
-
-
-def folders() -> list[Path]:
-    """Return where the kernel looks for firmware (drivers/base/firmware_loader/main.c)."""
-    extra = EXTRA_FIRMWARE.read_text().strip() if EXTRA_FIRMWARE.exists() else ""
-    release = os.uname().release
-    updates = [FIRMWARE / "updates" / release, FIRMWARE / "updates", FIRMWARE / release, FIRMWARE]
-    return ([Path(extra)] if extra else []) + updates
-
-
-def find_firmware(name: str) -> Path | None:
-    """Return the file that the kernel would load; compressed ones count."""
-    for folder in folders():
-        for end in ("", ".xz", ".zst"):
-            path = folder / f"{name}{end}"
-            try:
-                if path.is_file():
-                    return path
-            except PermissionError:
-                return path  # only the kernel can tell
-    return None

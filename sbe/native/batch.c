@@ -242,7 +242,7 @@ static int run(struct batch *batch, uint64_t deadline_ns)
         int status = send_some(batch, deadline_ns);
         if (status < 0)
             return status;
-        enum native_wait how = native_wait(batch->channel, can_go_on, batch, deadline_ns);
+        enum native_wait how = native_wait(batch->channel, can_go_on, batch, deadline_ns, 0);
         if (how == WAIT_TIMEOUT)
             return SBE_ETIMEDOUT;
         if (how == WAIT_RAISED)
@@ -299,7 +299,8 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
         PyErr_NoMemory();
         return -1;
     }
-    return native_deadline(timeout, deadline_ns);
+    uint64_t now_ns;
+    return native_deadline(timeout, deadline_ns, &now_ns);
 }
 
 PyObject *native_batch(PyObject *object, PyObject *arguments, PyObject *keywords)

@@ -227,6 +227,7 @@ int native_bootstrap_init(PyObject *module)
         const char *name;
         long value;
     } constants[] = {
+        {"CARVEOUT_REGIONS", SBE_CARVEOUT_REGIONS},
         {"CARVEOUT_ARENA", SBE_CARVEOUT_ARENA},
         {"CARVEOUT_WINDOW_MIN", SBE_CARVEOUT_WINDOW_MIN},
         {"CARVEOUT_VERSION", SBE_CARVEOUT_VERSION},

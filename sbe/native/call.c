@@ -66,13 +66,13 @@ fail:
 }
 
 int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
-                     uint64_t deadline_ns)
+                     uint64_t deadline_ns, uint64_t now_ns)
 {
     Channel *channel = call->channel;
     struct sbe_frame frame;
     if (sbe_channel_room(&channel->core) == 0)
         return channel->core.tx.broken ? SBE_EPROTO : SBE_EAGAIN;
-    call->started_ns = native_now_ns(NULL);
+    call->started_ns = now_ns != 0 ? now_ns : native_now_ns(NULL);
     call->deadline_ns = deadline_ns;
     frame.type = type;
     frame.service = call->service;
@@ -288,11 +288,11 @@ static bool is_finished(Channel *channel, void *what)
 /* Waits for the end, at most `timeout`; the call's own deadline ends it. */
 static int wait_for(Call *call, PyObject *timeout)
 {
-    uint64_t until_ns;
-    if (native_deadline(timeout, &until_ns) < 0)
+    uint64_t until_ns, now_ns;
+    if (native_deadline(timeout, &until_ns, &now_ns) < 0)
         return -1;
     uint64_t sooner_ns = until_ns < call->deadline_ns ? until_ns : call->deadline_ns;
-    enum native_wait how = native_wait(call->channel, is_finished, call, sooner_ns);
+    enum native_wait how = native_wait(call->channel, is_finished, call, sooner_ns, 0);
     if (how == WAIT_TIMEOUT && sooner_ns == call->deadline_ns) {
         native_call_abandon(call, SBE_ETIMEDOUT);
         native_run_callbacks(call->channel);

@@ -116,9 +116,9 @@ static int use_object(Call *call, uint32_t i, PyObject *target)
         writes = false; /* memory of an area can be written, and other memory is refused */
     if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
         return refuse_object(i, target, writes);
-    Memory *memory = native_table_find(call->channel->table, view.buf, (uint64_t)view.len);
+    Memory *memory = native_table_find(call->channel->table, view.buf);
     if (memory == NULL)
-        memory = native_any_table_find(view.buf, (uint64_t)view.len);
+        memory = native_any_table_find(view.buf);
     if (memory == NULL || view.len == 0) {
         int how = use_inline(call, i, &view);
         if (how != 0)

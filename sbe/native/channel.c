@@ -399,10 +399,11 @@ static PyObject *channel_next_request(PyObject *object, PyObject *arguments)
 {
     Channel *self = (Channel *)object;
     PyObject *timeout = Py_None;
-    uint64_t deadline_ns;
-    if (!PyArg_ParseTuple(arguments, "|O", &timeout) || native_deadline(timeout, &deadline_ns) < 0)
+    uint64_t deadline_ns, now_ns;
+    if (!PyArg_ParseTuple(arguments, "|O", &timeout) ||
+        native_deadline(timeout, &deadline_ns, &now_ns) < 0)
         return NULL;
-    enum native_wait how = native_wait(self, has_request, NULL, deadline_ns);
+    enum native_wait how = native_wait(self, has_request, NULL, deadline_ns, 0);
     if (how == WAIT_RAISED)
         return NULL;
     if (how == WAIT_TIMEOUT)

@@ -16,16 +16,25 @@ static void raise_no_room(const Channel *channel, int status, bool all_open)
                      channel->core.id, sbe_ring_in_flight(&channel->core.tx));
 }
 
+struct arguments {
+    uint16_t service;
+    PyObject *buffers; /* a tuple, borrowed, or NULL */
+    Py_buffer payload;
+    uint64_t deadline_ns, now_ns;
+    int wait;
+};
+
 /* Sends, waiting for room until the deadline. 0, or -1 raised. */
-static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_t deadline_ns,
-                     bool wait)
+static int send_call(Call *call, uint8_t type, const struct arguments *given)
 {
     Channel *channel = call->channel;
-    for (;;) {
+    const Py_buffer *payload = &given->payload;
+    uint64_t now_ns = given->now_ns;
+    for (;; now_ns = 0) {
         if (native_channel_check(channel) < 0)
             return -1;
-        int status =
-            native_call_send(call, type, payload->buf, (uint32_t)payload->len, deadline_ns);
+        int status = native_call_send(call, type, payload->buf, (uint32_t)payload->len,
+                                      given->deadline_ns, now_ns);
         if (status == SBE_OK)
             break;
         if (status == SBE_EPROTO && native_channel_drain(channel) < 0)
@@ -36,9 +45,10 @@ static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_
             native_raise(status, false, "channel %u", channel->core.id);
             return -1;
         }
-        enum native_wait how = wait ? native_wait_room(channel, deadline_ns) : WAIT_TIMEOUT;
+        enum native_wait how =
+            given->wait ? native_wait_room(channel, given->deadline_ns) : WAIT_TIMEOUT;
         if (how == WAIT_TIMEOUT)
-            raise_no_room(channel, wait ? SBE_ETIMEDOUT : SBE_EAGAIN, status == SBE_ENOMEM);
+            raise_no_room(channel, given->wait ? SBE_ETIMEDOUT : SBE_EAGAIN, status == SBE_ENOMEM);
         if (how != WAIT_READY)
             return -1;
     }
@@ -46,14 +56,6 @@ static int send_call(Call *call, uint8_t type, const Py_buffer *payload, uint64_
     native_wake_untimed(channel);
     return 0;
 }
-
-struct arguments {
-    uint16_t service;
-    PyObject *buffers; /* a tuple, borrowed, or NULL */
-    Py_buffer payload;
-    uint64_t deadline_ns;
-    int wait;
-};
 
 /* (service, buffers=(), payload=b"", timeout=None, wait=True), all by position. -1 raised. */
 static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *parsed)
@@ -66,7 +68,7 @@ static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *par
     if (!native_as_u16(given[0], &parsed->service))
         return -1;
     parsed->buffers = count > 1 ? given[1] : NULL;
-    if (count > 3 && native_deadline(given[3], &parsed->deadline_ns) < 0)
+    if (count > 3 && native_deadline(given[3], &parsed->deadline_ns, &parsed->now_ns) < 0)
         return -1;
     if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
         return -1;
@@ -82,8 +84,7 @@ static Call *start(Channel *self, PyObject *const *given, Py_ssize_t count, uint
         return NULL;
     *deadline_ns = parsed.deadline_ns;
     Call *call = native_call_new(self, parsed.service, parsed.buffers, parsed.payload.len);
-    if (call != NULL &&
-        send_call(call, type, &parsed.payload, parsed.deadline_ns, parsed.wait != 0) < 0)
+    if (call != NULL && send_call(call, type, &parsed) < 0)
         Py_CLEAR(call);
     PyBuffer_Release(&parsed.payload);
     return call;
@@ -124,7 +125,7 @@ PyObject *native_channel_call(PyObject *object, PyObject *const *given, Py_ssize
     Call *call = start(self, given, count, SBE_FRAME_REQUEST, &deadline_ns);
     if (call == NULL)
         return NULL;
-    enum native_wait how = native_wait(self, is_finished, call, deadline_ns);
+    enum native_wait how = native_wait(self, is_finished, call, deadline_ns, call->started_ns);
     PyObject *reply = NULL;
     if (how == WAIT_TIMEOUT)
         native_call_abandon(call, SBE_ETIMEDOUT);

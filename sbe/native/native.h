@@ -81,10 +81,10 @@ struct table {
 
 extern PyTypeObject *Table_Type;
 int native_table_init(PyObject *module);
-/* The area of this table that holds [start, start + size), NULL none. */
-Memory *native_table_find(const Table *table, const void *start, uint64_t size);
+/* The area of this table that the address lies in, NULL none. What begins there may leave it. */
+Memory *native_table_find(const Table *table, const void *start);
 /* The same over every table of the process. */
-Memory *native_any_table_find(const void *start, uint64_t size);
+Memory *native_any_table_find(const void *start);
 void native_table_forget(Memory *memory); /* at its death */
 /* The member of this id, which has been resolved; NULL if it is about to die. */
 Memory *native_table_member(const Table *table, uint32_t id);
@@ -123,14 +123,16 @@ struct channel {
     struct sbe_call *calls;
     uint8_t *scratch; /* slot_size bytes, for the core */
     int ring_fd;      /* the peer's doorbell, written */
-    int wake_fd;      /* ours, an eventfd or a listener over one, which is an epoll descriptor */
-    int sleep_fd;     /* epoll over wake_fd, control_fd and kick_fd: what a thread sleeps on */
-    int kick_fd;      /* one thread of this end wakes another one */
-    int control_fd;   /* borrowed, -1 none */
+    int wake_fd;    /* ours: eventfd, rpmsg endpoint, or a listener, which is an epoll descriptor */
+    int sleep_fd;   /* epoll over wake_fd, control_fd and kick_fd: what a thread sleeps on */
+    int kick_fd;    /* one thread of this end wakes another one */
+    int control_fd; /* borrowed, -1 none */
     PyObject *on_control;
     PyObject *names;         /* dict: service id to name, for messages */
     PyObject *error;         /* why the channel is dead, NULL alive */
     bool listens;            /* wake_fd is a listener: found out when it is read */
+    bool messages;           /* wake_fd is an rpmsg endpoint: each doorbell has to be read */
+    uint32_t wakes;          /* by such an endpoint */
     uint32_t forks;          /* of this process when it was made: a child must not touch it */
     bool polling;            /* a thread looks at the ring for all: it spins, or */
     bool asleep;             /* it sleeps on sleep_fd, */
@@ -176,17 +178,23 @@ enum native_wait {
     WAIT_RAISED
 };
 typedef bool (*native_ready)(Channel *channel, void *what);
-/* Sleeps until ready(what), the deadline (native_now_ns) or an exception, GIL released. */
-enum native_wait native_wait(Channel *channel, native_ready ready, void *what,
-                             uint64_t deadline_ns);
+/*
+ * Sleeps until ready(what), the deadline (native_now_ns) or an exception, GIL released. recent_ns:
+ * the clock as read just now, or 0.
+ */
+enum native_wait native_wait(Channel *channel, native_ready ready, void *what, uint64_t deadline_ns,
+                             uint64_t recent_ns);
 /* Makes sleep_fd; control_fd is borrowed, -1 none. -1 raised. */
 int native_watch(Channel *channel, int control_fd);
 /* Something changed that another thread may wait for. */
 void native_wake(Channel *channel);
 /* Something is in flight from now on: whoever sleeps for ever shall look again now and then. */
 void native_wake_untimed(Channel *channel);
-/* timeout_ns as Python gives it (None: forever) to a deadline. -1 raised. */
-int native_deadline(PyObject *timeout, uint64_t *deadline_ns);
+/*
+ * A timeout as Python gives it (None: forever) to a deadline. now_ns is the clock if it had to be
+ * read, else 0: there are machines where that is a system call. -1 raised.
+ */
+int native_deadline(PyObject *timeout, uint64_t *deadline_ns, uint64_t *now_ns);
 /* What is left of it, as frames say it: 0 none. */
 uint32_t native_deadline_us(uint64_t deadline_ns, uint64_t now_ns);
 /* True when a request can be sent; if not, the doorbell will ring when it can. */
@@ -233,9 +241,12 @@ extern PyTypeObject *Call_Type;
 int native_call_init(PyObject *module);
 /* Makes a call from Buffer objects, not yet sent. NULL raised. */
 Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload);
-/* Sends it; 0, SBE_EAGAIN or SBE_ENOMEM: no room now; other statuses are final. */
+/*
+ * Sends it; 0, SBE_EAGAIN or SBE_ENOMEM: no room now; other statuses are final. now_ns: the clock
+ * as just read, or 0.
+ */
 int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
-                     uint64_t deadline_ns);
+                     uint64_t deadline_ns, uint64_t now_ns);
 /* The call's outcome as a new Reply, or its exception. */
 PyObject *native_call_outcome(Call *call);
 /* Gives the call up: the user sees `status`, the buffers stay held until the remote answers. */

@@ -15,7 +15,7 @@
 PyTypeObject *Request_Type;
 
 /* Open requests per channel. */
-#define OPEN_REQUESTS_MAX 1024u
+#define OPEN_REQUESTS_MAX 4096u /* as many as an honest peer, one of ours, has calls open */
 
 static void send_answer(Channel *channel, Request *request, int status, const void *payload,
                         Py_ssize_t size);

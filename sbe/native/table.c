@@ -73,22 +73,20 @@ static Memory *living(Memory *memory)
     return memory != NULL && Py_REFCNT((PyObject *)memory) > 0 ? memory : NULL;
 }
 
-Memory *native_table_find(const Table *table, const void *start, uint64_t size)
+Memory *native_table_find(const Table *table, const void *start)
 {
     uint32_t position = above(table, start);
     if (position == 0)
         return NULL;
     Memory *memory = table->by_address[position - 1];
     uint64_t offset = (uint64_t)((const uint8_t *)start - memory->base);
-    if (offset > memory->size || size > memory->size - offset)
-        return NULL;
-    return living(memory);
+    return offset < memory->size ? living(memory) : NULL;
 }
 
-Memory *native_any_table_find(const void *start, uint64_t size)
+Memory *native_any_table_find(const void *start)
 {
     for (const Table *table = all_tables; table != NULL; table = table->next_table) {
-        Memory *memory = native_table_find(table, start, size);
+        Memory *memory = native_table_find(table, start);
         if (memory != NULL)
             return memory;
     }
@@ -194,13 +192,13 @@ static PyObject *table_locate(PyObject *object, PyObject *target)
     Py_buffer view;
     if (PyObject_GetBuffer(target, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    Memory *memory = native_table_find((Table *)object, view.buf, (uint64_t)view.len);
+    Memory *memory = native_table_find((Table *)object, view.buf);
+    uint64_t offset = memory == NULL ? 0 : (uint64_t)((uint8_t *)view.buf - memory->base);
     PyObject *found = Py_None;
-    if (memory == NULL)
+    if (memory == NULL || (uint64_t)view.len > memory->size - offset)
         Py_INCREF(found);
     else
-        found = native_slice_new(memory, (uint64_t)((uint8_t *)view.buf - memory->base),
-                                 (uint64_t)view.len);
+        found = native_slice_new(memory, offset, (uint64_t)view.len);
     PyBuffer_Release(&view);
     return found;
 }

@@ -7,9 +7,12 @@
 #include "native.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +31,9 @@
 
 #define LONGEST_NS 86400000000000u /* a day: a longer deadline just looks again */
 
+#define MESSAGES_KEPT    64u   /* wake-ups until all messages are read */
+#define MESSAGES_AT_ONCE 1024u /* the GIL is held meanwhile */
+
 #define CONTROL_EVENT                                                      \
     (struct epoll_event)                                                   \
     {                                                                      \
@@ -40,9 +46,10 @@ enum {
     KICK
 };
 
-int native_deadline(PyObject *timeout, uint64_t *deadline_ns)
+int native_deadline(PyObject *timeout, uint64_t *deadline_ns, uint64_t *now_ns)
 {
     *deadline_ns = NATIVE_FOREVER;
+    *now_ns = 0;
     if (timeout == NULL || timeout == Py_None)
         return 0;
     double seconds = PyFloat_AsDouble(timeout);
@@ -52,8 +59,10 @@ int native_deadline(PyObject *timeout, uint64_t *deadline_ns)
         native_raise(SBE_EINVAL, false, "a timeout of %R seconds", timeout);
         return -1;
     }
-    if (seconds < 1e9) /* thirty years: longer is forever */
-        *deadline_ns = native_now_ns(NULL) + (uint64_t)(seconds * 1e9);
+    if (seconds >= 1e9) /* thirty years: longer is forever */
+        return 0;
+    *now_ns = native_now_ns(NULL);
+    *deadline_ns = *now_ns + (uint64_t)(seconds * 1e9);
     return 0;
 }
 
@@ -65,9 +74,11 @@ uint32_t native_deadline_us(uint64_t deadline_ns, uint64_t now_ns)
     return left_us > UINT32_MAX ? 0 : (uint32_t)left_us; /* the wire can't say more than an hour */
 }
 
-static struct timespec until(uint64_t deadline_ns, uint64_t limit_ns)
+/* recent_ns, a reading of the clock of just now, will do where the limit comes first; 0: none. */
+static struct timespec until(uint64_t deadline_ns, uint64_t limit_ns, uint64_t recent_ns)
 {
-    uint64_t now = native_now_ns(NULL);
+    bool far = recent_ns != 0 && deadline_ns > recent_ns && deadline_ns - recent_ns > 2 * limit_ns;
+    uint64_t now = far ? recent_ns : native_now_ns(NULL);
     uint64_t left = deadline_ns == NATIVE_FOREVER ? limit_ns
                     : deadline_ns <= now          ? 0
                                                   : deadline_ns - now;
@@ -117,12 +128,18 @@ static long futex_wait(sbe_shared_u32 *word, uint32_t seen, const struct timespe
     return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, time_left, NULL, 0);
 }
 
+static bool is_working(const Channel *channel)
+{
+    return channel->in_flight > 0 || channel->unsent != NULL;
+}
+
 /* Sleeps until progress moves. -1: a signal handler raised. */
 static int sleep_on_progress(Channel *channel, uint64_t deadline_ns)
 {
     uint32_t seen = sbe_load_relaxed(&channel->progress);
-    struct timespec time_left = until(deadline_ns, LONGEST_NS);
-    bool forever = deadline_ns == NATIVE_FOREVER;
+    bool working = is_working(channel); /* then it also looks for signals now and then */
+    struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS, 0);
+    bool forever = deadline_ns == NATIVE_FOREVER && !working;
     channel->sleepers++;
     long status;
     int error;
@@ -132,7 +149,7 @@ static int sleep_on_progress(Channel *channel, uint64_t deadline_ns)
     Py_END_ALLOW_THREADS;
     if (sbe_load_relaxed(&channel->progress) == seen)
         channel->sleepers--; /* not woken by wake_followers(), which counts us out */
-    return status < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
+    return status < 0 && (error == EINTR || error == ETIMEDOUT) ? PyErr_CheckSignals() : 0;
 }
 
 /*
@@ -162,11 +179,15 @@ static int watch(const Channel *channel, int fd, struct epoll_event event)
 int native_watch(Channel *channel, int control_fd)
 {
     /*
-     * Edge-triggered: every ring of the doorbell is an event of its own, so the counter need not
-     * be read back, which would cost a system call for each wake-up.
+     * Edge-triggered: every ring of the doorbell is an event of its own, so an eventfd's counter
+     * need not be read back, which would cost a system call for each wake-up.
      */
     struct epoll_event doorbell = {.events = EPOLLIN | EPOLLET, .data.u32 = DOORBELL};
     struct epoll_event kick = {.events = EPOLLIN | EPOLLET, .data.u32 = KICK};
+    struct stat doorbell_is;
+    channel->messages = fstat(channel->wake_fd, &doorbell_is) == 0 &&
+                        S_ISCHR(doorbell_is.st_mode) &&
+                        (fcntl(channel->wake_fd, F_GETFL) & O_NONBLOCK) != 0;
     channel->control_fd = control_fd;
     channel->sleep_fd = epoll_create1(EPOLL_CLOEXEC);
     channel->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -179,34 +200,75 @@ int native_watch(Channel *channel, int control_fd)
     return -1;
 }
 
+/*
+ * rpmsg_char keeps each doorbell as a message, as many as come, until somebody reads it. So one
+ * wake-up reads one, and now and then all: several may have come as one event.
+ */
+static void take_messages(Channel *channel)
+{
+    uint64_t rung;
+    channel->wakes++;
+    uint32_t left = channel->wakes % MESSAGES_KEPT == 0 ? MESSAGES_AT_ONCE : 1;
+    while (left > 0 && read(channel->wake_fd, &rung, sizeof rung) >= 0)
+        left--;
+}
+
+/*
+ * epoll_wait() without the GIL; -1 and errno. A signal that comes after the last look for signals,
+ * but before the kernel has us asleep, interrupts nothing. A sleep of a backstop is followed by a
+ * look; one that may last lets signals in only while it sleeps.
+ */
+static int sleep_interruptibly(Channel *channel, struct epoll_event events[3], int limit_ms)
+{
+    bool lasting = !channel->timed;
+    uint32_t seen = sbe_load_relaxed(&channel->progress);
+    sigset_t all, usual;
+    if (lasting) {
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &usual);
+    }
+    int count = lasting ? PyErr_CheckSignals() : 0, error = EINTR;
+    if (count == 0 && sbe_load_relaxed(&channel->progress) == seen) { /* or a handler used us */
+        channel->polling = channel->asleep = true;
+        Py_BEGIN_ALLOW_THREADS;
+        count = epoll_pwait(channel->sleep_fd, events, 3, limit_ms, lasting ? &usual : NULL);
+        error = errno;
+        Py_END_ALLOW_THREADS;
+        channel->polling = channel->asleep = false;
+    }
+    if (lasting)
+        (void)pthread_sigmask(SIG_SETMASK, &usual, NULL);
+    errno = error;
+    return count;
+}
+
 /* Sleeps on the doorbell and the control fd for all threads. -1: something raised. */
-static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns)
+static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns)
 {
     struct epoll_event events[3];
-    bool working = channel->in_flight > 0 || channel->unsent != NULL;
+    bool working = is_working(channel);
     bool forever = deadline_ns == NATIVE_FOREVER && !working;
-    struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS);
+    struct timespec time_left = until(deadline_ns, working ? BACKSTOP_NS : LONGEST_NS, recent_ns);
     /* Rounded up: an early wake-up would find the deadline not yet passed, and spin. */
     int time_left_ms = (int)(time_left.tv_sec * 1000 + (time_left.tv_nsec + 999999) / 1000000);
-    int count, error;
-    channel->polling = channel->asleep = true;
     channel->timed = working;
-    Py_BEGIN_ALLOW_THREADS;
-    count = epoll_wait(channel->sleep_fd, events, 3, forever ? -1 : time_left_ms);
-    error = errno;
-    Py_END_ALLOW_THREADS;
-    channel->polling = channel->asleep = false;
-    if (count < 0)
-        return error == EINTR ? PyErr_CheckSignals() : (PyErr_SetFromErrno(PyExc_OSError), -1);
+    int count = sleep_interruptibly(channel, events, forever ? -1 : time_left_ms);
+    if (count < 0 && PyErr_Occurred() == NULL && errno != EINTR)
+        PyErr_SetFromErrno(PyExc_OSError);
+    if (count <= 0 && (PyErr_Occurred() != NULL || PyErr_CheckSignals() < 0))
+        return -1;
     if (count == 0 && working && channel->error == NULL &&
         (deadline_ns == NATIVE_FOREVER || native_now_ns(NULL) < deadline_ns)) {
         channel->backstops++;
         channel->port.doorbell(channel->port.self, &channel->core);
     }
-    for (int i = 0; i < count; i++)
-        if (events[i].data.u32 == CONTROL)
-            return run_control(channel);
-    return 0;
+    bool control = false;
+    for (int i = 0; i < count; i++) {
+        control = control || events[i].data.u32 == CONTROL;
+        if (channel->messages && events[i].data.u32 == DOORBELL)
+            take_messages(channel);
+    }
+    return control ? run_control(channel) : 0;
 }
 
 /* Without the GIL: the peer published, or another thread has news. */
@@ -246,19 +308,19 @@ static bool spin(Channel *channel, uint64_t deadline_ns)
     return found;
 }
 
-static int sleep_measured(Channel *channel, uint64_t deadline_ns)
+static int sleep_measured(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns)
 {
     if (channel->spin_max_ns == 0)
-        return sleep_on_doorbell(channel, deadline_ns);
+        return sleep_on_doorbell(channel, deadline_ns, recent_ns);
     uint64_t start_ns = native_now_ns(NULL);
-    int status = sleep_on_doorbell(channel, deadline_ns);
+    int status = sleep_on_doorbell(channel, deadline_ns, start_ns);
     if (native_now_ns(NULL) - start_ns < channel->spin_max_ns)
         channel->spin_ns = channel->spin_max_ns;
     return status;
 }
 
 /* One turn of a thread that is not ready: sleeps, or finds that it need not. -1: raised. */
-static int wait_turn(Channel *channel, uint64_t deadline_ns, bool *led)
+static int wait_turn(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns, bool *led)
 {
     if (channel->polling)
         return sleep_on_progress(channel, deadline_ns);
@@ -267,10 +329,11 @@ static int wait_turn(Channel *channel, uint64_t deadline_ns, bool *led)
     *led = true;
     if (spin(channel, deadline_ns) || !sbe_channel_idle(&channel->core))
         return 0; /* frames came, maybe while we said that we sleep; or the ring is broken */
-    return sleep_measured(channel, deadline_ns);
+    return sleep_measured(channel, deadline_ns, recent_ns);
 }
 
-enum native_wait native_wait(Channel *channel, native_ready ready, void *what, uint64_t deadline_ns)
+enum native_wait native_wait(Channel *channel, native_ready ready, void *what, uint64_t deadline_ns,
+                             uint64_t recent_ns)
 {
     enum native_wait how;
     bool led = false;
@@ -285,11 +348,13 @@ enum native_wait native_wait(Channel *channel, native_ready ready, void *what, u
         if (native_channel_check(channel) < 0)
             break;
         how = WAIT_TIMEOUT;
-        if (deadline_ns != NATIVE_FOREVER && native_now_ns(NULL) >= deadline_ns)
+        if (deadline_ns != NATIVE_FOREVER &&
+            deadline_ns <= (recent_ns ? recent_ns : native_now_ns(NULL)))
             break;
         how = WAIT_RAISED;
-        if (wait_turn(channel, deadline_ns, &led) < 0)
+        if (wait_turn(channel, deadline_ns, recent_ns, &led) < 0)
             break;
+        recent_ns = 0;
     }
     if (led)
         wake_followers(channel); /* one of them takes the place at the ring */
@@ -310,5 +375,5 @@ bool native_has_room(Channel *channel, void *unused)
 enum native_wait native_wait_room(Channel *channel, uint64_t deadline_ns)
 {
     sbe_channel_flush(&channel->core); /* the peer can only make room for what it sees */
-    return native_wait(channel, native_has_room, NULL, deadline_ns);
+    return native_wait(channel, native_has_room, NULL, deadline_ns, 0);
 }

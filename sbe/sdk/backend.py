@@ -61,6 +61,12 @@ class Backend(Protocol):
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
 
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region that the remote owns and offers, by name."""
+
+    def open_region(self, name: str) -> GrantedArea:
+        """Registers one of them, to be read."""
+
     def free(self, area: int) -> None:
         """Unregisters memory; returns once the remote has let go."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import os
 import threading
 import weakref
@@ -15,7 +16,7 @@ from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
 from sbe.sdk.area import Area
-from sbe.sdk.backend import Backend, Service
+from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager
@@ -103,9 +104,10 @@ class Connection:
         try:
             return channel.call(number, buffers, payload, timeout)
         except _native.NeedsStaging:
-            return self._submit_staged(
-                lambda staged: channel.submit(number, staged, payload, timeout), buffers
-            ).result()
+            pass  # left before what staging may raise
+        return self._submit_staged(
+            lambda staged: channel.submit(number, staged, payload, timeout), buffers
+        ).result()
 
     def submit(
         self,
@@ -128,9 +130,10 @@ class Connection:
         try:
             return channel.submit(number, buffers, payload, timeout, wait)
         except _native.NeedsStaging:
-            return self._submit_staged(
-                lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
-            )
+            pass
+        return self._submit_staged(
+            lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
+        )
 
     async def acall(
         self,
@@ -162,7 +165,8 @@ class Connection:
                 try:
                     return channel.submit(number, buffers, payload, left, False)
                 except _native.NeedsStaging:
-                    staged = StagedCall(self._stager, self._table, buffers)
+                    pass
+                staged = StagedCall(self._stager, self._table, buffers)
             return staged.begin(channel.submit(number, staged.buffers, payload, left, False))
 
         try:
@@ -247,28 +251,47 @@ class Connection:
         Raises BadArgument for a size that can't be, PermissionDenied beyond the quota,
         OutOfResources when there is none.
         """
+        size_bytes = operator.index(size_bytes)
         if size_bytes <= 0:
             raise BadArgument(f"an area of {size_bytes} bytes")
         with self._control() as backend:
-            granted = backend.allocate(size_bytes, heap)
-            try:
-                # The heap rounds up to pages; the application sees what it asked for.
-                area = Area(
-                    granted.fd,
-                    size_bytes,
-                    trusted=granted.trusted,
-                    offset=granted.offset_bytes,
-                )
-                self._table.add(area, granted.id, backend.context, granted.flags)
-            except BaseException:
-                backend.free(granted.id)
-                raise
-            finally:
-                os.close(granted.fd)
-            area.heap = granted.heap
-            area._connection = weakref.ref(self)
-            self._areas[granted.id] = area
-            return area
+            # The heap rounds up to pages; the application sees what it asked for.
+            return self._area(backend, backend.allocate(size_bytes, heap), size_bytes)
+
+    def regions(self) -> dict[str, int]:
+        """Memory that the remote owns and offers, its log or a sensor's buffer: bytes by name."""
+        with self._control() as backend:
+            return backend.regions()
+
+    def region(self, name: str) -> Area:
+        """Memory that the remote owns and offers, as an area that only the remote writes.
+
+        It may change at any time: `bytes(area)` is a copy that stays. Calls take it as sbe.In.
+        Raises BadArgument for a name that is not in `regions()`.
+        """
+        with self._control() as backend:
+            granted = backend.open_region(name)
+            return self._area(backend, granted, granted.size_bytes)
+
+    def _area(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
+        try:
+            area = Area(
+                granted.fd,
+                size_bytes,
+                readonly=bool(granted.flags & _native.AREA_READONLY),
+                trusted=granted.trusted,
+                offset=granted.offset_bytes,
+            )
+            self._table.add(area, granted.id, backend.context, granted.flags)
+        except BaseException:
+            backend.free(granted.id)
+            raise
+        finally:
+            os.close(granted.fd)
+        area.heap = granted.heap
+        area._connection = weakref.ref(self)
+        self._areas[granted.id] = area
+        return area
 
     def _free(self, area: Area) -> None:
         with self._lock:
@@ -453,6 +476,7 @@ class Connection:
                 if type(error) is LinkError and self._channel.error is not None:
                     raise again(self._channel.error) from error  # says how the link was lost
                 raise
+            self._process_control()  # it may have succeeded because the remote is gone
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
-from sbe.errors import DaemonGone, LinkError, ProtocolError, RemoteRestarted
+from sbe.errors import BadArgument, DaemonGone, LinkError, ProtocolError, RemoteRestarted
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.sdk.varlink import VarlinkClient
 
@@ -73,6 +73,14 @@ class DaemonBackend:
         return GrantedArea(
             int(reply["area"]), int(reply["size"]), int(reply["flags"]), fd, heap or "default"
         )
+
+    def regions(self) -> dict[str, int]:
+        """None: a daemon does not hand on what its remotes offer."""
+        return {}
+
+    def open_region(self, name: str) -> GrantedArea:
+        """Raises BadArgument."""
+        raise BadArgument(f"no region {name!r}: a daemon does not hand on what its remotes offer")
 
     def free(self, area: int) -> None:
         """Unregisters memory."""

@@ -7,9 +7,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from sbe.channel import Geometry
-from sbe.context import HostContext, run_sync
+from sbe.context import AreaGrant, HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
-from sbe.heaps import Heap
+from sbe.heaps import Allocation, Heap
 from sbe.link import Link, State
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
@@ -70,7 +70,7 @@ class EmbeddedBackend:
         self._loss: LinkError | None = None
         self._restarts = 0
         self._offered = Offered()
-        self._process = remote if remote is not None else RemoteProcess()
+        self._process: Any = remote if remote is not None else RemoteProcess()
         self.name: str = getattr(self._process, "name", "loopback")
         self.uri: str = getattr(self._process, "uri", "loopback:")
         self.transport: str = getattr(self._process, "transport", "embedded")
@@ -139,7 +139,22 @@ class EmbeddedBackend:
 
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
-        grant = self._run(self._context.allocate(size_bytes, heap))
+        return self._granted(self._run(self._context.allocate(size_bytes, heap)))
+
+    def regions(self) -> dict[str, int]:
+        """What the remote offers; nothing where the transport can't say."""
+        offered = getattr(self._process, "regions", None)
+        return offered() if offered is not None else {}
+
+    def open_region(self, name: str) -> GrantedArea:
+        """Registers memory of the remote's."""
+        if name not in self.regions():
+            offered = ", ".join(self.regions()) or "none"
+            raise BadArgument(f"the remote offers no region {name!r}; it offers: {offered}")
+        region: Allocation = self._process.open_region(name)
+        return self._granted(self._run(self._context.register(region, f"remote:{name}")))
+
+    def _granted(self, grant: AreaGrant) -> GrantedArea:
         return GrantedArea(
             grant.id,
             grant.size_bytes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 import secrets
 import socket
@@ -21,7 +22,7 @@ from time import monotonic
 from typing import Any
 
 from sbe import _native, errors
-from sbe.heaps import Heap
+from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.transports import PrivateRings
 
@@ -68,8 +69,12 @@ class Window:
                 ) from error
             arena = _native.CARVEOUT_ARENA
             self.heap = CarveoutHeap(fd, offset_bytes + arena, size_bytes - arena)
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        self._fd, self._offset = fd, offset_bytes
+        self._address = 0
+        self._regions: dict[str, tuple[int, int]] = {}
 
     def agree(self, info: dict[str, Any]) -> None:
         """Takes the remote's word on the window. Raises LinkError when it is another one."""
@@ -78,6 +83,8 @@ class Window:
                 f"the firmware on {info['board']} shares {info['window_size']} bytes of RAM, this "
                 f"end {self.size_bytes} of {self.path}: give both the same"
             )
+        self._regions = {name: (offset, size) for name, offset, size in info["regions"]}
+        self._address = info["window_address"]
         address = info["window_address"] + _native.CARVEOUT_ARENA
         if self.heap.address not in (None, address):
             raise errors.LinkError(
@@ -86,22 +93,40 @@ class Window:
             )
         self.heap.address = address
 
-    def region(self, info: dict[str, Any], name: str) -> memoryview:
-        """Memory that the remote owns and offers, as its description says; read-only.
+    @property
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region that the remote owns and offers, by name."""
+        return {name: size for name, (_, size) in self._regions.items()}
 
-        Raises BadArgument, which lists what is offered.
+    def open_region(self, name: str) -> Allocation:
+        """Memory of the remote, to be looked at.
+
+        Raises LinkError for one that can't be. The name is one of `regions`.
         """
-        regions = {given: (offset, size) for given, offset, size in info["regions"]}
-        offset, size = regions.get(name, (0, 0))
-        if not size or offset + size > self.size_bytes:
-            raise errors.BadArgument(
-                f"the firmware offers no region {name!r}; it offers: {', '.join(regions)}"
+        offset, size = self._regions[name]
+        first, end = _native.CARVEOUT_REGIONS, _native.CARVEOUT_ARENA
+        if size == 0 or offset < first or offset + size > end or offset % mmap.PAGESIZE:
+            raise errors.LinkError(
+                f"the firmware's region {name!r}, {size} bytes at {offset:#x} of the shared RAM, "
+                f"can't be mapped: regions lie from {first:#x} to {end:#x} and begin on a page of "
+                f"{mmap.PAGESIZE} bytes"
             )
-        return memoryview(self.memory)[offset : offset + size].toreadonly()
+        return Allocation(
+            os.dup(self._fd),
+            size,
+            coherent=True,
+            offset_bytes=self._offset + offset,
+            segments=((self._address + offset, size),),
+            trusted=True,
+            readonly=True,
+        )
 
     def close(self) -> None:
         """Lets go; mappings of areas live on."""
         self.heap.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class CarveoutTransport:
@@ -395,6 +420,14 @@ class Carveout:
         if self._window is None:
             self._window = Window(self._config.memory, self._config.offset, self._config.size)
         return self._window
+
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region that the remote offers, by name."""
+        return self.window.regions
+
+    def open_region(self, name: str) -> Allocation:
+        """Memory of the remote. Raises BadArgument, LinkError."""
+        return self.window.open_region(name)
 
     @property
     def heaps(self) -> dict[str, Heap]:

@@ -27,7 +27,7 @@ CONTROL = "sbe-control"  # what the remote announces
 DOORBELL = "sbe-doorbell"
 _QUEUE_MAX = 1024  # messages that wait for a remote which takes none
 _RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
-_BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/virtio/main.c
+_BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/rpmsg/link.c
 _GONE = (errno.EPIPE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
 
 _NODES = "sbe"  # names of our nodes begin so

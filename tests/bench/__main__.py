@@ -1,4 +1,4 @@
-"""python -m tests.bench [--quick] [--only NAME] [--rounds N]"""
+"""python -m tests.bench [--quick] [--only NAME] [--rounds N] [--kernel]"""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from tests.bench import plot, report, runner
+from tests.bench import kernel, plot, report, runner
 from tests.bench.model import ROOT, Row, Settings
-from tests.bench.rows import CURVES, PROBES, ROWS
+from tests.bench.rows import CURVES, KERNEL_ROWS, PROBES, ROWS
 from tests.bench.worker import measure
 
 ROUNDS = 7
@@ -36,36 +36,44 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="NAME",
         help="a key or a pattern such as 'call_*'; may be repeated",
     )
+    parser.add_argument(
+        "--kernel", action="store_true", help="the rows over a real kernel's rpmsg, in the rig"
+    )
     parser.add_argument("--no-pin", action="store_true", help="let the scheduler place the ends")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="folder of the results")
     return parser.parse_args(arguments)
 
 
-def chosen(patterns: list[str]) -> list[Row]:
+def chosen(table: list[Row], patterns: list[str]) -> list[Row]:
     """The rows that match; SystemExit naming the keys when none does."""
-    rows = [row for row in ROWS if not patterns or any(fnmatch(row.key, p) for p in patterns)]
+    rows = [row for row in table if not patterns or any(fnmatch(row.key, p) for p in patterns)]
     if not rows:
-        keys = "\n  ".join(row.key for row in ROWS)
+        keys = "\n  ".join(row.key for row in table)
         raise SystemExit(f"no row is called {' or '.join(patterns)}; there are\n  {keys}")
     return rows
 
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    if options.kernel and not kernel.inside():
+        return kernel.run_inside(options.build, arguments)
+    table, name = (KERNEL_ROWS, "bench-kernel") if options.kernel else (ROWS, "bench")
     settings = Settings(options.quick, not options.no_pin, str(options.build))
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    curves = [] if options.only else CURVES
-    run = runner.Run(chosen(options.only), PROBES, settings, measure, curves)
+    curves = [] if options.only or options.kernel else CURVES
+    run = runner.Run(chosen(table, options.only), PROBES, settings, measure, curves)
     begin, load_before = time.monotonic(), runner.load()
     for number in range(rounds):
         run.round(number, partial(tell, f"round {number + 1}/{rounds}:"))
     tell()
     records = run.records()
     about = runner.meta(settings, rounds, time.monotonic() - begin, load_before)
-    target: Path = options.build / "bench.json"
+    target: Path = options.build / f"{name}.json"
     runner.write_json(target, records, about, run.curve_records())
     print(report.table(records, about))
     print(f"\nfigures: {target}")
+    if options.kernel:
+        return 0
     for said in plot.draw_all(records, run.curve_records(), options.build):
         print(said)
     return 0

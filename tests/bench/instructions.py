@@ -93,7 +93,8 @@ def profile(command: list[str]) -> Profile:
             env=os.environ | fixed,
         )
         if done.returncode != 0 or not target.exists():
-            raise UnavailableError(f"callgrind: {procs.last_line(done.stderr)}")
+            said = [line for line in done.stderr.splitlines() if not line.startswith("==")]
+            raise UnavailableError(f"callgrind: {said[-1] if said else done.returncode}")
         return Profile(target.read_text())
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.bench import anatomy, core, crowd, curves, floors, ours, peers
+from tests.bench import anatomy, core, crowd, curves, floors, kernel, ours, peers
 from tests.bench.curves import CURVES
 from tests.bench.model import Probe, Row
 
-__all__ = ["CURVES", "PROBES", "ROWS"]
+__all__ = ["CURVES", "KERNEL_ROWS", "PROBES", "ROWS"]
 
 PROBES: dict[str, Probe] = {
     name: probe
-    for module in (floors, peers, ours, core, crowd, anatomy, curves)
+    for module in (floors, peers, ours, core, crowd, anatomy, curves, kernel)
     for name, probe in module.PROBES.items()
 }
 
@@ -282,3 +282,4 @@ _PARTS = [
 ]
 
 ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS, *_PARTS]
+KERNEL_ROWS = kernel.ROWS

@@ -29,7 +29,7 @@ class Script:
         except ImportError as error:
             raise UnavailableError(f"SBE is not built here ({error})") from error
         self._native, self._backend = _native, backend
-        self.limits = {"areas": 64}
+        self.limits = {"areas": 64, "buffers": 16}
         self.control_fd = os.eventfd(0, os.EFD_CLOEXEC)
         geometry = channel.Geometry(SLOTS, SLOT_SIZE)
         self._rings = channel.create_rings(geometry, _LINE)

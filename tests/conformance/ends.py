@@ -75,10 +75,20 @@ def testing() -> Iterator[Connector]:
         yield Connector("testing", connect, firmware=False)
 
 
+QUOTA = "[policy.default]\nareas = 2000\n"
+LOOPBACK = f"""{QUOTA}
+[[link]]
+name = "loopback"
+[link.restart]
+initial_seconds = 0.01
+max_seconds = 0.1
+"""
+
+
 @contextlib.contextmanager
 def daemon() -> Iterator[Connector]:
     """sbe-remote under a daemon process with a socket of its own."""
-    with daemon_process("[policy.default]\nareas = 2000\n") as uri:
+    with daemon_process(LOOPBACK) as uri:
         yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
 
 
@@ -179,7 +189,7 @@ def rpmsg_daemon(name: str, keys: str = "") -> Iterator[Connector]:
     """The same under a daemon."""
     with processor_running() as processor:
         link = f"[[link]]\ntransport = 'rpmsg'\nprocessor = '{processor.name}'\n{keys}"
-        with daemon_process(f"{link}[policy.default]\nareas = 2000\n") as uri:
+        with daemon_process(link + QUOTA) as uri:
             slot_bytes = 448 if keys else 16384
             yield Connector(
                 name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL

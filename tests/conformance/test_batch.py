@@ -174,7 +174,7 @@ def test_a_batch_that_is_late_quarantines_the_rest() -> None:
     with gated() as (gate, link):
         area = link.allocate(1000)
         given = area.descriptors(sbe.Out, np.arange(10), 1)
-        with pytest.raises(sbe.Timeout, match="0 calls of the batch were answered"):
+        with pytest.raises(sbe.Timeout, match="0 of 10 calls of the batch have ended"):
             link.batch("gate", given, np.full((10, 1), 5, np.uint8), timeout=0.02)
         assert area.holds == 10
         with pytest.raises(sbe.Busy, match="10 unanswered"):

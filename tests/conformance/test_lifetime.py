@@ -247,7 +247,9 @@ def interrupt_a_call() -> None:
 
         def interrupt() -> None:
             gate.wait_seen()
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: the one that sleeps in the call is not woken by it, as if the signal
+            # had come just before it fell asleep.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
         thread = threading.Thread(target=interrupt)
         thread.start()

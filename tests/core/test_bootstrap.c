@@ -221,12 +221,37 @@ static void tokens(void)
     CHECK(reader.lost > 0);
 }
 
+/* Only one end can see the breakage: what was scribbled over, the other has written again. */
+static void a_broken_ring_is_told(void)
+{
+    uint8_t message[SBE_CONTROL_MAX] = {7};
+    bool ring;
+    memset(window, 0, sizeof window);
+    start(&host);
+    start(&remote);
+    meet();
+    struct sbe_ring_producer *sent = (void *)host.send_memory;
+    sbe_store_relaxed(&sent->head, 1000);
+    CHECK_EQ(sbe_bootstrap_receive(&remote, message, &ring), SBE_EPROTO);
+    sbe_bootstrap_shut(&remote);
+    CHECK(remote.changed);
+    for (uint32_t i = 0; i < 4; i++) /* no more of that host, though it is still there */
+        CHECK_EQ(sbe_bootstrap_look(&remote), SBE_OK);
+    CHECK_EQ(remote.state, SBE_BOOTSTRAP_WAITING);
+    CHECK_EQ(sbe_bootstrap_receive(&remote, message, &ring), 0);
+    CHECK_EQ(sbe_bootstrap_look(&host), SBE_ECONNRESET);
+    start(&host);
+    meet();
+    works();
+}
+
 int main(void)
 {
     any_content();
     a_restart_is_noticed();
     any_order();
     scribbles();
+    a_broken_ring_is_told();
     other_layout();
     full();
     tokens();

@@ -87,6 +87,7 @@ class Rings:
         self.requests, self.responses = send, receive  # as the host sees them: it sends requests
         self.tail = self.head = 0
         self.host_doorbell = -1
+        self.silent = False  # nothing is taken any more
 
     def _word(self, ring: int, end: str, field: str) -> int:
         start = ring if end == "sbe_ring_producer" else ring + self.line
@@ -105,6 +106,8 @@ class Rings:
 
     def take(self) -> Frame | None:
         """The next request."""
+        if self.silent:
+            return None
         self.store(self.requests, "sbe_ring_consumer", "data_wake", self.tail)
         if self.load(self.requests, "sbe_ring_producer", "head") == self.tail % (1 << 32):
             return None

@@ -15,7 +15,7 @@ from sbe import _native
 from sbe.channel import Geometry, Rings, attach, create_rings
 from sbe.errors import MessageTooLarge, RemoteError
 
-OPEN_REQUESTS = 1024  # that the host keeps for one channel
+OPEN_REQUESTS = 4096  # that the host keeps for one channel
 SLOTS = 64
 SECONDS = 20.0
 
@@ -40,6 +40,7 @@ def remote_end(rings: Rings) -> _native.Channel:
         rings.send_offset,
         rings.wake_fd,
         rings.ring_fd,
+        max_calls=2 * OPEN_REQUESTS,  # more than an honest end has
     )
 
 

@@ -279,19 +279,37 @@ def test_closed_output(words: list[str], environment: dict[str, str]):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@contextlib.contextmanager
+def started(
+    words: list[str], environment: dict[str, str], cwd: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [SBE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # when the test failed: else it has ended
+
+
+def processor_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])  # utime, stime
+
+
 def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_path: Path):
-    process = subprocess.Popen(
-        [SBE, "demo", image, "--frames", "100000000", "--output", tmp_path / "o.png"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
-    with process:
+    words = ["demo", str(image), "--frames", "100000000", "--output", str(tmp_path / "o.png")]
+    with started(words, environment) as process:
         assert process.stdout is not None
         shown = b""
         while b"wrote " not in shown:
             shown += process.stdout.readline()
-        os.kill(remote_pid(shown.decode()), signal.SIGKILL)
+        remote = remote_pid(shown.decode())
+        # Between two calls a new remote would take its place: until the video is under way.
+        before = processor_ticks(remote)
+        while processor_ticks(remote) < before + 5:
+            assert process.poll() is None
+        os.kill(remote, signal.SIGKILL)
         _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 3
     assert err.startswith(b"sbe: error: the remote died or restarted")
@@ -312,14 +330,7 @@ def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_p
 def test_interrupt(
     words: list[str], line: bytes, environment: dict[str, str], image: Path, tmp_path: Path
 ):
-    process = subprocess.Popen(
-        [SBE, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        cwd=tmp_path,
-    )
-    with process:
+    with started([*words], environment, cwd=tmp_path) as process:
         assert process.stdout is not None
         lines = []
         for read in process.stdout:
@@ -339,13 +350,7 @@ def test_interrupt(
 
 
 def test_json_of_an_interrupt(environment: dict[str, str]):
-    process = subprocess.Popen(
-        [SBE, "--json", "stat", "--watch", "0.1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
-    with process:
+    with started(["--json", "stat", "--watch", "0.1"], environment) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["ok"] is True
         process.send_signal(signal.SIGINT)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.ends import daemon
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/testing-your-app.md"]
 
@@ -17,7 +19,7 @@ def blocks_of(page: str, language: str) -> list[str]:
 
 
 def run(program: str, folder: Path, **environment: str) -> str:
-    """What a program prints. It finds no daemon."""
+    """What a program prints. It finds no daemon unless SBE_SOCKET leads to one."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env={**os.environ, "SBE_SOCKET": str(folder / "no-daemon.sock"), **environment},
@@ -34,6 +36,21 @@ def run(program: str, folder: Path, **environment: str) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page: str, tmp_path: Path):
     run("\n".join(blocks_of((ROOT / page).read_text(), "python")), tmp_path)
+
+
+def test_program_of_the_readme_in_both_forms(tmp_path: Path):
+    """Unchanged: with an embedded remote, and with a daemon."""
+    [connects] = [
+        block
+        for block in blocks_of((ROOT / "README.md").read_text(), "python")
+        if "sbe.connect" in block
+    ]
+    program = f"{connects}\nprint('by', type(link._backend).__name__)\n"
+    assert "by EmbeddedBackend" in run(program, tmp_path)
+    with daemon() as connect:
+        with connect() as link:
+            path = link._backend.uri.removeprefix("unix:")
+        assert "by DaemonBackend" in run(program, tmp_path, SBE_SOCKET=path)
 
 
 def test_services_of_the_tutorial(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Link against sbe-remote, the real process: life, death and what is left behind."""
 
 import asyncio
+import gc
 import mmap
 import os
 import select
@@ -27,6 +28,7 @@ def memory() -> Iterator[int]:
 
 @pytest.fixture
 def process() -> Iterator[RemoteProcess]:
+    gc.collect()  # what an earlier test of this process left behind
     before = count_fds()
     with RemoteProcess() as process:
         yield process

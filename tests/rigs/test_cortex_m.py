@@ -282,6 +282,7 @@ def test_areas_outside_the_arena_are_refused(board: FaultyBoard) -> None:
         context = link.wait(link.create_context(), BOOT_S)
         for address, length in [
             (start, 4096),  # the bootstrap area
+            (start + 0x8000, 4096),  # offered, but only to be read
             (start + 0xF000, 8192),
             (start + size - 4096, 8192),
             (start + size, 4096),
@@ -291,11 +292,38 @@ def test_areas_outside_the_arena_are_refused(board: FaultyBoard) -> None:
             pending = link.map_area(context, None, length, segments=((address, length),))
             with pytest.raises(sbe.OutOfRange):
                 link.wait(pending, BOOT_S)
+        for address, length in [(start + 0x7FFC, 8), (start + 0xBFFC, 8), (start, 4096)]:
+            pending = link.map_area(
+                context, None, length, _native.AREA_READONLY, segments=((address, length),)
+            )
+            with pytest.raises(sbe.OutOfRange):
+                link.wait(pending, BOOT_S)
         with pytest.raises(sbe.BadArgument, match=r"no.* device address|none"):
             link.map_area(context, None, 4096)
         pending = link.map_area(context, None, 4096, segments=((1 << 40, 4096),))
         with pytest.raises(sbe.OutOfRange):  # refused, never cut to 32 bits
             link.wait(pending, BOOT_S)
+
+
+def test_memory_of_the_firmware_is_an_area(link: sbe.Connection, board: FaultyBoard) -> None:
+    assert link.regions() == {"log": 0x4000}
+    with link.region("log") as log:
+        seen = bytes(log)
+        written = int.from_bytes(seen[:4], "little")
+        assert seen[4 : 4 + written].decode() == board.console()
+        assert not np.frombuffer(log, np.uint8).flags.writeable
+        with pytest.raises(sbe.PermissionDenied, match="read-only"):
+            log[:1] = b"x"
+        # Its owner sees the same bytes, and is not made to write them.
+        reply = link.call("crc32", sbe.In(log), timeout=BOOT_S)
+        assert reply.payload == zlib.crc32(seen).to_bytes(4, "little")
+        with pytest.raises(sbe.PermissionDenied):
+            link.call("fill", sbe.Out(log), payload=b"x", timeout=BOOT_S)
+        listed = [row for row in link.list()["areas"] if row["id"] == log.id]
+        assert [row["heap"] for row in listed] == ["remote:log"]
+    assert bytes(link.region("log")) == seen  # the arena's heap never got it
+    with pytest.raises(sbe.BadArgument, match="no region 'sensor'; it offers: log"):
+        link.region("sensor")
 
 
 # -- images ---------------------------------------------------------------------------------------
@@ -448,6 +476,8 @@ def test_killed_and_restarted_under_load(link: sbe.Connection, board: FaultyBoar
             thread.join(60)
     assert not wrong
     assert not any(thread.is_alive() for thread in threads)
+    with contextlib.suppress(sbe.RemoteRestarted):  # the last kill, if no thread met it
+        check_works(link)
     check_works(link)
     assert board.window.heap.free_bytes == free
     gc.collect()  # tracebacks of the losses

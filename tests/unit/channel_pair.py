@@ -19,7 +19,7 @@ from sbe.heaps.memfd import MemfdHeap
 
 LIMIT_S = 20.0  # turns a hang into a failure
 
-_SYSCALLS = {"x86_64": (232, 202), "aarch64": (22, 98)}  # epoll_wait or epoll_pwait, futex
+_SYSCALLS = {"x86_64": (281, 202), "aarch64": (22, 98)}  # epoll_pwait, futex
 _FUTEX_WAIT_PRIVATE = 128
 
 

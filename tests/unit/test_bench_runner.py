@@ -240,9 +240,9 @@ def test_rows_name_existing_probes_and_keys_are_unique() -> None:
 
 
 def test_only_takes_patterns_and_names_the_keys_otherwise() -> None:
-    assert [row.key for row in chosen(["call_vs_z*", "idle"])] == ["call_vs_zmq", "idle"]
+    assert [row.key for row in chosen(ROWS, ["call_vs_z*", "idle"])] == ["call_vs_zmq", "idle"]
     with pytest.raises(SystemExit, match="call_block"):
-        chosen(["no_such_row"])
+        chosen(ROWS, ["no_such_row"])
 
 
 @pytest.mark.parametrize(

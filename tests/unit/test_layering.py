@@ -29,6 +29,7 @@ C_FLOORS: Floors = [
     [["firmware/carveout/*"], ["firmware/mirror/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
     [["firmware/ports/*"]],
+    [["firmware/zephyr/*"]],
 ]
 C_NEVER = [("firmware/ports/*", "sbe/native/*")]
 

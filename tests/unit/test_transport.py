@@ -2,6 +2,7 @@
 
 import array
 import errno
+import gc
 import os
 import resource
 import select
@@ -24,6 +25,7 @@ LONGEST = _native.CONTROL_MAX
 
 @pytest.fixture(autouse=True)
 def flat_fds() -> Iterator[None]:
+    gc.collect()  # what an earlier test of this process left behind
     before = count_fds()
     yield
     assert count_fds() == before

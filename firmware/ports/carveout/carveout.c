@@ -32,11 +32,16 @@ void carveout_take_byte(struct carveout *link, uint8_t byte)
 {
     uint32_t head = link->fifo_head;
     if (head - link->fifo_tail == CARVEOUT_FIFO) {
-        link->overrun = true; /* whatever it said: look everywhere */
+        carveout_take_ring(link); /* whatever it said: look everywhere */
         return;
     }
     link->fifo[head & (CARVEOUT_FIFO - 1)] = byte;
     link->fifo_head = head + 1;
+}
+
+void carveout_take_ring(struct carveout *link)
+{
+    link->overrun = true;
 }
 
 static void ring_everything(struct carveout *link)
@@ -112,17 +117,31 @@ static void channel_closed(void *self, struct sbe_channel *channel)
 
 /* -- areas --------------------------------------------------------------------------------- */
 
-/* An area is one run of the arena: nothing that the host maps can reach our own memory. */
+static bool lies_within(const struct sbe_segment *segment, uint64_t begin, uint64_t end)
+{
+    return segment->address >= begin && segment->address <= end &&
+           segment->size <= end - segment->address;
+}
+
+/*
+ * An area is one run of the arena, so nothing that the host maps can reach our own memory; or one
+ * of a region that we offer, as long as it is mapped to be read.
+ */
 static int area_attach(void *self, struct sbe_area *area, const struct sbe_area_map *message)
 {
     const struct carveout_config *config = ((struct carveout *)self)->config;
     uint64_t window = (uintptr_t)config->window;
-    uint64_t begin = window + SBE_CARVEOUT_ARENA, end = window + config->window_size;
+    bool reachable = false;
     if (message->handles != 0 || message->segment_count != 1)
         return SBE_ENOTSUP;
     struct sbe_segment segment;
     memcpy(&segment, message + 1, sizeof segment);
-    if (segment.address < begin || segment.address > end || segment.size > end - segment.address)
+    reachable = lies_within(&segment, window + SBE_CARVEOUT_ARENA, window + config->window_size);
+    for (uint32_t i = 0; i < SBE_CARVEOUT_OFFERS && (area->flags & SBE_AREA_READONLY) != 0; i++) {
+        uint64_t begin = window + config->regions[i].offset;
+        reachable = reachable || lies_within(&segment, begin, begin + config->regions[i].size);
+    }
+    if (!reachable)
         return SBE_ERANGE;
     area->base = (void *)(uintptr_t)segment.address;
     return SBE_OK;
@@ -161,18 +180,26 @@ static void end_life(struct carveout *link)
     sbe_session_lost(&link->engine.session);
 }
 
+/* A control ring is broken: nothing can be said until the host begins another life. */
+static bool shut(struct carveout *link)
+{
+    sbe_bootstrap_shut(&link->bootstrap);
+    end_life(link);
+    return false;
+}
+
 /* True: there may be more. */
 static bool take_control(struct carveout *link)
 {
     uint64_t message[SBE_CONTROL_MAX / sizeof(uint64_t)];
     bool ring_peer;
     if (sbe_bootstrap_room(&link->bootstrap, REPLIES) < REPLIES)
-        return false; /* the host rings when it has read */
+        return link->bootstrap.send.broken && shut(link); /* else the host rings when it has read */
     int size = sbe_bootstrap_receive(&link->bootstrap, message, &ring_peer);
     if (ring_peer)
         carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_CONTROL));
     if (size == SBE_EPROTO)
-        end_life(link); /* the ring is shut until the host begins another life */
+        return shut(link);
     if (size > 0 &&
         sbe_session_receive(&link->engine.session, message, (uint32_t)size, 0) == SBE_EBADMSG)
         link->bad++;
@@ -190,14 +217,14 @@ static void look(struct carveout *link)
     }
     if (status == 1)
         begin_life(link);
-    if (link->bootstrap.changed) {
-        link->bootstrap.changed = false;
-        carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_BLOCK));
-    }
     uint32_t left = CONTROL_AT_ONCE;
     while (left > 0 && take_control(link))
         left--;
     link->look = left == 0;
+    if (link->bootstrap.changed) {
+        link->bootstrap.changed = false;
+        carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_BLOCK));
+    }
 }
 
 bool carveout_run(struct carveout *link)

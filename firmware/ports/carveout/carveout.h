@@ -88,6 +88,8 @@ static inline bool carveout_rung(const struct carveout *link)
 }
 /* From the stream's interrupt only. */
 void carveout_take_byte(struct carveout *link, uint8_t byte);
+/* The same for a doorbell that carries no bytes: it may be for any channel. */
+void carveout_take_ring(struct carveout *link);
 void carveout_send_token(const struct carveout *link, uint32_t token);
 
 /*

@@ -7,13 +7,14 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sbe import _native
-from sbe.kernel import ioctl, remoteproc, rpmsg
+from sbe.kernel import firmware_file, ioctl, remoteproc, rpmsg
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = ROOT / "build" / "kernel"
@@ -62,20 +63,28 @@ def make_firmware(folder: Path) -> None:
     """Firmware where the kernel finds it."""
     maker = ROOT / "linux" / "kernel" / "make_firmware.py"
     subprocess.run([sys.executable, maker, folder / "sbe-userproc.elf"], check=True)
-    remoteproc.EXTRA_FIRMWARE.write_text(str(folder))
+    firmware_file.EXTRA_FIRMWARE.write_text(str(folder))
 
 
 @contextmanager
-def core_process(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """sbe-remote-rpmsg as the core of a processor."""
-    process = subprocess.Popen([REMOTE, *options, DEVICE])
+def core_process(*options: str, program: Path = REMOTE) -> Iterator[subprocess.Popen[bytes]]:
+    """sbe-remote-rpmsg as the core of a processor, or another program."""
+    process = subprocess.Popen([program, *options, DEVICE])
     try:
         yield process
     finally:
         if process.poll() is not None:
-            print(f"{REMOTE.name} ended with {process.returncode}", file=sys.stderr)
+            print(f"{program.name} ended with {process.returncode}", file=sys.stderr)
         process.kill()
         process.wait()
+
+
+def until(true: Callable[[], object], seconds: float = 5) -> None:
+    """Look until it is so: for what the kernel tells nobody."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.001)
 
 
 def wait_for_service(name: str, seconds: float = 5) -> rpmsg.Service:
@@ -105,3 +114,30 @@ def running(folder: Path, *, leave: bool = False) -> Iterator[remoteproc.RemoteP
 def open_again(fd: int) -> int:
     """What opening a descriptor's device once more comes to."""
     return ioctl.open_device(os.readlink(f"/proc/self/fd/{fd}"))
+
+
+class Later(ExitStack):
+    """Functions in threads of their own; `join()` hands on what they raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads: list[threading.Thread] = []
+        self._raised: list[BaseException] = []
+
+    def run(self, function: Callable[[], object]) -> None:
+        def guarded() -> None:
+            try:
+                function()
+            except BaseException as error:
+                self._raised.append(error)
+
+        self._threads.append(threading.Thread(target=guarded, daemon=True))
+        self._threads[-1].start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for all of them, so long for each."""
+        for thread in self._threads:
+            thread.join(seconds)
+            assert not thread.is_alive(), "a thread hangs"
+        for error in self._raised:
+            raise error

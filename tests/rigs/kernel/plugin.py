@@ -23,6 +23,8 @@ INSIDE = "SBE_RIG_GUEST" in os.environ
 BOOT_S = 60
 TEST_S = 150  # pytest-timeout inside is the usual limit, this one is for a kernel that hangs
 LINES_SHOWN = 100
+REMOTE = {name: os.environ[name] for name in ["SBE_REMOTE_RPMSG"] if name in os.environ}
+"""Another program as the core of the remote processor, for parts.py in the guest."""
 OPTIONS = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q"]
 
 
@@ -105,7 +107,7 @@ class Outside:
                 kernel,
                 [sys.executable, "-m", "pytest", "-p", __name__, *OPTIONS, *self._ids],
                 cwd=item.config.rootpath,
-                environment={"PYTHONPATH": str(ROOT)},
+                environment={"PYTHONPATH": str(ROOT), **REMOTE},
             )
             self._guest.receive(BOOT_S)
         return self._guest

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel memory: what our modules allocate is freed again."""
+"""Kernel memory: what our modules allocate is freed again, crashes or not."""
 
 from pathlib import Path
 
 import pytest
 
+from sbe import errors
 from sbe.kernel import remoteproc
 from sbe.link import Link
 from sbe.transports.rpmsg import RpmsgRemote
@@ -21,6 +22,11 @@ def test_kernel_memory_comes_back(tmp_path: Path):
             exchange(RpmsgRemote(processor.name), "udmabuf")
             with Link(RpmsgRemote(processor.name).connect) as link:
                 link.wait(link.start(), 5)
+                Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
+                with pytest.raises(errors.LinkError):
+                    link.wait(link.ping(), 5)
+            parts.until(lambda: processor.state == "running")
+            parts.wait_for_service("sbe-doorbell")
         assert remoteproc.processors() == []
     found = guest_init.leaks()
     ours = [entry for entry in found.split("unreferenced object") if "sbe" in entry]

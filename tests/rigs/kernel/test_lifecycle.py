@@ -6,8 +6,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from sbe.sdk.connection import Connection
 from sbe.sdk.embedded import EmbeddedBackend
 from sbe.transports.rpmsg import RpmsgRemote, RpmsgTransport
 from tests.rigs.kernel import parts
+from tests.rigs.kernel.parts import until
 
 pytestmark = pytest.mark.kernel
 
@@ -29,17 +29,6 @@ def processor(tmp_path: Path) -> Iterator[remoteproc.RemoteProcessor]:
     parts.make_firmware(tmp_path)
     with parts.module("sbe_userproc", "attach_ms=200"):
         yield remoteproc.find(parts.NAME)
-
-
-def until(true: Callable[[], object], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.001)
-
-
-def fds() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_status_and_orderly_life(processor: remoteproc.RemoteProcessor):
@@ -82,7 +71,7 @@ def test_firmware_without_resource_table(processor: remoteproc.RemoteProcessor, 
     image[place : place + 4] = b".xxx"
     (tmp_path / "bare.elf").write_bytes(image)
     processor.load("bare.elf")
-    with parts.core_process(), pytest.raises(errors.BadArgument, match="memory for its segments"):
+    with parts.core_process(), pytest.raises(errors.BadArgument, match="no resource table"):
         processor.start()
     assert processor.state == "offline"
 
@@ -140,53 +129,6 @@ def test_killed_core_is_a_crash_and_recovers(processor: remoteproc.RemoteProcess
                 link.wait(link.ping(), 5)
                 link.close()
                 processor.stop()
-
-
-@pytest.mark.timeout(140)
-def test_hundred_cycles_and_twenty_crashes(processor: remoteproc.RemoteProcessor):
-    before = fds()
-    with parts.core_process():
-        for cycle in range(100):
-            processor.start()
-            parts.wait_for_service("sbe-control")
-            if cycle % 5 == 0:
-                with Link(RpmsgRemote(parts.NAME).connect) as link:
-                    link.wait(link.start(), 5)
-                    Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
-                    until(partial(lost, link))
-                    until(lambda: len(rpmsg.services("sbe-control")) == 1)
-                    link.reconnect()
-                    assert link.wait(link.find_service(0, "echo"), 5).name == "echo"
-            processor.stop()
-            assert processor.state == "offline"
-    assert fds() == before
-    assert not list(Path("/dev").glob("rpmsg*"))
-
-
-def lost(link: Link) -> bool:
-    link.process()
-    return not link.connected
-
-
-@pytest.mark.timeout(100)
-def test_no_call_ends_without_an_answer(tmp_path: Path):
-    """Crashes under load: each call succeeds or raises, and the next connection works."""
-    with parts.running(tmp_path) as processor:
-        crash = Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash")
-        for _ in range(5):
-            assert calls_that_end(lambda: crash.write_text("1")) == 100
-            until(lambda: processor.state == "running")
-            parts.wait_for_service("sbe-doorbell")
-
-
-def calls_that_end(then: Callable[[], object]) -> int:
-    with Connection(EmbeddedBackend(5, RpmsgRemote(parts.NAME))) as connection:
-        calls = [connection.submit("echo", payload=bytes(16)) for _ in range(100)]
-        then()
-        return sum(
-            isinstance(call.exception(5), (errors.LinkError, type(None))) and call.done()
-            for call in calls
-        )
 
 
 def test_message_of_497_bytes(processor: remoteproc.RemoteProcessor):

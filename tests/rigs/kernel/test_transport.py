@@ -22,7 +22,7 @@ def test_link_negotiates(tmp_path: Path):
     with parts.running(tmp_path) as processor:
         with Link(RpmsgRemote(processor.name).connect) as link:
             link.wait(link.start(), 5)
-            assert link.peer_name == "sbe-remote-rpmsg"
+            assert link.peer_name == parts.REMOTE.name
             assert link.wait(link.find_service(0, "echo"), 5).name == "echo"
             assert link.wait(link.ping(), 5) > 0
             names = {service.name for service in link.wait(link.list_services(), 5)}

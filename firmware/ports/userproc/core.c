@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ports/virtio/core.h"
+#include "ports/userproc/core.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,9 +12,9 @@
 #include "core/status.h"
 
 #define PAGE       4096u
-#define WINDOW     65536u /* bytes; no rpmsg buffer of 512 bytes crosses a border */
-#define TABLE_MAX  4096u
-#define UNSET      UINT32_MAX /* an address that the host has not filled in */
+#define WINDOW     65536u       /* bytes that are mapped at a time */
+#define BUS_SIZE   (1ull << 32) /* address space that is reserved */
+#define UNSET      UINT32_MAX   /* an address that the host has not filled in */
 #define DRIVER_OK  4u
 #define VDEV_RPMSG 7u
 
@@ -51,10 +51,21 @@ struct vdev_vring {
     uint32_t address, align, count, notify, reserved;
 };
 
+/* Address space without memory, over whatever was there. */
+static void *reserve(void *place, size_t size)
+{
+    void *data =
+        mmap(place, size, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (place != NULL ? MAP_FIXED : 0), -1, 0);
+    return data == MAP_FAILED ? NULL : data;
+}
+
 bool core_open(struct core *core, const char *path)
 {
     *core = (struct core){.fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK)};
-    return core->fd >= 0;
+    if (core->fd >= 0)
+        core->bus = reserve(NULL, BUS_SIZE);
+    return core->bus != NULL;
 }
 
 void core_notify(const struct core *core, uint32_t id)
@@ -76,29 +87,24 @@ int core_map(const struct core *core, void *place, uint64_t address, uint64_t si
     return data != MAP_FAILED ? SBE_OK : errno == ENOMEM ? SBE_ENOMEM : SBE_EFAULT;
 }
 
-static uint8_t *map_new(const struct core *core, uint64_t address, size_t size)
+static bool reach_window(struct core *core, uint32_t window)
 {
-    void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, core->fd, (off_t)address);
-    return data == MAP_FAILED ? NULL : data;
+    uint8_t *flags = &core->reached[window / 8], flag = (uint8_t)(1u << window % 8);
+    uint64_t address = (uint64_t)window * WINDOW;
+    if ((*flags & flag) == 0 && core_map(core, core->bus + address, address, WINDOW) == SBE_OK)
+        *flags |= flag;
+    return (*flags & flag) != 0;
 }
 
 /* A pool of buffers is a few windows; they stay until the host stops this core. */
-static void *reach(void *self, uint64_t address, uint32_t size)
+void *core_reach(struct core *core, uint64_t address, uint64_t size)
 {
-    struct core *core = self;
-    uint64_t start = address & ~(uint64_t)(WINDOW - 1u);
-    if (size > WINDOW || address - start > WINDOW - size)
+    if (size == 0 || address >= BUS_SIZE || size > BUS_SIZE - address)
         return NULL;
-    for (uint32_t i = 0; i < core->window_count; i++)
-        if (core->windows[i].address == start)
-            return core->windows[i].data + (address - start);
-    if (core->window_count == CORE_WINDOWS)
-        return NULL;
-    uint8_t *data = map_new(core, start, WINDOW);
-    if (data == NULL)
-        return NULL;
-    core->windows[core->window_count++] = (struct core_window){start, data};
-    return data + (address - start);
+    for (uint64_t i = address / WINDOW; i <= (address + size - 1) / WINDOW; i++)
+        if (!reach_window(core, (uint32_t)i))
+            return NULL;
+    return core->bus + address;
 }
 
 /* The payload of a resource of this type, NULL if there is none of at least this size. */
@@ -120,36 +126,39 @@ static const void *find(const uint8_t *table, uint32_t size, uint32_t type, uint
 
 static void open_trace(struct core *core, const struct carveout *memory, const struct trace *trace)
 {
-    if (core->trace != NULL || memory == NULL || trace == NULL ||
-        trace->address < memory->address || trace->address % PAGE != 0 || trace->size % PAGE != 0)
+    if (core->trace != NULL || memory == NULL || trace == NULL || trace->address < memory->address)
         return;
     uint64_t address = (uint64_t)memory->physical + (trace->address - memory->address);
-    core->trace = (char *)map_new(core, address, trace->size);
+    core->trace = core_reach(core, address, trace->size);
     core->trace_size = trace->size;
     core->trace_used = 0;
 }
 
-static bool open_queue(struct core *core, struct vring *ring, const struct vdev_vring *vring)
+/* 2.6 of Virtual I/O Device 1.1: descriptors, available ring; aligned, used ring. */
+static uint64_t queue_size(const struct vdev_vring *vring)
 {
-    if (vring->address == UNSET || vring->address % PAGE != 0 || vring->align < 4 ||
-        (vring->align & (vring->align - 1u)) != 0 || vring->align > PAGE || vring->count > 32768u)
-        return false;
-    size_t size = (vring_size(vring->count, vring->align) + PAGE - 1u) & ~(size_t)(PAGE - 1u);
-    uint8_t *memory = map_new(core, vring->address, size);
-    if (memory == NULL || !vring_open(ring, memory, vring->count, vring->align))
-        return false;
-    ring->reach = reach;
-    ring->self = core;
-    return true;
+    uint64_t first = 16ull * vring->count + 2ull * (3 + vring->count);
+    return ((first + vring->align - 1) & ~(uint64_t)(vring->align - 1)) + 6 + 8ull * vring->count;
 }
 
-bool core_bring_up(struct core *core, struct rpmsg *rpmsg)
+static bool open_queue(struct core *core, const struct vdev_vring *vring, struct core_queue *queue)
 {
-    uint64_t bytes[TABLE_MAX / sizeof(uint64_t)];
-    struct sbe_userproc_table wanted = {.address = (uintptr_t)bytes, .size = sizeof bytes};
+    if (vring->address == UNSET || vring->address % PAGE != 0 || vring->align < 4 ||
+        (vring->align & (vring->align - 1u)) != 0 || vring->align > PAGE || vring->count == 0 ||
+        vring->count > 32768u || (vring->count & (vring->count - 1u)) != 0)
+        return false;
+    uint8_t *memory = core_reach(core, vring->address, queue_size(vring));
+    *queue = (struct core_queue){memory, vring->count, vring->align, vring->notify};
+    return memory != NULL;
+}
+
+bool core_bring_up(struct core *core, struct core_queue queues[2])
+{
+    struct sbe_userproc_table wanted = {.address = (uintptr_t)core->table,
+                                        .size = sizeof core->table};
     if (ioctl(core->fd, SBE_USERPROC_GET_TABLE, &wanted) < 0 || wanted.size < sizeof(struct table))
         return false;
-    const uint8_t *table = (const uint8_t *)bytes;
+    const uint8_t *table = (const uint8_t *)core->table;
     struct vdev_vring vrings[2];
     const struct vdev *vdev = find(table, wanted.size, RESOURCE_VDEV, sizeof *vdev + sizeof vrings);
     open_trace(core, find(table, wanted.size, RESOURCE_CARVEOUT, sizeof(struct carveout)),
@@ -157,30 +166,17 @@ bool core_bring_up(struct core *core, struct rpmsg *rpmsg)
     if (vdev == NULL || vdev->id != VDEV_RPMSG || vdev->vrings != 2 ||
         (vdev->status & DRIVER_OK) == 0)
         return false;
+    core->vdev = (uint8_t *)core->table + ((const uint8_t *)vdev - table) - 4; /* with its type */
     memcpy(vrings, vdev + 1, sizeof vrings);
-    core->notify_to_host = vrings[0].notify;
-    core->notify_from_host = vrings[1].notify;
-    return open_queue(core, &rpmsg->to_host, &vrings[0]) &&
-           open_queue(core, &rpmsg->from_host, &vrings[1]);
+    return open_queue(core, &vrings[0], &queues[0]) && open_queue(core, &vrings[1], &queues[1]);
 }
 
-static void unmap_queue(struct vring *ring)
+void core_let_go(struct core *core)
 {
-    if (ring->count != 0) /* whole pages, from the descriptors to the end of the used ring */
-        (void)munmap((void *)(uintptr_t)ring->descriptors,
-                     (size_t)(ring->used - ring->descriptors) + 6u + 8u * ring->count);
-    *ring = (struct vring){0};
-}
-
-void core_let_go(struct core *core, struct rpmsg *rpmsg)
-{
-    unmap_queue(&rpmsg->to_host);
-    unmap_queue(&rpmsg->from_host);
-    for (uint32_t i = 0; i < core->window_count; i++)
-        (void)munmap(core->windows[i].data, WINDOW);
-    core->window_count = 0;
-    if (core->trace != NULL)
-        (void)munmap(core->trace, core->trace_size);
+    for (uint32_t i = 0; i < sizeof core->reached; i++) /* half a MiB each */
+        if (core->reached[i] != 0)
+            (void)reserve(core->bus + 8ull * WINDOW * i, 8ull * WINDOW);
+    memset(core->reached, 0, sizeof core->reached);
     core->trace = NULL;
 }
 

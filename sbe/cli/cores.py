@@ -1,0 +1,152 @@
+"""What `sbe firmware` drives: remote processors of this machine, and emulated boards."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sbe import errors
+from sbe.boards import Resident
+from sbe.kernel import remoteproc, rpmsg
+
+_KERNELS_OWN = ("rpmsg_ctrl", "rpmsg_ns")  # devices on every rpmsg bus that no remote announces
+
+__all__ = ["Core", "all_cores", "find", "start_board"]
+
+
+class Core(Protocol):
+    """One core and its life. Verbs that it has not raise BadArgument with what to do instead."""
+
+    @property
+    def name(self) -> str:
+        """What its verbs are given."""
+
+    def facts(self) -> dict[str, Any]:
+        """Plain data: name, kind, state, firmware, and what only this kind has."""
+
+    def load(self, firmware: str) -> None:
+        """Choose the firmware of the next start."""
+
+    def start(self) -> None:
+        """Start it with the firmware that is chosen."""
+
+    def stop(self) -> None:
+        """Stop it; one that does not run is fine."""
+
+    def act(self, verb: str) -> None:
+        """Do what only emulated boards can: reset, freeze, thaw, remove."""
+
+    def log(self) -> dict[str, str]:
+        """What its firmware has written, by the name of the buffer or stream."""
+
+
+@dataclass
+class _Processor:
+    core: remoteproc.RemoteProcessor
+
+    @property
+    def name(self) -> str:
+        return self.core.name
+
+    def facts(self) -> dict[str, Any]:
+        core = self.core
+        return {
+            "name": core.name,
+            "kind": "remoteproc",
+            "entry": core.entry,
+            "device": core.device,
+            "state": core.state,
+            "firmware": core.firmware,
+            "recovery": core.recovery,
+            "services": sorted(
+                service.name
+                for service in rpmsg.services(remote=core.entry)
+                if service.name not in _KERNELS_OWN
+            ),
+        }
+
+    def load(self, firmware: str) -> None:
+        self.core.load(firmware)
+
+    def start(self) -> None:
+        self.core.start()
+
+    def stop(self) -> None:
+        self.core.stop()
+
+    def act(self, verb: str) -> None:
+        raise errors.BadArgument(
+            f"{self.name} is a remote processor of this machine, {verb} is for emulated boards: "
+            "it can be stopped and started"
+        )
+
+    def log(self) -> dict[str, str]:
+        return self.core.log()
+
+
+@dataclass
+class _Board:
+    board: Resident
+
+    @property
+    def name(self) -> str:
+        return self.board.name
+
+    def facts(self) -> dict[str, Any]:
+        board = self.board
+        exists = (board.directory / "ram").exists()
+        state = board.state if exists else "removed"
+        return {
+            "name": board.name,
+            "kind": "emulated",
+            "board": board.board,
+            "state": state,
+            "firmware": board.image,
+            "pid": board.pid,
+            "uri": board.uri,
+            "crash": board.crash() if state == "crashed" else None,
+        }
+
+    def load(self, firmware: str) -> None:
+        self.board.load(firmware)
+
+    def start(self) -> None:
+        self.board = Resident.start(self.name, self.board.board, self.board.image)
+
+    def stop(self) -> None:
+        self.board.stop()
+
+    def act(self, verb: str) -> None:
+        getattr(self.board, verb)()
+
+    def log(self) -> dict[str, str]:
+        return {"console": self.board.console()}
+
+
+def all_cores() -> list[Core]:
+    """All of this machine, and all emulated ones of this user."""
+    processors: list[Core] = [_Processor(each) for each in remoteproc.processors()]
+    return [*processors, *(_Board(each) for each in Resident.all())]
+
+
+def find(name: str) -> Core:
+    """The one of this name, or of this entry as in "remoteproc0". Raises BadArgument."""
+    for core in remoteproc.processors():
+        if name in (core.name, core.entry):
+            return _Processor(core)
+    with contextlib.suppress(errors.BadArgument):
+        return _Board(Resident.find(name))
+    there = ", ".join(core.name for core in all_cores()) or "none"
+    raise errors.BadArgument(
+        f"no remote processor and no emulated board {name!r}; there are: {there}"
+    )
+
+
+def start_board(name: str, board: str, image: str | None) -> Core:
+    """Start a new emulated board, or one that was stopped, with this image."""
+    if any(name in (core.name, core.entry) for core in remoteproc.processors()):
+        raise errors.BadArgument(
+            f"{name} is a remote processor of this machine: give the emulated board another name"
+        )
+    return _Board(Resident.start(name, board, image))

@@ -1,0 +1,281 @@
+"""Bad input gets a clear error, and nothing is lost: each row by its class and its words."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sbe
+import sbe.testing
+from sbe import _native
+from tests.conformance.ends import Connector
+from tests.conformance.services import PYTHON_SERVICES, shown
+
+
+def works(link: sbe.Connection) -> None:
+    assert link.call("echo", payload=b"on").payload == b"on"
+
+
+# -- connecting
+
+
+@pytest.mark.parametrize("uri", ["", "loop", "loopback:x", "unix:", "tcp:host", "unix", "/a/path"])
+def test_uris_that_cant_be(uri: str) -> None:
+    with pytest.raises(sbe.BadArgument, match="is no link: say loopback:, unix:PATH"):
+        sbe.connect(uri)
+
+
+def test_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s"
+    with pytest.raises(sbe.LinkError, match=r"does not exist; start sbe-daemon, or use loopback:"):
+        sbe.connect(f"unix:{path}")
+    path.write_text("not a socket")
+    with pytest.raises(sbe.LinkError, match=str(path)):
+        sbe.connect(f"unix:{path}")
+    monkeypatch.setenv("SBE_SOCKET", str(tmp_path / "nobody"))
+    with sbe.connect() as link:  # no daemon at the usual place: an embedded remote
+        works(link)
+
+
+@pytest.mark.parametrize("versions", [(2, 3), (7, 7)])
+def test_another_version_names_both_ranges(versions: tuple[int, int]) -> None:
+    ours = rf"{_native.VERSION_MIN} to {_native.VERSION_MAX}"
+    theirs = rf"{versions[0]} to {versions[1]}"
+    with sbe.testing.Remote(PYTHON_SERVICES, versions=versions) as remote:
+        for _ in range(2):
+            with pytest.raises(
+                sbe.ProtocolError, match=rf"remote speaks .*{theirs}, this host {ours}: update"
+            ):
+                remote.link()
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def real_remote() -> Path:
+    return Path(_native.__file__).with_name("sbe-remote")
+
+
+def test_another_version_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = script(tmp_path / "remote", f'exec "{real_remote()}" "$@" --protocol 2-3\n')
+    monkeypatch.setenv("SBE_REMOTE", wrapper)
+    with pytest.raises(sbe.ProtocolError, match="versions 2 to 3, this host 1 to 1: update the ol"):
+        sbe.connect("loopback:")
+
+
+def test_an_overlap_of_versions_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = script(tmp_path / "remote", f'exec "{real_remote()}" "$@" --protocol 1-9\n')
+    monkeypatch.setenv("SBE_REMOTE", wrapper)
+    with sbe.connect("loopback:") as link:
+        works(link)
+
+
+BROKEN = {
+    "missing": (None, r"embedded remote is missing: .*make build"),
+    "a folder": ("folder", r"embedded remote is missing"),
+    "not executable": ("plain", r"can't be started: Permission denied"),
+    "no program": ("noise", r"can't be started: Exec format error"),
+    "ends at once": ("exit 3", r"exited with status 3"),
+    "says why": ("echo 'no such board' >&2; exit 1", r"status 1: no such board"),
+    "crashes": ("kill -SEGV $$", r"signal 11 \(SIGSEGV\)"),
+    "lets go and hangs": (
+        f"exec {sys.executable} -c 'import os, sys, time; os.close(int(sys.argv[2])); "
+        'time.sleep(60)\' "$@"',
+        r"closed its connection and went on; killed by signal 9",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_remote_that_does_not_start(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, words = BROKEN[what]
+    path = tmp_path / "remote"
+    if content == "folder":
+        path.mkdir()
+    elif content == "plain":
+        path.write_text("#!/bin/sh\n")
+    elif content == "noise":
+        path.write_bytes(bytes(range(1, 200)))
+        path.chmod(0o755)
+    elif content is not None:
+        script(path, content + "\n")
+    monkeypatch.setenv("SBE_REMOTE", str(path))
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(sbe.LinkError, match=words) as caught:
+        sbe.connect("loopback:", timeout=20)
+    assert not isinstance(caught.value, sbe.Timeout)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_remote_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBE_REMOTE", script(tmp_path / "remote", "exec sleep 60\n"))
+    with pytest.raises(sbe.Timeout, match=r"negotiation .*not answered within 0\.2 s"):
+        sbe.connect("loopback:", timeout=0.2)
+
+
+NOISE = """
+import socket, sys
+link = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
+message = link.recv(4096)
+kind = {kind!r}
+if kind == "magic":
+    link.send(message[:4] + b"\\x07\\0\\0\\0" + message[8:16] + b"XXXX" + message[20:])
+elif kind == "noise":
+    for size in (1, 15, 16, 96, 400):
+        link.send(bytes(range(256))[:size % 256] or b"x")
+elif kind == "host":
+    link.send(message[:4] + b"\\x07\\0\\0\\0" + message[8:])
+while link.recv(4096):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("magic", "does not speak this protocol"),
+        ("host", "is a host as well"),
+        ("noise", "negotiation"),
+    ],
+)
+def test_a_remote_of_another_kind(
+    kind: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "program.py").write_text(NOISE.format(kind=kind))
+    wrapper = script(tmp_path / "remote", f'exec {sys.executable} {tmp_path}/program.py "$@"\n')
+    monkeypatch.setenv("SBE_REMOTE", wrapper)
+    expected = sbe.Timeout if kind == "noise" else sbe.ProtocolError
+    with pytest.raises(expected, match=words):
+        sbe.connect("loopback:", timeout=1.0 if kind == "noise" else 20.0)
+
+
+# -- areas
+
+
+@pytest.mark.parametrize("size", [0, -1, -(1 << 40)])
+def test_an_area_without_bytes(link: sbe.Connection, size: int) -> None:
+    with pytest.raises(sbe.BadArgument, match=f"{size} bytes"):
+        link.allocate(size)
+    works(link)
+
+
+@pytest.mark.parametrize("size", [1 << 46, 1 << 62, (1 << 63) - 1, 1 << 63, 1 << 64, 1 << 100])
+def test_an_area_larger_than_anything(connect: Connector, size: int) -> None:
+    link = connect()
+    with pytest.raises(
+        (sbe.OutOfResources, sbe.PermissionDenied, sbe.BadArgument), match=r"bytes|size"
+    ):
+        link.allocate(size)
+    assert link.stat()["connection"]["areas"] == 0
+    works(link)
+
+
+@pytest.mark.parametrize("size", [1.5, "4096", None])
+def test_an_area_of_no_number(link: sbe.Connection, size: object) -> None:
+    with pytest.raises((TypeError, sbe.BadArgument)):
+        link.allocate(size)  # type: ignore[arg-type]
+    works(link)
+
+
+def test_more_areas_than_the_remote_holds() -> None:
+    with sbe.testing.Remote(PYTHON_SERVICES, areas=8) as remote, remote.link() as link:
+        areas = [link.allocate(64) for _ in range(7)]  # and one for the rings
+        for _ in range(3):
+            with pytest.raises(sbe.OutOfResources, match="all 8 areas"):
+                link.allocate(64)
+        areas.pop().free()
+        areas.append(link.allocate(64))
+        with pytest.raises(sbe.OutOfResources):
+            link.allocate(64)
+        works(link)
+
+
+def test_beyond_the_quota(connect: Connector) -> None:
+    if connect.name != "unix":
+        pytest.skip("quotas are the daemon's")
+    link = connect()
+    with pytest.raises(sbe.PermissionDenied, match="quota"):
+        link.allocate(4 << 30)
+    works(link)
+
+
+def test_a_heap_that_is_not_there(link: sbe.Connection) -> None:
+    with pytest.raises(sbe.BadArgument, match="no heap"):
+        link.allocate(64, heap="moon")
+    works(link)
+
+
+# -- buffers
+
+
+def test_a_buffer_of_a_freed_area(link: sbe.Connection) -> None:
+    area = link.allocate(4096)
+    pixels, part = shown(area), area[10:20]
+    area.free()
+    for target in (area, part, part[2:], pixels, pixels[5:50], memoryview(part)):
+        for direction in (sbe.In, sbe.Out, sbe.InOut, sbe.Shared):
+            with pytest.raises(sbe.AreaFreed, match=r"buffer 0 lies in area \d+, which was freed"):
+                link.call("echo", direction(target))
+    with pytest.raises(sbe.AreaFreed, match="buffer 1"):
+        link.call("echo", sbe.In(bytes(5000)), sbe.In(pixels))
+    works(link)
+
+
+def test_a_buffer_of_another_link(connect: Connector) -> None:
+    link, other = connect(), connect()
+    area = other.allocate(4096)
+    for target in (area, area[10:20], shown(area), shown(area)[7:]):
+        with pytest.raises(sbe.BadArgument, match="buffer 0 lies in an area of another link"):
+            link.call("echo", sbe.In(target))
+        with pytest.raises(sbe.BadArgument, match="buffer 1 lies in an area of another link"):
+            link.call("echo", sbe.In(bytes(5000)), sbe.Out(target))
+    works(link)
+    assert other.call("crc32", sbe.In(area)).payload
+    other.close()
+    with pytest.raises(sbe.AreaFreed):
+        link.call("echo", sbe.In(area))
+
+
+def test_a_buffer_that_leaves_its_area(link: sbe.Connection) -> None:
+    """Only a view made by hand can: slices end where their area ends."""
+    area = link.allocate(4096)
+    beyond = np.lib.stride_tricks.as_strided(shown(area)[4000:], (200,), (1,))
+    reply = link.batch("fill", area.descriptors(sbe.Out, [4000], [200]), np.ones((1, 1), np.uint8))
+    assert reply.status.tolist() == [-34]
+    with pytest.raises(sbe.OutOfRange, match=r"buffer 0 \(200 bytes at 4000 of area"):
+        link.call("crc32", sbe.In(beyond))
+    works(link)
+
+
+def test_freeing_twice_and_after_close(connect: Connector) -> None:
+    link = connect()
+    area = link.allocate(64)
+    area.free()
+    area.free()
+    other = link.allocate(64)
+    link.close()
+    other.free()
+    assert other.freed
+
+
+def test_a_service_id_that_cant_be(link: sbe.Connection) -> None:
+    for bad in (-1, 65536, 1 << 70):
+        with pytest.raises((sbe.BadArgument, OverflowError)):
+            link.call(bad)
+    with pytest.raises(sbe.UnknownService):
+        link.call(0)
+    with pytest.raises(sbe.UnknownService):
+        link.call("")
+    with pytest.raises(TypeError):
+        link.call(None)  # type: ignore[arg-type]
+    works(link)

@@ -1,0 +1,49 @@
+"""`sbe firmware` on emulated boards; on a kernel's remote processors see kernel/."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sbe.boards import Resident
+from sbe.cli import app, exit_codes
+from tests.rigs.boards import image, require_board
+
+pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
+BOARD = "mps2-an521"
+
+
+def test_life_of_a_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_board(BOARD)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    other = shutil.copy(image(BOARD), tmp_path / "other.elf")
+
+    def sbe(*arguments: str, status: int = exit_codes.OK) -> dict[str, Any]:
+        assert app.run(["firmware", *arguments, "--json"]) == status
+        facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return facts
+
+    assert sbe("start", "one")["board"] == BOARD  # a new name
+    try:
+        assert [board["name"] for board in sbe("list")["boards"]] == ["one"]
+        assert set(sbe("log", "one")["log"]) == {"console"}
+        assert sbe("freeze", "one")["state"] == "frozen"
+        assert sbe("thaw", "one")["state"] == "running"
+        busy = sbe("load", "one", str(other), status=exit_codes.FAILED)
+        assert "stop it before loading" in busy["error"]["message"]
+        assert sbe("stop", "one")["state"] == "stopped"
+        wrong = sbe("load", "one", __file__, status=exit_codes.USAGE)
+        assert "is no ELF file" in wrong["error"]["message"]
+        assert sbe("load", "one", str(other))["firmware"] == str(other)
+        started = sbe("start", "one")  # what is loaded, on the board that it was
+        assert (started["state"], started["firmware"]) == ("running", str(other))
+        assert sbe("remove", "one")["state"] == "removed"
+    finally:
+        for board in Resident.all():
+            board.remove()
