@@ -86,6 +86,8 @@ class Remote:
         self._down.set()
         self._up_since = 0.0
         self._trouble: Error | None = None
+        self._news = asyncio.Event()  # devices came or went
+        self._told_news = False  # somebody tells of them
         self._hopeless = False  # it takes a person: no program, another version
         self._supervisor: asyncio.Task[None] | None = None
         self._ever_up = False
@@ -96,6 +98,19 @@ class Remote:
         """Begin to keep the remote running."""
         asyncio.get_running_loop().add_reader(self.link.fileno(), self.link.process)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"link {self.name}")
+
+    @property
+    def wants_news(self) -> bool:
+        """Its remote shows as devices: `devices_changed()` wants to be called."""
+        return isinstance(self._peer, RpmsgRemote)
+
+    def devices_changed(self) -> None:
+        """Devices appeared or vanished: it may be worth a look at once."""
+        self._news.set()
+
+    def expect_news(self) -> None:
+        """From now on `devices_changed()` is called for sure."""
+        self._told_news = True
 
     async def stop(self) -> None:
         """Say goodbye and end the remote."""
@@ -226,6 +241,8 @@ class Remote:
     async def _supervise(self) -> None:
         pause = self.config.restart.initial_seconds
         while True:
+            self._news.clear()
+            absent = False
             try:
                 await self._bring_up()
                 await self._serve()
@@ -233,11 +250,17 @@ class Remote:
                     pause = self.config.restart.initial_seconds
             except (Error, OSError) as error:
                 self._failed(error)
+                absent = isinstance(error, LinkError) and error.code == errno.ENODEV
             except Exception:
                 _log.exception("the link's supervision failed", extra={"link": self.name})
-            await asyncio.sleep(pause)
+            await self._rest(None if absent and self._told_news else pause)
             pause = min(2 * pause, self.config.restart.max_seconds)
             self.restarts += 1
+
+    async def _rest(self, seconds: float | None) -> None:
+        """Until devices change, or for so long; a remote that has no device needs no timer."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
 
     async def _bring_up(self) -> None:
         ready = self.link.ready

@@ -25,6 +25,9 @@ LINK = (
     f"[[link]]\ntransport = 'rpmsg'\nprocessor = '{parts.NAME}'\nrestart = {{max_seconds = 0.2}}\n"
 )
 
+PATIENT = LINK.replace("{max_seconds = 0.2}", "{initial_seconds = 600, max_seconds = 600}")
+"""Only uevents make it look again in time."""
+
 
 @pytest.fixture
 def processor(tmp_path: Path) -> Iterator[remoteproc.RemoteProcessor]:
@@ -125,8 +128,8 @@ def test_clients_do_not_disturb_each_other(tmp_path: Path):
 
 
 def test_start_order_is_free(processor: remoteproc.RemoteProcessor, tmp_path: Path):
-    """Daemon, client, core, processor: each waits for the next."""
-    with daemon(tmp_path, LINK, until="listening") as started, started.client() as client:
+    """Daemon, client, core, processor: each waits for the next, and hears of it."""
+    with daemon(tmp_path, PATIENT, until="listening") as started, started.client() as client:
         client.send("Open", protocol=1, name="early")
         with core_of(processor):
             processor.start()
@@ -135,7 +138,7 @@ def test_start_order_is_free(processor: remoteproc.RemoteProcessor, tmp_path: Pa
 
 def test_remote_restarts_under_other_numbers(running: remoteproc.RemoteProcessor, tmp_path: Path):
     """Stopped and started while its old control node is held open, whose number is taken then."""
-    with daemon(tmp_path, LINK) as started, connect(started) as link:
+    with daemon(tmp_path, PATIENT) as started, connect(started) as link:
         area = link.allocate(1 << 16)
         area[:5] = b"bytes"
         want = link.call("crc32", sbe.In(area)).payload
