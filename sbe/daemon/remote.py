@@ -131,11 +131,8 @@ class Remote:
         _log.error("the remote is started again: %s", why, extra={"link": self.name})
         if isinstance(self._peer, RemoteProcess):
             self._peer.kill()
-            return
-        try:
-            self.link.start()
-        except (Error, OSError) as error:
-            _log.debug("no new start yet: %s", error, extra={"link": self.name})
+        else:
+            self.link.abandon(f"the remote was given up: {why}")
 
     # -- for tenants ---------------------------------------------------------------------------
 

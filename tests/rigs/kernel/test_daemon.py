@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-import time
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,11 +39,13 @@ def processor(tmp_path: Path) -> Iterator[remoteproc.RemoteProcessor]:
 
 
 @contextmanager
-def core_of(processor: remoteproc.RemoteProcessor, *options: str) -> Iterator[None]:
+def core_of(
+    processor: remoteproc.RemoteProcessor, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Somebody who is its core, and leaves in peace."""
-    with parts.core_process(*options):
+    with parts.core_process(*options) as core:
         try:
-            yield
+            yield core
         finally:
             processor.stop()
 
@@ -57,13 +60,6 @@ def running(processor: remoteproc.RemoteProcessor) -> Iterator[remoteproc.Remote
 
 def connect(running: Daemon) -> sbe.Connection:
     return sbe.connect(f"unix:{running.socket}")
-
-
-def until(true: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.002)
 
 
 def endpoints() -> list[str]:
@@ -145,15 +141,60 @@ def test_remote_restarts_under_other_numbers(running: remoteproc.RemoteProcessor
         control = parts.wait_for_service("sbe-control").control
         held = os.open(control, os.O_RDWR)
         running.stop()
-        until(lambda: started.list()["links"][0]["state"] != "connected")
+        parts.until(lambda: started.list()["links"][0]["state"] != "connected")
         running.start()
-        until(lambda: started.list()["links"][0]["state"] == "connected")
+        parts.until(lambda: started.list()["links"][0]["state"] == "connected")
         assert parts.wait_for_service("sbe-control").control != control
         os.close(held)
         with pytest.raises(errors.RemoteRestarted):
             link.call("echo")
         assert link.call("crc32", sbe.In(area)).payload == want
         assert started.stat()["links"][0]["restarts"] >= 1
+
+
+def test_crashes_under_load(running: remoteproc.RemoteProcessor, tmp_path: Path):
+    """Two clients call while the remote crashes: each call ends, and later ones are answered."""
+    crash = Path(f"/sys/kernel/debug/remoteproc/{running.entry}/crash")
+    with daemon(tmp_path, PATIENT) as started, connect(started) as one, connect(started) as two:
+        area = two.allocate(1 << 16)
+        want = two.call("crc32", sbe.In(area)).payload
+        for _ in range(4):
+            calls = [link.submit("echo", payload=b"x") for _ in range(50) for link in (one, two)]
+            crash.write_text("1")
+            for call in calls:
+                assert isinstance(call.exception(20), (errors.LinkError, type(None)))
+            parts.until(lambda: answered(one) and answered(two), 20)
+            assert two.call("crc32", sbe.In(area)).payload == want
+        started.wait_until(lambda: started.list()["links"][0]["state"] == "connected")
+
+
+def answered(link: sbe.Connection) -> bool:
+    try:
+        return link.call("echo", payload=b"x", timeout=5).payload == b"x"
+    except errors.LinkError:
+        return False
+
+
+def test_frozen_remote_is_given_up_and_taken_back(
+    processor: remoteproc.RemoteProcessor, tmp_path: Path
+):
+    """It answers no ping; once it goes on, a new epoch ends what it knew."""
+    with core_of(processor) as core:
+        processor.start()
+        parts.wait_for_service("sbe-doorbell")
+        with (
+            daemon(tmp_path, LINK + "answer_seconds = 0.5\n") as started,
+            started.client() as client,
+        ):
+            client.open()
+            core.send_signal(signal.SIGSTOP)
+            told = client.refusal("FindService", name="echo", version=0)
+            assert "the remote was given up: no answer to a ping within 0.5 s" in told.message
+            core.send_signal(signal.SIGCONT)
+            started.wait_until(lambda: started.list()["links"][0]["state"] == "connected")
+            client.call("FindService", name="echo", version=0)
+            with connect(started) as link:
+                assert link.call("echo", payload=b"on").payload == b"on"
 
 
 @pytest.mark.usefixtures("running")
