@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from sbe import errors
 from sbe.boards import Resident
+from sbe.cli.screen import Screen
 from sbe.kernel import remoteproc, rpmsg
 
 _KERNELS_OWN = ("rpmsg_ctrl", "rpmsg_ns")  # devices on every rpmsg bus that no remote announces
 
-__all__ = ["Core", "all_cores", "find", "start_board"]
+__all__ = ["Core", "all_cores", "find", "reach", "show", "start_board", "what"]
 
 
 class Core(Protocol):
@@ -150,3 +151,26 @@ def start_board(name: str, board: str, image: str | None) -> Core:
             f"{name} is a remote processor of this machine: give the emulated board another name"
         )
     return _Board(Resident.start(name, board, image))
+
+
+def show(screen: Screen, rows: list[dict[str, Any]]) -> None:
+    """A table of the facts of cores."""
+    screen.table(
+        ("name", "what", "state", "firmware", "reached by"),
+        ((row["name"], what(row), row["state"], row["firmware"], reach(row)) for row in rows),
+    )
+
+
+def what(facts: dict[str, Any]) -> str:
+    """What a core is, in a word or two."""
+    if facts["kind"] == "emulated":
+        alive = facts["state"] in ("running", "frozen")
+        return f"{facts['board']}, process {facts['pid']}" if alive else str(facts["board"])
+    return f"{facts['entry']}, {facts['device']}"
+
+
+def reach(facts: dict[str, Any]) -> str:
+    """The URI of a board; the rpmsg channels of a processor."""
+    if facts["kind"] == "emulated":
+        return str(facts["uri"])
+    return ", ".join(facts["services"]) or "-"

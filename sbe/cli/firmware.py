@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -134,36 +134,22 @@ def list_(session: Session) -> int:
     if not rows:
         screen.line("none (`sbe firmware start NAME` starts an emulated one)")
         return 0
-    screen.table(
-        ("name", "what", "state", "firmware", "reached by"),
-        ((row["name"], _what(row), row["state"], row["firmware"], _reach(row)) for row in rows),
-    )
+    cores.show(screen, rows)
     return 0
-
-
-def _what(facts: dict[str, Any]) -> str:
-    if facts["kind"] == "emulated":
-        return f"{facts['board']}, process {facts['pid']}"
-    return f"{facts['entry']}, {facts['device']}"
-
-
-def _reach(facts: dict[str, Any]) -> str:
-    """The URI of a board; the rpmsg channels of a processor."""
-    if facts["kind"] == "emulated":
-        return str(facts["uri"])
-    return ", ".join(facts["services"]) or "-"
 
 
 def _tell(session: Session, core: Core) -> int:
     """Print how a core is now."""
+    from sbe.cli import cores
+
     screen = session.screen()
     facts = core.facts()
     screen.result(True, **facts)
-    screen.line(f"{facts['name']}: {_what(facts)}, {facts['state']}")
+    screen.line(f"{facts['name']}: {cores.what(facts)}, {facts['state']}")
     screen.line(f"  firmware {facts['firmware']}")
     if facts["kind"] == "remoteproc":
         if facts["services"]:
-            screen.line(f"  announces {_reach(facts)}")
+            screen.line(f"  announces {cores.reach(facts)}")
         if not facts["recovery"]:
             screen.line("  stays down after a crash (recovery is disabled in sysfs)")
     elif facts["state"] in ("running", "frozen"):

@@ -19,20 +19,26 @@ _KINDS = ("links", "contexts", "areas", "channels", "services")
 @common_options
 @click.pass_obj
 def list_(session: Session) -> int:
-    """Show links, contexts, areas, channels and services."""
+    """Show links, contexts, areas, channels, services and the cores of this machine."""
+    from sbe.cli import cores
+
     screen = session.screen()
+    found = [core.facts() for core in cores.all_cores()]
     with session.connect() as link:
         listing = link.list()
         daemon = daemon_of(link.stat())
         own = link.context
     tables = {kind: list(listing.get(kind, [])) for kind in _KINDS}
-    screen.result(True, daemon=daemon, context=own, **tables)
+    screen.result(True, daemon=daemon, context=own, cores=found, **tables)
     for kind in _KINDS:
         screen.title(kind.capitalize())
         if tables[kind]:
             _SHOW[kind](screen, tables[kind], own)
         else:
             screen.line("none")
+    if found:
+        screen.title("Cores")
+        cores.show(screen, found)
     if daemon is None:
         screen.line()
         screen.line("No daemon: this remote was started for this command alone and is gone now.")

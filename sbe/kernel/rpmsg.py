@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import select
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ MTU = 496  # bytes: buffers of 512 less the header of 16 (drivers/rpmsg/virtio_r
 ADDRESS_ANY = 0xFFFFFFFF
 BUS = Path("/sys/bus/rpmsg/devices")
 CLASS = Path("/sys/class/rpmsg")
+_UDEV_S = 1.0  # from a node's birth to its owner
 
 
 class _EndpointInfo(ctypes.Structure):
@@ -112,7 +114,7 @@ def create_endpoint(control: str, name: str, destination: int, source: int = ADD
     for entry in CLASS.glob("rpmsg[0-9]*"):
         try:
             if (entry / "name").read_text().strip() == name:
-                return ioctl.open_device(f"/dev/{entry.name}", os.O_RDWR | os.O_NONBLOCK)
+                return _open_new(f"/dev/{entry.name}")
         except OSError:
             continue
     raise errors.LinkError(f"endpoint {name} vanished: the remote restarted", errno.ENODEV)
@@ -132,6 +134,18 @@ def reap(prefix: str) -> None:
                 destroy_endpoint(fd)
         except (OSError, errors.Error):
             continue  # it went meanwhile, or is used
+
+
+def _open_new(path: str) -> int:
+    """Open a node that the kernel has just made: root's, until udev has applied its rules."""
+    deadline = time.monotonic() + _UDEV_S
+    while True:
+        try:
+            return ioctl.open_device(path, os.O_RDWR | os.O_NONBLOCK)
+        except errors.PermissionDenied:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
 
 
 def destroy_endpoint(fd: int) -> None:

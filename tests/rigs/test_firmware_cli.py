@@ -32,6 +32,9 @@ def test_life_of_a_board(
     assert sbe("start", "one")["board"] == BOARD  # a new name
     try:
         assert [board["name"] for board in sbe("list")["boards"]] == ["one"]
+        assert app.run(["--uri", "loopback:", "list", "--json"]) == exit_codes.OK
+        cores = json.loads(capsys.readouterr().out)["cores"]
+        assert [core["name"] for core in cores if core["kind"] == "emulated"] == ["one"]
         assert set(sbe("log", "one")["log"]) == {"console"}
         assert sbe("freeze", "one")["state"] == "frozen"
         assert sbe("thaw", "one")["state"] == "running"

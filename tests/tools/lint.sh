@@ -41,6 +41,14 @@ strict_build() {
     "$bin/cmake" --build "$dir" -- --quiet -k 0
 }
 
+# The overlay that boards start from; a warning counts.
+overlays() {
+    local file said
+    for file in linux/dts/*.dtso; do
+        said=$(dtc -@ -I dts -O dtb -o /dev/null "$file" 2>&1) && [ -z "$said" ] || { echo "$said"; return 1; }
+    done
+}
+
 check "ruff check" "$bin/ruff" check .
 check "ruff format" "$bin/ruff" format --check .
 check "mypy --strict" "$bin/mypy" --strict
@@ -56,6 +64,17 @@ fi
 needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 needs arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
 check "cross builds and footprint" "$bin/python" tests/tools/footprint.py --strict
+
+if needs dtc device-tree-compiler; then
+    check "device tree overlays" overlays
+fi
+if needs sparse sparse; then
+    if tests/rigs/kernel/build.sh path >/dev/null || [ "${SBE_RIGS:-}" = required ]; then
+        check "kernel modules: checkpatch, sparse" tests/tools/kernel_lint.sh
+    else
+        echo "== the kernel modules are not checked: see above"
+    fi
+fi
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: FAILED: %s\n' "${failed[@]}"

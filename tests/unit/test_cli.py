@@ -331,7 +331,7 @@ def test_json_of_list(capsys: pytest.CaptureFixture[str]):
     found = run_json(capsys, "list")
     assert found.keys() == {
         *("schema", "command", "ok", "daemon", "context"),
-        *("links", "contexts", "areas", "channels", "services"),
+        *("links", "contexts", "areas", "channels", "services", "cores"),
     }
     assert found["links"][0].keys() >= LINK_KEYS
     assert found["contexts"][0].keys() >= {"id", "link", "client", "pid", "uid"}

@@ -71,7 +71,7 @@ static int start_doorbell(void)
     return 0;
 }
 #else
-#include <zephyr/drivers/ipm.h>
+#include "zephyr/src/mailbox.h"
 
 static const struct device *const wire = DEVICE_DT_GET(DT_PHANDLE(LINK, ipm));
 
@@ -85,16 +85,14 @@ static void ipm_event(const struct device *device, void *self, uint32_t id, vola
 /* A ring for each token, whatever it says. */
 static void send_byte(void *self, uint8_t byte)
 {
-    static const uint32_t word;
     (void)self;
     if ((byte & 0x80u) != 0)
-        (void)ipm_send(wire, 0, 0, &word, MIN(ipm_max_data_size_get(wire), (int)sizeof word));
+        mailbox_ring(wire, 0);
 }
 
 static int start_doorbell(void)
 {
-    ipm_register_callback(wire, ipm_event, NULL);
-    return ipm_set_enabled(wire, 1);
+    return mailbox_start(wire, ipm_event);
 }
 #endif
 

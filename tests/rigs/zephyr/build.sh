@@ -3,12 +3,15 @@
 # Builds the applications of firmware/zephyr with a Zephyr that the user has, into build/zephyr.
 #   ZEPHYR_BASE     Zephyr's tree, 4.3.0 or later
 #   ZEPHYR_MODULES  its modules, separated by semicolons; empty: west's workspace knows them
-#   ZEPHYR_TARGETS  APPLICATION@BOARD ...; by default those of the emulated board
+#   ZEPHYR_TARGETS  APPLICATION@BOARD ...; by default those of the emulated board, of OpenAMP if it is there
 #   ZEPHYR_ARGS     more arguments for CMake
 # The toolchain and Python are Zephyr's to find (ZEPHYR_TOOLCHAIN_VARIANT, a virtual environment that is active).
 set -eu
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 targets=${ZEPHYR_TARGETS:-carveout@mps2/an521/cpu0}
+case ${ZEPHYR_TARGETS:-}:${ZEPHYR_MODULES:-open-amp} in
+:*open-amp*) targets="$targets openamp@mps2/an521/cpu0" ;;
+esac
 
 fail() {
     echo "rig-zephyr: $1; see docs/tutorials/zephyr.md" >&2

@@ -17,7 +17,8 @@
 typedef struct {
     int64_t ticks;
 } k_timeout_t;
-#define K_FOREVER ((k_timeout_t){-1})
+#define K_FOREVER            ((k_timeout_t){-1})
+#define K_MSEC(milliseconds) ((k_timeout_t){(milliseconds)*10})
 
 struct k_sem {
     unsigned int count;

@@ -1,0 +1,96 @@
+"""The files of linux/ agree with the code and with each other: names, users, paths, options."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sbe import control
+from sbe.daemon import config
+from sbe.kernel import dma_heap, importer, udmabuf
+from sbe.transports import rpmsg
+from tests.udev_rules import ROOT, rules
+
+LINUX = ROOT / "linux"
+SERVICE, SOCKET = "sbe-daemon.service", "sbe-daemon.socket"
+DTS = LINUX / "dts" / "sbe-example.dtso"
+RIG_ONLY = {"OF", "REMOTEPROC_CDEV", "SYNC_FILE"}  # of the section below, no need of ours
+
+
+def options(path: Path) -> set[str]:
+    return set(re.findall(r"^CONFIG_(\w+)=y", path.read_text(), re.M))
+
+
+def said(unit: str, key: str) -> str:
+    """The value of a key that a systemd unit has once."""
+    text = (LINUX / "systemd" / unit).read_text()
+    [value] = re.findall(rf"^{key}=(.*)$", text, re.M)
+    return str(value)
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """Users and groups that sysusers makes; a user has a group of its name."""
+    lines = [line.split() for line in (LINUX / "sysusers" / "sbe.conf").read_text().splitlines()]
+    users = {line[1] for line in lines if line and line[0] == "u"}
+    return users, users | {line[1] for line in lines if line and line[0] == "g"}
+
+
+def test_users_and_groups_are_made():
+    users, groups = declared()
+    assert config.DEFAULT_GROUP in groups
+    assert {said(SERVICE, "User"), said(SOCKET, "SocketUser")} <= users
+    assert said(SERVICE, "Group") == said(SOCKET, "SocketGroup") == config.DEFAULT_GROUP
+    for rule in rules():
+        assert {rule.assign.get("OWNER", "sbe")} <= users
+        for command, group in re.findall(r"/bin/(\w+) (\S+)", rule.assign.get("RUN", "")):
+            assert group in ({"chgrp": groups}.get(command) or {"g+w"})
+    for line in (LINUX / "tmpfiles" / "sbe.conf").read_text().splitlines():
+        if not line.startswith("#"):
+            assert line.split()[3] in users
+            assert line.split()[4] in groups
+
+
+def test_the_socket_is_where_the_code_looks():
+    folder = Path(control.DEFAULT_SOCKET).parent
+    assert said(SOCKET, "ListenStream") == control.DEFAULT_SOCKET
+    assert f"/run/{said(SERVICE, 'RuntimeDirectory')}" == str(folder)
+    assert f"\nd {folder} " in (LINUX / "tmpfiles" / "sbe.conf").read_text()
+
+
+def test_rules_and_unit_name_the_devices_that_are_opened():
+    named = {Path("/dev", rule.match.get("KERNEL", "")).as_posix() for rule in rules()}
+    assert {importer.DEVICE, udmabuf.DEVICE} <= named
+    assert dma_heap.FOLDER.name in {rule.match["SUBSYSTEM"] for rule in rules()}
+    service = (LINUX / "systemd" / SERVICE).read_text()
+    allowed = re.findall(r"^DeviceAllow=(\S+) rw$", service, re.M)
+    assert {importer.DEVICE, udmabuf.DEVICE, f"char-{dma_heap.FOLDER.name}"} <= set(allowed)
+    [endpoints] = [rule for rule in rules() if rule.match.get("ATTR.name") == "sbe-*"]
+    assert rpmsg._unique("doorbell").startswith("sbe-")
+    assert endpoints.match["KERNEL"] == "rpmsg[0-9]*"
+
+
+def test_overlay_and_rules_name_the_same_window():
+    [rule] = [rule for rule in rules() if rule.match["SUBSYSTEM"] == "uio"]
+    name = rule.match["ATTR.name"]
+    text = DTS.read_text()
+    at = re.search(rf'{name}@(\w+) {{\s+compatible = "generic-uio";\s+reg = <(0x\w+ 0x\w+)>', text)
+    assert at, "the node gives the device its name"
+    assert at[2].startswith(f"0x{at[1]} ")
+    assert text.count(f"reg = <{at[2]}>;") == 2, "what is mapped is what is reserved"
+    for address, start in re.findall(r"@(\w+) {[^}]*?reg = <0x(\w+) ", text):
+        assert address == start
+
+
+def test_a_boards_kernel_has_what_the_rigs_has():
+    rig = (ROOT / "tests" / "rigs" / "kernel" / "fragment.config").read_text()
+    section = rig.split("# What SBE uses\n")[1].split("\n\n")[0]
+    used = set(re.findall(r"^CONFIG_(\w+)=y", section, re.M))
+    assert used - RIG_ONLY <= options(LINUX / "kconfig" / "sbe.config")
+
+
+def test_readme_names_every_file():
+    text = (LINUX / "README.md").read_text()
+    for path in LINUX.rglob("*"):
+        if path.is_file() and path.parent.name != "kernel" and path.name != "README.md":
+            place = path.relative_to(LINUX).as_posix()
+            assert f"`{place}`" in text or f"`{place.split('/')[0]}/`" in text, place
