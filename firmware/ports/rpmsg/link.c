@@ -70,6 +70,13 @@ static uint32_t index_of(const struct sbe_channel *channel)
 
 /* -- private rings ------------------------------------------------------------------------- */
 
+/* Nobody shares an area without segments. */
+static bool wants_private(const struct rpmsg_link *link, const struct sbe_channel_open *message)
+{
+    const struct sbe_area *area = sbe_area_find(&link->engine.session.areas, message->ring_area);
+    return area != NULL && area->segments == 0;
+}
+
 #if RPMSG_LINK_PRIVATE_RINGS
 static bool is_private(const struct rpmsg_link *link, uint32_t index)
 {
@@ -81,8 +88,7 @@ static int open_private(struct rpmsg_link *link, const struct sbe_channel *chann
 {
     uint32_t index = index_of(channel);
     struct sbe_ring_geometry geometry = {message->slots, message->slot_size, message->line};
-    struct sbe_area *area = sbe_area_find(&link->engine.session.areas, message->ring_area);
-    link->private[index] = area != NULL && area->segments == 0;
+    link->private[index] = wants_private(link, message);
     if (!link->private[index])
         return SBE_OK;
     return sbe_mirror_open(&link->mirror[index], channel->tx.producer, channel->rx.producer,
@@ -117,8 +123,8 @@ static bool is_private(const struct rpmsg_link *link, uint32_t index)
 static int open_private(struct rpmsg_link *link, const struct sbe_channel *channel,
                         const struct sbe_channel_open *message)
 {
-    (void)link, (void)channel, (void)message;
-    return SBE_OK;
+    (void)channel;
+    return wants_private(link, message) ? SBE_ENOTSUP : SBE_OK;
 }
 
 static void take_frame(struct rpmsg_link *link, uint32_t index, const void *data, uint32_t size)
