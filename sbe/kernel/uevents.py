@@ -32,13 +32,15 @@ class Uevents:
         """Raises LinkError when the machine or this Python has nothing to tell of devices."""
         try:
             import pyudev
-        except ImportError as error:
+
+            context = pyudev.Context()
+        except ImportError as error:  # pyudev, or libudev beneath it
             raise errors.LinkError(
-                f"no events of devices ({error}): pip install 'sbe[daemon]', and libudev"
+                f"no events of devices ({error}): pip install 'sbe[daemon]', apt install libudev1"
             ) from error
         try:
             source = "udev" if UDEVD.exists() else "kernel"
-            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source)
+            self._monitor = pyudev.Monitor.from_netlink(context, source)
             for subsystem in subsystems:
                 self._monitor.filter_by(subsystem)
             self._monitor.start()
