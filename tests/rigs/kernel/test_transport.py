@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sbe import Error, In, InOut, Out, Shared
+import sbe
+from sbe import Error, In, InOut, Out, Shared, _native, errors
+from sbe.kernel import remoteproc
 from sbe.link import Link
 from sbe.sdk.connection import Connection
 from sbe.sdk.embedded import EmbeddedBackend
@@ -72,3 +74,45 @@ def maintain_and_count(remote: RpmsgRemote) -> None:
         assert connection.call("echo", payload=b"inline").cost.synced_bytes == 0
         with pytest.raises(Error, match="coherent"):
             connection.call("echo", Shared(area[:64]))
+
+
+def test_machine_without_coherent_memory(tmp_path: Path):
+    """No module that knows device addresses: frames are messages, what needs areas says so."""
+    parts.make_firmware(tmp_path)
+    with parts.module("sbe_userproc"), parts.core_process():
+        processor = remoteproc.find(parts.NAME)
+        processor.start()
+        parts.wait_for_service("sbe-doorbell")
+        with sbe.connect("rpmsg:") as link:
+            assert link.slot_size == 448
+            for number in range(500):
+                payload = number.to_bytes(4, "little") * (number % 100)
+                assert link.call("echo", payload=payload).payload == payload
+            small, large = b"small" * 20, bytes(100_000)
+            assert link.call("crc32", In(small)).payload == zlib.crc32(small).to_bytes(4, "little")
+            with pytest.raises(errors.MessageTooLarge, match="pass large data as a buffer"):
+                link.call("echo", payload=large)
+            for ask in (lambda: link.allocate(4096), lambda: link.call("crc32", In(large))):
+                with pytest.raises(errors.LinkError, match="no memory that the remote can reach"):
+                    ask()
+            assert link.call("echo", payload=b"on").payload == b"on"
+        processor.stop()
+
+
+def test_rings_that_the_remote_has_no_room_for(tmp_path: Path):
+    with parts.running(tmp_path), Link(RpmsgRemote(rings="messages").connect) as link:
+        link.wait(link.start(), 5)
+        flags = _native.AREA_RING | _native.AREA_COHERENT
+        with pytest.raises(errors.OutOfResources):
+            link.wait(link.map_area(0, None, 1 << 30, flags), 5)
+        with pytest.raises(errors.BadArgument, match="device address"):
+            link.map_area(0, None, 4096)
+        with pytest.raises(errors.Error, match="refused mapping"):
+            link.wait(link.map_area(0, None, 4096, _native.AREA_RING), 5)
+        area = link.wait(link.map_area(0, None, 1 << 16, flags), 5)
+        large = link.open_channel(
+            0, area, slots=4, slot_size=512, send_offset=0, receive_offset=1 << 15
+        )
+        with pytest.raises(errors.MessageTooLarge):
+            link.wait(large, 5)
+        link.wait(link.unmap_area(area), 5)
