@@ -93,7 +93,7 @@ ZEPHYR_IMAGE := build/zephyr/carveout_mps2_an521_cpu0/zephyr/zephyr.elf
 rig-zephyr: $(BUILT) $(DEV) $(RIG) ## ZEPHYR_BASE=... ZEPHYR_MODULES=...: build the Zephyr applications with that Zephyr, run the suites on one
 	@tests/rigs/zephyr/build.sh
 	SBE_FIRMWARE=$(ZEPHYR_IMAGE) SBE_ZEPHYR_IMAGE=$(ZEPHYR_IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) \
-		tests/conformance tests/rigs -m "not kernel" -k "(mps2-an521 and not boot_says and not crash_is_told) or test_zephyr"
+		tests/conformance tests/rigs -m "not kernel" -k "(mps2-an521 and not boot_says and not crash_is_told and not memory_of_the_firmware) or test_zephyr"
 
 clean: ## remove what was built, keep .venv's packages
 	rm -rf build dist

@@ -40,6 +40,14 @@ class AreaGrant:
     trusted: bool = False
     allocation: Allocation | None = None
 
+    @property
+    def sync_fd(self) -> int:
+        """What maintains caches for ranges of it, which stays the context's; -1 where coherent."""
+        if self.allocation is None or self.allocation.coherent:
+            return -1
+        attachment = self.allocation.attachment
+        return -1 if attachment is None else attachment.fileno()
+
     def close(self) -> None:
         """Gives the memory back: the remote must have let go."""
         if self.allocation is not None:

@@ -163,6 +163,7 @@ class EmbeddedBackend:
             grant.heap,
             grant.offset_bytes,
             grant.trusted,
+            os.dup(grant.sync_fd) if grant.sync_fd >= 0 else -1,
         )
 
     def free(self, area: int) -> None:

@@ -290,6 +290,24 @@ def table(reports: list[Report]) -> str:
     return columns(rows)
 
 
+def images() -> str:
+    """Return the sizes of the images for boards that have been built here."""
+    found = [
+        *ROOT.glob("build/firmware/*/sbe-firmware.elf"),
+        *ROOT.glob("build/zephyr/*/zephyr/zephyr.elf"),
+    ]
+    if not found or shutil.which("arm-none-eabi-size") is None:
+        return ""
+    done = subprocess.run(
+        ["arm-none-eabi-size", *sorted(found)], check=True, capture_output=True, text=True
+    )
+    rows = [["image", "text", "data", "bss"]]
+    for line in done.stdout.splitlines()[1:]:
+        text, data, bss, _, _, path = line.split(maxsplit=5)
+        rows.append(["/".join(Path(path).relative_to(ROOT / "build").parts[:2]), text, data, bss])
+    return columns(rows)
+
+
 def columns(rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
@@ -323,6 +341,8 @@ def main() -> int:
     print(table(reports))
     print(f"\nRAM of one end, in bytes (once: with {SCRATCH} of scratch; the rest: for each)")
     print(ram_table(reports))
+    if built := images():
+        print(f"\nWhole images as last built, in bytes (bss: all tables and stacks)\n{built}")
     for report in reports:
         if report.target == GOAL_TARGET:
             print(f"worst stack: {' -> '.join(report.stack_path)}")

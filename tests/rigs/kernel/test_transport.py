@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sbe
-from sbe import In, _native, errors
+from sbe import Error, In, InOut, Out, Shared, _native, errors
 from sbe.kernel import remoteproc
 from sbe.link import Link
 from sbe.sdk.connection import Connection
@@ -49,6 +49,31 @@ def test_calls_over_rings(tmp_path: Path, heap: str):
     with parts.running(tmp_path) as processor:
         exchange(RpmsgRemote(processor.name), heap)
         assert not list(Path("/dev").glob("rpmsg[0-9]*")), "an endpoint was left"
+
+
+def test_caches_are_maintained_by_range(tmp_path: Path):
+    """Where the remote does not see them: what a call names, and no more."""
+    with parts.running(tmp_path) as processor:
+        maintain_and_count(RpmsgRemote(processor.name, coherent=False))
+
+
+def maintain_and_count(remote: RpmsgRemote) -> None:
+    with Connection(EmbeddedBackend(5, remote)) as connection:
+        area = connection.allocate(1 << 16, heap="dma-heap:system")
+        area[:8192] = bytes(range(256)) * 32
+        given = bytes(memoryview(area)[:4096])
+        assert connection.call("crc32", In(area[:4096])).cost.synced_bytes == 4096
+        reply = connection.call("invert", InOut(area[:4096]))
+        assert reply.cost.synced_bytes == 2 * 4096  # there, and back
+        assert bytes(memoryview(area)[:4096]) == bytes(255 - byte for byte in given)
+        reply = connection.call("copy", In(area[:1000]), Out(area[8192:9192]))
+        assert reply.cost.synced_bytes == 3 * 1000
+        assert bytes(memoryview(area)[8192:9192]) == bytes(memoryview(area)[:1000])
+        connection.batch("invert", area.descriptors(InOut, [0, 64], 64).reshape(2, 1)).check()
+        assert bytes(memoryview(area)[:128]) == given[:128]
+        assert connection.call("echo", payload=b"inline").cost.synced_bytes == 0
+        with pytest.raises(Error, match="coherent"):
+            connection.call("echo", Shared(area[:64]))
 
 
 def test_machine_without_coherent_memory(tmp_path: Path):
