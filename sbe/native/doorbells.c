@@ -38,6 +38,7 @@ typedef struct {
     uint32_t events_owed;  /* a bit per event to send */
     uint32_t events;       /* a bit per event that came */
     uint64_t tick_ns;      /* when to tick, 0 never */
+    uint64_t now_ns;       /* of this turn, 0: not read */
     uint64_t retry_ns;     /* when to look at endpoints again, 0 never */
     uint8_t partial[SBE_TOKEN_MAX];
     uint32_t partial_at, partial_size;
@@ -98,17 +99,38 @@ static void look_again(Doorbells *self, uint64_t when_ns)
         self->retry_ns = when_ns;
 }
 
+/* The clock is a system call on some machines: it is read once a turn, if at all. */
+static uint64_t now_of(Doorbells *self)
+{
+    if (self->now_ns == 0)
+        self->now_ns = native_now_ns(NULL);
+    return self->now_ns;
+}
+
 static void send_owed(Doorbells *self, struct doorbell *doorbell)
 {
     const struct frames *frames = doorbell->frames;
-    uint64_t now = native_now_ns(NULL), pause = 0;
-    if (doorbell->owed || (frames != NULL && frames->tell_ns != 0 && now >= frames->tell_ns))
-        pause = native_endpoint_send(doorbell);
+    bool late = frames != NULL && frames->tell_ns != 0 && now_of(self) >= frames->tell_ns;
+    uint64_t pause = doorbell->owed || late ? native_endpoint_send(doorbell, late) : 0;
     doorbell->owed = pause != 0;
     if (pause != 0)
-        look_again(self, now + pause);
+        look_again(self, now_of(self) + pause);
     else if (frames != NULL && frames->tell_ns != 0)
         look_again(self, frames->tell_ns);
+}
+
+/* What came may let us send, and has to be told of. */
+static void take_messages(Doorbells *self, struct doorbell *doorbell, uint32_t events)
+{
+    struct frames *frames = doorbell->frames;
+    bool gone = !native_endpoint_read(doorbell) || (events & (uint32_t)(EPOLLERR | EPOLLHUP)) != 0;
+    if (gone && doorbell->endpoint_fd >= 0)
+        (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
+    doorbell->owed = doorbell->owed || frames != NULL;
+    if (frames != NULL && sbe_mirror_owes(&frames->mirror)) {
+        frames->tell = false;
+        frames->tell_ns = now_of(self) + FRAMES_TELL_NS;
+    }
 }
 
 static void write_owed(Doorbells *self)
@@ -177,14 +199,14 @@ static void read_stream(Doorbells *self)
             take_token(self, token);
 }
 
-static int timeout_ms(const Doorbells *self)
+static int timeout_ms(Doorbells *self)
 {
     uint64_t next = self->tick_ns;
     if (self->retry_ns != 0 && (next == 0 || self->retry_ns < next))
         next = self->retry_ns;
     if (next == 0)
         return -1;
-    uint64_t now = native_now_ns(NULL);
+    uint64_t now = now_of(self);
     return now >= next ? 0 : (int)((next - now + 999999u) / 1000000u);
 }
 
@@ -196,11 +218,7 @@ static void take_event(Doorbells *self, const struct epoll_event *event)
         ssize_t got = read(self->stop_fd, &value, sizeof value);
         (void)got;
     } else if (event->data.ptr != doorbell) {
-        /* What came may let us send, and has to be told of. */
-        doorbell->owed = doorbell->frames != NULL;
-        bool gone = (event->events & (uint32_t)(EPOLLERR | EPOLLHUP)) != 0;
-        if ((!native_endpoint_read(doorbell) || gone) && doorbell->endpoint_fd >= 0)
-            (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
+        take_messages(self, doorbell, event->events);
     } else if (doorbell != NULL) {
         doorbell->owed = true;
     } else if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
@@ -219,9 +237,10 @@ static void *run(void *opaque)
         pthread_mutex_unlock(&self->lock);
         int count = epoll_wait(self->epoll_fd, events, BATCH, timeout);
         pthread_mutex_lock(&self->lock);
+        self->now_ns = 0;
         for (int i = 0; i < count; i++)
             take_event(self, &events[i]);
-        if (self->tick_ns != 0 && native_now_ns(NULL) >= self->tick_ns) {
+        if (self->tick_ns != 0 && now_of(self) >= self->tick_ns) {
             self->tick_ns = 0;
             signal_fd(self->happened_fd);
         }

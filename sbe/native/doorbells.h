@@ -9,6 +9,8 @@
 
 #include "mirror/mirror.h"
 
+#define FRAMES_TELL_NS 1000000u /* the next frame tells of free slots, unless it takes longer */
+
 struct doorbell { /* of one channel */
     struct doorbell *next;
     uint32_t channel;
@@ -28,10 +30,10 @@ struct frames {
 };
 
 /*
- * Sends what there is, some at most. Nanoseconds after which to go on; 0: all was sent. An endpoint
- * that is gone takes everything.
+ * Sends what there is, some at most; `late`: its time to tell has come. Nanoseconds after which to
+ * go on; 0: all was sent. An endpoint that is gone takes everything.
  */
-uint64_t native_endpoint_send(const struct doorbell *doorbell);
+uint64_t native_endpoint_send(const struct doorbell *doorbell, bool late);
 /* Takes what came and rings for it. False: the endpoint is gone, look no more. */
 bool native_endpoint_read(const struct doorbell *doorbell);
 

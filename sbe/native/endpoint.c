@@ -15,7 +15,6 @@
 
 #define AT_ONCE 64       /* messages before other channels get their turn */
 #define FULL_NS 1000000u /* an endpoint never says that it takes something again */
-#define TELL_NS 1000000u /* the next frame tells of free slots, unless it takes longer */
 
 static void wake(const struct doorbell *doorbell)
 {
@@ -30,14 +29,13 @@ static bool write_now(const struct doorbell *doorbell, const void *message, size
            (errno != EAGAIN && errno != ENOMEM && errno != EINTR);
 }
 
-static uint64_t send_frames(const struct doorbell *doorbell)
+static uint64_t send_frames(const struct doorbell *doorbell, bool late)
 {
     struct frames *frames = doorbell->frames;
     uint64_t message[SBE_MIRROR_MAX / sizeof(uint64_t)];
     int count = 0;
+    frames->tell = frames->tell || late;
     do {
-        bool late = frames->tell_ns != 0 && native_now_ns(NULL) >= frames->tell_ns;
-        frames->tell = frames->tell || late;
         uint32_t size;
         while ((size = sbe_mirror_next(&frames->mirror, message, frames->tell)) != 0) {
             if (!write_now(doorbell, message, size))
@@ -54,10 +52,11 @@ static uint64_t send_frames(const struct doorbell *doorbell)
     return count < AT_ONCE ? 0 : 1;
 }
 
-uint64_t native_endpoint_send(const struct doorbell *doorbell)
+uint64_t native_endpoint_send(const struct doorbell *doorbell, bool late)
 {
     const uint64_t one = 1; /* as an eventfd takes it: the same on both ways to ring */
-    return doorbell->frames != NULL ? send_frames(doorbell) : write_now(doorbell, &one, sizeof one);
+    return doorbell->frames != NULL ? send_frames(doorbell, late)
+                                    : write_now(doorbell, &one, sizeof one);
 }
 
 bool native_endpoint_read(const struct doorbell *doorbell)
@@ -75,10 +74,6 @@ bool native_endpoint_read(const struct doorbell *doorbell)
     }
     if (ring)
         wake(doorbell);
-    if (frames != NULL && sbe_mirror_owes(&frames->mirror)) {
-        frames->tell = false;
-        frames->tell_ns = native_now_ns(NULL) + TELL_NS;
-    }
     return size >= 0 || errno == EAGAIN || errno == EINTR;
 }
 

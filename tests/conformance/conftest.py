@@ -56,9 +56,13 @@ def connect(
     request: pytest.FixtureRequest, _daemons: Shared, _processors: Shared
 ) -> Iterator[Connector]:
     """Opens links to one kind of remote; they are closed after the test."""
-    name: str = request.param
+    yield from opened(request.param, _processors if request.param in KERNEL else _daemons)
+
+
+def opened(name: str, shared: Shared) -> Iterator[Connector]:
+    """One kind of remote for one test."""
     if name == "unix" or name in KERNEL:
-        connector = (_processors if name in KERNEL else _daemons).get(name)
+        connector = shared.get(name)
         yield connector
         connector.close()
         connector.links.clear()

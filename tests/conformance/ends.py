@@ -42,6 +42,7 @@ class Connector:
     firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
     large_bytes: int = 16 << 20  # of a large area
     rings_bytes: int = 32 << 20  # that one channel may take
+    clock_error: float = 0.0  # of the remote's, which may be another clock
     slot_bytes: int = 16384  # of the largest slot
     links: list[sbe.Connection] = field(default_factory=list)
 
@@ -161,7 +162,13 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
 
 
 # The guest has 384 MiB, and coherent memory of at most 4 MiB in a piece.
-IN_KERNEL: dict[str, Any] = {"firmware": True, "large_bytes": 8 << 20, "rings_bytes": 4 << 20}
+# The remote's clock is calibrated in 10 ms, on a machine that may be busy.
+IN_KERNEL: dict[str, Any] = {
+    "firmware": True,
+    "large_bytes": 8 << 20,
+    "rings_bytes": 4 << 20,
+    "clock_error": 0.1,
+}
 
 
 @contextlib.contextmanager

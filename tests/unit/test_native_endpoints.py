@@ -126,7 +126,7 @@ def test_slots_come_back_without_an_answer(pair: Pair):
         assert request.payload == bytes([i])
 
 
-@pytest.mark.parametrize("message", [b"", b"abc", b"\1\0\0\0", bytes(40), b"\0\0\0\0\x28\0\0\0"])
+@pytest.mark.parametrize("message", [b"", b"abc", b"\5\0\0\0", bytes(40), b"\0\0\0\0\x28\0\0\0"])
 def test_what_is_no_message_shuts_the_channel(message: bytes):
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for sock in (near, far):

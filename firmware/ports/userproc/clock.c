@@ -8,7 +8,8 @@
 #endif
 
 #define CALIBRATION_NS 10000000 /* a reading of the kernel's clock errs by 20 us in a guest */
-#define SHIFT          20       /* fixed point of the scale */
+#define READINGS       16
+#define SHIFT          20 /* fixed point of the scale */
 
 static uint64_t first_ns, first_count, scale; /* scale 0: the kernel's clock is asked */
 
@@ -54,14 +55,29 @@ static uint64_t counter(void)
 }
 #endif
 
+/* Both clocks at one moment: of some pairs, the one that nothing came between. */
+static void read_both(uint64_t *ns, uint64_t *count)
+{
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < READINGS; i++) {
+        uint64_t before = counter(), now = kernel_ns(), after = counter();
+        if (after - before >= least)
+            continue;
+        least = after - before;
+        *ns = now;
+        *count = before + least / 2;
+    }
+}
+
 void clock_open(void)
 {
+    uint64_t last_ns = 0, last_count = 0;
     if (!counter_is_steady())
         return;
-    first_ns = kernel_ns();
-    first_count = counter();
+    read_both(&first_ns, &first_count);
     (void)nanosleep(&(struct timespec){.tv_nsec = CALIBRATION_NS}, NULL);
-    uint64_t passed_ns = kernel_ns() - first_ns, passed = counter() - first_count;
+    read_both(&last_ns, &last_count);
+    uint64_t passed_ns = last_ns - first_ns, passed = last_count - first_count;
     if (passed != 0 && passed_ns < UINT64_MAX >> SHIFT)
         scale = (passed_ns << SHIFT) / passed;
 }
