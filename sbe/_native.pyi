@@ -14,6 +14,7 @@ NAME_SIZE: int
 SLOT_ALIGN: int
 SLOTS_MAX: int
 SLOT_SIZE_MAX: int
+MIRROR_SLOT_MAX: int
 BUFFERS_MAX: int
 DIR_IN: int
 DIR_OUT: int
@@ -82,6 +83,7 @@ class Memory:
         readonly: bool = False,
         trusted: bool = False,
         offset: int = 0,
+        sync_fd: int = -1,
     ) -> Self: ...
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> Slice: ...
@@ -309,12 +311,24 @@ class Bootstrap:
         """The crash record of the remote's present life."""
 
 class Doorbells:
-    """The eventfds of many channels over one byte stream."""
+    """The eventfds of many channels over one byte stream, or over an endpoint each."""
 
     closed: bool
-    def __new__(cls, stream_fd: int) -> Self: ...
-    def add(self, channel: int, ring_fd: int, wake_fd: int, /) -> None:
-        """From now on the channel's doorbells travel as tokens."""
+    def __new__(cls, stream_fd: int = -1) -> Self: ...
+    def add(
+        self,
+        channel: int,
+        ring_fd: int,
+        wake_fd: int,
+        endpoint_fd: int = -1,
+        rings: tuple[int, int, int, int, int, int, int] | None = None,
+        /,
+    ) -> None:
+        """From now on the channel's doorbells travel as tokens, or as messages of the endpoint.
+
+        `rings` (descriptor, size, send and receive offset, slots, slot size, line): the remote does
+        not see them, and the frames in them travel as messages.
+        """
     def remove(self, channel: int, /) -> None:
         """The channel is closed."""
     def send(self, token: int, /) -> None:

@@ -7,6 +7,7 @@ objects. `run_sync()` drives one from a plain thread (the SDK), `run_async()` fr
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Coroutine, Generator
@@ -38,6 +39,14 @@ class AreaGrant:
     offset_bytes: int = 0
     trusted: bool = False
     allocation: Allocation | None = None
+
+    @property
+    def sync_fd(self) -> int:
+        """What maintains caches for ranges of it, which stays the context's; -1 where coherent."""
+        if self.allocation is None or self.allocation.coherent:
+            return -1
+        attachment = self.allocation.attachment
+        return -1 if attachment is None else attachment.fileno()
 
     def close(self) -> None:
         """Gives the memory back: the remote must have let go."""
@@ -131,6 +140,7 @@ class HostContext:
     link: Link
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
     ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
+    slot_size_max: int | None = None  # of a ring's slot, bytes, beside what the link agrees on
     apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
@@ -140,10 +150,24 @@ class HostContext:
         """Creates the context at the remote."""
         self.id = await _done(self.link.create_context())
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """What the link agreed on, less where its rings allow less."""
+        limits = dict(self.link.limits)
+        if self.slot_size_max is not None:
+            limits["slot_size"] = min(limits["slot_size"], self.slot_size_max)
+        return limits
+
     def heap(self, name: str | None) -> Heap:
         """The heap of this name, or the first. BadArgument says which there are."""
-        if name is None:
+        if name is None and self.heaps:
             return next(iter(self.heaps.values()))
+        if name is None:
+            raise LinkError(
+                "this machine has no memory that the remote can reach; what rides in a frame needs "
+                "none",
+                errno.ENODEV,
+            )
         if name not in self.heaps:
             raise BadArgument(f"no heap {name!r}; there are: {', '.join(self.heaps)}")
         return self.heaps[name]
@@ -256,7 +280,7 @@ class HostContext:
         return pending
 
     def _bounded(self, geometry: Geometry) -> Geometry:
-        limits = self.link.limits
+        limits = self.limits
         if geometry.slots > limits["slots"] or geometry.slot_size_bytes > limits["slot_size"]:
             raise BadArgument(
                 f"a ring of {geometry.slots} slots of {geometry.slot_size_bytes} bytes; this link "

@@ -134,8 +134,8 @@ class Client:
             self._check_here()
             charge = self._charge(contexts=1)
             bell = None
-            context = HostContext(remote.link, apart=True)
             try:
+                context = remote.make_context()
                 bell = _Bell()
                 await remote.run(context.open())
             except BaseException as error:
@@ -224,7 +224,7 @@ class Client:
         """Open a channel; without a geometry, the usual one as far as the link allows it."""
         async with self._busy:
             remote, context = await self._connected()
-            limits = remote.link.limits
+            limits = context.limits
             geometry = Geometry(
                 min(DEFAULT_GEOMETRY.slots, limits["slots"]) if slots is None else slots,
                 min(DEFAULT_GEOMETRY.slot_size_bytes, limits["slot_size"])

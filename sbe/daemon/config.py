@@ -1,8 +1,11 @@
 """The daemon's configuration: a TOML file, checked completely before anything starts.
 
     [daemon]              socket, group, mode, max_connections
-    [[link]]              name, transport = "embedded", command, answer_seconds
-    [link.limits]         areas, contexts, channels, slots, slot_size: what the remote may hold
+    [[link]]              name, transport = "embedded", command, answer_seconds; or
+                          name, transport = "rpmsg", processor, coherent, heaps, budget_bytes,
+                          rings, answer_seconds
+    [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
+                          hold
     [link.restart]        initial_seconds, max_seconds
     [policy.default]      quotas of one user: bytes, areas, channels, contexts, ...
     [policy.uid.N]        the same keys for one user,
@@ -28,7 +31,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -48,6 +53,7 @@ __all__ = [
     "QuotaOverride",
     "RemoteLimits",
     "RestartPolicy",
+    "RpmsgLink",
     "load",
 ]
 
@@ -175,9 +181,52 @@ class EmbeddedLink(_Table):
     restart: RestartPolicy = RestartPolicy()
 
 
-# One kind today. A second one makes this a union that `transport` tells apart:
-# Annotated[EmbeddedLink | RpmsgLink, Field(discriminator="transport")].
-LinkConfig: TypeAlias = EmbeddedLink
+def _heap(value: str) -> str:
+    if not re.fullmatch(r"udmabuf|coherent|dma-heap:[A-Za-z0-9_.-]+", value):
+        raise ValueError("must be 'udmabuf', 'coherent' or 'dma-heap:NAME'")
+    return value
+
+
+class RpmsgLink(_Table):
+    """A link to a co-processor behind the kernel's rpmsg."""
+
+    transport: Literal["rpmsg"]
+    name: Annotated[str, AfterValidator(_name)] = "rpmsg"
+    processor: Annotated[str, Field(min_length=1)] | None = None
+    """The remote processor's name in sysfs; by default the only one that speaks the protocol."""
+    coherent: bool = True
+    """It sees the caches of Linux' cores, so that areas need no cache maintenance."""
+    heaps: Annotated[list[Annotated[str, AfterValidator(_heap)]], Field(min_length=1)] | None = None
+    """Where areas may come from, the default first; by default all that the kernel publishes."""
+    budget_bytes: Bytes | None = None
+    """Memory that areas may take together; by default half of the machine's."""
+    rings: Literal["coherent", "messages"] | None = None
+    """In shared memory, or as messages; by default in shared memory where there is any."""
+    answer_seconds: Seconds = 10.0
+    restart: RestartPolicy = RestartPolicy()
+
+
+LinkConfig: TypeAlias = EmbeddedLink | RpmsgLink
+_LINKS: dict[str, type[BaseModel]] = {"embedded": EmbeddedLink, "rpmsg": RpmsgLink}
+
+
+def _transport(link: object) -> str | None:
+    """A link that does not say is embedded."""
+    if isinstance(link, dict):
+        link = link.get("transport", "embedded")
+    else:
+        link = getattr(link, "transport", "embedded")
+    return link if isinstance(link, str) else None
+
+
+_AnyLink: TypeAlias = Annotated[
+    Annotated[EmbeddedLink, Tag("embedded")] | Annotated[RpmsgLink, Tag("rpmsg")],
+    Discriminator(
+        _transport,
+        custom_error_type="transport",
+        custom_error_message=f"must be {' or '.join(map(repr, _LINKS))}",
+    ),
+]
 
 
 class Quota(_Table):
@@ -237,7 +286,7 @@ class Config(_Table):
     """The whole file."""
 
     daemon: DaemonConfig = Field(default_factory=DaemonConfig)
-    link: Annotated[list[LinkConfig], Field(min_length=1, max_length=64)] = [EmbeddedLink()]
+    link: Annotated[list[_AnyLink], Field(min_length=1, max_length=64)] = [EmbeddedLink()]
     policy: PolicyConfig = PolicyConfig()
     log: LogConfig = LogConfig()
 
@@ -273,15 +322,18 @@ def _check(document: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        lines = [
-            f"{where}: {_dotted(item['loc'])}: {_reason(item['loc'], item['type'], item)}"
-            for item in error.errors(include_url=False)
-        ]
+        lines = []
+        for item in error.errors(include_url=False):
+            location = item["loc"] + (("transport",) if item["type"] == "transport" else ())
+            reason = _reason(item["loc"], item["type"], item)
+            lines.append(f"{where}: {_dotted(location)}: {reason}")
         raise ConfigError(lines) from error
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    if location[:1] == ("link",) and parts[2:3] and location[2] in _LINKS:
+        del parts[2]  # which of the kinds it was checked as
     # A mistake in a table's name itself is reported with pydantic's mark for keys.
     return "".join(parts).replace(".[key]", "").lstrip(".") or "the file"
 
@@ -308,6 +360,8 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if isinstance(here, type) and issubclass(here, BaseModel):
             here = here.model_fields[str(part)].annotation
+        elif part in _LINKS:
+            here = _LINKS[str(part)]
         else:  # a list or a dict: its items
             here = typing.get_args(here)[-1]
         while typing.get_origin(here) is Annotated:

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
-import signal
 import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from sbe.context import HostContext, run_async
-from sbe.daemon.config import LinkConfig, RemoteLimits
+from sbe.daemon.config import EmbeddedLink, LinkConfig, RemoteLimits
 from sbe.errors import Error, LinkError, ProtocolError, again
 from sbe.link import Link, Pending, ServiceInfo, State
 from sbe.transports.remote_process import RemoteProcess
+from sbe.transports.rpmsg import RpmsgRemote
 
 __all__ = ["Remote", "Tenant", "settled"]
 
@@ -59,7 +58,7 @@ async def settled(pending: Pending[_T]) -> _T:
 
 
 class Remote:
-    """A link with its embedded remote. Not thread-safe: all of it belongs to the asyncio loop.
+    """A link with the remote of its kind. Not thread-safe: all of it belongs to the asyncio loop.
 
     Nothing runs while nothing happens: the loop watches the link's descriptor, which tells the
     end of the remote too. Timers are armed only while an answer is awaited or the remote is down.
@@ -72,9 +71,9 @@ class Remote:
         """By context."""
         self.restarts = 0
         """How often it was started again, or tried to be."""
-        self._process = _make_process(config)
+        self._peer = _make_peer(config)
         self.link = Link(
-            self._process.connect,
+            self._peer.connect,
             name="sbe-daemon",
             areas=_AREAS,
             contexts=_CONTEXTS,
@@ -87,6 +86,8 @@ class Remote:
         self._down.set()
         self._up_since = 0.0
         self._trouble: Error | None = None
+        self._news = asyncio.Event()  # devices came or went
+        self._told_news = False  # somebody tells of them
         self._hopeless = False  # it takes a person: no program, another version
         self._supervisor: asyncio.Task[None] | None = None
         self._ever_up = False
@@ -98,6 +99,19 @@ class Remote:
         asyncio.get_running_loop().add_reader(self.link.fileno(), self.link.process)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"link {self.name}")
 
+    @property
+    def wants_news(self) -> bool:
+        """Its remote shows as devices: `devices_changed()` wants to be called."""
+        return isinstance(self._peer, RpmsgRemote)
+
+    def devices_changed(self) -> None:
+        """Devices appeared or vanished: it may be worth a look at once."""
+        self._news.set()
+
+    def expect_news(self) -> None:
+        """From now on `devices_changed()` is called for sure."""
+        self._told_news = True
+
     async def stop(self) -> None:
         """Say goodbye and end the remote."""
         if self._supervisor is not None:
@@ -107,13 +121,18 @@ class Remote:
             asyncio.get_running_loop().remove_reader(self.link.fileno())
         self._up.clear()
         self.link.close()
-        self._process.close()
+        self._peer.close()
 
     def reset(self, why: str) -> None:
-        """End a remote that can't be relied on; it is started again."""
+        """End a remote that can't be relied on; it is started again.
+
+        One whose life is not ours is told: with a new epoch all that it has made ends.
+        """
         _log.error("the remote is started again: %s", why, extra={"link": self.name})
-        if self._process.alive and self._process.pid is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+        if isinstance(self._peer, RemoteProcess):
+            self._peer.kill()
+        else:
+            self.link.abandon(f"the remote was given up: {why}")
 
     # -- for tenants ---------------------------------------------------------------------------
 
@@ -129,13 +148,22 @@ class Remote:
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now."""
-        return self._process.pid if self._process.alive else None
+        """The process that runs now, None where there is none."""
+        if isinstance(self._peer, RemoteProcess) and not self._peer.alive:
+            return None
+        return self._peer.pid
 
     @property
     def uptime_seconds(self) -> float:
         """Since the remote was connected, 0 when it is not."""
         return time.monotonic() - self._up_since if self.up else 0.0
+
+    def make_context(self) -> HostContext:
+        """A context for a client, which the remote does not trust. Raises LinkError."""
+        if isinstance(self._peer, RemoteProcess):
+            return HostContext(self.link, apart=True)
+        peer = self._peer
+        return HostContext(self.link, peer.heaps, peer.ring_heap, peer.slot_size_max, apart=True)
 
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
@@ -210,6 +238,8 @@ class Remote:
     async def _supervise(self) -> None:
         pause = self.config.restart.initial_seconds
         while True:
+            self._news.clear()
+            absent = False
             try:
                 await self._bring_up()
                 await self._serve()
@@ -217,11 +247,17 @@ class Remote:
                     pause = self.config.restart.initial_seconds
             except (Error, OSError) as error:
                 self._failed(error)
+                absent = isinstance(error, LinkError) and error.code == errno.ENODEV
             except Exception:
                 _log.exception("the link's supervision failed", extra={"link": self.name})
-            await asyncio.sleep(pause)
+            await self._rest(None if absent and self._told_news else pause)
             pause = min(2 * pause, self.config.restart.max_seconds)
             self.restarts += 1
+
+    async def _rest(self, seconds: float | None) -> None:
+        """Until devices change, or for so long; a remote that has no device needs no timer."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
 
     async def _bring_up(self) -> None:
         ready = self.link.ready
@@ -265,14 +301,31 @@ class Remote:
         return LinkError(f"link {self.name!r}: the remote restarted")
 
     def _failed(self, error: Exception) -> None:
-        _log.error("the remote is not connected: %s", error, extra={"link": self.name})
         kind = ProtocolError if isinstance(error, ProtocolError) else LinkError
-        self._trouble = kind(f"link {self.name!r}: {error}")
-        missing = isinstance(error, LinkError) and error.code == errno.ENOENT
-        self._hopeless = missing or kind is ProtocolError
+        trouble = kind(f"link {self.name!r}: {error}")
+        news = str(trouble) != str(self._trouble)  # it may be tried again for days
+        level = logging.ERROR if news else logging.DEBUG
+        _log.log(level, "the remote is not connected: %s", error, extra={"link": self.name})
+        self._trouble = trouble
+        no_program = isinstance(self._peer, RemoteProcess) and (
+            isinstance(error, LinkError) and error.code == errno.ENOENT
+        )
+        self._hopeless = no_program or kind is ProtocolError
 
 
-def _make_process(config: LinkConfig) -> RemoteProcess:
+def _make_peer(config: LinkConfig) -> RemoteProcess | RpmsgRemote:
+    if isinstance(config, EmbeddedLink):
+        return _make_process(config)
+    return RpmsgRemote(
+        config.processor,
+        coherent=config.coherent,
+        heaps=config.heaps,
+        budget_bytes=config.budget_bytes,
+        rings=config.rings,
+    )
+
+
+def _make_process(config: EmbeddedLink) -> RemoteProcess:
     command = config.command or []
     arguments = command[1:]
     for key in RemoteLimits.model_fields:

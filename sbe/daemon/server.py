@@ -25,6 +25,7 @@ from sbe.daemon.connection import ClientConnection, ClientTransport, Misbehaviou
 from sbe.daemon.policy import Charge, Peer, Policy
 from sbe.daemon.remote import Remote
 from sbe.errors import Error, OutOfResources
+from sbe.kernel.uevents import Uevents
 
 __all__ = ["ListenError", "Listener", "Server", "serve"]
 
@@ -189,6 +190,7 @@ class Server:
         self._connections: dict[ClientConnection, Charge] = {}
         self._endings: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._uevents: Uevents | None = None
         self.broker = Broker(
             remotes={link.name: Remote(link) for link in config.link},
             policy=Policy(config.policy),
@@ -196,12 +198,36 @@ class Server:
 
     def start(self) -> None:
         """Start the remotes and take connections."""
+        self._watch_devices()
         for remote in self.broker.remotes.values():
             remote.start()
         self._resume()
 
+    def _watch_devices(self) -> None:
+        curious = [remote for remote in self.broker.remotes.values() if remote.wants_news]
+        if not curious:
+            return
+        try:
+            uevents = Uevents("rpmsg", "remoteproc")
+        except Error as error:
+            _log.warning("%s; remotes are looked for now and then", error)
+            return
+
+        def look() -> None:
+            for event in uevents.take():
+                _log.debug("device: %s %s %s", *event)
+            for remote in curious:
+                remote.devices_changed()
+
+        for remote in curious:
+            remote.expect_news()
+        self._loop.add_reader(uevents.fileno(), look)
+        self._uevents = uevents
+
     async def stop(self) -> None:
         """End connections, contexts and remotes, in this order."""
+        if self._uevents is not None:
+            self._loop.remove_reader(self._uevents.fileno())
         self._loop.remove_reader(self._listener.socket.fileno())
         self._listener.close()
         for connection in list(self._connections):

@@ -224,7 +224,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
                 f"version {control.PROTOCOL}: update the older one"
             )
         remote, context, events_fd = await self._client.open(_clean(name), link)
-        limits = remote.link.limits
+        limits = context.limits
         return {
             "context": context.id,
             "link": remote.name,

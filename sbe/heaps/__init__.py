@@ -16,6 +16,10 @@ __all__ = ["Allocation", "Heap", "Syncable", "get", "names", "register"]
 class Syncable(Protocol):
     """Cache maintenance for a range of an allocation; offsets and sizes in bytes."""
 
+    def fileno(self) -> int:
+        """The attachment of sbe_dmabuf, for who maintains ranges without Python."""
+        ...
+
     def sync_for_device(self, offset: int, size_bytes: int) -> None:
         """The processor has written, the device will read."""
         ...

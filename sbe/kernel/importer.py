@@ -135,6 +135,10 @@ class Attachment:
             found += [(entry.address, entry.size) for entry in array[: data.count]]
         return found
 
+    def fileno(self) -> int:
+        """The attachment's descriptor, which stays this object's."""
+        return self._fd
+
     def sync_for_device(self, offset: int, size_bytes: int) -> None:
         """Clean a range of caches: the processor has written, the device will read."""
         self._sync(offset, size_bytes, _FOR_DEVICE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import select
 import time
 from dataclasses import dataclass
@@ -16,7 +17,15 @@ from pathlib import Path
 from sbe import errors
 from sbe.kernel import ioctl
 
-__all__ = ["ADDRESS_ANY", "MTU", "Service", "create_endpoint", "destroy_endpoint", "services"]
+__all__ = [
+    "ADDRESS_ANY",
+    "MTU",
+    "Service",
+    "create_endpoint",
+    "destroy_endpoint",
+    "reap",
+    "services",
+]
 
 MTU = 496  # bytes: buffers of 512 less the header of 16 (drivers/rpmsg/virtio_rpmsg_bus.c)
 ADDRESS_ANY = 0xFFFFFFFF
@@ -109,6 +118,22 @@ def create_endpoint(control: str, name: str, destination: int, source: int = ADD
         except OSError:
             continue
     raise errors.LinkError(f"endpoint {name} vanished: the remote restarted", errno.ENODEV)
+
+
+def reap(prefix: str) -> None:
+    """Remove nodes that dead processes have left: those named `prefix`-PURPOSE-PID-NUMBER.
+
+    A node that somebody has open is left alone, whatever it is called.
+    """
+    pattern = re.compile(rf"{re.escape(prefix)}-[a-z]+-(\d+)-\d+")
+    for entry in CLASS.glob("rpmsg[0-9]*"):
+        try:
+            named = pattern.fullmatch((entry / "name").read_text().strip())
+            if named and not os.path.exists(f"/proc/{named[1]}"):
+                fd = ioctl.open_device(f"/dev/{entry.name}", os.O_RDWR | os.O_NONBLOCK)
+                destroy_endpoint(fd)
+        except (OSError, errors.Error):
+            continue  # it went meanwhile, or is used
 
 
 def _open_new(path: str) -> int:

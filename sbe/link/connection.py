@@ -181,6 +181,10 @@ class Connection:
         """Start again and wait until everything is registered. Raises as `start()` and `wait()`."""
         self.wait(self.start(), timeout_s)
 
+    def abandon(self, why: str) -> None:
+        """Give up a remote that can't be relied on, as if it had gone; `start()` begins anew."""
+        self._lose(why)
+
     def close(self, timeout_s: float = 0.5) -> None:
         """Say goodbye, wait for the answer at most this long, let go of everything.
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sbe import _native, errors
 from sbe.link.connection import Connection, Finish, Reply
 from sbe.link.pending import Pending
+from sbe.transports import PrivateRings
 
 __all__ = ["AreaInfo", "ChannelInfo", "Link", "ServiceInfo"]
 
@@ -299,6 +300,12 @@ class Link(Connection):
         info = ChannelInfo(number, context, ring_area, slots, slot_size, priority)
         transport = self._handler.transport
         fds = doorbells if transport is not None and transport.carries_handles else ()
+        line = self.line if line is None else line
+        private: PrivateRings | None = None
+        if transport is not None and not transport.carries_handles and not area.segments:
+            private = PrivateRings(
+                area.fd, area.info.size, send_offset, receive_offset, slots, slot_size, line
+            )
         pending: Pending[int] = Pending(f"opening of channel {number}")
 
         def finish(status: int, reply: Reply) -> None:
@@ -315,7 +322,7 @@ class Link(Connection):
             ring_area,
             slots,
             slot_size,
-            self.line if line is None else line,
+            line,
             send_offset,
             receive_offset,
             priority,
@@ -325,7 +332,7 @@ class Link(Connection):
         self._channels[number] = info
         try:
             if doorbells and not fds and transport is not None:
-                transport.add_doorbells(number, *doorbells)
+                transport.add_doorbells(number, doorbells[0], doorbells[1], private)
             self._talk(open_it, fds)
         except BaseException:
             self._forget_channel(number)
@@ -495,7 +502,7 @@ class Link(Connection):
         transport = self._handler.transport
         if transport is not None and not transport.carries_handles:
             fds = []
-            if not area.segments:
+            if not area.segments and not area.info.flags & _native.AREA_RING:
                 raise errors.BadArgument(
                     "this link reaches memory by device address, and this memory has none: "
                     "allocate it from a heap of the link"

@@ -100,8 +100,12 @@ static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
         native_hold(memory);
         memory->holds++;
         batch->held[(size_t)index * batch->per_call + i] = memory;
+        native_handover(batch->channel, SBE_GIVE, &frame->buffers[i], memory);
     }
-    return SBE_OK;
+    int status = native_unsynced(batch->channel);
+    if (status < 0)
+        drop_holds(batch, index);
+    return status;
 }
 
 /* A response about other buffers, or about more bytes, than were asked for. */
@@ -120,6 +124,17 @@ static bool is_wrong(const struct batch *batch, uint32_t index, const struct sbe
     return sbe_frame_check_response(response, asked, batch->per_call) < 0;
 }
 
+/* A buffer that has come back; where it lies may have changed in the caller's array meanwhile. */
+static void take_back(const struct batch *batch, size_t at, const struct sbe_buffer *got)
+{
+    const Memory *memory = batch->held[at];
+    struct sbe_buffer buffer = *got;
+    if (got->size > memory->size || got->offset > memory->size - got->size)
+        return;
+    buffer.data = memory->base + got->offset;
+    native_handover(batch->channel, SBE_TAKE_BACK, &buffer, memory);
+}
+
 static void take_results(struct batch *batch, uint32_t index, const struct sbe_frame *response)
 {
     uint32_t next = 0, size = response->payload_size;
@@ -129,6 +144,7 @@ static void take_results(struct batch *batch, uint32_t index, const struct sbe_f
         if (next == batch->per_call ||
             response->buffers[i].size > descriptor(batch, index, next).size)
             break; /* more, or more bytes, than was asked for */
+        take_back(batch, (size_t)index * batch->per_call + next, &response->buffers[i]);
         memcpy((uint8_t *)batch->written.buf +
                    ((size_t)index * batch->per_call + next) * sizeof(uint64_t),
                &response->buffers[i].size, sizeof(uint64_t));
@@ -145,9 +161,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     struct entry *entry = (struct entry *)(void *)open;
     struct batch *batch = entry->batch;
     channel->in_flight--;
-    drop_holds(batch, entry->index);
     batch->done++;
     if (batch->given_up) {
+        drop_holds(batch, entry->index);
         if (batch->done == batch->sent)
             free_batch(batch);
         return;
@@ -157,7 +173,10 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     else if (response != NULL) {
         status = response->status;
         take_results(batch, entry->index, response);
+        if (native_unsynced(channel) < 0)
+            status = SBE_EIO;
     }
+    drop_holds(batch, entry->index);
     put_status(batch, entry->index, status);
 }
 

@@ -10,7 +10,6 @@
 
 #include <string.h>
 
-#include "core/cache.h"
 #include "core/status.h"
 
 PyTypeObject *Call_Type;
@@ -86,9 +85,11 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
     call->synced = 0;
     for (uint32_t i = 0; i < call->buffer_count; i++) {
         frame.buffers[i] = call->asked[i];
-        call->synced +=
-            sbe_cache_handover(&channel->port, SBE_GIVE, &call->asked[i], call->held[i] == NULL);
+        call->synced += native_handover(channel, SBE_GIVE, &call->asked[i], call->held[i]);
     }
+    int synced = native_unsynced(channel);
+    if (synced < 0)
+        return synced;
     if (type == SBE_FRAME_MESSAGE)
         return sbe_channel_send(&channel->core, &frame);
     int status = sbe_channel_request(&channel->core, &frame, &call->open);
@@ -121,13 +122,13 @@ static void take_buffers(Call *call, const struct sbe_frame *response)
         const struct sbe_buffer *got = &response->buffers[i];
         while (call->asked[next].direction == SBE_DIR_IN)
             next++; /* sbe_frame_check_response() has seen that there is one */
+        const Memory *memory = call->held[next];
         struct sbe_buffer *asked = &call->asked[next++];
         if ((asked->flags & SBE_BUFFER_INLINE) != 0 && got->size != 0) {
             memcpy(asked->data, got->data, (size_t)got->size);
             call->copied += got->size;
         }
-        call->synced += sbe_cache_handover(&call->channel->port, SBE_TAKE_BACK, asked,
-                                           (asked->flags & SBE_BUFFER_INLINE) != 0);
+        call->synced += native_handover(call->channel, SBE_TAKE_BACK, asked, memory);
         asked->size = got->size;
     }
 }
@@ -166,6 +167,8 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     }
     if (response != NULL && status != SBE_EBADMSG && call->state == CALL_OPEN) {
         take_buffers(call, response);
+        if (native_unsynced(channel) < 0)
+            status = SBE_EIO, remote_said = false; /* what lies in the buffers is not known */
         call->waited_ns = response->waited_ns;
         call->handled_ns = response->handled_ns;
         call->payload =

@@ -38,6 +38,13 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
     buffer->offset = offset;
     buffer->size = size;
     int status = sbe_area_resolve(&channel->table->areas, channel->core.context, buffer, &area);
+    if (status == SBE_ENOTSUP) {
+        native_raise(status, false,
+                     "buffer %u is Shared, but the memory of area %u is not coherent: allocate it "
+                     "from a coherent heap, or hand it over as InOut",
+                     i, memory->id);
+        return -1;
+    }
     if (status < 0) {
         native_raise(status, false, "buffer %u (%llu bytes at %llu of area %u)", i,
                      (unsigned long long)size, (unsigned long long)offset, memory->id);

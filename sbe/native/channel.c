@@ -113,6 +113,7 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->rings = rings;
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
+    native_cache_hooks(&self->port);
     self->kick_fd = self->sleep_fd = -1;
     self->forks = forks;
     self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Doorbells: the eventfds of many channels over one byte stream. A thread of our own, which never
- * takes the GIL, turns what is rung here into tokens and what comes as tokens into eventfd writes,
- * so that a channel looks to its user as it does beside a process. Doorbells coalesce: a stream
- * that takes nothing costs one bit per channel.
+ * Doorbells: the eventfds of many channels over one byte stream, or over an endpoint for each. A
+ * thread of our own, which never takes the GIL, turns what is rung here into tokens or messages and
+ * what comes into eventfd writes, so that a channel looks to its user as it does beside a process.
+ * Doorbells coalesce: a stream or endpoint that takes nothing costs one bit per channel.
  */
-#include "native.h"
+#include "doorbells.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,16 +18,10 @@
 
 #include "carveout/token.h"
 #include "core/status.h"
+#include "native.h"
 
-#define BATCH 64
-
-struct doorbell { /* of one channel */
-    struct doorbell *next;
-    uint32_t channel;
-    int ring_fd; /* rung here, for the remote */
-    int wake_fd; /* rung by the remote */
-    bool owed;   /* a token that the stream has not taken */
-};
+#define BATCH       64
+#define TAG_MESSAGE ((uintptr_t)1) /* in an event's data: the doorbell's endpoint, not ring_fd */
 
 typedef struct {
     PyObject ob_base;
@@ -44,6 +38,7 @@ typedef struct {
     uint32_t events_owed;  /* a bit per event to send */
     uint32_t events;       /* a bit per event that came */
     uint64_t tick_ns;      /* when to tick, 0 never */
+    uint64_t retry_ns;     /* when to look at endpoints again, 0 never */
     uint8_t partial[SBE_TOKEN_MAX];
     uint32_t partial_at, partial_size;
     bool closed;  /* the stream has ended */
@@ -97,6 +92,25 @@ static bool write_token(Doorbells *self, uint32_t token)
     return true;
 }
 
+static void look_again(Doorbells *self, uint64_t when_ns)
+{
+    if (self->retry_ns == 0 || when_ns < self->retry_ns)
+        self->retry_ns = when_ns;
+}
+
+static void send_owed(Doorbells *self, struct doorbell *doorbell)
+{
+    const struct frames *frames = doorbell->frames;
+    uint64_t now = native_now_ns(NULL), pause = 0;
+    if (doorbell->owed || (frames != NULL && frames->tell_ns != 0 && now >= frames->tell_ns))
+        pause = native_endpoint_send(doorbell);
+    doorbell->owed = pause != 0;
+    if (pause != 0)
+        look_again(self, now + pause);
+    else if (frames != NULL && frames->tell_ns != 0)
+        look_again(self, frames->tell_ns);
+}
+
 static void write_owed(Doorbells *self)
 {
     bool room = write_partial(self);
@@ -104,9 +118,13 @@ static void write_owed(Doorbells *self)
         if ((self->events_owed & 1u << event) != 0 &&
             (room = write_token(self, SBE_TOKEN_EVENT(event))))
             self->events_owed &= ~(1u << event);
-    for (struct doorbell *each = self->doorbells; room && each != NULL; each = each->next)
-        if (each->owed && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
+    self->retry_ns = 0;
+    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next) {
+        if (each->endpoint_fd >= 0)
+            send_owed(self, each);
+        else if (each->owed && room && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
             each->owed = false;
+    }
     room = room && self->partial_at == self->partial_size;
     if (room == self->blocked && !self->closed) {
         struct epoll_event event = {.events = EPOLLIN | (room ? 0u : (uint32_t)EPOLLOUT)};
@@ -161,10 +179,33 @@ static void read_stream(Doorbells *self)
 
 static int timeout_ms(const Doorbells *self)
 {
-    if (self->tick_ns == 0)
+    uint64_t next = self->tick_ns;
+    if (self->retry_ns != 0 && (next == 0 || self->retry_ns < next))
+        next = self->retry_ns;
+    if (next == 0)
         return -1;
     uint64_t now = native_now_ns(NULL);
-    return now >= self->tick_ns ? 0 : (int)((self->tick_ns - now + 999999u) / 1000000u);
+    return now >= next ? 0 : (int)((next - now + 999999u) / 1000000u);
+}
+
+static void take_event(Doorbells *self, const struct epoll_event *event)
+{
+    struct doorbell *doorbell = (void *)((uintptr_t)event->data.ptr & ~TAG_MESSAGE);
+    if (event->data.ptr == self) { /* stop_fd: told something, or to stop */
+        uint64_t value;
+        ssize_t got = read(self->stop_fd, &value, sizeof value);
+        (void)got;
+    } else if (event->data.ptr != doorbell) {
+        /* What came may let us send, and has to be told of. */
+        doorbell->owed = doorbell->frames != NULL;
+        bool gone = (event->events & (uint32_t)(EPOLLERR | EPOLLHUP)) != 0;
+        if ((!native_endpoint_read(doorbell) || gone) && doorbell->endpoint_fd >= 0)
+            (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
+    } else if (doorbell != NULL) {
+        doorbell->owed = true;
+    } else if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
+        read_stream(self);
+    }
 }
 
 static void *run(void *opaque)
@@ -178,18 +219,8 @@ static void *run(void *opaque)
         pthread_mutex_unlock(&self->lock);
         int count = epoll_wait(self->epoll_fd, events, BATCH, timeout);
         pthread_mutex_lock(&self->lock);
-        for (int i = 0; i < count; i++) {
-            struct doorbell *doorbell = events[i].data.ptr;
-            if (events[i].data.ptr == self) { /* stop_fd: told something, or to stop */
-                uint64_t value;
-                ssize_t got = read(self->stop_fd, &value, sizeof value);
-                (void)got;
-            } else if (doorbell != NULL) {
-                doorbell->owed = true;
-            } else if ((events[i].events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
-                read_stream(self);
-            }
-        }
+        for (int i = 0; i < count; i++)
+            take_event(self, &events[i]);
         if (self->tick_ns != 0 && native_now_ns(NULL) >= self->tick_ns) {
             self->tick_ns = 0;
             signal_fd(self->happened_fd);
@@ -213,24 +244,25 @@ static bool watch(const Doorbells *self, int fd, uint32_t events, void *tag)
 static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"stream_fd", NULL};
-    int stream_fd;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "i", names, &stream_fd))
+    int stream_fd = -1;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|i", names, &stream_fd))
         return NULL;
+    bool none = stream_fd == -1;
     Doorbells *self = (Doorbells *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
     (void)pthread_mutex_init(&self->lock, NULL);
-    self->stream_fd = fcntl(stream_fd, F_DUPFD_CLOEXEC, 3);
+    self->stream_fd = none ? -1 : fcntl(stream_fd, F_DUPFD_CLOEXEC, 3);
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     self->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     self->happened_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int flags = self->stream_fd < 0 ? -1 : fcntl(self->stream_fd, F_GETFL);
+    int flags = none ? 0 : self->stream_fd < 0 ? -1 : fcntl(self->stream_fd, F_GETFL);
     self->running = true;
     self->owner = getpid();
     errno = flags < 0 ? EBADF : errno;
     if (flags < 0 || self->epoll_fd < 0 || self->stop_fd < 0 || self->happened_fd < 0 ||
-        fcntl(self->stream_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
-        !watch(self, self->stream_fd, EPOLLIN, NULL) ||
+        (!none && (fcntl(self->stream_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+                   !watch(self, self->stream_fd, EPOLLIN, NULL))) ||
         !watch(self, self->stop_fd, EPOLLIN, self) ||
         (errno = pthread_create(&self->thread, NULL, run, self)) != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -252,6 +284,30 @@ static void release(struct doorbell *doorbell)
 {
     close_fd(&doorbell->ring_fd);
     close_fd(&doorbell->wake_fd);
+    close_fd(&doorbell->endpoint_fd);
+    native_frames_free(doorbell->frames);
+    doorbell->frames = NULL;
+}
+
+/* False: errno says why. What was watched already ends with its descriptor. */
+static bool adopt(const Doorbells *self, struct doorbell *doorbell, int ring_fd, int wake_fd,
+                  int endpoint_fd)
+{
+    doorbell->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
+    doorbell->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
+    doorbell->endpoint_fd = endpoint_fd < 0 ? -1 : fcntl(endpoint_fd, F_DUPFD_CLOEXEC, 3);
+    if (doorbell->ring_fd < 0 || doorbell->wake_fd < 0 ||
+        (endpoint_fd >= 0 && doorbell->endpoint_fd < 0))
+        return false;
+    /* Edge-triggered and never read: each write is an event of its own. */
+    if (!watch(self, doorbell->ring_fd, EPOLLIN | EPOLLET, doorbell))
+        return false;
+    if (endpoint_fd < 0)
+        return true;
+    if (watch(self, doorbell->endpoint_fd, EPOLLIN, (void *)((uintptr_t)doorbell | TAG_MESSAGE)))
+        return true;
+    (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->ring_fd, NULL);
+    return false;
 }
 
 static void stop(Doorbells *self)
@@ -303,39 +359,62 @@ static void doorbells_dealloc(PyObject *object)
 
 /* -- methods ------------------------------------------------------------------------------- */
 
+/* The channel's rings in memory that the remote does not see: None, or a tuple. */
+static bool parse_frames(PyObject *rings, struct frames **frames)
+{
+    int fd;
+    uint64_t size, send, receive;
+    struct sbe_ring_geometry geometry;
+    *frames = NULL;
+    if (rings == Py_None)
+        return true;
+    if (!PyArg_ParseTuple(rings, "iO&O&O&O&O&O&", &fd, native_as_u64, &size, native_as_u64, &send,
+                          native_as_u64, &receive, native_as_u32, &geometry.slots, native_as_u32,
+                          &geometry.slot_size, native_as_u32, &geometry.line))
+        return false;
+    *frames = native_frames_new(fd, size, send, receive, &geometry);
+    if (*frames == NULL)
+        PyErr_SetFromErrno(PyExc_OSError);
+    return *frames != NULL;
+}
+
 static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
 {
     Doorbells *self = (Doorbells *)object;
     uint32_t channel;
-    int ring_fd, wake_fd;
-    if (!PyArg_ParseTuple(arguments, "O&ii", native_as_u32, &channel, &ring_fd, &wake_fd))
+    int ring_fd, wake_fd, endpoint_fd = -1;
+    PyObject *rings = Py_None;
+    if (!PyArg_ParseTuple(arguments, "O&ii|iO", native_as_u32, &channel, &ring_fd, &wake_fd,
+                          &endpoint_fd, &rings))
         return NULL;
-    if (channel > SBE_TOKEN_CHANNEL_MAX)
+    if (endpoint_fd < 0 &&
+        (channel > SBE_TOKEN_CHANNEL_MAX || self->stream_fd < 0 || rings != Py_None))
         return native_raise(SBE_EINVAL, false, "channel %u has no token", channel);
     if (!self->running || self->owner != getpid())
         return native_raise(SBE_ENOTCONN, false, "the doorbells are closed");
     struct doorbell *doorbell = calloc(1, sizeof *doorbell);
     if (doorbell == NULL)
         return PyErr_NoMemory();
+    if (!parse_frames(rings, &doorbell->frames)) {
+        free(doorbell);
+        return NULL;
+    }
     doorbell->channel = channel;
-    doorbell->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
-    doorbell->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
-    pthread_mutex_lock(&self->lock);
-    doorbell->next = self->doorbells;
-    self->doorbells = doorbell;
-    /* Edge-triggered and never read: each write is an event of its own. */
-    bool watched = doorbell->ring_fd >= 0 && doorbell->wake_fd >= 0 &&
-                   watch(self, doorbell->ring_fd, EPOLLIN | EPOLLET, doorbell);
+    pthread_mutex_lock(&self->lock); /* the thread may hear of it at once */
+    bool adopted = adopt(self, doorbell, ring_fd, wake_fd, endpoint_fd);
     int error = errno;
-    if (!watched)
-        self->doorbells = doorbell->next;
+    doorbell->next = self->doorbells;
+    if (adopted)
+        self->doorbells = doorbell;
+    doorbell->owed = doorbell->frames != NULL; /* it asks for doorbells then */
     pthread_mutex_unlock(&self->lock);
-    if (!watched) {
+    if (!adopted) {
         release(doorbell);
         free(doorbell);
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    signal_fd(self->stop_fd);
     Py_RETURN_NONE;
 }
 
@@ -355,6 +434,8 @@ static PyObject *doorbells_remove(PyObject *object, PyObject *number)
     if (found != NULL) {
         *link = found->next;
         (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->ring_fd, NULL);
+        if (found->endpoint_fd >= 0)
+            (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->endpoint_fd, NULL);
         release(found);
         found->next = self->dead;
         self->dead = found;
@@ -445,7 +526,8 @@ static PyObject *doorbells_get_closed(PyObject *object, void *unused)
 
 static PyMethodDef DOORBELLS_METHODS[] = {
     {"add", doorbells_add, METH_VARARGS,
-     "add(channel, ring_fd, wake_fd): the descriptors stay the caller's."},
+     "add(channel, ring_fd, wake_fd, endpoint_fd=-1, rings=None): the descriptors stay the "
+     "caller's."},
     {"remove", doorbells_remove, METH_O, "The channel is closed."},
     {"send", doorbells_send, METH_O, "Sends an event token."},
     {"take", doorbells_take, METH_NOARGS, "Events that came, a bit each."},
@@ -462,7 +544,8 @@ static PyGetSetDef DOORBELLS_GETSET[] = {
 };
 
 static PyType_Slot DOORBELLS_SLOTS[] = {
-    {Py_tp_doc, "Doorbells(stream_fd)\n--\n\nThe eventfds of many channels over one byte stream."},
+    {Py_tp_doc, "Doorbells(stream_fd=-1)\n--\n\n"
+                "The eventfds of many channels over one byte stream, or over an endpoint each."},
     {Py_tp_new, doorbells_new},
     {Py_tp_dealloc, doorbells_dealloc},
     {Py_tp_methods, DOORBELLS_METHODS},

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/status.h"
 
@@ -41,13 +42,19 @@ static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
     return 0;
 }
 
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"fd", "size", "readonly", "trusted", "offset", NULL};
-    int fd, readonly = 0, trusted = 0;
+    static char *names[] = {"fd", "size", "readonly", "trusted", "offset", "sync_fd", NULL};
+    int fd, readonly = 0, trusted = 0, sync_fd = -1;
     uint64_t size, offset = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&", names, &fd, native_as_u64,
-                                     &size, &readonly, &trusted, native_as_u64, &offset))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&i", names, &fd, native_as_u64,
+                                     &size, &readonly, &trusted, native_as_u64, &offset, &sync_fd))
         return NULL;
     if (size == 0 || size > PY_SSIZE_T_MAX)
         return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", (unsigned long long)size);
@@ -55,19 +62,32 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return native_raise(SBE_EINVAL, false, "a mapping at %llu", (unsigned long long)offset);
     if (check_fd(fd, offset, size, trusted != 0) < 0)
         return NULL;
+    if (sync_fd >= 0 && (sync_fd = fcntl(sync_fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
     int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
     void *base = mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, (off_t)offset);
-    if (base == MAP_FAILED)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    if (base == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        close_fd(sync_fd);
+        return NULL;
+    }
     Memory *self = (Memory *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         munmap(base, (size_t)size);
+        close_fd(sync_fd);
         return NULL;
     }
+    self->sync_fd = sync_fd;
     self->base = base;
     self->size = size;
     self->readonly = readonly != 0;
     return (PyObject *)self;
+}
+
+void native_memory_let_go(Memory *memory)
+{
+    close_fd(memory->sync_fd);
+    memory->sync_fd = -1;
 }
 
 static void memory_dealloc(PyObject *object)
@@ -77,6 +97,7 @@ static void memory_dealloc(PyObject *object)
     native_table_forget(self);
     if (self->base != NULL)
         munmap(self->base, (size_t)self->size);
+    native_memory_let_go(self);
     Py_CLEAR(self->table);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
@@ -186,10 +207,11 @@ static PyGetSetDef MEMORY_GETSET[] = {
 };
 
 static PyType_Slot MEMORY_SLOTS[] = {
-    {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0)\n--\n\n"
+    {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0, sync_fd=-1)\n--\n\n"
                 "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
                 "a multiple of the page size. Files must be sealed against shrinking unless "
-                "trusted."},
+                "trusted. sync_fd: an attachment of sbe_dmabuf, of which a duplicate is kept, "
+                "where the memory is not coherent."},
     {Py_tp_new, memory_new},
     {Py_tp_dealloc, memory_dealloc},
     {Py_tp_getset, MEMORY_GETSET},

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "mirror/mirror.h"
 #include "native.h"
 
 #include <stdarg.h>
@@ -75,6 +76,7 @@ static const struct constant CONSTANTS[] = {
     {"SLOT_ALIGN", SBE_SLOT_ALIGN},
     {"SLOTS_MAX", SBE_SLOTS_MAX},
     {"SLOT_SIZE_MAX", SBE_SLOT_SIZE_MAX},
+    {"MIRROR_SLOT_MAX", SBE_MIRROR_SLOT_MAX},
     {"BUFFERS_MAX", SBE_BUFFERS_MAX},
     {"DIR_IN", SBE_DIR_IN},
     {"DIR_OUT", SBE_DIR_OUT},

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/cache.h"
 #include "core/channel.h"
 #include "core/session.h"
 
@@ -51,6 +52,7 @@ typedef struct {
     uint64_t size;  /* bytes */
     uint32_t id;    /* area id, 0: not in a table */
     uint32_t holds; /* open or quarantined transactions that name it */
+    int sync_fd;    /* maintains caches for a range of it; -1: coherent */
     bool readonly;
     bool freed;   /* out of the table; the mapping lives on while views of it do */
     Table *table; /* strong, once added */
@@ -65,6 +67,7 @@ typedef struct {
 
 extern PyTypeObject *Memory_Type, *Slice_Type;
 int native_memory_init(PyObject *module);
+void native_memory_let_go(Memory *memory); /* of what maintains its caches */
 PyObject *native_slice_new(Memory *memory, uint64_t offset, uint64_t size);
 
 /* -- table.c: Table, the areas that channels may name -- */
@@ -135,6 +138,7 @@ struct channel {
     uint32_t wakes;          /* by such an endpoint */
     uint32_t forks;          /* of this process when it was made: a child must not touch it */
     bool polling;            /* a thread looks at the ring for all: it spins, or */
+    bool unsynced;           /* cache maintenance has failed */
     bool asleep;             /* it sleeps on sleep_fd, */
     bool timed;              /* and looks again by itself, should a doorbell be lost */
     sbe_shared_u32 progress; /* futex: moves whenever a waiting thread should look again */
@@ -168,6 +172,15 @@ PyObject *native_channel_submit(PyObject *object, PyObject *const *given, Py_ssi
 PyObject *native_channel_call(PyObject *object, PyObject *const *given, Py_ssize_t count);
 PyObject *native_channel_sync(PyObject *object, PyObject *const *given, Py_ssize_t count);
 PyObject *native_channel_send(PyObject *object, PyObject *const *given, Py_ssize_t count);
+
+/* -- cache.c: maintenance where memory is not coherent -- */
+
+void native_cache_hooks(struct sbe_port *port);
+/* sbe_cache_handover() of a buffer in this area, NULL inline. Bytes maintained. */
+uint64_t native_handover(Channel *channel, enum sbe_handover step, const struct sbe_buffer *buffer,
+                         const Memory *memory);
+/* Whether one has failed since the last look: SBE_EIO, else 0. */
+int native_unsynced(Channel *channel);
 
 /* -- wait.c: sleeping on a channel -- */
 

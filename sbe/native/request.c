@@ -9,7 +9,6 @@
 
 #include <string.h>
 
-#include "core/cache.h"
 #include "core/status.h"
 
 PyTypeObject *Request_Type;
@@ -101,11 +100,14 @@ static int fill(Request *request, const struct sbe_frame *frame)
         request->buffers[i] = frame->buffers[i];
         bool full = frame->buffers[i].direction != SBE_DIR_IN;
         request->written[i] = full ? frame->buffers[i].size : 0;
-        sbe_cache_handover(&request->channel->port, SBE_TAKE, &frame->buffers[i],
-                           (frame->buffers[i].flags & SBE_BUFFER_INLINE) != 0);
         PyObject *view = view_of(request, i, &frame->buffers[i]);
         if (view == NULL || PyTuple_SetItem(request->views, (Py_ssize_t)i, view) < 0)
             return -1;
+        native_handover(request->channel, SBE_TAKE, &frame->buffers[i], request->held[i]);
+    }
+    if (native_unsynced(request->channel) < 0) {
+        native_raise(SBE_EIO, false, "cache maintenance of a request's buffers has failed");
+        return -1;
     }
     return 0;
 }
@@ -225,9 +227,12 @@ static bool try_answer(Channel *channel, Request *request, int status, const voi
             continue;
         struct sbe_buffer *buffer = &frame.buffers[frame.buffer_count++];
         *buffer = request->buffers[i];
-        sbe_cache_handover(&channel->port, SBE_GIVE_BACK, buffer,
-                           (buffer->flags & SBE_BUFFER_INLINE) != 0);
+        native_handover(channel, SBE_GIVE_BACK, buffer, request->held[i]);
         buffer->size = request->written[i] < buffer->size ? request->written[i] : buffer->size;
+    }
+    if (native_unsynced(channel) < 0) {
+        frame.status = SBE_EIO;
+        frame.buffer_count = 0;
     }
     int sent = sbe_channel_send(&channel->core, &frame);
     if (sent == SBE_EMSGSIZE) {

@@ -184,6 +184,7 @@ static PyObject *table_remove(PyObject *object, PyObject *arguments)
                             memory->id, memory->holds);
     unregister(memory);
     memory->freed = true;
+    native_memory_let_go(memory);
     Py_RETURN_NONE;
 }
 

@@ -31,7 +31,7 @@
 
 #define LONGEST_NS 86400000000000u /* a day: a longer deadline just looks again */
 
-#define MESSAGES_KEPT    64u   /* wake-ups until all messages are read */
+#define MESSAGES_KEPT    64u   /* doorbells until all messages are read */
 #define MESSAGES_AT_ONCE 1024u /* the GIL is held meanwhile */
 
 #define CONTROL_EVENT                                                      \
@@ -202,13 +202,15 @@ int native_watch(Channel *channel, int control_fd)
 
 /*
  * rpmsg_char keeps each doorbell as a message, as many as come, until somebody reads it. So one
- * wake-up reads one, and now and then all: several may have come as one event.
+ * wake-up reads one, and now and then all: several may have come as one event, or with no sleep.
  */
-static void take_messages(Channel *channel)
+static void take_messages(Channel *channel, uint32_t left)
 {
     uint64_t rung;
-    channel->wakes++;
-    uint32_t left = channel->wakes % MESSAGES_KEPT == 0 ? MESSAGES_AT_ONCE : 1;
+    if (!channel->messages)
+        return;
+    if (++channel->wakes % MESSAGES_KEPT == 0)
+        left = MESSAGES_AT_ONCE;
     while (left > 0 && read(channel->wake_fd, &rung, sizeof rung) >= 0)
         left--;
 }
@@ -265,8 +267,8 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns, uint64_t re
     bool control = false;
     for (int i = 0; i < count; i++) {
         control = control || events[i].data.u32 == CONTROL;
-        if (channel->messages && events[i].data.u32 == DOORBELL)
-            take_messages(channel);
+        if (events[i].data.u32 == DOORBELL)
+            take_messages(channel, 1);
     }
     return control ? run_control(channel) : 0;
 }
@@ -327,8 +329,12 @@ static int wait_turn(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns,
     if (*led) /* the doorbell may have told of room, which is for all; frames told by themselves */
         wake_followers(channel);
     *led = true;
-    if (spin(channel, deadline_ns) || !sbe_channel_idle(&channel->core))
-        return 0; /* frames came, maybe while we said that we sleep; or the ring is broken */
+    if (spin(channel, deadline_ns))
+        return 0;
+    if (!sbe_channel_idle(&channel->core)) { /* or the ring is broken */
+        take_messages(channel, 0);           /* frames came while we said that we sleep: it rang */
+        return 0;
+    }
     return sleep_measured(channel, deadline_ns, recent_ns);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Literal
 
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.control import default_socket
@@ -21,30 +22,41 @@ def connect(
     uri: str | None = None,
     *,
     timeout: float = 10.0,
-    slots: int = DEFAULT_GEOMETRY.slots,
-    slot_size: int = DEFAULT_GEOMETRY.slot_size_bytes,
+    slots: int | None = None,
+    slot_size: int | None = None,
     spin_s: float = 0.0,
 ) -> Connection:
     """Connects to a remote; the same program runs with every URI.
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
     socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
-    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; None means a running
-    daemon at its usual place ($SBE_SOCKET or the system's), else the embedded remote. `timeout`:
-    seconds for connecting and for each control operation. `slots` (a power of two) frames of
-    `slot_size` bytes fit each ring. `spin_s`: before sleeping look at the ring for up to this long,
-    for latency at the price of a busy core while there is traffic; an embedded remote does the
-    same, a daemon's as its configuration says.
+    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; "rpmsg:PROCESSOR" is a
+    remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
+    as messages even where there is memory for rings; None means a running daemon at its usual place
+    ($SBE_SOCKET or the system's), else the embedded remote. `timeout`: seconds for connecting and
+    for each control operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
+    by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
+    up to this long, for latency at the price of a busy core while there is traffic; an embedded
+    remote does the same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
     backend = _backend(uri, timeout, spin_s)
     try:
-        return Connection(backend, geometry=Geometry(slots, slot_size), spin_s=spin_s)
+        geometry = Geometry(
+            _as_allowed(slots, DEFAULT_GEOMETRY.slots, backend.limits["slots"]),
+            _as_allowed(slot_size, DEFAULT_GEOMETRY.slot_size_bytes, backend.limits["slot_size"]),
+        )
+        return Connection(backend, geometry=geometry, spin_s=spin_s)
     except BaseException:
         backend.close()
         raise
+
+
+def _as_allowed(asked: int | None, usual: int, limit: int) -> int:
+    """What was asked for is refused in words if it can't be; the usual is no such wish."""
+    return min(usual, limit) if asked is None else asked
 
 
 def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
@@ -69,7 +81,7 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
 
                 logging.getLogger(__name__).warning("%s; using an embedded remote", error)
         return embedded()
-    scheme, _, rest = uri.partition(":")
+    scheme, colon, rest = uri.partition(":")
     if scheme == "loopback" and not rest:
         return embedded()
     if scheme == "unix" and rest:
@@ -83,8 +95,16 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
         from sbe.transports.carveout import Carveout, CarveoutConfig
 
         return EmbeddedBackend(timeout, Carveout(CarveoutConfig.load(rest), rest))
+    if scheme == "rpmsg" and colon:
+        from sbe.transports.rpmsg import RpmsgRemote
+
+        processor, _, rings = rest.partition(",")
+        if rings in ("", "messages"):
+            how: Literal["messages"] | None = "messages" if rings else None
+            return EmbeddedBackend(timeout, RpmsgRemote(processor or None, rings=how))
     raise BadArgument(
-        f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE] or carveout:FILE.toml"
+        f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE], "
+        "rpmsg:[PROCESSOR][,messages] or carveout:FILE.toml"
     )
 
 

@@ -19,7 +19,7 @@ class Service(NamedTuple):
 
 
 class GrantedArea(NamedTuple):
-    """Memory that was registered; the receiver owns `fd` and closes it."""
+    """Memory that was registered; the receiver owns `fd` and `sync_fd` (-1: none), closes both."""
 
     id: int
     size_bytes: int
@@ -28,6 +28,7 @@ class GrantedArea(NamedTuple):
     heap: str
     offset_bytes: int = 0
     trusted: bool = False  # the file behind fd needs no seals
+    sync_fd: int = -1  # maintains caches, where the memory is not coherent
 
 
 class GrantedChannel(NamedTuple):

@@ -281,6 +281,7 @@ class Connection:
                 readonly=bool(granted.flags & _native.AREA_READONLY),
                 trusted=granted.trusted,
                 offset=granted.offset_bytes,
+                sync_fd=granted.sync_fd,
             )
             self._table.add(area, granted.id, backend.context, granted.flags)
         except BaseException:
@@ -288,6 +289,8 @@ class Connection:
             raise
         finally:
             os.close(granted.fd)
+            if granted.sync_fd >= 0:
+                os.close(granted.sync_fd)
         area.heap = granted.heap
         area._connection = weakref.ref(self)
         self._areas[granted.id] = area

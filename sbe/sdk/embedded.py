@@ -82,20 +82,26 @@ class EmbeddedBackend:
             on_state=self._state_changed,
         )
         self._context = HostContext(self._link)
-        heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
-        if heaps:  # memory that the remote can reach comes with it
-            self._context.heaps = heaps
-            first = next(iter(heaps.values()))
-            self._context.ring_heap = getattr(self._process, "ring_heap", first)
         try:
+            self._take_heaps()
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())
         except BaseException:
             self.close()
             raise
         self.context = self._context.id
-        self.limits = dict(self._link.limits)
+        self.limits = self._context.limits
         self._loss = None
+
+    def _take_heaps(self) -> None:
+        """Memory that the remote can reach comes with it."""
+        heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
+        if heaps is None:
+            return
+        self._context.heaps = heaps
+        first = next(iter(heaps.values()), None)
+        self._context.ring_heap = getattr(self._process, "ring_heap", first)
+        self._context.slot_size_max = getattr(self._process, "slot_size_max", None)
 
     def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
         return run_sync(self._link, operation, self._timeout)
@@ -157,6 +163,7 @@ class EmbeddedBackend:
             grant.heap,
             grant.offset_bytes,
             grant.trusted,
+            os.dup(grant.sync_fd) if grant.sync_fd >= 0 else -1,
         )
 
     def free(self, area: int) -> None:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-__all__ = ["Transport"]
+__all__ = ["PrivateRings", "Transport"]
+
+
+class PrivateRings(NamedTuple):
+    """A channel's rings in memory that the remote does not see: their frames travel as messages.
+
+    The descriptor stays the caller's. Offsets and sizes are in bytes.
+    """
+
+    memory_fd: int
+    size: int
+    send_offset: int
+    receive_offset: int
+    slots: int
+    slot_size: int
+    line: int
 
 
 class Transport(Protocol):
@@ -46,10 +61,13 @@ class Transport(Protocol):
         """Send what is queued, as far as the peer takes it. Raises LinkError."""
         ...
 
-    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+    def add_doorbells(
+        self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
+    ) -> None:
         """Carry a channel's doorbells: rings of the one to the remote, and its to the other.
 
-        The descriptors are eventfds and stay the caller's. Only where no handles are carried.
+        The descriptors are eventfds and stay the caller's. Only where no handles are carried. With
+        `rings` the frames are carried too. BadArgument where that can't be.
         """
         ...
 

@@ -24,6 +24,7 @@ from typing import Any
 from sbe import _native, errors
 from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
+from sbe.transports import PrivateRings
 
 __all__ = ["Carveout", "CarveoutConfig", "CarveoutTransport", "Window", "open_doorbell"]
 
@@ -219,8 +220,12 @@ class CarveoutTransport:
             if ring:
                 self._doorbells.send(_native.TOKEN_CONTROL)
 
-    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+    def add_doorbells(
+        self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
+    ) -> None:
         """Carry a channel's doorbells as tokens; the descriptors stay the caller's."""
+        if rings is not None:
+            raise errors.BadArgument("rings of this link must lie in its shared RAM")
         try:
             self._doorbells.add(channel, ring_fd, wake_fd)
         except OSError as error:

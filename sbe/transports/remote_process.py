@@ -100,6 +100,11 @@ class RemoteProcess:
         """Return what the last process has written to stderr since the last call."""
         return self._child.read_log() if self._child else ""
 
+    def kill(self) -> None:
+        """End a process that can't be relied on, at once; it is reaped by the next call."""
+        if self._child is not None and self.alive:
+            self._child.process.kill()
+
     def close(self) -> None:
         """End the process and reap it. Calling twice is fine.
 

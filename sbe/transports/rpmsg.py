@@ -13,10 +13,13 @@ import select
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from sbe import _native, errors
 from sbe.heaps import Heap, dmabuf
-from sbe.kernel import remoteproc, rpmsg, timer
+from sbe.heaps.memfd import MemfdHeap
+from sbe.kernel import importer, remoteproc, rpmsg, timer
+from sbe.transports import PrivateRings
 
 __all__ = ["CONTROL", "DOORBELL", "RpmsgRemote", "RpmsgTransport"]
 
@@ -27,22 +30,52 @@ _RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
 _BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/rpmsg/link.c
 _GONE = (errno.EPIPE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
 
+_NODES = "sbe"  # names of our nodes begin so
+
 _numbers = itertools.count(1)
 
 
 def _unique(purpose: str) -> str:
-    return f"sbe-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
+    return f"{_NODES}-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
 
 
 def _is_eventfd(fd: int) -> bool:
     return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
 
 
+class _Endpoint:
+    """A channel's endpoint, and what a thread is to carry once it is bound."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.carried: list[int] = []
+        self.rings: PrivateRings | None = None
+
+    def carry(self, ring_fd: int, wake_fd: int, rings: PrivateRings | None) -> None:
+        """Keep duplicates: the caller's go before that."""
+        for fd in (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd):
+            self.carried.append(os.dup(fd))
+        if rings is not None:
+            self.rings = rings._replace(memory_fd=self.carried[2])
+
+    def let_go(self) -> None:
+        """The thread has its own."""
+        while self.carried:
+            os.close(self.carried.pop())
+
+    def close(self) -> None:
+        """Remove the endpoint."""
+        self.let_go()
+        rpmsg.destroy_endpoint(self.fd)
+
+
 class RpmsgTransport:
     """Owns an endpoint's descriptor. Nothing blocks. Not thread-safe: the owner serialises.
 
-    A channel's doorbell is an endpoint of its own, which takes the place of both eventfds, so that
-    no thread carries doorbells. `open_doorbell` makes one; without it channels are refused.
+    A channel's doorbell is an endpoint of its own, made by `open_doorbell`; without it channels are
+    refused. It takes the place of both eventfds where this process has them to itself, so that no
+    thread carries doorbells. An end that got a listener is of another process, which must not hold
+    endpoints (docs/design/kernel.md): there a thread of the extension carries.
     """
 
     carries_handles = False
@@ -53,7 +86,8 @@ class RpmsgTransport:
         self._fd = fd
         self._remote = remote
         self._open_doorbell = open_doorbell
-        self._doorbells: dict[int, int] = {}
+        self._endpoints: dict[int, _Endpoint] = {}
+        self._carrier: _native.Doorbells | None = None
         self._unbound: list[int] = []  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
         self._timer = timer.Timer()
@@ -112,34 +146,49 @@ class RpmsgTransport:
             self._queue.popleft()
         self._bind()
 
-    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
-        """Put an endpoint in the place of both eventfds; it is bound when the next message is sent.
+    def add_doorbells(
+        self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
+    ) -> None:
+        """Ring over an endpoint, which is bound when the next message is sent.
 
-        Raises BadArgument for descriptors that others hold already: those would stay eventfds.
+        Plain eventfds are replaced by it. A thread serves a listener in the place of one, and
+        carries the frames of `rings`.
         """
-        if self._open_doorbell is None or not (_is_eventfd(ring_fd) and _is_eventfd(wake_fd)):
-            raise errors.BadArgument("doorbells over rpmsg are for the process that opens channels")
-        fd = self._open_doorbell()
-        os.dup2(fd, ring_fd, inheritable=False)
-        os.dup2(fd, wake_fd, inheritable=False)
+        if self._open_doorbell is None:
+            raise errors.BadArgument("this link has no doorbells, so it can have no channels")
         self.remove_doorbells(channel)
-        self._doorbells[channel] = fd
+        endpoint = _Endpoint(self._open_doorbell())
+        try:
+            if rings is None and _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
+                os.dup2(endpoint.fd, ring_fd, inheritable=False)
+                os.dup2(endpoint.fd, wake_fd, inheritable=False)
+            else:
+                endpoint.carry(ring_fd, wake_fd, rings)
+        except OSError as error:
+            endpoint.close()
+            raise errors.OutOfResources(
+                f"doorbells of channel {channel}: {error.strerror}", error.errno
+            ) from error
+        self._endpoints[channel] = endpoint
         self._unbound.append(channel)
 
     def remove_doorbells(self, channel: int) -> None:
         """End a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
-        fd = self._doorbells.pop(channel, -1)
-        if fd >= 0:
-            rpmsg.destroy_endpoint(fd)
+        endpoint = self._endpoints.pop(channel, None)
+        if endpoint is not None:
+            if self._carrier is not None:
+                self._carrier.remove(channel)
+            endpoint.close()
 
     def _bind(self) -> None:
         """Tell the remote which channels endpoints ring for, after their CHANNEL_OPEN."""
         while self._unbound:
             channel = self._unbound[0]
-            fd = self._doorbells.get(channel, -1)
+            endpoint = self._endpoints.get(channel)
             try:
-                if fd >= 0:
-                    os.write(fd, struct.pack("<II", _BIND_MAGIC, channel))
+                if endpoint is not None:
+                    os.write(endpoint.fd, struct.pack("<II", _BIND_MAGIC, channel))
+                    self._hand_over(channel, endpoint)
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.ENOMEM):
                     self._timer.set(_RETRY_S)
@@ -147,9 +196,17 @@ class RpmsgTransport:
                 raise self._gone(error) from error
             self._unbound.pop(0)
 
+    def _hand_over(self, channel: int, endpoint: _Endpoint) -> None:
+        """Let the thread carry: not before the remote knows whose messages these are."""
+        if endpoint.carried:
+            ring_fd, wake_fd, *_ = endpoint.carried
+            self._carrier = self._carrier or _native.Doorbells()
+            self._carrier.add(channel, ring_fd, wake_fd, endpoint.fd, endpoint.rings)
+            endpoint.let_go()
+
     def close(self) -> None:
         """Remove the endpoints and forget the queue. Closing twice is fine."""
-        for channel in list(self._doorbells):
+        for channel in list(self._endpoints):
             self.remove_doorbells(channel)
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -157,6 +214,8 @@ class RpmsgTransport:
         self._queue.clear()
         self._epoll.close()
         self._timer.close()
+        if self._carrier is not None:
+            self._carrier.close()
         rpmsg.destroy_endpoint(fd)
 
     def _send_now(self, message: bytes) -> bool:
@@ -179,12 +238,31 @@ class RpmsgRemote:
     """A remote behind the kernel's rpmsg. Pass `connect` to a Link.
 
     `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
-    only one remote that speaks this protocol. `coherent`: it sees the processor's caches.
+    only one remote that speaks this protocol. `coherent`: it sees the processor's caches. `heaps`
+    names those that areas may come from, the first choice first, None all; together they give out
+    `budget_bytes` at most, by default half of the machine's memory. `rings` lie in "coherent"
+    memory, or their frames travel as "messages"; None: as messages if there is no such memory.
     """
 
-    def __init__(self, processor: str | None = None, *, coherent: bool = True) -> None:
+    transport = "rpmsg"
+    pid = None  # its life is the kernel's matter
+
+    def __init__(
+        self,
+        processor: str | None = None,
+        *,
+        coherent: bool = True,
+        heaps: Sequence[str] | None = None,
+        budget_bytes: int | None = None,
+        rings: Literal["coherent", "messages"] | None = None,
+    ) -> None:
+        self._rings = rings
         self._processor = processor
         self._coherent = coherent
+        self._heaps = heaps
+        self._budget = dmabuf.Budget(budget_bytes)
+        self.name = processor or "rpmsg"
+        self.uri = f"rpmsg:{processor or ''}"
 
     @property
     def device(self) -> str:
@@ -195,6 +273,7 @@ class RpmsgRemote:
     def connect(self) -> RpmsgTransport:
         """Open an endpoint to the control channel. Raises LinkError with what is missing."""
         service = self._find(CONTROL)
+        rpmsg.reap(_NODES)
         fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
         name = self._processor or service.remote or "the remote"
         return RpmsgTransport(fd, name, self.open_doorbell)
@@ -206,13 +285,42 @@ class RpmsgRemote:
 
     @property
     def heaps(self) -> dict[str, Heap]:
-        """Memory that its device reaches, by name: what the kernel offers, then coherent memory."""
-        published = dmabuf.published(self.device, coherent=self._coherent)
-        return {**published, self.ring_heap.name: self.ring_heap}
+        """Memory that its device reaches, by name: what the kernel offers, then coherent memory.
+
+        Raises LinkError for a heap that was asked for by name and is not there.
+        """
+        there: dict[str, Heap] = {
+            **dmabuf.published(self.device, coherent=self._coherent, budget=self._budget),
+        }
+        if importer.available():
+            there["coherent"] = self._coherent_heap
+        if self._heaps is None:
+            return there
+        missing = [name for name in self._heaps if name not in there]
+        if missing:
+            raise errors.LinkError(
+                f"no heap {' and no heap '.join(missing)} for {self.name} on this machine; there "
+                f"are: {', '.join(there) or 'none, is the module sbe_dmabuf loaded?'}",
+                errno.ENODEV,
+            )
+        return {name: there[name] for name in self._heaps}
 
     @property
-    def ring_heap(self) -> dmabuf.CoherentHeap:
-        """Where ring memory comes from."""
+    def ring_heap(self) -> Heap:
+        """Where ring memory comes from: with messages, memory of this end alone."""
+        return MemfdHeap() if self._by_messages else self._coherent_heap
+
+    @property
+    def slot_size_max(self) -> int | None:
+        """Bytes of a ring's slot at most, beside what the link agrees on."""
+        return _native.MIRROR_SLOT_MAX if self._by_messages else None
+
+    @property
+    def _by_messages(self) -> bool:
+        return self._rings == "messages" or (self._rings is None and not importer.available())
+
+    @property
+    def _coherent_heap(self) -> dmabuf.CoherentHeap:
         return dmabuf.CoherentHeap(self.device)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sbe import _native, errors
+from sbe.transports import PrivateRings
 
 __all__ = ["SeqpacketTransport"]
 
@@ -112,7 +113,9 @@ class SeqpacketTransport:
             self._queue.popleft()
             close_all(fds)
 
-    def add_doorbells(self, channel: int, ring_fd: int, wake_fd: int) -> None:
+    def add_doorbells(
+        self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
+    ) -> None:
         """Not here: doorbells are descriptors, which go to the remote."""
         raise errors.BadArgument("a socket carries doorbells as descriptors")
 

@@ -8,33 +8,64 @@ from collections.abc import Iterator
 import pytest
 
 import sbe
-from tests.conformance.ends import ENDS, Connector
+from tests.conformance.ends import ENDS, KERNEL, Connector
+
+
+class Shared:
+    """Ends that are dear to start, while they are asked for; `at_once` of them at a time."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._started: dict[str, tuple[contextlib.ExitStack, Connector]] = {}
+
+    def get(self, name: str) -> Connector:
+        if name not in self._started:
+            while len(self._started) >= self._at_once:
+                self._end(next(iter(self._started)))
+            stack = contextlib.ExitStack()
+            self._started[name] = stack, stack.enter_context(ENDS[name]())
+        return self._started[name][1]
+
+    def _end(self, name: str) -> None:
+        self._started.pop(name)[0].close()
+
+    def close(self) -> None:
+        for name in list(self._started):
+            self._end(name)
 
 
 @pytest.fixture(scope="session")
-def _daemons() -> Iterator[tuple[contextlib.ExitStack, dict[str, Connector]]]:
-    """What is dear to start: once a session, when first asked for."""
-    with contextlib.ExitStack() as stack:
-        yield stack, {}
+def _daemons() -> Iterator[Shared]:
+    with contextlib.closing(Shared(at_once=1)) as shared:
+        yield shared
 
 
-@pytest.fixture(params=ENDS)
+@pytest.fixture(scope="module")
+def _processors() -> Iterator[Shared]:
+    """There is one remote processor, which other modules' tests want as well."""
+    with contextlib.closing(Shared(at_once=1)) as shared:
+        yield shared
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.kernel) if name in KERNEL else name for name in ENDS
+    ]
+)
 def connect(
-    request: pytest.FixtureRequest,
-    _daemons: tuple[contextlib.ExitStack, dict[str, Connector]],
+    request: pytest.FixtureRequest, _daemons: Shared, _processors: Shared
 ) -> Iterator[Connector]:
     """Opens links to one kind of remote; they are closed after the test."""
-    stack, shared = _daemons
-    if request.param != "unix":
-        with ENDS[request.param]() as connector:
-            yield connector
-            connector.close()
+    name: str = request.param
+    if name == "unix" or name in KERNEL:
+        connector = (_processors if name in KERNEL else _daemons).get(name)
+        yield connector
+        connector.close()
+        connector.links.clear()
         return
-    if "unix" not in shared:
-        shared["unix"] = stack.enter_context(ENDS["unix"]())
-    yield shared["unix"]
-    shared["unix"].close()
-    shared["unix"].links.clear()
+    with ENDS[name]() as connector:
+        yield connector
+        connector.close()
 
 
 @pytest.fixture

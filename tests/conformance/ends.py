@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ import pytest
 import sbe
 import sbe.testing
 from sbe.channel import Geometry
+from sbe.kernel.remoteproc import RemoteProcessor
 from tests.conformance.services import PYTHON_SERVICES
 from tests.rigs.boards import require_board
+from tests.rigs.kernel import parts
 
 START_S = 20.0  # for a daemon on a busy machine
 
@@ -38,6 +41,8 @@ class Connector:
     open: Callable[..., sbe.Connection]
     firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
     large_bytes: int = 16 << 20  # of a large area
+    rings_bytes: int = 32 << 20  # that one channel may take
+    slot_bytes: int = 16384  # of the largest slot
     links: list[sbe.Connection] = field(default_factory=list)
 
     def __call__(self, **how: Any) -> sbe.Connection:
@@ -70,19 +75,32 @@ def testing() -> Iterator[Connector]:
         yield Connector("testing", connect, firmware=False)
 
 
+QUOTA = "[policy.default]\nareas = 2000\n"
+LOOPBACK = f"""{QUOTA}
+[[link]]
+name = "loopback"
+[link.restart]
+initial_seconds = 0.01
+max_seconds = 0.1
+"""
+
+
 @contextlib.contextmanager
 def daemon() -> Iterator[Connector]:
     """sbe-remote under a daemon process with a socket of its own."""
+    with daemon_process(LOOPBACK) as uri:
+        yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
+
+
+@contextlib.contextmanager
+def daemon_process(configuration: str) -> Iterator[str]:
+    """A daemon; the URI of its socket."""
     if importlib.util.find_spec("sbe.daemon") is None:
         pytest.skip("sbe.daemon can't be imported: there is no daemon in this checkout")
     # A unix socket's address has 107 bytes, less than some tmp_path.
     with tempfile.TemporaryDirectory(prefix="sbe") as name:
         place = Path(name)
-        (place / "sbe.toml").write_text(
-            "[policy.default]\nareas = 2000\n"
-            '[[link]]\nname = "loopback"\n'
-            "[link.restart]\ninitial_seconds = 0.01\nmax_seconds = 0.1\n"
-        )
+        (place / "sbe.toml").write_text(configuration)
         command = [sys.executable, "-m", "sbe.daemon", "--config", str(place / "sbe.toml")]
         with (
             open(place / "log", "wb") as log,
@@ -97,8 +115,7 @@ def daemon() -> Iterator[Connector]:
             )
             try:
                 wait_until_ready(process, notify, place / "log")
-                uri = f"unix:{place / 's'}"
-                yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
+                yield f"unix:{place / 's'}"
             finally:
                 process.terminate()
                 try:
@@ -137,9 +154,46 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
             lambda **how: sbe.connect(f"qemu:{name}", **how),
             firmware=True,
             large_bytes=8 << 20,  # half of all the RAM it shares
+            rings_bytes=16 << 20,
         )
 
     return emulated
+
+
+# The guest has 256 MiB, and coherent memory of at most 4 MiB in a piece.
+IN_KERNEL: dict[str, Any] = {"firmware": True, "large_bytes": 8 << 20, "rings_bytes": 4 << 20}
+
+
+@contextlib.contextmanager
+def processor_running() -> Iterator[RemoteProcessor]:
+    with (
+        tempfile.TemporaryDirectory(prefix="sbe") as name,
+        parts.running(Path(name), leave=True) as processor,
+    ):
+        yield processor
+
+
+@contextlib.contextmanager
+def rpmsg(name: str, suffix: str = "") -> Iterator[Connector]:
+    """A remote processor of the rig's kernel, linked to this process over rpmsg."""
+    with processor_running() as processor:
+        uri = f"rpmsg:{processor.name}{suffix}"
+        slot_bytes = 448 if suffix else 16384
+        yield Connector(
+            name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL
+        )
+
+
+@contextlib.contextmanager
+def rpmsg_daemon(name: str, keys: str = "") -> Iterator[Connector]:
+    """The same under a daemon."""
+    with processor_running() as processor:
+        link = f"[[link]]\ntransport = 'rpmsg'\nprocessor = '{processor.name}'\n{keys}"
+        with daemon_process(link + QUOTA) as uri:
+            slot_bytes = 448 if keys else 16384
+            yield Connector(
+                name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL
+            )
 
 
 ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
@@ -148,4 +202,10 @@ ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "unix": daemon,
     "mps2-an521": board("mps2-an521"),
     "mps2-an385": board("mps2-an385"),
+    "rpmsg": partial(rpmsg, "rpmsg"),
+    "rpmsg-unix": partial(rpmsg_daemon, "rpmsg-unix"),
+    "messages": partial(rpmsg, "messages", ",messages"),
+    "messages-unix": partial(rpmsg_daemon, "messages-unix", "rings = 'messages'\n"),
 }
+KERNEL = ("rpmsg", "rpmsg-unix", "messages", "messages-unix")
+"""Those that run in the rig's kernel."""

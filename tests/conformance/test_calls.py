@@ -53,8 +53,12 @@ def test_a_descriptor_that_other_loops_can_poll(link: sbe.Connection) -> None:
 @pytest.mark.parametrize("slot_size", [64, 128, 192, 4096, 16384])
 @pytest.mark.parametrize("slots", [2, 4, 1024])
 def test_extremes_of_geometry(connect: Connector, slots: int, slot_size: int) -> None:
-    if 2 * slots * slot_size > 2 * connect.large_bytes:
-        pytest.skip(f"{connect.name} shares {2 * connect.large_bytes} bytes, the rings need more")
+    if 2 * slots * slot_size > connect.rings_bytes:
+        pytest.skip(f"{connect.name} has {connect.rings_bytes} bytes for rings, these need more")
+    if slot_size > connect.slot_bytes:
+        with pytest.raises(sbe.BadArgument, match=f"allows .* slots of {connect.slot_bytes} bytes"):
+            connect(slots=slots, slot_size=slot_size)
+        return
     link = connect(slots=slots, slot_size=slot_size)
     area = link.allocate(1 << 16)
     area[:] = np.arange(1 << 16, dtype=np.uint8)

@@ -120,7 +120,7 @@ def test_sobel(link: sbe.Connection, width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "taps"), [(1, 1), (1, 5), (5, 1), (127, 3), (128, 16), (129, 128), (5000, 200)]
+    ("samples", "taps"), [(1, 1), (1, 5), (5, 1), (127, 3), (128, 16), (129, 128), (5000, 180)]
 )
 @pytest.mark.parametrize("loud", [False, True])
 def test_fir(link: sbe.Connection, samples: int, taps: int, loud: bool) -> None:

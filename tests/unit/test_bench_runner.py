@@ -10,7 +10,7 @@ import pytest
 from tests.bench import report, runner
 from tests.bench.__main__ import chosen
 from tests.bench.model import Curve, Probe, Result, Row, Settings, UnavailableError
-from tests.bench.rows import CURVES, PROBES, ROWS
+from tests.bench.rows import CURVES, KERNEL_ROWS, PROBES, ROWS
 
 RECORD_KEYS = {"value", "unit", "peer", "peer_value", "ratio", "spread", "note"}
 META_KEYS = {"schema", "cpus", "kernel", "python", "rounds"}
@@ -230,11 +230,11 @@ def test_json_shape(tmp_path: Path) -> None:
 
 
 def test_rows_name_existing_probes_and_keys_are_unique() -> None:
-    keys = [row.key for row in ROWS]
+    keys = [row.key for row in [*ROWS, *KERNEL_ROWS]]
     assert len(keys) == len(set(keys))
     assert not {"meta", "curves"} & set(keys)
     assert {curve.probe for curve in CURVES} <= PROBES.keys()
-    for row in ROWS:
+    for row in [*ROWS, *KERNEL_ROWS]:
         assert set(row.probes()) <= PROBES.keys()
         assert bool(row.peer) == bool(row.peer_name)
 

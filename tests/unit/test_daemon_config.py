@@ -41,6 +41,7 @@ def test_example_names_every_key():
     for table in (
         config.DaemonConfig,
         config.EmbeddedLink,
+        config.RpmsgLink,
         config.RemoteLimits,
         config.RestartPolicy,
         config.Quota,
@@ -69,7 +70,20 @@ def test_example_names_every_key():
         ("[daemon]\nsocket = 'run/sbe'", "daemon.socket: must be an absolute path"),
         (f"[daemon]\nsocket = '/{'x' * 120}'", "daemon.socket: must be at most 107 bytes"),
         ("[daemon]\ngroup = 'no-such-group'", "daemon.group: no such group"),
-        ("[[link]]\ntransport = 'pigeon'", "link[0].transport: must be 'embedded'"),
+        ("[[link]]\ntransport = 'pigeon'", "link[0].transport: must be 'embedded' or 'rpmsg'"),
+        ("[[link]]\ntransport = 3", "link[0].transport: must be 'embedded' or 'rpmsg'"),
+        (
+            "[[link]]\ntransport = 'rpmsg'\nprocesor = 'm33'",
+            "link[0].procesor: unknown key; did you mean 'processor'?",
+        ),
+        (
+            "[[link]]\ncomand = ['x']",
+            "link[0].comand: unknown key; did you mean 'command'?",
+        ),
+        (
+            "[[link]]\ntransport = 'rpmsg'\nheaps = ['udmabuf', 'memfd']",
+            "link[0].heaps[1]: must be 'udmabuf', 'coherent' or 'dma-heap:NAME' (not 'memfd')",
+        ),
         ("[link]\nname = 'a'", "link: must be a valid list"),
         ("link = []", "link: list should have at least 1 item"),
         ("[[link]]\nname = 'a b'", "link[0].name: must be 1 to 32 letters"),
@@ -136,6 +150,7 @@ def test_values_arrive(tmp_path: Path):
     )
     assert loaded.daemon.mode == 0o600
     assert loaded.daemon.group == "root"
+    assert isinstance(loaded.link[0], config.EmbeddedLink)
     assert loaded.link[0].command == ["/bin/remote", "--spin-us", "10"]
     assert loaded.link[0].limits.areas == 7
     assert loaded.policy.default.areas == 3

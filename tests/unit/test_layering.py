@@ -26,7 +26,7 @@ C_FLOORS: Floors = [
     [["firmware/core/channel.*"]],
     [["firmware/core/session.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
-    [["firmware/carveout/*"]],
+    [["firmware/carveout/*"], ["firmware/mirror/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
     [["firmware/ports/*"]],
     [["firmware/zephyr/*"]],

@@ -81,8 +81,8 @@ def header_constants() -> dict[str, int]:
 
 def extension_constants() -> dict[str, int]:
     values = {name: getattr(_native, name) for name in dir(_native) if name.isupper()}
-    # Those of the carve-out binding stand in docs/spec/carveout.md, without tables of constants.
-    elsewhere = ("CARVEOUT_", "TOKEN_")
+    # The bindings' stand in docs/spec/carveout.md and rpmsg.md, without tables of constants.
+    elsewhere = ("CARVEOUT_", "TOKEN_", "MIRROR_")
     return {
         name: value
         for name, value in values.items()

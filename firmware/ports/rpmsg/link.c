@@ -68,8 +68,81 @@ static uint32_t index_of(const struct sbe_channel *channel)
     return (uint32_t)((const struct sbe_engine_channel *)(const void *)channel - channels);
 }
 
+/* -- private rings ------------------------------------------------------------------------- */
+
+/* Nobody shares an area without segments. */
+static bool wants_private(const struct rpmsg_link *link, const struct sbe_channel_open *message)
+{
+    const struct sbe_area *area = sbe_area_find(&link->engine.session.areas, message->ring_area);
+    return area != NULL && area->segments == 0;
+}
+
+#if RPMSG_LINK_PRIVATE_RINGS
+static bool is_private(const struct rpmsg_link *link, uint32_t index)
+{
+    return link->private[index];
+}
+
+static int open_private(struct rpmsg_link *link, const struct sbe_channel *channel,
+                        const struct sbe_channel_open *message)
+{
+    uint32_t index = index_of(channel);
+    struct sbe_ring_geometry geometry = {message->slots, message->slot_size, message->line};
+    link->private[index] = wants_private(link, message);
+    if (!link->private[index])
+        return SBE_OK;
+    return sbe_mirror_open(&link->mirror[index], channel->tx.producer, channel->rx.producer,
+                           &geometry);
+}
+
+static void take_frame(struct rpmsg_link *link, uint32_t index, const void *data, uint32_t size)
+{
+    (void)sbe_mirror_receive(&link->mirror[index], data, size);
+}
+
+/* `all`: nothing else is to be done. False: no buffer was free. */
+static bool send_frames(struct rpmsg_link *link, uint32_t index, bool all)
+{
+    uint64_t message[SBE_MIRROR_MAX / sizeof(uint64_t)];
+    struct sbe_mirror *mirror = &link->mirror[index];
+    uint32_t size;
+    while (link->doorbell[index] != 0 && (size = sbe_mirror_next(mirror, message, all)) != 0) {
+        if (!send(link, RPMSG_LINK_DOORBELL, link->doorbell[index], message, size))
+            return false;
+        sbe_mirror_sent(mirror);
+    }
+    return true;
+}
+#else
+static bool is_private(const struct rpmsg_link *link, uint32_t index)
+{
+    (void)link, (void)index;
+    return false;
+}
+
+static int open_private(struct rpmsg_link *link, const struct sbe_channel *channel,
+                        const struct sbe_channel_open *message)
+{
+    (void)channel;
+    return wants_private(link, message) ? SBE_ENOTSUP : SBE_OK;
+}
+
+static void take_frame(struct rpmsg_link *link, uint32_t index, const void *data, uint32_t size)
+{
+    (void)link, (void)index, (void)data, (void)size;
+}
+
+static bool send_frames(struct rpmsg_link *link, uint32_t index, bool all)
+{
+    (void)link, (void)index, (void)all;
+    return true;
+}
+#endif
+
 static void ring(struct rpmsg_link *link, uint32_t index)
 {
+    if (is_private(link, index))
+        return;             /* rpmsg_link_run() looks */
     const uint64_t one = 1; /* what an eventfd would take: the host's code is the same for both */
     link->owed[index] = link->doorbell[index] == 0 ||
                         !send(link, RPMSG_LINK_DOORBELL, link->doorbell[index], &one, sizeof one);
@@ -88,7 +161,7 @@ static int channel_opened(void *self, struct sbe_channel *channel,
         return SBE_EINVAL;
     link->doorbell[index_of(channel)] = 0;
     link->owed[index_of(channel)] = false;
-    return SBE_OK;
+    return open_private(link, channel, message);
 }
 
 static void channel_closed(void *self, struct sbe_channel *channel)
@@ -120,6 +193,8 @@ static void take_doorbell(struct rpmsg_link *link, uint32_t source, const void *
 {
     for (uint32_t i = 0; i < CHANNELS; i++) {
         if (link->doorbell[i] == source) {
+            if (is_private(link, i))
+                take_frame(link, i, data, size);
             sbe_engine_doorbell(&link->engine, &channels[i].channel);
             return;
         }
@@ -174,8 +249,10 @@ bool rpmsg_link_run(struct rpmsg_link *link)
             ring(link, i);
     bool more = sbe_engine_run(&link->engine);
     link->waits = link->outbox_count > 0;
-    for (uint32_t i = 0; i < CHANNELS; i++)
-        link->waits = link->waits || (link->owed[i] && link->doorbell[i] != 0);
+    for (uint32_t i = 0; i < CHANNELS; i++) {
+        bool stuck = is_private(link, i) ? !send_frames(link, i, !more) : link->owed[i];
+        link->waits = link->waits || (stuck && link->doorbell[i] != 0);
+    }
     return more;
 }
 

@@ -3,7 +3,7 @@
  * The remote's end of a link over rpmsg, whoever brings the messages: the engine over two
  * endpoints. One carries control messages, one each. The other carries doorbells: a channel's
  * doorbell is bound to the host's endpoint that says for which, and every further message between
- * the two is a doorbell. Single-threaded.
+ * the two is a doorbell; or a frame, if the channel's rings are not shared. Single-threaded.
  *
  *     the bus is there:  announce both endpoints, rpmsg_link_up(&link, epoch)
  *     on a message:      rpmsg_link_receive(&link, ...)
@@ -15,6 +15,7 @@
 #define SBE_PORTS_RPMSG_LINK_H
 
 #include "core/engine.h"
+#include "mirror/mirror.h"
 
 #define RPMSG_LINK_CONTROL       1024u /* addresses of our endpoints */
 #define RPMSG_LINK_DOORBELL      1025u
@@ -47,6 +48,12 @@
 #define RPMSG_LINK_LINE 32u
 #endif
 #define RPMSG_LINK_PENDING 16u
+/* 1: rings may be private (docs/spec/rpmsg.md). area_attach then gets areas of flags
+ * RPMSG_LINK_PRIVATE with no segments, and gives them zeroed memory of this end. */
+#ifndef RPMSG_LINK_PRIVATE_RINGS
+#define RPMSG_LINK_PRIVATE_RINGS 0
+#endif
+#define RPMSG_LINK_PRIVATE (SBE_AREA_RING | SBE_AREA_COHERENT)
 
 struct rpmsg_link_config {
     void *self;
@@ -75,6 +82,10 @@ struct rpmsg_link {
     struct rpmsg_link_waiting outbox[RPMSG_LINK_OUTBOX];
     uint32_t doorbell[RPMSG_LINK_CHANNELS]; /* the host's endpoint per channel, 0 unbound */
     bool owed[RPMSG_LINK_CHANNELS];         /* a doorbell without a buffer or an endpoint */
+#if RPMSG_LINK_PRIVATE_RINGS
+    struct sbe_mirror mirror[RPMSG_LINK_CHANNELS];
+    bool private[RPMSG_LINK_CHANNELS]; /* frames go through the mirror */
+#endif
     struct sbe_port port;
     struct sbe_engine_config engine_config;
     struct sbe_engine engine;

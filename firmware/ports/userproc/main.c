@@ -15,6 +15,8 @@
 #include "ports/userproc/bus.h"
 #include "ports/userproc/clock.h"
 
+#define PRIVATE_MAX (4u << 20) /* bytes of a channel's rings that are not shared */
+
 static struct core core;
 static struct rpmsg_link remote_link;
 static bool tried; /* to open the bus, since the host's last start */
@@ -47,13 +49,19 @@ static int map_segments(struct sbe_area *area, const struct sbe_area_map *messag
     return SBE_OK;
 }
 
-/* Scattered segments become one range here: this core has an MMU, its process's. */
+/*
+ * Scattered segments become one range here: this core has an MMU, its process's. Rings without any
+ * are not shared: each end has its own.
+ */
 static int area_attach(void *self, struct sbe_area *area, const struct sbe_area_map *message)
 {
+    bool private = message->segment_count == 0;
     (void)self;
-    if (message->handles != 0 || message->segment_count == 0)
+    if (message->handles != 0 || (private && area->flags != RPMSG_LINK_PRIVATE))
         return SBE_ENOTSUP; /* no descriptor crosses rpmsg */
-    area->base = mmap(NULL, (size_t)area->size, PROT_NONE,
+    if (private && area->size > PRIVATE_MAX)
+        return SBE_ENOMEM;
+    area->base = mmap(NULL, (size_t)area->size, private ? PROT_READ | PROT_WRITE : PROT_NONE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area->base == MAP_FAILED) {
         area->base = NULL;

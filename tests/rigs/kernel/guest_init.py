@@ -10,6 +10,7 @@ exit status of the kernel itself says nothing.
 import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 POWER_OFF = 0x4321FEDC  # LINUX_REBOOT_CMD_POWER_OFF
+FILES = 65536  # descriptors of a process: the kernel's own default of 1024 is no system's
 KMEMLEAK = Path("/sys/kernel/debug/kmemleak")
 KMEMLEAK_AGE_S = 5.2  # younger objects are not reported: MSECS_MIN_AGE of mm/kmemleak.c
 
@@ -83,6 +85,7 @@ def main() -> None:
     try:
         for kind, place, options in MOUNTS:
             mount(kind, place, options)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
         result = run(work)
     except BaseException:
         result = {"status": 127, "error": traceback.format_exc()}

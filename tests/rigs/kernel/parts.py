@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sbe import _native
-from sbe.kernel import firmware_file, remoteproc, rpmsg
+from sbe.kernel import firmware_file, ioctl, remoteproc, rpmsg
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = ROOT / "build" / "kernel"
@@ -25,7 +25,19 @@ REMOTE = Path(
 )
 
 
+_left: set[str] = set()
+"""Modules that stayed since somebody may have had their memory mapped when they were done with."""
+
+
 def insert(module: str, *parameters: str) -> None:
+    if module in _left:
+        _left.discard(module)
+        try:
+            remove(module)
+        except subprocess.CalledProcessError:
+            if parameters:
+                raise
+            return  # a test that failed has kept its memory: the one that is there will do
     subprocess.run(["insmod", MODULES / f"{module}.ko", *parameters], check=True)
 
 
@@ -35,12 +47,16 @@ def remove(module: str) -> None:
 
 
 @contextmanager
-def module(name: str, *parameters: str) -> Iterator[None]:
+def module(name: str, *parameters: str, leave: bool = False) -> Iterator[None]:
+    """A module of ours. `leave`: it is removed before its next use only."""
     insert(name, *parameters)
     try:
         yield
     finally:
-        remove(name)
+        if leave:
+            _left.add(name)
+        else:
+            remove(name)
 
 
 def make_firmware(folder: Path) -> None:
@@ -51,9 +67,9 @@ def make_firmware(folder: Path) -> None:
 
 
 @contextmanager
-def core_process(device: str = DEVICE, program: Path = REMOTE) -> Iterator[subprocess.Popen[bytes]]:
+def core_process(*options: str, program: Path = REMOTE) -> Iterator[subprocess.Popen[bytes]]:
     """sbe-remote-rpmsg as the core of a processor, or another program."""
-    process = subprocess.Popen([program, device])
+    process = subprocess.Popen([program, *options, DEVICE])
     try:
         yield process
     finally:
@@ -82,10 +98,10 @@ def wait_for_service(name: str, seconds: float = 5) -> rpmsg.Service:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[remoteproc.RemoteProcessor]:
+def running(folder: Path, *, leave: bool = False) -> Iterator[remoteproc.RemoteProcessor]:
     """A remote processor that runs sbe-remote-rpmsg, and sbe_dmabuf beside it."""
     make_firmware(folder)
-    with module("sbe_dmabuf"), module("sbe_userproc"), core_process():
+    with module("sbe_dmabuf", leave=leave), module("sbe_userproc"), core_process():
         processor = remoteproc.find(NAME)
         processor.start()
         try:
@@ -93,6 +109,11 @@ def running(folder: Path) -> Iterator[remoteproc.RemoteProcessor]:
             yield processor
         finally:
             processor.stop()
+
+
+def open_again(fd: int) -> int:
+    """What opening a descriptor's device once more comes to."""
+    return ioctl.open_device(os.readlink(f"/proc/self/fd/{fd}"))
 
 
 class Later(ExitStack):

@@ -32,6 +32,13 @@ def is_kernel_test(item: pytest.Item) -> bool:
     return item.get_closest_marker("kernel") is not None
 
 
+def end_of(item: pytest.Item) -> str:
+    """The end of the conformance suite that a kernel test runs against, "" for other tests."""
+    if not is_kernel_test(item) or not hasattr(item, "callspec"):
+        return ""
+    return str(item.callspec.params.get("connect", ""))
+
+
 # -- outside --------------------------------------------------------------------------------------
 
 
@@ -45,6 +52,8 @@ class Outside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        # One remote processor serves a module's tests of one end: keep these together, at the end.
+        items.sort(key=lambda item: (is_kernel_test(item), end_of(item)))
         self._ids = [item.nodeid for item in items if is_kernel_test(item)]
 
     @pytest.hookimpl(tryfirst=True)
@@ -155,7 +164,14 @@ class Inside:
     def _run(self, item: pytest.Item) -> Path:
         self._read_log()
         self._reports = []
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        try:
+            # Which test comes next was not known before: what it shares with this one stays.
+            item.session._setupstate.teardown_exact(item)
+            parent: Any = item.parent
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=parent)
+        except Exception as error:
+            text = f"what tests before this one had set up did not end well: {error!r}"
+            self._reports.append(verdict(item, "failed", text))
         log = self._read_log()
         wrong = faults(log)
         for report in self._reports:

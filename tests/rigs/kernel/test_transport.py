@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sbe import In
+import sbe
+from sbe import Error, In, InOut, Out, Shared, _native, errors
+from sbe.kernel import remoteproc
 from sbe.link import Link
 from sbe.sdk.connection import Connection
 from sbe.sdk.embedded import EmbeddedBackend
@@ -47,3 +49,70 @@ def test_calls_over_rings(tmp_path: Path, heap: str):
     with parts.running(tmp_path) as processor:
         exchange(RpmsgRemote(processor.name), heap)
         assert not list(Path("/dev").glob("rpmsg[0-9]*")), "an endpoint was left"
+
+
+def test_caches_are_maintained_by_range(tmp_path: Path):
+    """Where the remote does not see them: what a call names, and no more."""
+    with parts.running(tmp_path) as processor:
+        maintain_and_count(RpmsgRemote(processor.name, coherent=False))
+
+
+def maintain_and_count(remote: RpmsgRemote) -> None:
+    with Connection(EmbeddedBackend(5, remote)) as connection:
+        area = connection.allocate(1 << 16, heap="dma-heap:system")
+        area[:8192] = bytes(range(256)) * 32
+        given = bytes(memoryview(area)[:4096])
+        assert connection.call("crc32", In(area[:4096])).cost.synced_bytes == 4096
+        reply = connection.call("invert", InOut(area[:4096]))
+        assert reply.cost.synced_bytes == 2 * 4096  # there, and back
+        assert bytes(memoryview(area)[:4096]) == bytes(255 - byte for byte in given)
+        reply = connection.call("copy", In(area[:1000]), Out(area[8192:9192]))
+        assert reply.cost.synced_bytes == 3 * 1000
+        assert bytes(memoryview(area)[8192:9192]) == bytes(memoryview(area)[:1000])
+        connection.batch("invert", area.descriptors(InOut, [0, 64], 64).reshape(2, 1)).check()
+        assert bytes(memoryview(area)[:128]) == given[:128]
+        assert connection.call("echo", payload=b"inline").cost.synced_bytes == 0
+        with pytest.raises(Error, match="coherent"):
+            connection.call("echo", Shared(area[:64]))
+
+
+def test_machine_without_coherent_memory(tmp_path: Path):
+    """No module that knows device addresses: frames are messages, what needs areas says so."""
+    parts.make_firmware(tmp_path)
+    with parts.module("sbe_userproc"), parts.core_process():
+        processor = remoteproc.find(parts.NAME)
+        processor.start()
+        parts.wait_for_service("sbe-doorbell")
+        with sbe.connect("rpmsg:") as link:
+            assert link.slot_size == 448
+            for number in range(500):
+                payload = number.to_bytes(4, "little") * (number % 100)
+                assert link.call("echo", payload=payload).payload == payload
+            small, large = b"small" * 20, bytes(100_000)
+            assert link.call("crc32", In(small)).payload == zlib.crc32(small).to_bytes(4, "little")
+            with pytest.raises(errors.MessageTooLarge, match="pass large data as a buffer"):
+                link.call("echo", payload=large)
+            for ask in (lambda: link.allocate(4096), lambda: link.call("crc32", In(large))):
+                with pytest.raises(errors.LinkError, match="no memory that the remote can reach"):
+                    ask()
+            assert link.call("echo", payload=b"on").payload == b"on"
+        processor.stop()
+
+
+def test_rings_that_the_remote_has_no_room_for(tmp_path: Path):
+    with parts.running(tmp_path), Link(RpmsgRemote(rings="messages").connect) as link:
+        link.wait(link.start(), 5)
+        flags = _native.AREA_RING | _native.AREA_COHERENT
+        with pytest.raises(errors.OutOfResources):
+            link.wait(link.map_area(0, None, 1 << 30, flags), 5)
+        with pytest.raises(errors.BadArgument, match="device address"):
+            link.map_area(0, None, 4096)
+        with pytest.raises(errors.Error, match="refused mapping"):
+            link.wait(link.map_area(0, None, 4096, _native.AREA_RING), 5)
+        area = link.wait(link.map_area(0, None, 1 << 16, flags), 5)
+        large = link.open_channel(
+            0, area, slots=4, slot_size=512, send_offset=0, receive_offset=1 << 15
+        )
+        with pytest.raises(errors.MessageTooLarge):
+            link.wait(large, 5)
+        link.wait(link.unmap_area(area), 5)

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the carrier of doorbells knows of a channel, and the endpoint of one. */
+#ifndef SBE_NATIVE_DOORBELLS_H
+#define SBE_NATIVE_DOORBELLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mirror/mirror.h"
+
+struct doorbell { /* of one channel */
+    struct doorbell *next;
+    uint32_t channel;
+    int ring_fd;     /* rung here, for the remote */
+    int wake_fd;     /* rung by the remote */
+    int endpoint_fd; /* messages of this channel alone, non-blocking; -1: tokens on the stream */
+    bool owed;       /* a token or message that was not taken */
+    struct frames *frames; /* that travel in the endpoint's messages; NULL: in shared memory */
+};
+
+struct frames {
+    struct sbe_mirror mirror;
+    void *memory;
+    size_t size;
+    uint64_t tell_ns; /* when to tell of slots that no frame has told of, 0 not yet */
+    bool tell;        /* as soon as there are any */
+};
+
+/*
+ * Sends what there is, some at most. Nanoseconds after which to go on; 0: all was sent. An endpoint
+ * that is gone takes everything.
+ */
+uint64_t native_endpoint_send(const struct doorbell *doorbell);
+/* Takes what came and rings for it. False: the endpoint is gone, look no more. */
+bool native_endpoint_read(const struct doorbell *doorbell);
+
+/* The rings in `size` bytes of a file that can't shrink. NULL: errno says why. */
+struct frames *native_frames_new(int memory_fd, uint64_t size, uint64_t send_offset,
+                                 uint64_t receive_offset, const struct sbe_ring_geometry *geometry);
+void native_frames_free(struct frames *frames);
+
+#endif
