@@ -61,6 +61,7 @@ MODULE_PARM_DESC(firmware, "name of the firmware file at first");
  * @kicks: not read yet
  * @notify: virtqueues that the host is to look at
  * @open_gate: virtqueues exist
+ * @halting: from the end of the core's work to the next start
  * @running: between start and stop
  */
 struct userproc {
@@ -68,7 +69,7 @@ struct userproc {
 	struct miscdevice misc;
 	struct rproc_subdev gate;
 	struct work_struct work;
-	spinlock_t lock; /* events, kicks, notify, open_gate */
+	spinlock_t lock; /* events, kicks, notify, open_gate, halting */
 	struct mutex state_lock; /* running, core, mappings */
 	wait_queue_head_t wait;
 	struct completion stopped;
@@ -77,6 +78,7 @@ struct userproc {
 	u64 kicks;
 	DECLARE_BITMAP(notify, MAX_NOTIFY);
 	bool open_gate;
+	bool halting;
 	bool running;
 };
 
@@ -129,6 +131,8 @@ static void halt(struct userproc *up)
 	} else {
 		up->events |= SBE_USERPROC_STOP;
 	}
+	/* A kick behind the STOP would bring up a core that has acknowledged it. */
+	up->halting = true;
 	up->kicks = 0;
 	spin_unlock_irq(&up->lock);
 	mutex_unlock(&up->state_lock);
@@ -182,6 +186,7 @@ static int userproc_start(struct rproc *rproc)
 	reinit_completion(&up->stopped);
 	spin_lock_irq(&up->lock);
 	up->events |= SBE_USERPROC_START;
+	up->halting = false;
 	up->kicks = 0;
 	bitmap_zero(up->notify, MAX_NOTIFY);
 	spin_unlock_irq(&up->lock);
@@ -208,7 +213,8 @@ static void userproc_kick(struct rproc *rproc, int vqid)
 	if (vqid < 0 || vqid >= MAX_NOTIFY)
 		return;
 	spin_lock_irqsave(&up->lock, flags);
-	up->kicks |= BIT_ULL(vqid);
+	if (!up->halting)
+		up->kicks |= BIT_ULL(vqid);
 	spin_unlock_irqrestore(&up->lock, flags);
 	wake_up_all(&up->wait);
 }

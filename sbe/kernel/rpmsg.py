@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import select
@@ -148,19 +149,22 @@ def _open_new(path: str) -> int:
             time.sleep(0.002)
 
 
-def destroy_endpoint(fd: int) -> None:
+def destroy_endpoint(fd: int, first: int = -1) -> None:
     """Remove the endpoint's node and close its descriptor; no error when the remote is gone.
 
     Then the kernel has removed the node itself, and must not be asked again: Linux 6.1 panics on a
-    second removal (rpmsg_chrdev_eptdev_destroy() takes the device from its list twice).
+    second removal (rpmsg_chrdev_eptdev_destroy() takes the device from its list twice). It removes
+    those of a remote one after the other, sleeping between, in the order in which they were made:
+    `first` is an older one, after whose end this one must be left alone too.
     """
+    poll = select.poll()
+    for each in (fd, first):
+        if each >= 0:
+            poll.register(each, 0)
     try:
-        poll = select.poll()
-        poll.register(fd, 0)
-        gone = any(events & select.POLLERR for _, events in poll.poll(0))
-        if not gone:
-            ioctl.call(fd, DESTROY_EPT, 0, "removing an endpoint")
-    except errors.Error:
+        if not poll.poll(0):  # with nothing between the look and the call
+            fcntl.ioctl(fd, DESTROY_EPT)
+    except OSError:
         pass  # it went meanwhile
     finally:
         os.close(fd)

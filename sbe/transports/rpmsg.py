@@ -63,10 +63,10 @@ class _Endpoint:
         while self.carried:
             os.close(self.carried.pop())
 
-    def close(self) -> None:
-        """Remove the endpoint."""
+    def close(self, first: int = -1) -> None:
+        """Remove the endpoint. `first` is an older one of the same remote."""
         self.let_go()
-        rpmsg.destroy_endpoint(self.fd)
+        rpmsg.destroy_endpoint(self.fd, first)
 
 
 class RpmsgTransport:
@@ -165,7 +165,7 @@ class RpmsgTransport:
             else:
                 endpoint.carry(ring_fd, wake_fd, rings)
         except OSError as error:
-            endpoint.close()
+            endpoint.close(self._fd)
             raise errors.OutOfResources(
                 f"doorbells of channel {channel}: {error.strerror}", error.errno
             ) from error
@@ -178,7 +178,7 @@ class RpmsgTransport:
         if endpoint is not None:
             if self._carrier is not None:
                 self._carrier.remove(channel)
-            endpoint.close()
+            endpoint.close(self._fd)
 
     def _bind(self) -> None:
         """Tell the remote which channels endpoints ring for, after their CHANNEL_OPEN."""

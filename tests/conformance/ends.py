@@ -160,7 +160,7 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
     return emulated
 
 
-# The guest has 256 MiB, and coherent memory of at most 4 MiB in a piece.
+# The guest has 384 MiB, and coherent memory of at most 4 MiB in a piece.
 IN_KERNEL: dict[str, Any] = {"firmware": True, "large_bytes": 8 << 20, "rings_bytes": 4 << 20}
 
 

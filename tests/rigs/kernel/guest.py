@@ -23,7 +23,7 @@ from typing import Self
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 LOG_LIMIT = 4 << 20  # bytes; a wedged guest writes without end
-MEMORY = "256M"
+MEMORY = "384M"  # room for contiguous memory after hundreds of tests: there is no compaction
 
 FAULT = re.compile(
     r"BUG:|BUG at|WARNING:|Oops|Kernel panic|general protection|refcount_t:|unreferenced object"
