@@ -75,7 +75,7 @@ def test_readme_runs_unchanged(tmp_path: Path):
         assert shown.startswith("sobel wrote 76800 bytes, 1272 of them edges\n")
         assert started.stat()["links"][0]["bad_messages"] == 0
         [link] = started.list()["links"]
-        assert (link["transport"], link["remote"]) == ("rpmsg", "sbe-remote-rpmsg")
+        assert (link["transport"], link["remote"]) == ("rpmsg", parts.REMOTE.name)
         started.wait_until_empty()
         assert len(endpoints()) == 1, "more than the control endpoint is left"
         assert started.stop() == 0
@@ -129,7 +129,7 @@ def test_start_order_is_free(processor: remoteproc.RemoteProcessor, tmp_path: Pa
         client.send("Open", protocol=1, name="early")
         with core_of(processor):
             processor.start()
-            assert client.receive()["remote"] == "sbe-remote-rpmsg"
+            assert client.receive()["remote"] == parts.REMOTE.name
 
 
 def test_remote_restarts_under_other_numbers(running: remoteproc.RemoteProcessor, tmp_path: Path):

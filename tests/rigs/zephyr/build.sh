@@ -34,6 +34,7 @@ unset ZEPHYR_MODULES
 for target in $targets; do
     name=$(echo "$target" | tr '/@' '__')
     out=$root/build/zephyr/$name
+    rm -rf "$out" # Zephyr looks for a board's files once per build folder
     mkdir -p "$out"
     echo "rig-zephyr: $target" >&2
     # shellcheck disable=SC2086 # ZEPHYR_ARGS are words
