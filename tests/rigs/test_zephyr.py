@@ -18,7 +18,8 @@ from tests.rigs.boards import FaultyBoard, connect
 from tests.unit.session_pair import Recorder
 
 IMAGE = os.environ.get("SBE_ZEPHYR_IMAGE", "")
-OPENAMP = Path(IMAGE).parents[2] / "openamp_mps2_an521_cpu0" / "zephyr" / "zephyr.elf"
+# Both applications are built into one folder: FOLDER/APPLICATION/zephyr/zephyr.elf.
+OPENAMP = Path(IMAGE, "../../..").resolve() / "openamp_mps2_an521_cpu0/zephyr/zephyr.elf"
 
 pytestmark = [
     pytest.mark.rig,
