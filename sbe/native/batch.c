@@ -128,9 +128,9 @@ static bool is_wrong(const struct batch *batch, uint32_t index, const struct sbe
 static void take_back(const struct batch *batch, size_t at, const struct sbe_buffer *got)
 {
     const Memory *memory = batch->held[at];
-    struct sbe_buffer buffer = *got;
-    if (got->size > memory->size || got->offset > memory->size - got->size)
+    if (memory->sync_fd < 0 || got->size > memory->size || got->offset > memory->size - got->size)
         return;
+    struct sbe_buffer buffer = *got;
     buffer.data = memory->base + got->offset;
     native_handover(batch->channel, SBE_TAKE_BACK, &buffer, memory);
 }

@@ -40,17 +40,3 @@ void native_cache_hooks(struct sbe_port *port)
     port->cache_clean = clean;
     port->cache_invalidate = invalidate;
 }
-
-uint64_t native_handover(Channel *channel, enum sbe_handover step, const struct sbe_buffer *buffer,
-                         const Memory *memory)
-{
-    bool coherent = memory == NULL || memory->sync_fd < 0;
-    return sbe_cache_handover(&channel->port, step, buffer, coherent);
-}
-
-int native_unsynced(Channel *channel)
-{
-    bool failed = channel->unsynced;
-    channel->unsynced = false;
-    return failed ? SBE_EIO : SBE_OK;
-}

@@ -11,6 +11,7 @@
 #include "core/cache.h"
 #include "core/channel.h"
 #include "core/session.h"
+#include "core/status.h"
 
 /* -- module.c -- */
 
@@ -177,10 +178,21 @@ PyObject *native_channel_send(PyObject *object, PyObject *const *given, Py_ssize
 
 void native_cache_hooks(struct sbe_port *port);
 /* sbe_cache_handover() of a buffer in this area, NULL inline. Bytes maintained. */
-uint64_t native_handover(Channel *channel, enum sbe_handover step, const struct sbe_buffer *buffer,
-                         const Memory *memory);
+static inline uint64_t native_handover(Channel *channel, enum sbe_handover step,
+                                       const struct sbe_buffer *buffer, const Memory *memory)
+{
+    if (memory == NULL || memory->sync_fd < 0)
+        return 0;
+    return sbe_cache_handover(&channel->port, step, buffer, false);
+}
+
 /* Whether one has failed since the last look: SBE_EIO, else 0. */
-int native_unsynced(Channel *channel);
+static inline int native_unsynced(Channel *channel)
+{
+    bool failed = channel->unsynced;
+    channel->unsynced = false;
+    return failed ? SBE_EIO : SBE_OK;
+}
 
 /* -- wait.c: sleeping on a channel -- */
 
