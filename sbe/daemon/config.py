@@ -2,8 +2,8 @@
 
     [daemon]              socket, group, mode, max_connections
     [[link]]              name, transport = "embedded", command, answer_seconds; or
-                          name, transport = "rpmsg", processor, coherent, heaps, budget_bytes,
-                          rings, answer_seconds
+                          name, transport = "rpmsg", processor, start, coherent, heaps,
+                          budget_bytes, rings, answer_seconds
     [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
                           hold
     [link.restart]        initial_seconds, max_seconds
@@ -24,7 +24,7 @@ import re
 import tomllib
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -194,6 +194,8 @@ class RpmsgLink(_Table):
     name: Annotated[str, AfterValidator(_name)] = "rpmsg"
     processor: Annotated[str, Field(min_length=1)] | None = None
     """The remote processor's name in sysfs; by default the only one that speaks the protocol."""
+    start: bool = False
+    """Start that processor when it is down, and again when it can't be relied on."""
     coherent: bool = True
     """It sees the caches of Linux' cores, so that areas need no cache maintenance."""
     heaps: Annotated[list[Annotated[str, AfterValidator(_heap)]], Field(min_length=1)] | None = None
@@ -204,6 +206,12 @@ class RpmsgLink(_Table):
     """In shared memory, or as messages; by default in shared memory where there is any."""
     answer_seconds: Seconds = 10.0
     restart: RestartPolicy = RestartPolicy()
+
+    @model_validator(mode="after")
+    def _starts_a_named_one(self) -> Self:
+        if self.start and self.processor is None:
+            raise ValueError("start = true needs processor = NAME")
+        return self
 
 
 LinkConfig: TypeAlias = EmbeddedLink | RpmsgLink

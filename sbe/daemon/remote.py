@@ -11,8 +11,9 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from sbe.context import HostContext, run_async
-from sbe.daemon.config import EmbeddedLink, LinkConfig, RemoteLimits
+from sbe.daemon.config import EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.errors import Error, LinkError, ProtocolError, again
+from sbe.kernel import remoteproc
 from sbe.link import Link, Pending, ServiceInfo, State
 from sbe.transports.remote_process import RemoteProcess
 from sbe.transports.rpmsg import RpmsgRemote
@@ -88,6 +89,7 @@ class Remote:
         self._trouble: Error | None = None
         self._news = asyncio.Event()  # devices came or went
         self._told_news = False  # somebody tells of them
+        self._distrusted = False  # a processor that we start is stopped before
         self._hopeless = False  # it takes a person: no program, another version
         self._supervisor: asyncio.Task[None] | None = None
         self._ever_up = False
@@ -132,6 +134,7 @@ class Remote:
         if isinstance(self._peer, RemoteProcess):
             self._peer.kill()
         else:
+            self._distrusted = True
             self.link.abandon(f"the remote was given up: {why}")
 
     # -- for tenants ---------------------------------------------------------------------------
@@ -260,6 +263,10 @@ class Remote:
             await asyncio.wait_for(self._news.wait(), seconds)
 
     async def _bring_up(self) -> None:
+        if isinstance(self.config, RpmsgLink) and self.config.start and self.config.processor:
+            distrusted, self._distrusted = self._distrusted, False
+            # In a thread: the kernel loads firmware, and waits for a core to stop.
+            await asyncio.to_thread(_power_up, self.config.processor, distrusted)
         ready = self.link.ready
         if ready.done:  # else the remote came back by itself, on the connection there is
             ready = self.link.start()
@@ -323,6 +330,16 @@ def _make_peer(config: LinkConfig) -> RemoteProcess | RpmsgRemote:
         budget_bytes=config.budget_bytes,
         rings=config.rings,
     )
+
+
+def _power_up(name: str, distrusted: bool) -> None:
+    """A remote processor whose life is ours runs after this."""
+    processor = remoteproc.find(name)
+    if distrusted or (processor.state == "crashed" and not processor.recovery):
+        processor.stop()
+    if processor.state == "offline":
+        processor.start()
+        _log.info("the remote processor %s was started", processor.name)
 
 
 def _make_process(config: EmbeddedLink) -> RemoteProcess:

@@ -77,6 +77,10 @@ def test_example_names_every_key():
             "link[0].procesor: unknown key; did you mean 'processor'?",
         ),
         (
+            "[[link]]\ntransport = 'rpmsg'\nstart = true",
+            "link[0]: start = true needs processor = NAME",
+        ),
+        (
             "[[link]]\ncomand = ['x']",
             "link[0].comand: unknown key; did you mean 'command'?",
         ),

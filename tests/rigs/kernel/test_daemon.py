@@ -197,6 +197,21 @@ def test_frozen_remote_is_given_up_and_taken_back(
                 assert link.call("echo", payload=b"on").payload == b"on"
 
 
+def test_daemon_keeps_its_processor_running(processor: remoteproc.RemoteProcessor, tmp_path: Path):
+    def works(started: Daemon) -> None:
+        with connect(started) as link:
+            assert link.call("echo", payload=b"on").payload == b"on"
+        assert processor.state == "running"
+
+    with core_of(processor), daemon(tmp_path, LINK + "start = true\n") as started:
+        works(started)
+        epoch = started.list()["links"][0]["epoch"]
+        processor.stop()  # by somebody else
+        started.wait_until(lambda: started.list()["links"][0]["epoch"] not in (0, epoch))
+        started.wait_until(lambda: started.list()["links"][0]["state"] == "connected")
+        works(started)
+
+
 @pytest.mark.usefixtures("running")
 def test_heaps_are_those_of_the_configuration(tmp_path: Path):
     with (
