@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 @dataclass
 class AreaGrant:
-    """An area as its context made it. The context owns `fd`."""
+    """An area as its context made it. `fd` is valid as long as the area, and not its user's."""
 
     id: int
     size_bytes: int
@@ -186,11 +186,17 @@ class HostContext:
         if allocation.readonly:
             flags |= _native.AREA_READONLY
         area = await self._map(allocation, flags)
+        fd = self.link.area_fd(area)
+        if fd < 0 or allocation.release is not None:
+            fd = allocation.fd
+        else:  # the link's serves: there may be thousands of areas, and few open files
+            os.close(allocation.fd)
+            allocation.fd = -1
         grant = AreaGrant(
             area,
             allocation.size_bytes,
             flags,
-            allocation.fd,
+            fd,
             heap,
             allocation.offset_bytes,
             allocation.trusted,

@@ -239,6 +239,11 @@ class Link(Connection):
             raise
         return pending
 
+    def area_fd(self, area: int) -> int:
+        """The link's own descriptor of an area's memory, as long as the area; -1: it needs none."""
+        entry = self._areas.get(area)
+        return -1 if entry is None else entry.fd
+
     def unmap_area(self, area: int) -> Pending[None]:
         """Take an area back. Ends when the remote has let go of it, or is gone.
 
