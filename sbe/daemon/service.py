@@ -135,6 +135,7 @@ class AllocateReply(TypedDict):
     size: int
     flags: int
     memory_fd: FileDescriptor
+    sync_fd: FileDescriptor | None
 
 
 class OpenChannelReply(TypedDict):
@@ -241,14 +242,17 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @_refusing
     async def Allocate(self, *, size: int, heap: str | None = None) -> AllocateReply:
         """Allocate memory that the remote reaches too. size in bytes, what was granted may be
-        more; heap: the first one by default. memory_fd is to be mapped, read and write.
+        more; heap: the first one by default. memory_fd is to be mapped, read and write. sync_fd
+        maintains caches for ranges of it, where the memory is not coherent.
         """
         grant = await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap)
+        lent = _lend(grant.fd, grant.sync_fd) if grant.sync_fd >= 0 else _lend(grant.fd)
         return {
             "area": grant.id,
             "size": grant.size_bytes,
             "flags": grant.flags,
-            "memory_fd": _lend(grant.fd)[0],
+            "memory_fd": lent[0],
+            "sync_fd": lent[1] if len(lent) > 1 else None,
         }
 
     @varlinkmethod

@@ -69,9 +69,19 @@ class DaemonBackend:
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
         reply, fds = self._client.call("Allocate", size=size_bytes, heap=heap)
-        fd = _take(fds, reply, "memory_fd")
+        sync_fd = reply.get("sync_fd")
+        if len(fds) != 1 + (sync_fd is not None) or {reply.get("memory_fd"), sync_fd} - {None} != {
+            *range(len(fds))
+        }:
+            _close(fds)
+            raise ProtocolError(f"the daemon sent {len(fds)} descriptors for an area")
         return GrantedArea(
-            int(reply["area"]), int(reply["size"]), int(reply["flags"]), fd, heap or "default"
+            int(reply["area"]),
+            int(reply["size"]),
+            int(reply["flags"]),
+            fds[int(reply["memory_fd"])],
+            heap or "default",
+            sync_fd=-1 if sync_fd is None else fds[int(sync_fd)],
         )
 
     def regions(self) -> dict[str, int]:
@@ -95,8 +105,7 @@ class DaemonBackend:
             priority=priority,
         )
         if len(fds) != 3:
-            for fd in fds:
-                os.close(fd)
+            _close(fds)
             raise ProtocolError(f"the daemon sent {len(fds)} descriptors for a channel, not 3")
         self._known = int(reply["events"])
         rings = Rings(
@@ -151,11 +160,15 @@ class DaemonBackend:
             self._events_fd = -1
 
 
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 def _take(fds: list[int], reply: dict[str, Any], name: str) -> int:
     """The one descriptor that the reply announces; others are closed and refused."""
     index = reply.get(name)
     if len(fds) != 1 or index != 0:
-        for fd in fds:
-            os.close(fd)
+        _close(fds)
         raise ProtocolError(f"the daemon sent {len(fds)} descriptors where {name} was due")
     return fds[0]

@@ -76,7 +76,7 @@ class VarlinkClient:
         parameters: dict[str, Any] = reply.get("parameters", {})
         if "error" in reply:
             raise Refused(reply["error"], parameters)
-        names = [name for name in parameters if name.endswith("_fd")]
+        names = [name for name, at in parameters.items() if name.endswith("_fd") and at is not None]
         assert sorted(parameters[name] for name in names) == list(range(len(self._arrived)))
         for name in names:
             parameters[name] = self._arrived[parameters[name]]

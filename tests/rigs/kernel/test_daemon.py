@@ -197,6 +197,22 @@ def test_frozen_remote_is_given_up_and_taken_back(
                 assert link.call("echo", payload=b"on").payload == b"on"
 
 
+@pytest.mark.usefixtures("running")
+def test_clients_maintain_their_caches(tmp_path: Path):
+    with daemon(tmp_path, LINK + "coherent = false\n") as started:
+        call_and_count(started)
+        started.wait_until_empty()
+
+
+def call_and_count(started: Daemon) -> None:
+    with connect(started) as link:
+        area = link.allocate(1 << 16, heap="dma-heap:system")
+        area[:4096] = bytes(range(256)) * 16
+        reply = link.call("invert", sbe.InOut(area[:4096]))
+        assert reply.cost.synced_bytes == 2 * 4096
+        assert bytes(memoryview(area)[:256]) == bytes(range(255, -1, -1))
+
+
 def test_daemon_keeps_its_processor_running(processor: remoteproc.RemoteProcessor, tmp_path: Path):
     def works(started: Daemon) -> None:
         with connect(started) as link:
