@@ -87,13 +87,18 @@ class RemoteProcessor:
             raise type(error)(f"{error}: {hint}" if hint else str(error), error.code) from error
 
     def stop(self) -> None:
-        """Stop it; nothing to do when it does not run. Raises Busy when somebody else uses it."""
+        """Stop it; nothing to do when it does not run. Raises Busy when somebody else runs it.
+
+        The kernel counts starts and stops, and does not tell a core that never stopped from one
+        that was started again at once.
+        """
         if self.state in ("offline", "detached"):
             return
         self._write("state", "stop", f"{self.name}: stop")
         if self.state in ("running", "attached"):
             raise errors.Busy(
-                f"{self.name} was started by somebody else as well: it runs until they stop it"
+                f"{self.name} still runs: somebody else started it as well, or keeps it running"
+                " (sbe-daemon does with start = true)"
             )
 
     def log(self) -> dict[str, str]:
