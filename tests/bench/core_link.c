@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core_link.h"
+#include "../core/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,14 +12,6 @@
 #define RING_SIZE (1u << 20)
 #define CALLS     4096u
 #define QUEUE     16u
-
-#define MUST(condition)                                                           \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                              \
-        }                                                                         \
-    } while (0)
 
 struct mail {
     uint64_t bytes[SBE_CONTROL_MAX / 8];
@@ -66,7 +59,7 @@ static uint8_t *memory[AREAS]; /* by area index */
 static int post(void *self, const void *message, uint32_t size)
 {
     struct queue *queue = self;
-    MUST(queue->count < QUEUE && size <= SBE_CONTROL_MAX);
+    CHECK(queue->count < QUEUE && size <= SBE_CONTROL_MAX);
     struct mail *mail = &queue->mails[queue->count++];
     memcpy(mail->bytes, message, size);
     mail->size = size;
@@ -102,7 +95,7 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
 {
     (void)self;
     (void)token;
-    MUST(status == SBE_OK);
+    CHECK(status == SBE_OK);
     if (message != NULL && message->type == (SBE_CONTROL_SERVICE_FIND | SBE_CONTROL_REPLY))
         host.found = ((const struct sbe_service_reply *)(const void *)message)->service;
 }
@@ -139,14 +132,14 @@ static int not_open(void *self, uint32_t channel)
 static void deliver(struct queue *queue, struct sbe_session *session)
 {
     for (uint32_t i = 0; i < queue->count; i++)
-        MUST(sbe_session_receive(session, queue->mails[i].bytes, queue->mails[i].size, 0) ==
-             SBE_OK);
+        CHECK(sbe_session_receive(session, queue->mails[i].bytes, queue->mails[i].size, 0) ==
+              SBE_OK);
     queue->count = 0;
 }
 
 static void request(enum sbe_control_type type, void *message, uint32_t size)
 {
-    MUST(sbe_session_request(&host.session, type, message, size, &host) == SBE_OK);
+    CHECK(sbe_session_request(&host.session, type, message, size, &host) == SBE_OK);
     deliver(&to_remote, &remote.engine.session);
     deliver(&to_host, &host.session);
 }
@@ -181,8 +174,8 @@ static void start_remote(const struct core_link_hooks *hooks)
                     .pending = remote.pending,
                     .pending_count = 4},
     };
-    MUST(sbe_engine_init(&remote.engine, &remote.config) == SBE_OK);
-    MUST(sbe_session_start(&remote.engine.session, 1) == SBE_OK);
+    CHECK(sbe_engine_init(&remote.engine, &remote.config) == SBE_OK);
+    CHECK(sbe_session_start(&remote.engine.session, 1) == SBE_OK);
 }
 
 static void start_host(const struct core_link_hooks *hooks)
@@ -203,14 +196,14 @@ static void start_host(const struct core_link_hooks *hooks)
     host.config.contexts = host.contexts;
     host.config.channels = host.session_channels;
     host.config.pending = host.pending;
-    MUST(sbe_session_init(&host.session, &host.config) == SBE_OK);
-    MUST(sbe_session_start(&host.session, 2) == SBE_OK);
+    CHECK(sbe_session_init(&host.session, &host.config) == SBE_OK);
+    CHECK(sbe_session_start(&host.session, 2) == SBE_OK);
 }
 
 static void map(uint32_t id, uint32_t flags, uint32_t size)
 {
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    MUST(base != MAP_FAILED);
+    CHECK(base != MAP_FAILED);
     memory[SBE_AREA_INDEX(id)] = base;
     struct sbe_area_map message = {.area = id, .flags = flags, .size = size};
     request(SBE_CONTROL_AREA_MAP, &message, sizeof message);
@@ -221,7 +214,7 @@ static void open_channel(void)
     const struct sbe_ring_geometry geometry = {LINK_SLOTS, LINK_SLOT_SIZE, 64};
     uint64_t ring_size = (uint64_t)sbe_ring_size(&geometry);
     uint8_t *rings = memory[SBE_AREA_INDEX(RING_AREA)];
-    MUST(2 * ring_size <= RING_SIZE);
+    CHECK(2 * ring_size <= RING_SIZE);
     const struct sbe_channel_config config = {
         .id = 1,
         .geometry = geometry,
@@ -232,7 +225,7 @@ static void open_channel(void)
         .calls = host.calls,
         .call_count = CALLS,
     };
-    MUST(sbe_channel_open(&host.channel, &config) == SBE_OK);
+    CHECK(sbe_channel_open(&host.channel, &config) == SBE_OK);
     struct sbe_channel_open open = {.channel = 1,
                                     .ring_area = RING_AREA,
                                     .slots = LINK_SLOTS,
@@ -250,14 +243,14 @@ void core_link_open(struct core_link *link, const struct core_link_hooks *hooks)
         deliver(&to_remote, &remote.engine.session);
         deliver(&to_host, &host.session);
     }
-    MUST(host.session.state == SBE_SESSION_CONNECTED);
+    CHECK(host.session.state == SBE_SESSION_CONNECTED);
     map(RING_AREA, SBE_AREA_RING, RING_SIZE);
     map(LINK_AREA, 0, LINK_AREA_SIZE);
     open_channel();
     struct sbe_service_find find = {.context = 0};
-    MUST(sbe_name_set(find.name, "echo"));
+    CHECK(sbe_name_set(find.name, "echo"));
     request(SBE_CONTROL_SERVICE_FIND, &find, sizeof find);
-    MUST(host.found != 0);
+    CHECK(host.found != 0);
     *link = (struct core_link){
         .channel = &host.channel,
         .engine = &remote.engine,

@@ -8,15 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../core/check.h"
 #include "core_link.h"
-
-#define MUST(condition)                                                           \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                              \
-        }                                                                         \
-    } while (0)
 
 static uint64_t now_ns(void *unused)
 {
@@ -42,7 +35,7 @@ PART static uint32_t host_part_send(const struct core_link *link, struct sbe_fra
 {
     uint32_t sent = 0;
     while (sent < left && sbe_channel_room(link->channel) > 0) {
-        MUST(sbe_channel_request(link->channel, frame, frame) == SBE_OK);
+        CHECK(sbe_channel_request(link->channel, frame, frame) == SBE_OK);
         sent++;
     }
     (void)sbe_channel_flush(link->channel);
@@ -55,7 +48,7 @@ PART static uint32_t host_part_take(const struct core_link *link)
     uint32_t count = 0;
     while (sbe_channel_receive(link->channel, &response, link->scratch) == 1)
         count++;
-    MUST(sbe_channel_idle(link->channel));
+    CHECK(sbe_channel_idle(link->channel));
     return count;
 }
 
@@ -69,7 +62,7 @@ PART static void remote_part(const struct core_link *link)
 int main(int argc, char **argv)
 {
     struct core_link link;
-    MUST(argc == 3);
+    CHECK(argc == 3);
     uint32_t count = (uint32_t)atoi(argv[1]), size = (uint32_t)atoi(argv[2]);
     core_link_open(&link, &(struct core_link_hooks){now_ns, ring, ring});
     struct sbe_frame frame = core_link_request(&link, 0);

@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../core/check.h"
 #include "core_link.h"
 
 #define PACKETS     51200u
@@ -33,14 +34,6 @@
 #define PATTERNS    61u /* no divisor of SLOTS: a stale slot is noticed */
 #define CALLS       50000u
 #define PATIENCE_NS 100000u /* how long an end looks before it sleeps */
-
-#define MUST(condition)                                                           \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                              \
-        }                                                                         \
-    } while (0)
 
 static int near_cpu, far_cpu;
 static uint32_t rounds;
@@ -65,13 +58,13 @@ static uint64_t now_ns(void *unused)
 static void ring(const struct bell *bell)
 {
     const uint64_t one = 1;
-    MUST(write(bell->fd, &one, sizeof one) == sizeof one);
+    CHECK(write(bell->fd, &one, sizeof one) == sizeof one);
 }
 
 static void await(const struct bell *bell)
 {
     struct epoll_event event;
-    MUST(epoll_wait(bell->epoll_fd, &event, 1, -1) == 1);
+    CHECK(epoll_wait(bell->epoll_fd, &event, 1, -1) == 1);
 }
 
 static void ring_far(void *self, const struct sbe_channel *channel)
@@ -99,8 +92,8 @@ static void make(struct bell *bell)
     struct epoll_event event = {.events = EPOLLIN | EPOLLET};
     bell->fd = eventfd(0, EFD_CLOEXEC);
     bell->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    MUST(bell->fd >= 0 && bell->epoll_fd >= 0);
-    MUST(epoll_ctl(bell->epoll_fd, EPOLL_CTL_ADD, bell->fd, &event) == 0);
+    CHECK(bell->fd >= 0 && bell->epoll_fd >= 0);
+    CHECK(epoll_ctl(bell->epoll_fd, EPOLL_CTL_ADD, bell->fd, &event) == 0);
 }
 
 static void place(int cpu)
@@ -110,7 +103,7 @@ static void place(int cpu)
         return;
     CPU_ZERO(&set);
     CPU_SET((size_t)cpu, &set);
-    MUST(sched_setaffinity(0, sizeof set, &set) == 0);
+    CHECK(sched_setaffinity(0, sizeof set, &set) == 0);
 }
 
 /* Runs `far` in a child, which never returns; the child dies with this process. */
@@ -119,9 +112,9 @@ static pid_t part(void (*far)(void *what), void *what)
     make(&near_bell);
     make(&far_bell);
     pid_t parent = getpid(), child = fork();
-    MUST(child >= 0);
+    CHECK(child >= 0);
     if (child == 0) {
-        MUST(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent);
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent);
         place(far_cpu);
         far(what);
         exit(0);
@@ -134,7 +127,7 @@ static int end(pid_t child)
 {
     int status;
     (void)kill(child, SIGKILL);
-    MUST(waitpid(child, &status, 0) == child);
+    CHECK(waitpid(child, &status, 0) == child);
     return 0;
 }
 
@@ -149,9 +142,9 @@ static void take_packets(struct sbe_ring *rx)
     uint64_t patience_ns = 0;
     for (uint32_t taken = 0; taken < PACKETS;) {
         int status = sbe_ring_peek(rx, &slot);
-        MUST(status >= 0);
+        CHECK(status >= 0);
         if (status == 1) {
-            MUST(memcmp(slot, patterns[taken % PATTERNS], PACKET_SIZE) == 0);
+            CHECK(memcmp(slot, patterns[taken % PATTERNS], PACKET_SIZE) == 0);
             sbe_ring_release(rx);
             if (++taken % STEP == 0 && sbe_ring_return(rx))
                 ring(&near_bell);
@@ -173,7 +166,7 @@ static void take_packets(struct sbe_ring *rx)
 static void consume(void *memory)
 {
     struct sbe_ring rx;
-    MUST(sbe_ring_attach(&rx, memory, &GEOMETRY) == SBE_OK);
+    CHECK(sbe_ring_attach(&rx, memory, &GEOMETRY) == SBE_OK);
     for (uint32_t round = 0; round < rounds; round++)
         take_packets(&rx);
 }
@@ -200,7 +193,7 @@ static void give_packets(struct sbe_ring *tx)
     for (uint32_t given = 0; given < PACKETS; given++) {
         while (sbe_ring_reserve(tx, &slot) == SBE_EAGAIN)
             (void)await_room(tx, STEP);
-        MUST(!tx->broken);
+        CHECK(!tx->broken);
         memcpy(slot, patterns[given % PATTERNS], PACKET_SIZE);
         sbe_ring_commit(tx);
         if ((given + 1) % STEP == 0 && sbe_ring_publish(tx))
@@ -215,12 +208,12 @@ static int packets(void)
     size_t size = (size_t)sbe_ring_size(&GEOMETRY);
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct sbe_ring tx;
-    MUST(memory != MAP_FAILED);
+    CHECK(memory != MAP_FAILED);
     for (uint32_t i = 0; i < PATTERNS; i++)
         for (uint32_t k = 0; k < PACKET_SIZE; k++)
             patterns[i][k] = (uint8_t)(i * 7 + k * 31 + (k >> 8));
     sbe_ring_clear(memory, &GEOMETRY, 0);
-    MUST(sbe_ring_attach(&tx, memory, &GEOMETRY) == SBE_OK);
+    CHECK(sbe_ring_attach(&tx, memory, &GEOMETRY) == SBE_OK);
     pid_t child = part(consume, memory);
     uint32_t rung = 0;
     for (uint32_t round = 0; round < rounds; round++) {
@@ -234,7 +227,7 @@ static int packets(void)
                      PACKETS * 1e9 / duration_ns, (double)PACKETS / (bells == 0 ? 1 : bells));
     }
     int status;
-    MUST(waitpid(child, &status, 0) == child);
+    CHECK(waitpid(child, &status, 0) == child);
     return status == 0 ? 0 : 1;
 }
 
@@ -256,7 +249,7 @@ static uint32_t fill(const struct core_link *link, struct sbe_frame *frame, uint
 {
     uint32_t sent = 0;
     while (sent < left && sbe_channel_room(link->channel) > 0) {
-        MUST(sbe_channel_request(link->channel, frame, &near_bell) == SBE_OK);
+        CHECK(sbe_channel_request(link->channel, frame, &near_bell) == SBE_OK);
         sent++;
     }
     (void)sbe_channel_flush(link->channel);
@@ -269,10 +262,10 @@ static uint32_t collect(const struct core_link *link)
     uint32_t count = 0;
     int status;
     while ((status = sbe_channel_receive(link->channel, &response, link->scratch)) == 1) {
-        MUST(response.status == SBE_OK);
+        CHECK(response.status == SBE_OK);
         count++;
     }
-    MUST(status == 0);
+    CHECK(status == 0);
     return count;
 }
 
@@ -323,7 +316,7 @@ static int alone(void)
             while (sbe_engine_run(link.engine))
                 ;
             uint64_t served_ns = now_ns(NULL);
-            MUST(collect(&link) == BATCH);
+            CHECK(collect(&link) == BATCH);
             host_ns += sent_ns - begin_ns + now_ns(NULL) - served_ns;
             remote_ns += served_ns - sent_ns;
         }
@@ -340,7 +333,7 @@ static int crc(void)
     const struct sbe_service *const *service = __start_sbe_services;
     while (service != __stop_sbe_services && strcmp((*service)->name, "crc32") != 0)
         service++;
-    MUST(memory != MAP_FAILED && service != __stop_sbe_services);
+    CHECK(memory != MAP_FAILED && service != __stop_sbe_services);
     place(near_cpu);
     uint64_t random = 88172645463325252u; /* the routine's tables are cached or not by the data */
     for (size_t i = 0; i < size / sizeof random; i++) {
@@ -358,7 +351,7 @@ static int crc(void)
                                       .reply = &sum,
                                       .reply_room = sizeof sum};
         uint64_t begin_ns = now_ns(NULL);
-        MUST((*service)->handle(&request) == SBE_OK);
+        CHECK((*service)->handle(&request) == SBE_OK);
         if (round > 0) /* the first one warms up */
             (void)printf("%.4f\n", (double)(now_ns(NULL) - begin_ns) / 1e6);
     }

@@ -8,17 +8,10 @@
 #include <stdlib.h>
 #include <sys/types.h>
 
+#include "check.h"
 #include "core/channel.h"
 #include "core/session.h"
 #include "core/status.h"
-
-#define CHECK(condition)                                                          \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                              \
-        }                                                                         \
-    } while (0)
 
 #define AREAS    64u
 #define CHANNELS 4u
