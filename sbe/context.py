@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import BadArgument, Error, LinkError
-from sbe.heaps import Allocation, Heap
+from sbe.heaps import Allocation, Heap, Offering
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending
 
@@ -141,10 +141,25 @@ class HostContext:
     heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
     ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
     slot_size_max: int | None = None  # of a ring's slot, bytes, beside what the link agrees on
+    offering: Offering | None = None  # memory that the remote owns
     apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
+
+    def supply(self, remote: object) -> None:
+        """Takes memory from what comes with a remote, before `open()`.
+
+        That may be `heaps` by name, `ring_heap` (else the first is for rings too),
+        `slot_size_max`, and `window`, which offers regions. The rest stays as it is.
+        """
+        heaps: dict[str, Heap] | None = getattr(remote, "heaps", None)
+        if heaps is None:
+            return
+        self.heaps = heaps
+        self.ring_heap = getattr(remote, "ring_heap", next(iter(heaps.values()), None))
+        self.slot_size_max = getattr(remote, "slot_size_max", None)
+        self.offering = getattr(remote, "window", None)
 
     async def open(self) -> None:
         """Creates the context at the remote."""
@@ -179,6 +194,18 @@ class HostContext:
         """
         source = self.heap(heap)
         return await self.register(source.allocate(size_bytes), source.name)
+
+    @property
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region that the remote owns and offers, by name."""
+        return {} if self.offering is None else self.offering.regions
+
+    async def open_region(self, name: str) -> AreaGrant:
+        """Registers one of `regions`, to be looked at. BadArgument says which there are."""
+        if self.offering is None or name not in self.regions:
+            offered = ", ".join(self.regions) or "none"
+            raise BadArgument(f"the remote offers no region {name!r}; it offers: {offered}")
+        return await self.register(self.offering.open_region(name), f"remote:{name}")
 
     async def register(self, allocation: Allocation, heap: str) -> AreaGrant:
         """Makes memory an area, which owns it from now on. `heap` says where it is from."""

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from sbe import _native, errors
 from sbe.boards.image import BOARDS, Board, check_image, find_image
-from sbe.heaps import Allocation, Heap
+from sbe.heaps import Heap
 from sbe.transports.carveout import CarveoutTransport, Window, describe_crash, open_doorbell
 
 __all__ = ["QemuBoard", "qmp"]
@@ -210,14 +210,6 @@ class QemuBoard:
             self._prepare_ram()
             self._window = Window(self.ram, 0, self.board.window_size)
         return self._window
-
-    def regions(self) -> dict[str, int]:
-        """Bytes of each region that the firmware offers, by name."""
-        return self.window.regions
-
-    def open_region(self, name: str) -> Allocation:
-        """Memory of the firmware. Raises BadArgument, LinkError."""
-        return self.window.open_region(name)
 
     @property
     def heaps(self) -> dict[str, Heap]:

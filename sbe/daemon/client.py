@@ -9,7 +9,9 @@ import logging
 import mmap
 import os
 import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
@@ -202,14 +204,30 @@ class Client:
             pages = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
             Policy.check_area(self.quota, size_bytes)
             charge = self._charge(bytes=pages, areas=1)
-            try:
-                grant = await remote.run(context.allocate(size_bytes, heap))
-            except BaseException:
-                charge.release()
-                raise
-            charge.settle(bytes=grant.size_bytes)
-            self._area_charges[grant.id] = charge
-            return grant
+            return await self._grant(remote, context.allocate(size_bytes, heap), charge)
+
+    async def _grant(
+        self, remote: Remote, operation: Coroutine[Any, Any, AreaGrant], charge: Charge
+    ) -> AreaGrant:
+        try:
+            grant = await remote.run(operation)
+        except BaseException:
+            charge.release()
+            raise
+        charge.settle(bytes=0 if grant.flags & _native.AREA_READONLY else grant.size_bytes)
+        self._area_charges[grant.id] = charge
+        return grant
+
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region that the remote offers, by name."""
+        return self._opened()[1].regions
+
+    async def open_region(self, name: str) -> AreaGrant:
+        """Make memory of the remote's an area; it counts as one, its bytes are not the user's."""
+        async with self._busy:
+            remote, context = await self._connected()
+            charge = self._charge(areas=1)
+            return await self._grant(remote, context.open_region(name), charge)
 
     async def free(self, area: int) -> None:
         """Take an area back from the remote."""

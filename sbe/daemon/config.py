@@ -1,9 +1,13 @@
 """The daemon's configuration: a TOML file, checked completely before anything starts.
 
     [daemon]              socket, group, mode, max_connections
-    [[link]]              name, transport = "embedded", command, answer_seconds; or
-                          name, transport = "rpmsg", processor, start, coherent, heaps,
-                          budget_bytes, rings, answer_seconds
+    [[link]]              name, answer_seconds, and
+                          transport = "embedded", command; or
+                          transport = "rpmsg", processor, start, coherent, heaps, budget_bytes,
+                          rings; or
+                          transport = "carveout", memory, offset, size, doorbell, trust_clients
+    [[link.carveout]]     of an rpmsg link: name, memory, offset, size, address; such a link has
+                          trust_clients too
     [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
                           hold
     [link.restart]        initial_seconds, max_seconds
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 import grp
+import mmap
 import re
 import tomllib
 import typing
@@ -42,6 +47,8 @@ from sbe import control
 
 __all__ = [
     "DEFAULT_PATH",
+    "CarveoutArena",
+    "CarveoutLink",
     "Config",
     "ConfigError",
     "DaemonConfig",
@@ -182,9 +189,44 @@ class EmbeddedLink(_Table):
 
 
 def _heap(value: str) -> str:
-    if not re.fullmatch(r"udmabuf|coherent|dma-heap:[A-Za-z0-9_.-]+", value):
-        raise ValueError("must be 'udmabuf', 'coherent' or 'dma-heap:NAME'")
+    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|carveout):[A-Za-z0-9_.-]+", value):
+        raise ValueError("must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME'")
     return value
+
+
+def _doorbell(value: str) -> str:
+    if not re.fullmatch(r"unix:.+|serial:[^,]+(,[0-9]+)?", value):
+        raise ValueError("must be 'unix:PATH' or 'serial:DEVICE,BAUD'")
+    return value
+
+
+def _pages(value: int) -> int:
+    if value % mmap.PAGESIZE:
+        raise ValueError(f"must be a multiple of {mmap.PAGESIZE}, a page")
+    return value
+
+
+def _check_trust(memory: str | None, trusted: bool) -> None:
+    """There are no descriptors for a part of a file (docs/adr/0013-trusted-clients.md)."""
+    if memory is not None and not trusted:
+        raise ValueError(
+            f"every client would reach all of {memory}: say trust_clients = true if that is meant"
+        )
+
+
+Pages: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1), AfterValidator(_pages)]
+
+
+class CarveoutArena(_Table):
+    """Memory that is reserved for sharing, as a file or device that can be mapped."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    memory: Annotated[str, AfterValidator(_absolute)]
+    """A UIO device, say, from `offset` for `size` bytes."""
+    size: Annotated[Pages, Field(gt=0)]
+    address: Pages
+    """The remote's address of the first of these bytes."""
+    offset: Pages = 0
 
 
 class RpmsgLink(_Table):
@@ -204,18 +246,51 @@ class RpmsgLink(_Table):
     """Memory that areas may take together; by default half of the machine's."""
     rings: Literal["coherent", "messages"] | None = None
     """In shared memory, or as messages; by default in shared memory where there is any."""
+    carveout: list[CarveoutArena] = []
+    """More heaps, "carveout:NAME" each; they are the first choice."""
+    trust_clients: bool = False
+    """Every client may reach all memory of all clients."""
     answer_seconds: Seconds = 10.0
     restart: RestartPolicy = RestartPolicy()
 
     @model_validator(mode="after")
-    def _starts_a_named_one(self) -> Self:
+    def _sound(self) -> Self:
         if self.start and self.processor is None:
             raise ValueError("start = true needs processor = NAME")
+        names = [arena.name for arena in self.carveout]
+        if len({*names}) < len(names):
+            raise ValueError(f"carveout: names must differ: {', '.join(names)}")
+        _check_trust(next((arena.memory for arena in self.carveout), None), self.trust_clients)
         return self
 
 
-LinkConfig: TypeAlias = EmbeddedLink | RpmsgLink
-_LINKS: dict[str, type[BaseModel]] = {"embedded": EmbeddedLink, "rpmsg": RpmsgLink}
+class CarveoutLink(_Table):
+    """A link to firmware that shares a window of RAM and a byte stream with this end."""
+
+    transport: Literal["carveout"]
+    memory: Annotated[str, AfterValidator(_absolute)]
+    doorbell: Annotated[str, AfterValidator(_doorbell)]
+    name: Annotated[str, AfterValidator(_name)] = "carveout"
+    offset: Pages = 0
+    size: Annotated[Pages, Field(gt=0)] | None = None
+    """Bytes from `offset`; by default all that there are."""
+    trust_clients: bool = False
+    """Every client may reach the whole window."""
+    answer_seconds: Seconds = 10.0
+    restart: RestartPolicy = RestartPolicy()
+
+    @model_validator(mode="after")
+    def _trusted(self) -> Self:
+        _check_trust(self.memory, self.trust_clients)
+        return self
+
+
+LinkConfig: TypeAlias = EmbeddedLink | RpmsgLink | CarveoutLink
+_LINKS: dict[str, type[BaseModel]] = {
+    "embedded": EmbeddedLink,
+    "rpmsg": RpmsgLink,
+    "carveout": CarveoutLink,
+}
 
 
 def _transport(link: object) -> str | None:
@@ -228,11 +303,13 @@ def _transport(link: object) -> str | None:
 
 
 _AnyLink: TypeAlias = Annotated[
-    Annotated[EmbeddedLink, Tag("embedded")] | Annotated[RpmsgLink, Tag("rpmsg")],
+    Annotated[EmbeddedLink, Tag("embedded")]
+    | Annotated[RpmsgLink, Tag("rpmsg")]
+    | Annotated[CarveoutLink, Tag("carveout")],
     Discriminator(
         _transport,
         custom_error_type="transport",
-        custom_error_message=f"must be {' or '.join(map(repr, _LINKS))}",
+        custom_error_message=f"must be one of {', '.join(map(repr, _LINKS))}",
     ),
 ]
 

@@ -11,10 +11,11 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from sbe.context import HostContext, run_async
-from sbe.daemon.config import EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
+from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.errors import Error, LinkError, ProtocolError, again
 from sbe.kernel import remoteproc
 from sbe.link import Link, Pending, ServiceInfo, State
+from sbe.transports.carveout import Carveout, CarveoutConfig
 from sbe.transports.remote_process import RemoteProcess
 from sbe.transports.rpmsg import RpmsgRemote
 
@@ -163,10 +164,9 @@ class Remote:
 
     def make_context(self) -> HostContext:
         """A context for a client, which the remote does not trust. Raises LinkError."""
-        if isinstance(self._peer, RemoteProcess):
-            return HostContext(self.link, apart=True)
-        peer = self._peer
-        return HostContext(self.link, peer.heaps, peer.ring_heap, peer.slot_size_max, apart=True)
+        context = HostContext(self.link, apart=True)
+        context.supply(self._peer)
+        return context
 
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
@@ -320,13 +320,20 @@ class Remote:
         self._hopeless = no_program or kind is ProtocolError
 
 
-def _make_peer(config: LinkConfig) -> RemoteProcess | RpmsgRemote:
+def _make_peer(config: LinkConfig) -> RemoteProcess | RpmsgRemote | Carveout:
     if isinstance(config, EmbeddedLink):
         return _make_process(config)
+    if isinstance(config, CarveoutLink):
+        place = CarveoutConfig(config.memory, config.doorbell, config.offset, config.size)
+        return Carveout(place, config.name)
     return RpmsgRemote(
         config.processor,
         coherent=config.coherent,
         heaps=config.heaps,
+        carveouts={
+            arena.name: (arena.memory, arena.offset, arena.size, arena.address)
+            for arena in config.carveout
+        },
         budget_bytes=config.budget_bytes,
         rings=config.rings,
     )

@@ -20,6 +20,7 @@ from asyncvarlink import (
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 from sbe import control
+from sbe.context import AreaGrant
 from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
 from sbe.errors import BadArgument, Error, ProtocolError
@@ -128,12 +129,15 @@ class OpenReply(TypedDict):
     events_fd: FileDescriptor
 
 
-class AllocateReply(TypedDict):
-    """Answer to Allocate."""
+class AreaReply(TypedDict):
+    """Answer to Allocate and OpenRegion."""
 
     area: int
     size: int
     flags: int
+    heap: str
+    offset: int
+    trusted: bool
     memory_fd: FileDescriptor
     sync_fd: FileDescriptor | None
 
@@ -149,10 +153,20 @@ class OpenChannelReply(TypedDict):
     send_offset: int
     receive_offset: int
     size: int
+    offset: int
+    trusted: bool
     events: int
     memory_fd: FileDescriptor
     ring_fd: FileDescriptor
     wake_fd: FileDescriptor
+
+
+@dataclass
+class Region:
+    """Memory of the remote; size in bytes."""
+
+    name: str
+    size: int
 
 
 class FindServiceReply(TypedDict):
@@ -194,6 +208,20 @@ def _lend(*fds: int) -> list[FileDescriptor]:
             copy.close()
         raise
     return copies
+
+
+def _area(grant: AreaGrant) -> AreaReply:
+    lent = _lend(grant.fd, grant.sync_fd) if grant.sync_fd >= 0 else _lend(grant.fd)
+    return {
+        "area": grant.id,
+        "size": grant.size_bytes,
+        "flags": grant.flags,
+        "heap": grant.heap,
+        "offset": grant.offset_bytes,
+        "trusted": grant.trusted,
+        "memory_fd": lent[0],
+        "sync_fd": lent[1] if len(lent) > 1 else None,
+    }
 
 
 class ControlInterface(VarlinkInterface, name=control.INTERFACE):
@@ -240,20 +268,25 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
 
     @varlinkmethod
     @_refusing
-    async def Allocate(self, *, size: int, heap: str | None = None) -> AllocateReply:
+    async def Allocate(self, *, size: int, heap: str | None = None) -> AreaReply:
         """Allocate memory that the remote reaches too. size in bytes, what was granted may be
-        more; heap: the first one by default. memory_fd is to be mapped, read and write. sync_fd
-        maintains caches for ranges of it, where the memory is not coherent.
+        more; heap: the first one by default. memory_fd is to be mapped from offset, read and write;
+        trusted: it keeps its size though it is not sealed. sync_fd maintains caches for ranges of
+        it, where the memory is not coherent.
         """
-        grant = await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap)
-        lent = _lend(grant.fd, grant.sync_fd) if grant.sync_fd >= 0 else _lend(grant.fd)
-        return {
-            "area": grant.id,
-            "size": grant.size_bytes,
-            "flags": grant.flags,
-            "memory_fd": lent[0],
-            "sync_fd": lent[1] if len(lent) > 1 else None,
-        }
+        return _area(await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap))
+
+    @varlinkmethod(return_parameter="regions")
+    @_refusing
+    async def ListRegions(self) -> list[Region]:
+        """Memory that the remote owns and offers, its log for instance."""
+        return [Region(name, size) for name, size in self._client.regions().items()]
+
+    @varlinkmethod
+    @_refusing
+    async def OpenRegion(self, *, name: str) -> AreaReply:
+        """Make such a region an area, which memory_fd maps from offset, to be read only."""
+        return _area(await self._client.open_region(name))
 
     @varlinkmethod
     @_refusing
@@ -266,11 +299,11 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def OpenChannel(
         self, *, slots: int | None = None, slot_size: int | None = None, priority: int | None = None
     ) -> OpenChannelReply:
-        """Open a channel: two rings in memory_fd (size bytes), at send_offset the one that the
-        client produces. The client writes to ring_fd to ring the remote. wake_fd,
-        an epoll descriptor, becomes readable when the remote has rung; epoll_wait() takes that.
-        It dies with the remote, whose epoch this is. events: how much has been added to events_fd
-        so far; what the client reads beyond it concerns this channel.
+        """Open a channel: two rings in memory_fd (size bytes from offset; trusted as for areas),
+        at send_offset of them the one that the client produces. The client writes to ring_fd to
+        ring the remote. wake_fd, an epoll descriptor, becomes readable when the remote has rung;
+        epoll_wait() takes that. It dies with the remote, whose epoch this is. events: how much has
+        been added to events_fd so far; what the client reads beyond it concerns this channel.
         """
         grant = await self._client.open_channel(
             None if slots is None else _check("slots", slots, 1, _U32_MAX),
@@ -289,6 +322,8 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "send_offset": rings.send_offset,
             "receive_offset": rings.receive_offset,
             "size": rings.size_bytes,
+            "offset": rings.memory_offset,
+            "trusted": rings.trusted,
             "events": self._client.events,
             "memory_fd": memory_fd,
             "ring_fd": ring_fd,

@@ -1,4 +1,4 @@
-"""Heaps: where the memory of areas comes from, as plug-ins found by name."""
+"""Heaps: where the memory of areas comes from, as plug-ins behind one interface."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
-from sbe import errors
-
-__all__ = ["Allocation", "Heap", "Syncable", "get", "names", "register"]
+__all__ = ["Allocation", "Heap", "Offering", "Syncable"]
 
 
 class Syncable(Protocol):
@@ -80,7 +78,7 @@ class Heap(Protocol):
 
     @property
     def name(self) -> str:
-        """What configuration and `get()` call it."""
+        """What configuration and `allocate(heap=...)` call it."""
         ...
 
     def allocate(self, size_bytes: int) -> Allocation:
@@ -91,33 +89,13 @@ class Heap(Protocol):
         ...
 
 
-def _memfd() -> Heap:
-    from sbe.heaps.memfd import MemfdHeap
+class Offering(Protocol):
+    """Memory that a remote owns and lets others look at."""
 
-    return MemfdHeap()
+    @property
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region, by name."""
 
-
-_makers: dict[str, Callable[[], Heap]] = {"memfd": _memfd}
-
-
-def register(name: str, make: Callable[[], Heap]) -> None:
-    """Make a heap known by name; `make` is called at each `get()`.
-
-    Raises BadArgument when the name is taken.
-    """
-    if name in _makers:
-        raise errors.BadArgument(f"a heap named {name!r} is registered already")
-    _makers[name] = make
-
-
-def get(name: str) -> Heap:
-    """Return the heap of this name. Raises BadArgument, which lists the names there are."""
-    make = _makers.get(name)
-    if make is None:
-        raise errors.BadArgument(f"no heap named {name!r}; there are: {', '.join(names())}")
-    return make()
-
-
-def names() -> list[str]:
-    """Return the names of all heaps, sorted."""
-    return sorted(_makers)
+    def open_region(self, name: str) -> Allocation:
+        """Return one of them, read-only. Raises LinkError for one that can't be mapped."""
+        ...

@@ -8,7 +8,7 @@ from typing import Any
 
 from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
-from sbe.errors import BadArgument, DaemonGone, LinkError, ProtocolError, RemoteRestarted
+from sbe.errors import DaemonGone, LinkError, ProtocolError, RemoteRestarted
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.sdk.varlink import VarlinkClient
 
@@ -34,7 +34,7 @@ class DaemonBackend:
 
     def _open(self) -> None:
         reply, fds = self._client.call("Open", protocol=PROTOCOL, name=process_name())
-        self._events_fd = _take(fds, reply, "events_fd")
+        (self._events_fd,) = _take(fds, reply, "events_fd")
         self.context = int(reply["context"])
         self.limits: dict[str, int] = {key: int(value) for key, value in reply["limits"].items()}
         # Replies are read where calls are made; here only the connection's end matters.
@@ -68,29 +68,16 @@ class DaemonBackend:
 
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
-        reply, fds = self._client.call("Allocate", size=size_bytes, heap=heap)
-        sync_fd = reply.get("sync_fd")
-        if len(fds) != 1 + (sync_fd is not None) or {reply.get("memory_fd"), sync_fd} - {None} != {
-            *range(len(fds))
-        }:
-            _close(fds)
-            raise ProtocolError(f"the daemon sent {len(fds)} descriptors for an area")
-        return GrantedArea(
-            int(reply["area"]),
-            int(reply["size"]),
-            int(reply["flags"]),
-            fds[int(reply["memory_fd"])],
-            heap or "default",
-            sync_fd=-1 if sync_fd is None else fds[int(sync_fd)],
-        )
+        return _granted(*self._client.call("Allocate", size=size_bytes, heap=heap))
 
     def regions(self) -> dict[str, int]:
-        """None: a daemon does not hand on what its remotes offer."""
-        return {}
+        """What the remote offers."""
+        reply, _ = self._client.call("ListRegions")
+        return {str(item["name"]): int(item["size"]) for item in reply["regions"]}
 
     def open_region(self, name: str) -> GrantedArea:
-        """Raises BadArgument."""
-        raise BadArgument(f"no region {name!r}: a daemon does not hand on what its remotes offer")
+        """Registers memory of the remote's. Raises BadArgument for a name it does not offer."""
+        return _granted(*self._client.call("OpenRegion", name=name))
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
@@ -104,9 +91,7 @@ class DaemonBackend:
             slot_size=geometry.slot_size_bytes,
             priority=priority,
         )
-        if len(fds) != 3:
-            _close(fds)
-            raise ProtocolError(f"the daemon sent {len(fds)} descriptors for a channel, not 3")
+        descriptors = _take(fds, reply, "memory_fd", "ring_fd", "wake_fd")
         self._known = int(reply["events"])
         rings = Rings(
             Geometry(int(reply["slots"]), int(reply["slot_size"])),
@@ -114,9 +99,9 @@ class DaemonBackend:
             int(reply["send_offset"]),
             int(reply["receive_offset"]),
             int(reply["size"]),
-            fds[int(reply["memory_fd"])],
-            fds[int(reply["ring_fd"])],
-            fds[int(reply["wake_fd"])],
+            *descriptors,
+            memory_offset=int(reply["offset"]),
+            trusted=bool(reply["trusted"]),
         )
         return GrantedChannel(int(reply["channel"]), int(reply["epoch"]), rings)
 
@@ -160,15 +145,34 @@ class DaemonBackend:
             self._events_fd = -1
 
 
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _granted(reply: dict[str, Any], fds: list[int]) -> GrantedArea:
+    memory_fd, sync_fd = _take(fds, reply, "memory_fd", "sync_fd?")
+    return GrantedArea(
+        int(reply["area"]),
+        int(reply["size"]),
+        int(reply["flags"]),
+        memory_fd,
+        str(reply["heap"]),
+        int(reply["offset"]),
+        bool(reply["trusted"]),
+        sync_fd,
+    )
 
 
-def _take(fds: list[int], reply: dict[str, Any], name: str) -> int:
-    """The one descriptor that the reply announces; others are closed and refused."""
-    index = reply.get(name)
-    if len(fds) != 1 or index != 0:
-        _close(fds)
-        raise ProtocolError(f"the daemon sent {len(fds)} descriptors where {name} was due")
-    return fds[0]
+def _take(fds: list[int], reply: dict[str, Any], *names: str) -> list[int]:
+    """The descriptors of a reply by name, -1 where one "name?" is absent.
+
+    ProtocolError, with all of them closed, unless these are what came.
+    """
+    places = [reply.get(name.removesuffix("?")) for name in names]
+    given = [place for place in places if place is not None]
+    missing = any(
+        place is None and not name.endswith("?") for name, place in zip(names, places, strict=True)
+    )
+    if missing or len(given) != len(fds) or {*given} != {*range(len(fds))}:
+        for fd in fds:
+            os.close(fd)
+        raise ProtocolError(
+            f"the daemon sent {len(fds)} descriptors where {', '.join(names)} were due"
+        )
+    return [-1 if place is None else fds[place] for place in places]

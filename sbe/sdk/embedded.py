@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from sbe.channel import Geometry
 from sbe.context import AreaGrant, HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
-from sbe.heaps import Allocation, Heap
 from sbe.link import Link, State
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
@@ -63,8 +62,8 @@ class EmbeddedBackend:
         """Starts the remote and connects; `timeout` in seconds bounds each control operation.
 
         `remote` has connect() -> Transport and close(), and may have `heaps` by name, `ring_heap`
-        (else the first is for rings too), `name`, `uri` and `transport`; the default starts
-        sbe-remote.
+        (else the first is for rings too), `window` with what it offers, `name`, `uri` and
+        `transport`; the default starts sbe-remote.
         """
         self._timeout = timeout
         self._loss: LinkError | None = None
@@ -83,7 +82,7 @@ class EmbeddedBackend:
         )
         self._context = HostContext(self._link)
         try:
-            self._take_heaps()
+            self._context.supply(self._process)
             self._link.wait(self._link.start(), timeout)
             self._run(self._context.open())
         except BaseException:
@@ -92,16 +91,6 @@ class EmbeddedBackend:
         self.context = self._context.id
         self.limits = self._context.limits
         self._loss = None
-
-    def _take_heaps(self) -> None:
-        """Memory that the remote can reach comes with it."""
-        heaps: dict[str, Heap] | None = getattr(self._process, "heaps", None)
-        if heaps is None:
-            return
-        self._context.heaps = heaps
-        first = next(iter(heaps.values()), None)
-        self._context.ring_heap = getattr(self._process, "ring_heap", first)
-        self._context.slot_size_max = getattr(self._process, "slot_size_max", None)
 
     def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
         return run_sync(self._link, operation, self._timeout)
@@ -143,16 +132,11 @@ class EmbeddedBackend:
 
     def regions(self) -> dict[str, int]:
         """What the remote offers; nothing where the transport can't say."""
-        offered = getattr(self._process, "regions", None)
-        return offered() if offered is not None else {}
+        return self._context.regions
 
     def open_region(self, name: str) -> GrantedArea:
         """Registers memory of the remote's."""
-        if name not in self.regions():
-            offered = ", ".join(self.regions()) or "none"
-            raise BadArgument(f"the remote offers no region {name!r}; it offers: {offered}")
-        region: Allocation = self._process.open_region(name)
-        return self._granted(self._run(self._context.register(region, f"remote:{name}")))
+        return self._granted(self._run(self._context.open_region(name)))
 
     def _granted(self, grant: AreaGrant) -> GrantedArea:
         return GrantedArea(

@@ -407,6 +407,8 @@ class Carveout:
     Pass `connect` to a Link, and `heaps` to its contexts. Not thread-safe.
     """
 
+    pid = None
+
     def __init__(self, config: CarveoutConfig, name: str = "carveout") -> None:
         self.name = name
         self.uri = f"carveout:{name}"
@@ -420,14 +422,6 @@ class Carveout:
         if self._window is None:
             self._window = Window(self._config.memory, self._config.offset, self._config.size)
         return self._window
-
-    def regions(self) -> dict[str, int]:
-        """Bytes of each region that the remote offers, by name."""
-        return self.window.regions
-
-    def open_region(self, name: str) -> Allocation:
-        """Memory of the remote. Raises BadArgument, LinkError."""
-        return self.window.open_region(name)
 
     @property
     def heaps(self) -> dict[str, Heap]:

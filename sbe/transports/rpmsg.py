@@ -12,11 +12,12 @@ import os
 import select
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from sbe import _native, errors
 from sbe.heaps import Heap, dmabuf
+from sbe.heaps.carveout import CarveoutHeap
 from sbe.heaps.memfd import MemfdHeap
 from sbe.kernel import importer, remoteproc, rpmsg, timer
 from sbe.transports import PrivateRings
@@ -240,7 +241,9 @@ class RpmsgRemote:
     `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
     only one remote that speaks this protocol. `coherent`: it sees the processor's caches. `heaps`
     names those that areas may come from, the first choice first, None all; together they give out
-    `budget_bytes` at most, by default half of the machine's memory. `rings` lie in "coherent"
+    `budget_bytes` at most, by default half of the machine's memory. `carveouts` adds reserved
+    memory that can be mapped: (file, offset, size, its address) by name, heaps of their own that
+    are chosen first. `rings` lie in "coherent"
     memory, or their frames travel as "messages"; None: as messages if there is no such memory.
     """
 
@@ -253,6 +256,7 @@ class RpmsgRemote:
         *,
         coherent: bool = True,
         heaps: Sequence[str] | None = None,
+        carveouts: Mapping[str, tuple[str, int, int, int]] | None = None,
         budget_bytes: int | None = None,
         rings: Literal["coherent", "messages"] | None = None,
     ) -> None:
@@ -261,6 +265,8 @@ class RpmsgRemote:
         self._coherent = coherent
         self._heaps = heaps
         self._budget = dmabuf.Budget(budget_bytes)
+        self._places = carveouts or {}
+        self._arenas: dict[str, CarveoutHeap] = {}
         self.name = processor or "rpmsg"
         self.uri = f"rpmsg:{processor or ''}"
 
@@ -285,11 +291,15 @@ class RpmsgRemote:
 
     @property
     def heaps(self) -> dict[str, Heap]:
-        """Memory that its device reaches, by name: what the kernel offers, then coherent memory.
+        """Memory that its device reaches, by name: carve-outs, what the kernel offers, coherent.
 
         Raises LinkError for a heap that was asked for by name and is not there.
         """
+        for name, place in self._places.items():
+            if name not in self._arenas:  # they know what is allocated: one for all contexts
+                self._arenas[name] = _open_arena(name, *place)
         there: dict[str, Heap] = {
+            **{arena.name: arena for arena in self._arenas.values()},
             **dmabuf.published(self.device, coherent=self._coherent, budget=self._budget),
         }
         if importer.available():
@@ -324,7 +334,9 @@ class RpmsgRemote:
         return dmabuf.CoherentHeap(self.device)
 
     def close(self) -> None:
-        """Nothing to let go of: the remote lives on."""
+        """Lets go of carve-outs; the remote lives on."""
+        while self._arenas:
+            self._arenas.popitem()[1].close()
 
     def _find(self, name: str) -> rpmsg.Service:
         entry = remoteproc.find(self._processor) if self._processor else None
@@ -338,3 +350,21 @@ class RpmsgRemote:
         state = f", which is {entry.state}" if entry else ""
         verb = "does not announce" if self._processor else "announces"
         raise errors.LinkError(f"{where}{state}, {verb} {name!r} on rpmsg", errno.ENODEV)
+
+
+def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> CarveoutHeap:
+    """Raises LinkError with what stands in the way."""
+    what = f"carveout:{name}: {path}"
+    fd = -1
+    try:
+        # O_SYNC: /dev/mem maps memory that is not cached then; UIO always does.
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC)
+        there = os.fstat(fd).st_size if os.path.isfile(path) else offset + size
+        if there >= offset + size:
+            return CarveoutHeap(fd, offset, size, address=address, name=f"carveout:{name}")
+    except OSError as error:
+        raise errors.LinkError(f"{what} can't be mapped: {error.strerror}") from error
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    raise errors.LinkError(f"{what} has {there} bytes, {offset + size} are needed")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import sbe
-from tests.conformance.ends import ENDS, KERNEL, Connector
+from tests.conformance.ends import DAEMONS, ENDS, KERNEL, Connector
 
 
 class Shared:
@@ -36,7 +36,7 @@ class Shared:
 
 @pytest.fixture(scope="session")
 def _daemons() -> Iterator[Shared]:
-    with contextlib.closing(Shared(at_once=1)) as shared:
+    with contextlib.closing(Shared(at_once=len(DAEMONS))) as shared:
         yield shared
 
 
@@ -61,7 +61,7 @@ def connect(
 
 def opened(name: str, shared: Shared) -> Iterator[Connector]:
     """One kind of remote for one test."""
-    if name == "unix" or name in KERNEL:
+    if name in DAEMONS or name in KERNEL:
         connector = shared.get(name)
         yield connector
         connector.close()

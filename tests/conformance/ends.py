@@ -24,6 +24,7 @@ import pytest
 
 import sbe
 import sbe.testing
+from sbe.boards import QemuBoard
 from sbe.channel import Geometry
 from sbe.kernel.remoteproc import RemoteProcessor
 from tests.conformance.services import PYTHON_SERVICES
@@ -44,6 +45,7 @@ class Connector:
     rings_bytes: int = 32 << 20  # that one channel may take
     clock_error: float = 0.0  # of the remote's, which may be another clock
     slot_bytes: int = 16384  # of the largest slot
+    board: QemuBoard | None = None  # that the test starts, and nobody else
     links: list[sbe.Connection] = field(default_factory=list)
 
     def __call__(self, **how: Any) -> sbe.Connection:
@@ -161,6 +163,31 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
     return emulated
 
 
+@contextlib.contextmanager
+def board_daemon(name: str) -> Iterator[Connector]:
+    """A board that a daemon shares RAM and a stream with, nothing else."""
+    require_board(name)
+    with tempfile.TemporaryDirectory(prefix="sbe") as folder:
+        machine = QemuBoard(name, directory=folder)
+        machine.start()
+        link = f"""
+[[link]]
+transport = "carveout"
+memory = "{machine.ram}"
+doorbell = "unix:{machine.directory / "db"}"
+trust_clients = true
+"""
+        with contextlib.closing(machine), daemon_process(link + QUOTA) as uri:
+            yield Connector(
+                f"{name}-unix",
+                lambda **how: sbe.connect(uri, **how),
+                firmware=True,
+                large_bytes=8 << 20,
+                rings_bytes=16 << 20,
+                board=machine,
+            )
+
+
 # The guest has 384 MiB, and coherent memory of at most 4 MiB in a piece.
 # The remote's clock is calibrated in 10 ms, on a machine that may be busy.
 IN_KERNEL: dict[str, Any] = {
@@ -209,10 +236,13 @@ ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "unix": daemon,
     "mps2-an521": board("mps2-an521"),
     "mps2-an385": board("mps2-an385"),
+    "mps2-an521-unix": partial(board_daemon, "mps2-an521"),
     "rpmsg": partial(rpmsg, "rpmsg"),
     "rpmsg-unix": partial(rpmsg_daemon, "rpmsg-unix"),
     "messages": partial(rpmsg, "messages", ",messages"),
     "messages-unix": partial(rpmsg_daemon, "messages-unix", "rings = 'messages'\n"),
 }
+DAEMONS = ("unix", "mps2-an521-unix")
+"""Those that every test of a run may share."""
 KERNEL = ("rpmsg", "rpmsg-unix", "messages", "messages-unix")
 """Those that run in the rig's kernel."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import sbe
+from sbe.boards import QemuBoard
 from tests.conformance.ends import Connector
 from tests.conformance.services import ref_crc32, shown
 
@@ -43,8 +44,10 @@ def victim(connect: Connector) -> sbe.Connection:
 class Process:
     """The remote's process: frozen, killed."""
 
-    def __init__(self, link: sbe.Connection) -> None:
-        self.pid = remote_pid(link)
+    def __init__(self, link: sbe.Connection, board: QemuBoard | None = None) -> None:
+        self._board = board
+        """One that nobody else starts again."""
+        self.pid = (board and board.pid) or remote_pid(link)
 
     def _until_state(self, states: str) -> None:
         until = time.monotonic() + LIMIT_S
@@ -67,6 +70,13 @@ class Process:
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
+        if self._board is not None:
+            self._board.start()
+
+
+@pytest.fixture
+def process(victim: sbe.Connection, connect: Connector) -> Process:
+    return Process(victim, connect.board)
 
 
 def comes_back(link: sbe.Connection, epoch: int, area: sbe.Area, content: bytes) -> None:
@@ -85,13 +95,12 @@ def comes_back(link: sbe.Connection, epoch: int, area: sbe.Area, content: bytes)
     assert link.stat()["connection"]["losses"] == 1
 
 
-def test_killed_with_many_calls_in_flight(victim: sbe.Connection) -> None:
+def test_killed_with_many_calls_in_flight(victim: sbe.Connection, process: Process) -> None:
     link, epoch = victim, victim.epoch
     area = link.allocate(4096)
     content = np.random.default_rng(1).bytes(4096)
     area[:] = content
     link.call("echo", sbe.In(bytes(100_000)))  # a frozen remote maps no area to stage in
-    process = Process(link)
     process.freeze()
     futures = [link.submit("crc32", sbe.In(area), timeout=None) for _ in range(100)]
     futures += [link.submit("echo", sbe.In(bytes(100_000)), timeout=None)]
@@ -120,10 +129,11 @@ def test_how_it_died_is_told(connect: Connector) -> None:
         future.result(LIMIT_S)
 
 
-def test_killed_under_a_blocking_call_of_each_thread(victim: sbe.Connection) -> None:
+def test_killed_under_a_blocking_call_of_each_thread(
+    victim: sbe.Connection, process: Process
+) -> None:
     link, epoch = victim, victim.epoch
     area = link.allocate(64)
-    process = Process(link)
     process.freeze()
     ends: list[str] = []
 
@@ -154,10 +164,9 @@ def test_killed_under_a_blocking_call_of_each_thread(victim: sbe.Connection) -> 
     comes_back(link, epoch, area, bytes(64))
 
 
-async def test_killed_under_asyncio(victim: sbe.Connection) -> None:
+async def test_killed_under_asyncio(victim: sbe.Connection, process: Process) -> None:
     link, epoch = victim, victim.epoch
     area = link.allocate(64)
-    process = Process(link)
     process.freeze()
     # More than the ring holds: some are in flight, the others wait for room.
     tasks = [
@@ -175,14 +184,14 @@ async def test_killed_under_asyncio(victim: sbe.Connection) -> None:
     comes_back(link, epoch, area, bytes(64))
 
 
-def test_killed_while_serving(victim: sbe.Connection) -> None:
+def test_killed_while_serving(victim: sbe.Connection, connect: Connector) -> None:
     """The thread blocked in next_request: it serves the new remote as well."""
     link = victim
     link.serve("double", lambda payload: payload * 2)
     assert link.call("relay", payload=b"double\0x").payload == b"xx"
     for _ in range(3):
         epoch = link.epoch
-        Process(link).kill()
+        Process(link, connect.board).kill()
         until = time.monotonic() + LIMIT_S
         while True:
             try:
@@ -193,9 +202,8 @@ def test_killed_while_serving(victim: sbe.Connection) -> None:
         assert link.epoch != epoch
 
 
-def test_killed_inside_a_handler(victim: sbe.Connection) -> None:
+def test_killed_inside_a_handler(victim: sbe.Connection, process: Process) -> None:
     link = victim
-    process = Process(link)
 
     def die(payload: bytes) -> bytes:
         process.kill()
@@ -207,10 +215,10 @@ def test_killed_inside_a_handler(victim: sbe.Connection) -> None:
     assert link.call("echo", payload=b"on", timeout=LIMIT_S).payload == b"on"
 
 
-def test_killed_while_idle(victim: sbe.Connection) -> None:
+def test_killed_while_idle(victim: sbe.Connection, process: Process) -> None:
     link, epoch = victim, victim.epoch
     area = link.allocate(64)
-    Process(link).kill()
+    process.kill()
     until = time.monotonic() + LIMIT_S
     while True:
         try:
@@ -272,11 +280,12 @@ def test_killed_again_and_again(connect: Connector) -> None:
     assert link.stat()["connection"]["losses"] == 15
 
 
-def test_frozen_calls_time_out_and_late_answers_are_ignored(victim: sbe.Connection) -> None:
+def test_frozen_calls_time_out_and_late_answers_are_ignored(
+    victim: sbe.Connection, process: Process
+) -> None:
     link, epoch = victim, victim.epoch
     area = link.allocate(4096)
     link.call("echo", sbe.In(bytes(100_000)))
-    process = Process(link)
     process.freeze()
     try:
         inline = bytearray(4)

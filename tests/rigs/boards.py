@@ -8,9 +8,11 @@ import select
 import shutil
 import socket
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sbe
@@ -116,3 +118,25 @@ class FaultyBoard(QemuBoard):
 def connect(board: QemuBoard, timeout: float = 10.0, **how: Any) -> sbe.Connection:
     """What `sbe.connect("qemu:...")` does, over a board that the test holds."""
     return sbe.Connection(EmbeddedBackend(timeout, board), **how)
+
+
+def check_log_region(link: sbe.Connection, board: QemuBoard) -> None:
+    """The board's log is an area to be looked at, by the application and the firmware alike."""
+    assert link.regions() == {"log": 0x4000}
+    with link.region("log") as log:
+        seen = bytes(log)
+        written = int.from_bytes(seen[:4], "little")
+        assert seen[4 : 4 + written].decode() == board.console()
+        assert not np.frombuffer(log, np.uint8).flags.writeable
+        with pytest.raises(sbe.PermissionDenied, match="read-only"):
+            log[:1] = b"x"
+        # Its owner sees the same bytes, and is not made to write them.
+        reply = link.call("crc32", sbe.In(log), timeout=10.0)
+        assert reply.payload == zlib.crc32(seen).to_bytes(4, "little")
+        with pytest.raises(sbe.PermissionDenied):
+            link.call("fill", sbe.Out(log), payload=b"x", timeout=10.0)
+        listed = [row for row in link.list()["areas"] if row["id"] == log.id]
+        assert [row["heap"] for row in listed] == ["remote:log"]
+    assert bytes(link.region("log")) == seen  # the arena's heap never got it
+    with pytest.raises(sbe.BadArgument, match="no region 'sensor'; it offers: log"):
+        link.region("sensor")

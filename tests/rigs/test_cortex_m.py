@@ -22,7 +22,7 @@ import sbe
 from sbe import _native
 from sbe.boards import BOARDS, QemuBoard
 from sbe.link import Link
-from tests.rigs.boards import FaultyBoard, connect, image, require_board
+from tests.rigs.boards import FaultyBoard, check_log_region, connect, image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
@@ -306,24 +306,7 @@ def test_areas_outside_the_arena_are_refused(board: FaultyBoard) -> None:
 
 
 def test_memory_of_the_firmware_is_an_area(link: sbe.Connection, board: FaultyBoard) -> None:
-    assert link.regions() == {"log": 0x4000}
-    with link.region("log") as log:
-        seen = bytes(log)
-        written = int.from_bytes(seen[:4], "little")
-        assert seen[4 : 4 + written].decode() == board.console()
-        assert not np.frombuffer(log, np.uint8).flags.writeable
-        with pytest.raises(sbe.PermissionDenied, match="read-only"):
-            log[:1] = b"x"
-        # Its owner sees the same bytes, and is not made to write them.
-        reply = link.call("crc32", sbe.In(log), timeout=BOOT_S)
-        assert reply.payload == zlib.crc32(seen).to_bytes(4, "little")
-        with pytest.raises(sbe.PermissionDenied):
-            link.call("fill", sbe.Out(log), payload=b"x", timeout=BOOT_S)
-        listed = [row for row in link.list()["areas"] if row["id"] == log.id]
-        assert [row["heap"] for row in listed] == ["remote:log"]
-    assert bytes(link.region("log")) == seen  # the arena's heap never got it
-    with pytest.raises(sbe.BadArgument, match="no region 'sensor'; it offers: log"):
-        link.region("sensor")
+    check_log_region(link, board)
 
 
 # -- images ---------------------------------------------------------------------------------------

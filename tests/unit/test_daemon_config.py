@@ -42,13 +42,18 @@ def test_example_names_every_key():
         config.DaemonConfig,
         config.EmbeddedLink,
         config.RpmsgLink,
+        config.CarveoutArena,
+        config.CarveoutLink,
         config.RemoteLimits,
         config.RestartPolicy,
         config.Quota,
         config.LogConfig,
     ):
         for key in table.model_fields:
-            assert f"{key} = " in text or f"[link.{key}]" in text, key
+            assert f"{key} = " in text or f"[link.{key}]" in text or f"[[link.{key}]]" in text, key
+
+
+ARENA = "[[link.carveout]]\nname = 'a'\nmemory = '/dev/uio0'\nsize = 1048576\naddress = 0\n"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +75,8 @@ def test_example_names_every_key():
         ("[daemon]\nsocket = 'run/sbe'", "daemon.socket: must be an absolute path"),
         (f"[daemon]\nsocket = '/{'x' * 120}'", "daemon.socket: must be at most 107 bytes"),
         ("[daemon]\ngroup = 'no-such-group'", "daemon.group: no such group"),
-        ("[[link]]\ntransport = 'pigeon'", "link[0].transport: must be 'embedded' or 'rpmsg'"),
-        ("[[link]]\ntransport = 3", "link[0].transport: must be 'embedded' or 'rpmsg'"),
+        ("[[link]]\ntransport = 'pigeon'", "link[0].transport: must be one of 'embedded', 'rpmsg'"),
+        ("[[link]]\ntransport = 3", "link[0].transport: must be one of 'embedded', 'rpmsg'"),
         (
             "[[link]]\ntransport = 'rpmsg'\nprocesor = 'm33'",
             "link[0].procesor: unknown key; did you mean 'processor'?",
@@ -86,7 +91,36 @@ def test_example_names_every_key():
         ),
         (
             "[[link]]\ntransport = 'rpmsg'\nheaps = ['udmabuf', 'memfd']",
-            "link[0].heaps[1]: must be 'udmabuf', 'coherent' or 'dma-heap:NAME' (not 'memfd')",
+            "link[0].heaps[1]: must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME' "
+            "(not 'memfd')",
+        ),
+        (
+            f"[[link]]\ntransport = 'rpmsg'\n{ARENA}",
+            "link[0]: every client would reach all of /dev/uio0: say trust_clients = true",
+        ),
+        (
+            f"[[link]]\ntransport = 'rpmsg'\ntrust_clients = true\n{ARENA}{ARENA}",
+            "link[0]: carveout: names must differ: a, a",
+        ),
+        (
+            f"[[link]]\ntransport = 'rpmsg'\n{ARENA}offset = 100\n",
+            "link[0].carveout[0].offset: must be a multiple of",
+        ),
+        (
+            f"[[link]]\ntransport = 'rpmsg'\n{ARENA}adress = 1\n",
+            "link[0].carveout[0].adress: unknown key; did you mean 'address'?",
+        ),
+        (
+            "[[link]]\ntransport = 'carveout'\nmemory = '/dev/uio0'\ndoorbell = 'unix:/x'",
+            "link[0]: every client would reach all of /dev/uio0: say trust_clients = true",
+        ),
+        (
+            "[[link]]\ntransport = 'carveout'\nmemory = '/dev/uio0'\ndoorbell = '/x'",
+            "link[0].doorbell: must be 'unix:PATH' or 'serial:DEVICE,BAUD'",
+        ),
+        (
+            "[[link]]\ntransport = 'carveout'\ndoorbell = 'unix:/x'",
+            "link[0].memory: field required",
         ),
         ("[link]\nname = 'a'", "link: must be a valid list"),
         ("link = []", "link: list should have at least 1 item"),

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from sbe import errors, heaps
+from sbe import errors
 from sbe.heaps.memfd import MemfdHeap, check_seals
 from tests.unit.session_pair import count_fds
 
@@ -110,16 +110,3 @@ def test_what_is_no_memfd_is_refused():
     os.close(writer)
     with pytest.raises(errors.BadArgument, match="not a sealed memfd"):
         check_seals(reader, 1)
-
-
-def test_registry(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(heaps, "_makers", dict(heaps._makers))
-    assert heaps.get("memfd").name == "memfd"
-    with pytest.raises(errors.BadArgument, match=r"no heap named 'cma'; there are: memfd"):
-        heaps.get("cma")
-    heaps.register("cma", MemfdHeap)
-    assert heaps.names() == ["cma", "memfd"]
-    with pytest.raises(errors.BadArgument, match="already"):
-        heaps.register("cma", MemfdHeap)
-    heap: heaps.Heap = heaps.get("cma")
-    heap.allocate(1).close()

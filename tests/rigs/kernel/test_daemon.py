@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 import sbe
 from sbe import errors
+from sbe.heaps.dmabuf import CoherentHeap
 from sbe.kernel import remoteproc, rpmsg
 from tests.integration import test_docs
 from tests.integration.varlink_client import Daemon, daemon
@@ -253,6 +255,64 @@ def test_heap_that_is_not_there(tmp_path: Path):
         pytest.raises(errors.Error, match=r"no heap dma-heap:reserved .* dma-heap:system"),
     ):
         connect(started)
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("rings", ["coherent", "messages"])
+def test_areas_on_reserved_memory(tmp_path: Path, rings: str):
+    """Coherent memory that this process keeps, mapped through /dev/mem, stands for a reserve."""
+    size = 1 << 20
+    with CoherentHeap().allocate(size) as reserve:
+        ((address, _),) = reserve.segments
+        keys = f"""rings = "{rings}"
+heaps = ["carveout:frames", "udmabuf"]
+trust_clients = true
+[[link.carveout]]
+name = "frames"
+memory = "/dev/mem"
+offset = {address}
+size = {size}
+address = {address}
+"""
+        with daemon(tmp_path, LINK + keys) as started:
+            with connect(started) as link, connect(started) as other:
+                areas = [link.allocate(size // 4), other.allocate(size // 2)]
+                for value, (end, area) in enumerate(zip((link, other), areas, strict=True)):
+                    end.call("fill", sbe.Out(area), payload=bytes([value + 1]))
+                    assert bytes(area) == bytes([value + 1]) * len(area)
+                seen = memoryview(reserve_bytes(reserve.fd, size))
+                assert seen[: size // 4] == b"\1" * (size // 4)
+                assert seen[size // 4 : 3 * size // 4] == b"\2" * (size // 2)
+                with pytest.raises(errors.OutOfResources, match=r"carveout:frames: .* 262144 are"):
+                    link.allocate(size // 2)
+                link.allocate(size // 2, heap="udmabuf")
+                assert {row["heap"] for row in link.list()["areas"]} >= {"carveout:frames"}
+            started.wait_until_empty()
+            with connect(started) as link:
+                link.allocate(size)  # all of it came back, in one piece
+
+
+def reserve_bytes(fd: int, size: int) -> bytes:
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as memory:
+        return memory[:]
+
+
+@pytest.mark.usefixtures("running")
+def test_reserved_memory_that_is_not_there(tmp_path: Path):
+    missing = tmp_path / "uio0"
+    keys = f"""trust_clients = true
+[[link.carveout]]
+name = "frames"
+memory = "{missing}"
+size = 1_048_576
+address = 0
+"""
+    with daemon(tmp_path, LINK + keys) as started:
+        with pytest.raises(errors.LinkError, match=r"carveout:frames: .*uio0 can't be mapped: No"):
+            connect(started)
+        missing.write_bytes(bytes(4096))
+        with pytest.raises(errors.LinkError, match=r"has 4096 bytes, 1048576 are needed"):
+            connect(started)
 
 
 def trouble(folder: Path, start: Callable[[], object], what: str) -> str:
