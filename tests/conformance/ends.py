@@ -79,13 +79,8 @@ def testing() -> Iterator[Connector]:
 
 
 QUOTA = "[policy.default]\nareas = 2000\n"
-LOOPBACK = f"""{QUOTA}
-[[link]]
-name = "loopback"
-[link.restart]
-initial_seconds = 0.01
-max_seconds = 0.1
-"""
+RESTART = "[link.restart]\ninitial_seconds = 0.01\nmax_seconds = 0.1\n"
+LOOPBACK = f"[[link]]\nname = 'loopback'\n{RESTART}{QUOTA}"
 
 
 @contextlib.contextmanager
@@ -177,7 +172,7 @@ memory = "{machine.ram}"
 doorbell = "unix:{machine.directory / "db"}"
 trust_clients = true
 """
-        with contextlib.closing(machine), daemon_process(link + QUOTA) as uri:
+        with contextlib.closing(machine), daemon_process(link + RESTART + QUOTA) as uri:
             yield Connector(
                 f"{name}-unix",
                 lambda **how: sbe.connect(uri, **how),
