@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import sbe.testing
 from sbe import _native
 from tests.conformance.ends import Connector
 from tests.conformance.services import PYTHON_SERVICES, shown
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def works(link: sbe.Connection) -> None:
@@ -37,6 +41,11 @@ def test_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text("not a socket")
     with pytest.raises(sbe.LinkError, match=str(path)):
         sbe.connect(f"unix:{path}")
+    stale = tmp_path / "stale"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(stale))
+    with pytest.raises(sbe.LinkError, match="no daemon answers"):
+        sbe.connect(f"unix:{stale}")
     monkeypatch.setenv("SBE_SOCKET", str(tmp_path / "nobody"))
     with sbe.connect() as link:  # no daemon at the usual place: an embedded remote
         works(link)
@@ -228,6 +237,7 @@ def test_a_buffer_of_a_freed_area(link: sbe.Connection) -> None:
                 link.call("echo", direction(target))
     with pytest.raises(sbe.AreaFreed, match="buffer 1"):
         link.call("echo", sbe.In(bytes(5000)), sbe.In(pixels))
+    assert not pixels.any()  # to be read it is still there
     works(link)
 
 
@@ -279,3 +289,55 @@ def test_a_service_id_that_cant_be(link: sbe.Connection) -> None:
     with pytest.raises(TypeError):
         link.call(None)  # type: ignore[arg-type]
     works(link)
+
+
+# -- calls
+
+
+def test_unknown_service(link: sbe.Connection) -> None:
+    with pytest.raises(sbe.UnknownService, match="no service 'frobnicate'"):
+        link.call("frobnicate")
+    with pytest.raises(sbe.UnknownService, match="version 9"):
+        link.find("echo", 9)
+
+
+def test_buffer_that_is_not_contiguous(link: sbe.Connection) -> None:
+    pixels = np.frombuffer(link.allocate(4096), np.uint8)
+    with pytest.raises(sbe.BadArgument, match="ascontiguousarray"):
+        link.call("crc32", sbe.In(pixels[::2]))
+    with pytest.raises(sbe.BadArgument, match="step 2"):
+        link.allocate(4096)[::2]
+
+
+def test_too_many_buffers(link: sbe.Connection) -> None:
+    area = link.allocate(4096)
+    with pytest.raises(sbe.MessageTooLarge, match="17 buffers"):
+        link.call("crc32", *[sbe.In(area[:1])] * 17)
+
+
+def test_too_much_payload(link: sbe.Connection) -> None:
+    with pytest.raises(sbe.MessageTooLarge, match=r"one frame holds \d+ bytes"):
+        link.call("echo", payload=bytes(link.slot_size))
+
+
+def test_what_is_no_buffer(link: sbe.Connection) -> None:
+    with pytest.raises(TypeError, match=r"sbe\.In"):
+        link.call("crc32", b"bare bytes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="buffer protocol"):
+        sbe.In(7)
+
+
+# -- building
+
+
+def test_no_compiler(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", str(ROOT / "tests/tools/preflight.sh"), sys.executable],
+        env={**os.environ, "CC": str(tmp_path / "no-such-compiler")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode != 0
+    assert "sudo apt install gcc" in done.stderr
+    assert done.stderr.count("\n") == 1

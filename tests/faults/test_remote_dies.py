@@ -293,7 +293,7 @@ def test_frozen_calls_time_out_and_late_answers_are_ignored(
             link.call("crc32", sbe.In(area), timeout=0.05)
         future = link.submit("crc32", sbe.In(area), timeout=0.05)
         cancelled = link.submit("crc32", sbe.In(area), sbe.InOut(inline))
-        cancelled.cancel()
+        assert cancelled.cancel()
         with pytest.raises(sbe.Timeout):
             future.result()
         assert area.holds == 3
@@ -310,8 +310,9 @@ def test_frozen_calls_time_out_and_late_answers_are_ignored(
     assert inline == bytes(4)
     with pytest.raises(sbe.Timeout):
         future.result()
-    with pytest.raises(sbe.Cancelled):
+    with pytest.raises(sbe.Cancelled, match="'crc32' was cancelled"):
         cancelled.result()
+    assert not cancelled.cancel()
     area.free()
     assert link.epoch == epoch
 
@@ -337,6 +338,27 @@ def test_frozen_control_operations_time_out(connect: Connector) -> None:
     assert not pixels.any()
     with pytest.raises(sbe.AreaFreed):
         link.call("echo", sbe.In(area))
+
+
+def test_full_ring() -> None:
+    with sbe.connect("loopback:", slots=4) as link:
+        link.find("echo")
+        process = Process(link)
+        process.freeze()
+        try:
+            waiting = [link.submit("echo", timeout=None, wait=False) for _ in range(4)]
+            with pytest.raises(sbe.WouldBlock, match="full"):
+                link.submit("echo", wait=False)
+            with pytest.raises(sbe.Timeout, match="full"):
+                link.submit("echo", timeout=0.05)
+            late = threading.Thread(target=lambda: waiting.append(link.submit("echo")))
+            late.start()
+        finally:
+            process.thaw()
+        late.join(LIMIT_S)
+        assert len(waiting) == 5
+        for call in waiting:
+            call.result(LIMIT_S)
 
 
 def test_closing_a_link_to_a_frozen_remote_is_bounded(connect: Connector) -> None:
