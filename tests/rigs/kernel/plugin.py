@@ -21,7 +21,7 @@ from tests.rigs.kernel.guest import ROOT, Guest, GuestDied, RigMissing, faults, 
 
 INSIDE = "SBE_RIG_GUEST" in os.environ
 BOOT_S = 60
-TEST_S = 150  # pytest-timeout inside is the usual limit, this one is for a kernel that hangs
+SLACK_S = 60  # beyond pytest-timeout's limit inside: for a kernel that hangs
 LINES_SHOWN = 100
 REMOTE = {name: os.environ[name] for name in ["SBE_REMOTE_RPMSG"] if name in os.environ}
 """Another program as the core of the remote processor, for parts.py in the guest."""
@@ -30,6 +30,12 @@ OPTIONS = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q"]
 
 def is_kernel_test(item: pytest.Item) -> bool:
     return item.get_closest_marker("kernel") is not None
+
+
+def limit_s(item: pytest.Item) -> float:
+    """What pytest-timeout allows the test; a minute where it is not set up."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout") or 60)
 
 
 def end_of(item: pytest.Item) -> str:
@@ -49,12 +55,17 @@ class Outside:
         self._guest: Guest | None = None
         self._missing: str | None = None
         self._ids: list[str] = []
+        self._limits_s: dict[str, float] = {}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         # One remote processor serves a module's tests of one end: keep these together, at the end.
         items.sort(key=lambda item: (is_kernel_test(item), end_of(item)))
-        self._ids = [item.nodeid for item in items if is_kernel_test(item)]
+        kernel_tests = [item for item in items if is_kernel_test(item)]
+        self._ids = [item.nodeid for item in kernel_tests]
+        self._limits_s = {item.nodeid: limit_s(item) + SLACK_S for item in kernel_tests}
+        for item in kernel_tests:  # pytest-timeout stops them inside; here it would stop pytest
+            item.add_marker(pytest.mark.timeout(0), append=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(
@@ -79,7 +90,7 @@ class Outside:
         try:
             guest = self._boot(item)
             guest.send(item.nodeid)
-            reports = json.loads(Path(guest.receive(TEST_S)).read_text())
+            reports = json.loads(Path(guest.receive(self._limits_s[item.nodeid])).read_text())
         except RigMissing as error:
             required = os.environ.get("SBE_RIGS") == "required"
             return [verdict(item, "failed" if required else "skipped", str(error))]

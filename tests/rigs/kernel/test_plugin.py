@@ -15,6 +15,7 @@ pytestmark = pytest.mark.rig
 TESTS = """
 import ctypes
 import os
+import threading
 import pytest
 pytestmark = pytest.mark.kernel
 
@@ -33,6 +34,10 @@ def test_kernel_dies():
 
 def test_next_one_runs_again():
     pass
+
+@pytest.mark.timeout(0.5)
+def test_hangs():
+    threading.Event().wait()
 
 @pytest.mark.skip(reason="of its own")
 def test_skipped():
@@ -82,6 +87,9 @@ def test_reports_come_back(kernel: Path, tmp_path: Path):
     assert "test_kernel_dies FAILED" in output
     assert "the guest ended" in output
     assert "test_next_one_runs_again PASSED" in output
+    assert "test_hangs FAILED" in output
+    assert "Timeout (>0.5s) from pytest-timeout" in output
+    assert "INTERNALERROR" not in output
     assert "1 skipped" in output
 
 
