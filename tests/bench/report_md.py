@@ -51,6 +51,13 @@ A floor is what the machine itself costs, a peer what one would pick instead, us
 documentation says. "Asleep" means that both ends sleep between two calls, which the probes
 check by counting the remote's sleeps; "spinning" that they look at the ring for up to 100 us
 before they sleep (`sbe.connect(spin_s=1e-4)`).
+
+The original ASG library is not part of this repository, nor is it a package that a run could
+install. Who has built its benchmark gives it as `ASG_PEER=PROGRAM make bench`; it is run as
+`PROGRAM NEAR FAR ROUNDS` (the CPUs of producer and consumer, -1 for any), passes on 51,200 packets
+of 384 bytes ROUNDS times through a transfer buffer of 16 KiB in steps of 4 KiB, compares every
+byte, and prints one line each time: GB/s, and if it likes packets a second and packets a doorbell.
+Without it the row `ring_vs_asg` has no ratio.
 """
 
 _TAILS = (

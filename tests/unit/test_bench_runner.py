@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import report, runner
+from tests.bench import core, report, runner
 from tests.bench.__main__ import chosen
 from tests.bench.model import Curve, Probe, Result, Row, Settings, UnavailableError
 from tests.bench.rows import CURVES, KERNEL_ROWS, PROBES, ROWS
@@ -277,3 +277,40 @@ def test_a_curve_has_every_point_and_null_where_none_was_measured() -> None:
         run.round(number)
     record = run.curve_records()["sizes"]
     assert (record["points"], record["lines"]) == ([1, 2], {"A": [5.0, 6.0], "B": [None, 7.0]})
+
+
+def given_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = tmp_path / "peer"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(core.PEER, str(program))
+
+
+def test_the_original_library_is_placed_and_repeated_like_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_peer(
+        tmp_path, monkeypatch, 'for i in $(seq $3); do echo "$i 7e6 900.5"; done; test $1 = -1'
+    )
+    result = core.asg(Settings(quick=True, pin=False))
+    assert result.series == {"": [float(i) for i in range(1, 26)]}
+    assert result.note == "original library: 900 packets a doorbell"
+
+
+def test_the_original_library_may_print_its_throughput_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_peer(tmp_path, monkeypatch, "echo 2.5")
+    assert core.asg(Settings()) == Result.of([2.5])
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [("exit 3", "exit status 3"), ("exit 0", "printed no GB/s"), ("echo fast", "no numbers")],
+)
+def test_an_original_library_that_fails_makes_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    given_peer(tmp_path, monkeypatch, script)
+    with pytest.raises(UnavailableError, match=reason):
+        core.asg(Settings())
