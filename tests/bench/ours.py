@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import procs, programs
+from tests.bench import peers, procs, programs
 from tests.bench.floors import PACE_S, import_ms, import_rss_mb
 from tests.bench.model import (
     BLOCK_BYTES,
@@ -88,19 +88,34 @@ def daemon(settings: Settings, name: str = "daemon", config: str = "") -> Iterat
 
 def _calls(settings: Settings, payload: bytes, pause_s: float = 0.0, spin_s: float = 0.0) -> Result:
     with embedded(settings, spin_s) as (_, link):
-
-        def step() -> object:
-            return link.call("echo", payload=payload, timeout=LIMIT_S)
-
-        reply = link.call("echo", payload=payload, timeout=LIMIT_S)
-        if bytes(reply.payload) != payload:
-            raise RuntimeError("echo returned something else")
+        step = _echo(link, payload)
         calls = settings.calls // 5 if pause_s else settings.calls
-        pids = remotes(os.getpid())
-        before = procs.sleeps(pids)
-        samples = procs.timed(step, calls, pause_s)
-        slept = (procs.sleeps(pids) - before) / (calls + max(1, calls // 10))
-    return Result.of(samples, f"the remote went to sleep {slept:.2f} times a call")
+        with _sleeps(calls) as note:
+            samples = procs.timed(step, calls, pause_s)
+    return Result.of(samples, note[0])
+
+
+def _echo(link: Any, payload: bytes) -> Callable[[], object]:
+    """A call that carries `payload` there and back."""
+
+    def step() -> object:
+        return link.call("echo", payload=payload, timeout=LIMIT_S)
+
+    reply = link.call("echo", payload=payload, timeout=LIMIT_S)
+    if bytes(reply.payload) != payload:
+        raise RuntimeError("echo returned something else")
+    return step
+
+
+@contextmanager
+def _sleeps(calls: int) -> Iterator[list[str]]:
+    """A note how often the remote slept in the block: that many calls, and a tenth to warm up."""
+    note: list[str] = []
+    pids = remotes(os.getpid())
+    before = procs.sleeps(pids)
+    yield note
+    slept = (procs.sleeps(pids) - before) / (calls + max(1, calls // 10))
+    note.append(f"the remote went to sleep {slept:.2f} times a call")
 
 
 def call(settings: Settings) -> Result:
@@ -111,6 +126,15 @@ def call(settings: Settings) -> Result:
 def call_message(settings: Settings) -> Result:
     """A call that carries what the small-message peers carry."""
     return _calls(settings, MESSAGE)
+
+
+def message_and_zmq(settings: Settings) -> Result:
+    """That call and pyzmq's in turns, for their ratio."""
+    with embedded(settings) as (_, link), peers.zmq_step(settings) as other:
+        steps = {"sbe": _echo(link, MESSAGE), "zmq": other}
+        with _sleeps(settings.calls) as note:
+            samples = procs.alternated(steps, settings.calls)
+    return Result(samples, f"measured in turns; {note[0]}")
 
 
 def call_paced(settings: Settings) -> Result:
@@ -331,6 +355,7 @@ def _idle(pids: list[int], settings: Settings) -> Result:
 PROBES = {
     "call": Probe(call),
     "call_message": Probe(call_message),
+    "message_and_zmq": Probe(message_and_zmq),
     "call_paced": Probe(call_paced),
     "call_spin": Probe(call_spin),
     "call_message_spin": Probe(call_message_spin),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -70,8 +72,9 @@ def pipe_bulk(settings: Settings) -> Result:
     return Result.of(procs.gigabytes_per_second(BLOCK_BYTES, samples))
 
 
-def zmq(settings: Settings) -> Result:
-    """pyzmq REQ/REP over ipc."""
+@contextmanager
+def zmq_step(settings: Settings) -> Iterator[Callable[[], object]]:
+    """A small message there and back by REQ/REP over ipc."""
     library = require("zmq", "pyzmq")
     address = f"ipc://{settings.work}/zmq"
     with (
@@ -87,6 +90,12 @@ def zmq(settings: Settings) -> Result:
             reply: bytes = near.recv()
             return reply
 
+        yield step
+
+
+def zmq(settings: Settings) -> Result:
+    """pyzmq REQ/REP over ipc."""
+    with zmq_step(settings) as step:
         return Result.of(procs.timed(step, settings.calls))
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.bench.model import ROOT, Settings, UnavailableError
 
 ENDS = Path(__file__).with_name("ends.py")
 READY_S = 20.0
+_TURN = 200  # steps in a row of one side, where two alternate
 _PR_SET_PDEATHSIG = 1
 _CPUS = sorted(os.sched_getaffinity(0))  # before anything is placed; a probe may place twice
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -179,9 +180,33 @@ def place(settings: Settings, far: Sequence[int]) -> None:
 
 def timed(step: Callable[[], object], calls: int, pause_s: float = 0.0) -> list[float]:
     """Microseconds of each of `calls` steps, after a tenth as many to warm up."""
-    clock = time.perf_counter_ns
+    _warm_up(step, calls)
+    return _samples(step, calls, pause_s)
+
+
+def alternated(steps: Mapping[str, Callable[[], object]], calls: int) -> dict[str, list[float]]:
+    """The same of several steps, in turns of a few milliseconds.
+
+    On a virtual machine whatever sleeps and wakes costs up to a half more at times, as if somebody
+    else used the other hyperthread of a core. That comes and goes several times a second: sides
+    that are measured one after the other, seconds apart, do not see the same of it.
+    """
+    for step in steps.values():
+        _warm_up(step, calls)
+    samples: dict[str, list[float]] = {name: [] for name in steps}
+    for done in range(0, calls, _TURN):
+        for name, step in steps.items():
+            samples[name] += _samples(step, min(_TURN, calls - done))
+    return samples
+
+
+def _warm_up(step: Callable[[], object], calls: int) -> None:
     for _ in range(max(1, calls // 10)):
         step()
+
+
+def _samples(step: Callable[[], object], calls: int, pause_s: float = 0.0) -> list[float]:
+    clock = time.perf_counter_ns
     samples = []
     for _ in range(calls):
         if pause_s:

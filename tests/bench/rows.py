@@ -110,7 +110,15 @@ _CALLS = [
         "empty call, both ends look before they sleep",
         goal=0.35,
     ),
-    Row("call_vs_zmq", "us", "call_message", "zmq", "pyzmq", "call with 32 bytes", goal=0.35),
+    Row(
+        "call_vs_zmq",
+        "us",
+        "message_and_zmq/sbe",
+        "message_and_zmq/zmq",
+        "pyzmq",
+        "call with 32 bytes",
+        goal=0.35,
+    ),
     Row("call_vs_pipe", "us", "call_message", "pipe", "Pipe", "call with 32 bytes", goal=0.6),
     Row("call_vs_seqpacket", "us", "call_message", "seqpacket", "seqpacket", "call with 32 bytes"),
     Row(

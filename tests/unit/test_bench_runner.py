@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.bench import core, report, runner
+from tests.bench import core, procs, report, runner
 from tests.bench.__main__ import chosen
 from tests.bench.model import Curve, Probe, Result, Row, Settings, UnavailableError
 from tests.bench.rows import CURVES, KERNEL_ROWS, PROBES, ROWS
@@ -314,3 +316,19 @@ def test_an_original_library_that_fails_makes_no_figure(
     given_peer(tmp_path, monkeypatch, script)
     with pytest.raises(UnavailableError, match=reason):
         core.asg(Settings())
+
+
+def test_sides_that_alternate_have_as_many_samples_each() -> None:
+    order: list[str] = []
+    steps = {name: functools.partial(order.append, name) for name in ("ours", "theirs")}
+    samples = procs.alternated(steps, 450)
+    assert {name: len(series) for name, series in samples.items()} == {"ours": 450, "theirs": 450}
+    measured = "".join(name[0] for name in order[2 * 45 :])
+    assert [len(list(turn)) for _, turn in itertools.groupby(measured)] == [
+        200,
+        200,
+        200,
+        200,
+        50,
+        50,
+    ]
