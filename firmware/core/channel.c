@@ -28,22 +28,31 @@ SAME_PLACE(buffer, reserved);
 SAME_PLACE(buffer, offset);
 SAME_PLACE(buffer, size);
 
+/* A channel takes over the end of its configuration, from `id` on, as it is. */
+#define SETTING(field)                                                                       \
+    _Static_assert(offsetof(struct sbe_channel, field) - offsetof(struct sbe_channel, id) == \
+                       offsetof(struct sbe_channel_config, field) -                          \
+                           offsetof(struct sbe_channel_config, id),                          \
+                   #field)
+SETTING(context);
+SETTING(port);
+SETTING(areas);
+SETTING(calls);
+SETTING(call_count);
+SETTING(flush_interval);
+SETTING(buffers);
+SETTING(handle);
+
 int sbe_channel_open(struct sbe_channel *channel, const struct sbe_channel_config *config)
 {
     if (config->call_count > UINT16_MAX + 1u)
         return SBE_EINVAL;
-    *channel = (struct sbe_channel){
-        .port = config->port,
-        .areas = config->areas,
-        .calls = config->calls,
-        .call_count = config->call_count,
-        .handle = config->handle,
-        .id = config->id,
-        .context = config->context,
-        .flush_interval =
-            config->flush_interval != 0 ? config->flush_interval : config->geometry.slots / 2,
-        .buffers = config->buffers,
-    };
+    memset(channel, 0, sizeof *channel);
+    memcpy((uint8_t *)channel + offsetof(struct sbe_channel, id),
+           (const uint8_t *)config + offsetof(struct sbe_channel_config, id),
+           sizeof *config - offsetof(struct sbe_channel_config, id));
+    if (channel->flush_interval == 0)
+        channel->flush_interval = config->geometry.slots / 2;
     if (channel->buffers - 1 >= SBE_BUFFERS_MAX) /* also when it is 0 */
         channel->buffers = SBE_BUFFERS_MAX;
     for (uint32_t i = 0; i < config->call_count; i++)
@@ -61,62 +70,61 @@ static bool carries_bytes(uint8_t type, const struct sbe_buffer *buffer)
     return (buffer->flags & SBE_BUFFER_INLINE) != 0 && (buffer->direction & wanted) != 0;
 }
 
-/* Bytes that a slot has left beside these, or SBE_EMSGSIZE: not having room is not room for 0. */
-SBE_OUT_OF_LINE static int32_t room_left(const struct sbe_channel *channel, uint32_t buffer_count,
-                                         uint64_t inline_bytes)
+/* Bytes of a slot beside so many buffers, negative when it does not hold them. */
+static int32_t room_beside(const struct sbe_channel *channel, uint32_t buffer_count)
 {
-    uint32_t size = channel->tx.slot_size;
-    uint32_t used = (uint32_t)(sizeof(struct sbe_wire_frame) +
-                               (uint64_t)buffer_count * sizeof(struct sbe_wire_buffer));
-    if (buffer_count > channel->buffers || used > size || inline_bytes > size - used)
-        return SBE_EMSGSIZE;
-    return (int32_t)(size - used - (uint32_t)inline_bytes);
+    if (buffer_count > channel->buffers) /* a small number: what follows does not wrap */
+        return -1;
+    return (int32_t)(channel->tx.slot_size - sizeof(struct sbe_wire_frame) -
+                     buffer_count * sizeof(struct sbe_wire_buffer));
 }
 
 uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t buffer_count,
                                   uint64_t inline_bytes)
 {
-    int32_t room = room_left(channel, buffer_count, inline_bytes);
-    return room < 0 ? 0 : (uint32_t)room;
+    int32_t room = room_beside(channel, buffer_count);
+    return room < 0 || inline_bytes > (uint32_t)room ? 0 : (uint32_t)room - (uint32_t)inline_bytes;
 }
 
-/* Of a frame whose number of buffers was checked. Sizes beyond a slot count as one too many. */
-static uint32_t inline_size(const struct sbe_frame *frame)
+struct cursor { /* in a slot that is being written */
+    uint8_t *at;
+    uint32_t left; /* bytes */
+};
+
+/* False: it does not fit. */
+static bool put(struct cursor *to, const void *bytes, uint64_t size)
 {
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < frame->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &frame->buffers[i];
-        if (carries_bytes(frame->type, buffer))
-            total +=
-                buffer->size > SBE_SLOT_SIZE_MAX ? SBE_SLOT_SIZE_MAX + 1 : (uint32_t)buffer->size;
-    }
-    return total;
+    if (size > to->left)
+        return false;
+    if (size != 0)
+        memcpy(to->at, bytes, (size_t)size);
+    to->at += size;
+    to->left -= (uint32_t)size;
+    return true;
 }
 
 /* Whole records, reserved fields included: nothing of our memory goes out by accident. */
-static void write_frame(void *slot, const struct sbe_frame *frame, uint32_t size)
+static bool write_frame(const struct sbe_channel *channel, struct sbe_wire_frame *header,
+                        const struct sbe_frame *frame)
 {
-    struct sbe_wire_frame *header = slot;
-    memcpy(header, frame, sizeof *header);
-    header->size = size;
+    struct cursor to = {(uint8_t *)(header + 1), channel->tx.slot_size - (uint32_t)sizeof *header};
+    sbe_copy_record(header, frame, sizeof *header);
     header->flags = 0;
     header->reserved = 0;
     const struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
-    struct sbe_wire_buffer *wire = (struct sbe_wire_buffer *)(header + 1);
-    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++, wire++) {
-        memcpy(wire, buffer, sizeof *wire);
+    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
+        struct sbe_wire_buffer *wire = (struct sbe_wire_buffer *)(void *)to.at;
+        if (!put(&to, buffer, sizeof *wire))
+            return false;
         wire->reserved = 0;
     }
-    uint8_t *at = (uint8_t *)wire;
-    if (frame->payload_size != 0)
-        memcpy(at, frame->payload, frame->payload_size);
-    at += frame->payload_size;
-    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
-        if (!carries_bytes(frame->type, buffer) || buffer->size == 0)
-            continue;
-        memcpy(at, buffer->data, (size_t)buffer->size);
-        at += buffer->size;
-    }
+    if (!put(&to, frame->payload, frame->payload_size))
+        return false;
+    for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++)
+        if (carries_bytes(frame->type, buffer) && !put(&to, buffer->data, buffer->size))
+            return false;
+    header->size = channel->tx.slot_size - to.left;
+    return true;
 }
 
 uint32_t sbe_channel_room(struct sbe_channel *channel)
@@ -127,19 +135,16 @@ uint32_t sbe_channel_room(struct sbe_channel *channel)
 
 int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
 {
+    void *slot;
     if (frame->buffer_count > channel->buffers)
         return SBE_EMSGSIZE;
-    int32_t room = room_left(channel, frame->buffer_count, inline_size(frame));
-    if (room < 0 || frame->payload_size > (uint32_t)room)
-        return SBE_EMSGSIZE;
-    void *slot;
     int status = sbe_ring_reserve(&channel->tx, &slot);
     if (status == SBE_EAGAIN)
         channel->counters.full++;
     if (status < 0)
         return status;
-    uint32_t size = channel->tx.slot_size - (uint32_t)room + frame->payload_size;
-    write_frame(slot, frame, size);
+    if (!write_frame(channel, slot, frame))
+        return SBE_EMSGSIZE;
     sbe_ring_commit(&channel->tx);
     channel->counters.sent++;
     if (channel->tx.mine - channel->tx.published >= channel->flush_interval)
@@ -241,46 +246,46 @@ static bool buffer_is_legal(const struct sbe_buffer *buffer)
            (buffer->area == 0 && buffer->offset == 0 && buffer->direction != SBE_DIR_SHARED);
 }
 
-/* Parses the private copy of what follows a legal header. False: malformed. */
-static bool parse(struct sbe_frame *frame, uint8_t *at)
+/*
+ * Copies what follows a legal header, each byte once, and checks the copy. False: malformed. What a
+ * requester names is resolved; the first failure is the frame's status.
+ */
+static bool parse(const struct sbe_channel *channel, struct sbe_frame *frame, const uint8_t *shared,
+                  uint8_t *copy)
 {
+    struct sbe_area *area;
     uint32_t left = frame->size - (uint32_t)sizeof(struct sbe_wire_frame);
     struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
     for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         if (left < sizeof(struct sbe_wire_buffer))
             return false;
-        memcpy(buffer, at, sizeof(struct sbe_wire_buffer));
+        sbe_snapshot(buffer, shared, sizeof(struct sbe_wire_buffer));
         buffer->data = NULL;
         if (!buffer_is_legal(buffer))
             return false;
-        at += sizeof(struct sbe_wire_buffer);
+        if ((buffer->flags & SBE_BUFFER_INLINE) == 0 && frame->type != SBE_FRAME_RESPONSE &&
+            frame->status == SBE_OK)
+            frame->status = sbe_area_resolve(channel->areas, channel->context, buffer, &area);
+        shared += sizeof(struct sbe_wire_buffer);
         left -= (uint32_t)sizeof(struct sbe_wire_buffer);
     }
     if (frame->payload_size > left)
         return false;
-    frame->payload = at;
-    at += frame->payload_size;
+    if (left != 0)
+        sbe_snapshot(copy, shared, left);
+    frame->payload = copy;
+    copy += frame->payload_size;
     left -= frame->payload_size;
     for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         if (!carries_bytes(frame->type, buffer))
             continue;
         if (buffer->size > left)
             return false;
-        buffer->data = at;
-        at += buffer->size;
+        buffer->data = copy;
+        copy += buffer->size;
         left -= (uint32_t)buffer->size;
     }
     return left == 0;
-}
-
-/* Resolves what a requester named; the first failure is the frame's status. */
-static void resolve(const struct sbe_channel *channel, struct sbe_frame *frame)
-{
-    struct sbe_area *area;
-    for (uint32_t i = 0; i < frame->buffer_count && frame->status == SBE_OK; i++)
-        if ((frame->buffers[i].flags & SBE_BUFFER_INLINE) == 0)
-            frame->status =
-                sbe_area_resolve(channel->areas, channel->context, &frame->buffers[i], &area);
 }
 
 static int meet_call(struct sbe_channel *channel, struct sbe_frame *frame)
@@ -299,13 +304,11 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
                 uint8_t *copy)
 {
     const uint32_t header_size = sizeof(struct sbe_wire_frame);
-    sbe_snapshot(frame, slot, header_size);
+    sbe_copy_record(frame, slot, header_size);
+    atomic_signal_fence(memory_order_seq_cst);
     frame->owner = NULL;
-    bool legal = header_is_legal(frame, channel->rx.slot_size);
-    if (legal) {
-        sbe_snapshot(copy, slot + header_size, frame->size - header_size);
-        legal = parse(frame, copy);
-    }
+    bool legal = header_is_legal(frame, channel->rx.slot_size) &&
+                 parse(channel, frame, slot + header_size, copy);
     if (!legal) {
         channel->counters.bad++;
         frame->status = SBE_EBADMSG;
@@ -317,12 +320,8 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
     if (channel->seen_ns == 0) /* once for all that came together; some clocks cost a system call */
         channel->seen_ns = channel->port->now_ns(channel->port->self);
     frame->seen_ns = channel->seen_ns;
-    if (legal) {
-        resolve(channel, frame);
-        return 1;
-    }
     bool answerable = frame->type == SBE_FRAME_REQUEST || frame->type == SBE_FRAME_SYNC;
-    return answerable && frame->transaction != 0 ? 1 : SBE_EBADMSG;
+    return legal || (answerable && frame->transaction != 0) ? 1 : SBE_EBADMSG;
 }
 
 int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, void *scratch)

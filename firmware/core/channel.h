@@ -57,11 +57,12 @@ struct sbe_channel_counters {
 };
 
 struct sbe_channel_config {
-    uint32_t id;
-    uint32_t context;
     struct sbe_ring_geometry geometry;
     void *send;    /* memory of the ring this end produces */
     void *receive; /* memory of the ring this end consumes */
+    /* from here on as in struct sbe_channel, which takes them over */
+    uint32_t id;
+    uint32_t context;
     const struct sbe_port *port;
     struct sbe_area_table *areas;
     struct sbe_call *calls;  /* storage for open transactions, may be NULL */
@@ -71,22 +72,23 @@ struct sbe_channel_config {
     void *handle;            /* the port's own, e.g. its doorbell */
 };
 
+/* What is used often comes first: Thumb's short instructions reach 124 bytes. */
 struct sbe_channel {
     struct sbe_ring tx;
-    struct sbe_ring rx;
-    struct sbe_channel_counters counters;
-    uint64_t seen_ns;
+    uint32_t id;
+    uint32_t context;
     const struct sbe_port *port;
     struct sbe_area_table *areas;
     struct sbe_call *calls;
-    void *handle;
     uint32_t call_count;
-    uint32_t call_free; /* index of the first free call, call_count: none */
     uint32_t flush_interval;
     uint32_t buffers; /* in a frame that is sent, at most; SBE_BUFFERS_MAX or less */
-    uint32_t id;
-    uint32_t context;
-    uint32_t promised; /* responses owed: slots that nothing else may take */
+    void *handle;
+    uint32_t call_free; /* index of the first free call, call_count: none */
+    uint32_t promised;  /* responses owed: slots that nothing else may take */
+    uint64_t seen_ns;
+    struct sbe_channel_counters counters;
+    struct sbe_ring rx;
 };
 
 /* Attaches to ring memory (the opener has cleared it). SBE_EINVAL on illegal geometry. */

@@ -98,11 +98,6 @@ int sbe_ring_reserve(struct sbe_ring *ring, void **slot)
     return SBE_OK;
 }
 
-void sbe_ring_commit(struct sbe_ring *ring)
-{
-    ring->mine++;
-}
-
 /* Publishes our index. True: the peer's wish was passed, ring. Bells are counted for observers. */
 static bool announce(struct sbe_ring *ring, sbe_shared_u32 *index, const sbe_shared_u32 *wish,
                      sbe_shared_u32 *bells)
@@ -142,11 +137,6 @@ int sbe_ring_peek(struct sbe_ring *ring, const void **slot)
     }
     *slot = slot_at(ring, ring->mine);
     return 1;
-}
-
-void sbe_ring_release(struct sbe_ring *ring)
-{
-    ring->mine++;
 }
 
 bool sbe_ring_return(struct sbe_ring *ring)

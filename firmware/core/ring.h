@@ -51,7 +51,10 @@ void sbe_ring_clear(void *memory, const struct sbe_ring_geometry *geometry, uint
 /* Producer: the next free slot in *slot, or SBE_EAGAIN (full), or SBE_EPROTO (broken). */
 int sbe_ring_reserve(struct sbe_ring *ring, void **slot);
 /* Producer: the slot last reserved is written. It stays private until sbe_ring_publish(). */
-void sbe_ring_commit(struct sbe_ring *ring);
+static inline void sbe_ring_commit(struct sbe_ring *ring)
+{
+    ring->mine++;
+}
 /* Producer: publishes all committed slots. True: the consumer sleeps, ring its doorbell. */
 bool sbe_ring_publish(struct sbe_ring *ring);
 /* Producer: free slots; looks at the peer's index only when fewer than `wanted` are known. */
@@ -65,7 +68,10 @@ bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted);
 /* Consumer: 1 and the next slot in *slot, 0 when empty, or SBE_EPROTO (broken). */
 int sbe_ring_peek(struct sbe_ring *ring, const void **slot);
 /* Consumer: done with the slot last peeked. Returned to the producer by sbe_ring_return(). */
-void sbe_ring_release(struct sbe_ring *ring);
+static inline void sbe_ring_release(struct sbe_ring *ring)
+{
+    ring->mine++;
+}
 /* Consumer: returns all released slots. True: the producer waits for space, ring its doorbell. */
 bool sbe_ring_return(struct sbe_ring *ring);
 /* Consumer: asks for a doorbell at the next frame. True: still empty, it may sleep. */
