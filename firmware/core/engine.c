@@ -114,6 +114,19 @@ static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hol
     }
 }
 
+/* What a kept request begins with is copied whole. */
+#define SAME_PLACE(field) \
+    _Static_assert(offsetof(struct sbe_kept, field) == offsetof(struct sbe_request, field), #field)
+SAME_PLACE(engine);
+SAME_PLACE(channel);
+SAME_PLACE(service);
+SAME_PLACE(payload);
+SAME_PLACE(payload_size);
+SAME_PLACE(buffer_count);
+SAME_PLACE(transaction);
+SAME_PLACE(begun_ns);
+SAME_PLACE(waited_ns);
+
 static int stash(struct sbe_kept *kept, uint8_t *scratch, uint32_t room)
 {
     uint32_t used = (kept->payload_size + 7u) & ~7u; /* came in a slot, so it can't wrap */
@@ -148,16 +161,8 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
         return SBE_EAGAIN;
     if (request->transaction == 0 || count > SBE_KEPT_BUFFERS || request->service->cancel == NULL)
         return SBE_ENOTSUP;
+    memcpy(kept, request, offsetof(struct sbe_kept, next));
     kept->next = engine->kept;
-    kept->engine = engine;
-    kept->channel = channel;
-    kept->service = request->service;
-    kept->transaction = request->transaction;
-    kept->begun_ns = engine->begun_ns;
-    kept->waited_ns = engine->waited_ns;
-    kept->payload = request->payload;
-    kept->payload_size = request->payload_size;
-    kept->buffer_count = count;
     memcpy(kept->buffers, request->buffers, count * sizeof *kept->buffers);
     memcpy(kept->written, request->written, count * sizeof *kept->written);
     int status = stash(kept, scratch, scratch_size);
@@ -271,7 +276,7 @@ SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_re
     if (frame->status < 0)
         return frame->status; /* its buffers did not resolve */
     if (frame->deadline_us != 0 &&
-        engine->begun_ns - frame->seen_ns > (uint64_t)frame->deadline_us * 1000u)
+        request->begun_ns - frame->seen_ns > (uint64_t)frame->deadline_us * 1000u)
         return SBE_ETIMEDOUT;
     int status = lay_out(engine, request);
     if (status < 0)
@@ -294,8 +299,8 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     struct sbe_request *request = &engine->request;
     struct sbe_frame *frame = &engine->frame, *response = &engine->response;
-    engine->begun_ns = now(engine);
-    engine->waited_ns = between(frame->seen_ns, engine->begun_ns);
+    request->begun_ns = now(engine);
+    request->waited_ns = between(frame->seen_ns, request->begun_ns);
     request->engine = engine;
     request->channel = channel;
     request->transaction = frame->transaction;
@@ -313,11 +318,11 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
         status = SBE_ENOSPC;
     response->transaction = request->transaction;
     response->status = status;
-    response->waited_ns = engine->waited_ns;
+    response->waited_ns = request->waited_ns;
     response->payload = request->reply;
     response->payload_size = status == SBE_OK ? request->reply_size : 0;
     /* a broken ring is told by the next receive */
-    (void)respond(engine, channel, engine->begun_ns, request->buffers, request->written,
+    (void)respond(engine, channel, request->begun_ns, request->buffers, request->written,
                   request->buffer_count);
 }
 

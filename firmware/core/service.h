@@ -26,10 +26,12 @@ struct sbe_request { /* valid until the handler returns */
     struct sbe_engine *engine;
     struct sbe_channel *channel;
     const struct sbe_service *service;
-    uint64_t transaction; /* 0: a message, nobody waits for an answer */
-    const void *payload;  /* private memory: may be read as often as you like */
+    const void *payload; /* private memory: may be read as often as you like */
     uint32_t payload_size;
     uint32_t buffer_count;
+    uint64_t transaction; /* 0: a message, nobody waits for an answer */
+    uint64_t begun_ns;    /* the engine's */
+    uint32_t waited_ns;
     struct sbe_buffer *buffers; /* data and size; areas are shared memory, read values once */
     void *reply;                /* room for the response's payload */
     uint32_t reply_room;        /* bytes */
@@ -53,17 +55,17 @@ struct sbe_service {
 };
 
 /* A request to be answered later; the service owns the storage until it has answered. */
-struct sbe_kept {
-    struct sbe_kept *next;
+struct sbe_kept { /* begins as the request did */
     struct sbe_engine *engine;
     struct sbe_channel *channel; /* NULL: the requester is gone, answering does nothing */
     const struct sbe_service *service;
+    const void *payload; /* in the scratch memory given to keep */
+    uint32_t payload_size;
+    uint32_t buffer_count;
     uint64_t transaction;
     uint64_t begun_ns;
     uint32_t waited_ns;
-    uint32_t payload_size;
-    const void *payload; /* in the scratch memory given to keep */
-    uint32_t buffer_count;
+    struct sbe_kept *next;
     struct sbe_buffer buffers[SBE_KEPT_BUFFERS];
     uint64_t written[SBE_KEPT_BUFFERS];
 };
