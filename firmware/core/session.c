@@ -25,17 +25,14 @@ static void set_state(struct sbe_session *session, enum sbe_session_state state)
         hooks->state_changed(hooks->self, state);
 }
 
-static int transmit(struct sbe_session *session, uint16_t type, uint32_t id, int status,
-                    struct sbe_control *message, uint32_t size)
+/* Sends a message whose id and status are set. */
+static int transmit(struct sbe_session *session, uint32_t type, struct sbe_control *message,
+                    uint32_t size)
 {
     const struct sbe_port *port = session->config->port;
-    *message = (struct sbe_control){
-        .type = type,
-        .size = (uint16_t)size,
-        .epoch = session->epoch,
-        .id = id,
-        .status = status,
-    };
+    message->type = (uint16_t)type;
+    message->size = (uint16_t)size;
+    message->epoch = session->epoch;
     return port->control_send(port->self, message, size);
 }
 
@@ -46,8 +43,9 @@ static void reply_plain(struct sbe_session *session, enum sbe_control_type type,
     struct sbe_plain_reply reply;
     if (session->peer_epoch == 0)
         return; /* who asked is gone */
-    (void)transmit(session, (uint16_t)(type | SBE_CONTROL_REPLY), id, status, &reply.control,
-                   sizeof reply);
+    reply.control.id = id;
+    reply.control.status = status;
+    (void)transmit(session, type | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
 }
 
 static int send_hello(struct sbe_session *session)
@@ -65,7 +63,7 @@ static int send_hello(struct sbe_session *session)
         .limits = config->limits,
     };
     (void)sbe_name_set(hello.name, config->name); /* cut where it is too long */
-    return transmit(session, SBE_CONTROL_HELLO, 0, SBE_OK, &hello.control, sizeof hello);
+    return transmit(session, SBE_CONTROL_HELLO, &hello.control, sizeof hello);
 }
 
 /* -- what the peer has made here ----------------------------------------------------------- */
@@ -288,7 +286,9 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     enum sbe_refusal why = judge(session, hello);
     if (why == SBE_REFUSED_NOT && !again)
         agree(session, hello);
-    struct sbe_hello_reply reply; /* every field is set, control by transmit() */
+    struct sbe_hello_reply reply; /* every field is set, the rest of control by transmit() */
+    reply.control.id = hello->control.id;
+    reply.control.status = why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO;
     reply.magic = SBE_MAGIC;
     reply.version = why == SBE_REFUSED_NOT ? session->version : 0;
     reply.refusal = (uint16_t)why;
@@ -296,8 +296,7 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     reply.version_max = config->version_max;
     reply.peer_epoch = hello->control.epoch;
     int status =
-        transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, hello->control.id,
-                 why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO, &reply.control, sizeof reply);
+        transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
     if (why != SBE_REFUSED_NOT) {
         tell_refusal(session, why, false, hello->version_min, hello->version_max);
         return status; /* no HELLO of ours: two ends that refuse each other would never stop */
@@ -344,9 +343,8 @@ static int take_bye(struct sbe_session *session, const struct sbe_control *messa
 
 static int take_ping(struct sbe_session *session, const struct sbe_control *message)
 {
-    struct sbe_ping reply = *(const struct sbe_ping *)(const void *)message;
-    (void)transmit(session, SBE_CONTROL_PING | SBE_CONTROL_REPLY, message->id, SBE_OK,
-                   &reply.control, sizeof reply);
+    struct sbe_ping reply = *(const struct sbe_ping *)(const void *)message; /* id and cookie */
+    (void)transmit(session, SBE_CONTROL_PING | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
     return ANSWERED;
 }
 
@@ -546,8 +544,9 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
         hooks->service(hooks->self, context, name, name != NULL ? -1 : (int64_t)which, &reply);
     if (status == SBE_OK && name != NULL && reply.version < which)
         status = SBE_ENOTSUP; /* the reply says which version there is */
-    (void)transmit(session, (uint16_t)(message->type | SBE_CONTROL_REPLY), message->id, status,
-                   &reply.control, sizeof reply);
+    reply.control.id = message->id;
+    reply.control.status = status;
+    (void)transmit(session, message->type | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
     return ANSWERED;
 }
 
@@ -754,7 +753,9 @@ int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
     uint32_t id = session->next_id;
     /* Taken before it is sent: the answer may come, and other requests start, within the hook. */
     *entry = (struct sbe_session_pending){id, (uint16_t)type, token};
-    int status = transmit(session, (uint16_t)type, id, SBE_OK, message, size);
+    message->id = id;
+    message->status = SBE_OK;
+    int status = transmit(session, type, message, size);
     if (status == SBE_OK || entry->id != id)
         return SBE_OK; /* sent, or replied already when the session ended within the hook */
     entry->id = 0;
@@ -772,10 +773,12 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 
 int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
 {
-    struct sbe_event_message message; /* every field is set, control by transmit() */
+    struct sbe_event_message message; /* every field is set, the rest of control by transmit() */
     if (!can_ask(session))
         return SBE_ENOTCONN;
+    message.control.id = 0;
+    message.control.status = SBE_OK;
     message.event = event;
     message.value = value;
-    return transmit(session, SBE_CONTROL_EVENT, 0, SBE_OK, &message.control, sizeof message);
+    return transmit(session, SBE_CONTROL_EVENT, &message.control, sizeof message);
 }
