@@ -7,7 +7,7 @@
 #include "core/wire.h"
 
 int sbe_area_add(struct sbe_area_table *table, uint32_t id, uint32_t context, uint32_t flags,
-                 uint64_t size, struct sbe_area **area)
+                 size_t size, struct sbe_area **area)
 {
     uint32_t index = SBE_AREA_INDEX(id);
     if (id >> 16 == 0 || index >= table->count || size == 0 || (flags & ~SBE_AREA_FLAGS) != 0)

@@ -7,6 +7,7 @@
 #define SBE_CORE_AREA_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define SBE_AREA_INDEX(id) ((id)&0xffffu)
@@ -20,8 +21,8 @@ struct sbe_area {
     uint32_t unmap_id; /* control request to answer once pins is 0; valid when dying */
     bool dying;        /* refused to new frames */
     uint16_t segments; /* described so far */
-    uint64_t size;     /* bytes */
-    uint64_t missing;  /* bytes not described yet: refused to frames until 0 */
+    size_t size;       /* bytes; an area beyond this end's width is refused */
+    size_t missing;    /* bytes not described yet: refused to frames until 0 */
     void *base;        /* where this end sees it, NULL if it does not */
 };
 
@@ -43,7 +44,7 @@ struct sbe_buffer {
 
 /* Takes the slot the id names. SBE_EINVAL (index outside the table), SBE_EEXIST. */
 int sbe_area_add(struct sbe_area_table *table, uint32_t id, uint32_t context, uint32_t flags,
-                 uint64_t size, struct sbe_area **area);
+                 size_t size, struct sbe_area **area);
 /* The live area of this id, or NULL. */
 struct sbe_area *sbe_area_find(const struct sbe_area_table *table, uint32_t id);
 void sbe_area_remove(struct sbe_area *area);

@@ -378,28 +378,31 @@ static int take_context_destroy(struct sbe_session *session, const struct sbe_co
 }
 
 /*
- * Adds up what the segments describe of the missing bytes. All but the first and the last cover a
+ * Takes what the segments describe off the missing bytes. All but the first and the last cover a
  * page at least: a list costs its receiver something for each entry, so it is bounded.
  */
 SBE_OUT_OF_LINE static int check_segments(const struct sbe_session *session,
-                                          const struct sbe_area_map *map, uint64_t missing,
-                                          uint64_t *left)
+                                          const struct sbe_area_map *map, uint32_t former,
+                                          size_t *missing)
 {
     const struct sbe_segment *segment = (const void *)(map + 1),
                              *end = segment + map->segment_count;
     uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
-    *left = missing;
+    size_t left = *missing;
     for (; segment != end; segment++) {
-        if (segment->size == 0 || segment->size > *left)
+        if (segment->size - 1 >= left) /* also when it is 0 */
             return SBE_EINVAL;
-        *left -= segment->size;
-        if (segment->address > last || segment->size - 1 > last - segment->address)
+        uint64_t segment_last = segment->address + (segment->size - 1);
+        if (segment_last > last || segment_last < segment->address)
             return SBE_ERANGE; /* would be truncated to this end's width */
+        left -= (size_t)segment->size;
     }
-    uint64_t count = (uint64_t)map->segment_first + map->segment_count;
-    if (count > UINT16_MAX || count > map->size / SBE_SEGMENT_MIN + 2)
+    *missing = left;
+    /* Neither is more than 16 bits wide, and the size fits this end's width. */
+    uint32_t count = former + map->segment_count;
+    if (count > UINT16_MAX || count > (size_t)map->size / SBE_SEGMENT_MIN + 2)
         return SBE_EINVAL;
-    if (*left != 0 && session->config->port->area_extend == NULL)
+    if (left != 0 && session->config->port->area_extend == NULL)
         return SBE_EINVAL;
     return SBE_OK;
 }
@@ -410,11 +413,11 @@ static int extend_area(struct sbe_session *session, const struct sbe_area_map *m
     struct sbe_area *area = sbe_area_find(&session->areas, map->area);
     if (area == NULL || area->dying)
         return SBE_EFAULT;
-    if (area->missing == 0 || area->segments != map->segment_first || area->size != map->size ||
+    size_t left = area->missing;
+    if (left == 0 || area->segments != map->segment_first || area->size != map->size ||
         area->context != map->context || area->flags != map->flags || map->segment_count == 0)
         return SBE_EINVAL;
-    uint64_t left;
-    int status = check_segments(session, map, area->missing, &left);
+    int status = check_segments(session, map, area->segments, &left);
     if (status == SBE_OK)
         status = port->area_extend(port->self, area, map);
     if (status < 0) {
@@ -439,14 +442,19 @@ static int take_area_map(struct sbe_session *session, const struct sbe_control *
         return SBE_ENOENT;
     if (map->segment_first != 0)
         return extend_area(session, map);
-    uint64_t left = 0;
-    int status = map->segment_count == 0 ? SBE_OK : check_segments(session, map, map->size, &left);
-    if (status < 0)
-        return status;
     if (map->size > SIZE_MAX)
         return SBE_ERANGE;
+    size_t left = (size_t)map->size;
+    int status = SBE_OK;
+    if (map->segment_count == 0)
+        left = 0;
+    else
+        status = check_segments(session, map, 0, &left);
+    if (status < 0)
+        return status;
     struct sbe_area *area;
-    status = sbe_area_add(&session->areas, map->area, map->context, map->flags, map->size, &area);
+    status = sbe_area_add(&session->areas, map->area, map->context, map->flags, (size_t)map->size,
+                          &area);
     if (status < 0)
         return status;
     area->missing = left;
@@ -478,7 +486,7 @@ static int check_rings(const struct sbe_session *session, const struct sbe_chann
     if (size < 0 || open->line < session->line || open->slots > session->limits.slots ||
         open->slot_size > session->limits.slot_size)
         return SBE_EINVAL;
-    size_t room = (size_t)area->size; /* it is mapped here, so it fits this end's width */
+    size_t room = area->size;
     if ((uint64_t)size > room)
         return SBE_ERANGE;
     room -= (size_t)size;
