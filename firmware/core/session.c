@@ -214,11 +214,10 @@ static uint16_t common_version(const struct sbe_session_config *config,
     return hello->version_max < config->version_max ? hello->version_max : config->version_max;
 }
 
-static enum sbe_refusal judge(const struct sbe_session *session, const struct sbe_hello *hello)
+static enum sbe_refusal judge(const struct sbe_session_config *config,
+                              const struct sbe_hello *hello, uint16_t version)
 {
-    const struct sbe_session_config *config = session->config;
     const struct sbe_limits *limits = &hello->limits;
-    uint16_t version = common_version(config, hello);
     if (hello->magic != SBE_MAGIC)
         return SBE_REFUSED_MAGIC;
     if (version < config->version_min || version < hello->version_min)
@@ -235,25 +234,25 @@ static enum sbe_refusal judge(const struct sbe_session *session, const struct sb
 _Static_assert(sizeof(struct sbe_limits) % sizeof(uint32_t) == 0, "limits are counts, no more");
 
 /* The smaller of each. */
-static void agree_limits(struct sbe_limits *agreed, const struct sbe_limits *peer)
+static void agree_limits(struct sbe_limits *agreed, const struct sbe_limits *ours,
+                         const struct sbe_limits *theirs)
 {
-    uint32_t *ours = (uint32_t *)(void *)agreed;
-    const uint32_t *theirs = (const uint32_t *)(const void *)peer;
-    for (uint32_t i = 0; i < sizeof *agreed / sizeof *ours; i++)
-        if (theirs[i] < ours[i])
-            ours[i] = theirs[i];
+    uint32_t *to = (uint32_t *)(void *)agreed;
+    const uint32_t *one = (const uint32_t *)(const void *)ours;
+    const uint32_t *other = (const uint32_t *)(const void *)theirs;
+    for (uint32_t i = 0; i < sizeof *agreed / sizeof *to; i++)
+        to[i] = one[i] < other[i] ? one[i] : other[i];
 }
 
-static void agree(struct sbe_session *session, const struct sbe_hello *hello)
+static void agree(struct sbe_session *session, const struct sbe_hello *hello, uint16_t version)
 {
     const struct sbe_session_config *config = session->config;
     session->peer_epoch = hello->control.epoch;
-    session->version = common_version(config, hello);
+    session->version = version;
     session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
     session->coherent = hello->coherent == 1 && config->coherent == 1;
     session->peer_address_bits = hello->address_bits;
-    session->limits = config->limits;
-    agree_limits(&session->limits, &hello->limits);
+    agree_limits(&session->limits, &config->limits, &hello->limits);
 }
 
 static void meet(struct sbe_session *session)
@@ -283,9 +282,10 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     bool again = hello->control.epoch == session->peer_epoch;
     if (!again && session->peer_epoch != 0)
         forget_peer(session, SBE_SESSION_WAITING); /* the peer restarted */
-    enum sbe_refusal why = judge(session, hello);
+    uint16_t version = common_version(config, hello);
+    enum sbe_refusal why = judge(config, hello, version);
     if (why == SBE_REFUSED_NOT && !again)
-        agree(session, hello);
+        agree(session, hello, version);
     struct sbe_hello_reply reply; /* every field is set, the rest of control by transmit() */
     reply.control.id = hello->control.id;
     reply.control.status = why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO;
