@@ -48,6 +48,20 @@ static void reply_plain(struct sbe_session *session, enum sbe_control_type type,
     (void)transmit(session, type | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
 }
 
+/* What an end is, from its role to its limits, it tells as it is. */
+#define TOLD_SIZE (offsetof(struct sbe_hello, name) - offsetof(struct sbe_hello, role))
+#define TOLD(field)                                                                          \
+    _Static_assert(offsetof(struct sbe_session_config, field) -                              \
+                           offsetof(struct sbe_session_config, role) ==                      \
+                       offsetof(struct sbe_hello, field) - offsetof(struct sbe_hello, role), \
+                   #field)
+TOLD(coherent);
+TOLD(address_bits);
+TOLD(reserved);
+TOLD(features);
+TOLD(cache_line);
+TOLD(limits);
+
 static int send_hello(struct sbe_session *session)
 {
     const struct sbe_session_config *config = session->config;
@@ -56,12 +70,9 @@ static int send_hello(struct sbe_session *session)
         .version_min = config->version_min,
         .version_max = config->version_max,
         .peer_epoch = session->peer_epoch,
-        .role = config->role,
-        .coherent = config->coherent,
-        .address_bits = config->address_bits,
-        .cache_line = config->cache_line,
-        .limits = config->limits,
     };
+    memcpy((uint8_t *)&hello + offsetof(struct sbe_hello, role),
+           (const uint8_t *)config + offsetof(struct sbe_session_config, role), TOLD_SIZE);
     (void)sbe_name_set(hello.name, config->name); /* cut where it is too long */
     return transmit(session, SBE_CONTROL_HELLO, &hello.control, sizeof hello);
 }
@@ -113,8 +124,9 @@ static void settle_context(struct sbe_session *session, uint32_t id)
     struct sbe_session_context *context = find_context(session, id);
     if (context == NULL || !context->dying)
         return; /* also the global one, whose id finds a free entry */
-    for (uint32_t i = 0; i < session->areas.count; i++)
-        if (session->areas.areas[i].id != 0 && session->areas.areas[i].context == id)
+    const struct sbe_area *area = session->areas.areas;
+    for (uint32_t left = session->areas.count; left > 0; left--, area++)
+        if (area->id != 0 && area->context == id)
             return;
     reply_plain(session, SBE_CONTROL_CONTEXT_DESTROY, context->destroy_id, SBE_OK);
     *context = (struct sbe_session_context){0};
@@ -134,7 +146,7 @@ static void settle_area(struct sbe_session *session, struct sbe_area *area)
     settle_context(session, context);
 }
 
-static void kill_area(struct sbe_session *session, struct sbe_area *area)
+SBE_OUT_OF_LINE static void kill_area(struct sbe_session *session, struct sbe_area *area)
 {
     area->dying = true;
     settle_area(session, area);
@@ -161,14 +173,14 @@ static void drop(struct sbe_session *session, uint32_t context)
 {
     const struct sbe_session_config *config = session->config;
     bool all = context == SBE_CONTEXT_ALL;
-    for (uint32_t i = 0; i < config->limits.channels; i++)
-        if (config->channels[i].id != 0 && (all || config->channels[i].context == context))
-            close_channel(session, &config->channels[i]);
-    for (uint32_t i = 0; i < session->areas.count; i++) {
-        struct sbe_area *area = &session->areas.areas[i];
+    struct sbe_session_channel *channel = config->channels;
+    for (uint32_t left = config->limits.channels; left > 0; left--, channel++)
+        if (channel->id != 0 && (all || channel->context == context))
+            close_channel(session, channel);
+    struct sbe_area *area = session->areas.areas;
+    for (uint32_t left = session->areas.count; left > 0; left--, area++)
         if (area->id != 0 && (all || area->context == context))
             kill_area(session, area);
-    }
 }
 
 /* Last in its caller's work: the hook may ask again, or start the next life. */
@@ -183,9 +195,10 @@ SBE_OUT_OF_LINE static void finish(struct sbe_session *session, struct sbe_sessi
 
 static void fail_pending(struct sbe_session *session)
 {
-    for (uint32_t i = 0; i < session->config->pending_count; i++)
-        if (session->config->pending[i].id != 0)
-            finish(session, &session->config->pending[i], SBE_ECONNRESET, NULL);
+    struct sbe_session_pending *entry = session->config->pending;
+    for (uint32_t left = session->config->pending_count; left > 0; left--, entry++)
+        if (entry->id != 0)
+            finish(session, entry, SBE_ECONNRESET, NULL);
 }
 
 /*
@@ -477,12 +490,21 @@ static int take_area_unmap(struct sbe_session *session, const struct sbe_control
     return ANSWERED;
 }
 
+/* A message has the geometry in one piece. */
+#define SAME_PLACE(field)                                              \
+    _Static_assert(offsetof(struct sbe_channel_open, field) -          \
+                           offsetof(struct sbe_channel_open, slots) == \
+                       offsetof(struct sbe_ring_geometry, field),      \
+                   #field)
+SAME_PLACE(slots);
+SAME_PLACE(slot_size);
+SAME_PLACE(line);
+
 /* Both rings inside the area, aligned, and apart from each other. */
 static int check_rings(const struct sbe_session *session, const struct sbe_channel_open *open,
                        const struct sbe_area *area)
 {
-    struct sbe_ring_geometry geometry = {open->slots, open->slot_size, open->line};
-    int64_t size = sbe_ring_size(&geometry);
+    int64_t size = sbe_ring_size((const void *)&open->slots);
     if (size < 0 || open->line < session->line || open->slots > session->limits.slots ||
         open->slot_size > session->limits.slot_size)
         return SBE_EINVAL;

@@ -78,12 +78,15 @@ struct sbe_session_pending { /* a request waiting for its reply */
 struct sbe_session_config {
     const struct sbe_port *port;
     const struct sbe_session_hooks *hooks;
-    const char *name; /* of the implementation, for people */
-    uint8_t role;     /* enum sbe_role */
-    uint8_t coherent;
-    uint8_t address_bits; /* 1 to 64 */
+    const char *name;     /* of the implementation, for people */
     uint16_t version_min; /* usually SBE_VERSION_MIN and _MAX */
     uint16_t version_max;
+    /* from here to the limits as in struct sbe_hello, which tells them */
+    uint8_t role; /* enum sbe_role */
+    uint8_t coherent;
+    uint8_t address_bits; /* 1 to 64 */
+    uint8_t reserved;     /* zero */
+    uint32_t features;    /* none defined, zero */
     uint32_t cache_line;
     struct sbe_limits limits; /* areas, contexts and channels also size the tables below */
     struct sbe_area *areas;
@@ -94,19 +97,19 @@ struct sbe_session_config {
 };
 
 struct sbe_session {
-    const struct sbe_session_config *config;
     struct sbe_area_table areas;
     enum sbe_session_state state;
-    uint32_t epoch;
-    uint32_t peer_epoch;      /* whose HELLO we accepted, 0 none */
-    uint32_t confirmed_epoch; /* who accepted ours, 0 nobody */
-    uint32_t next_id;
+    struct sbe_limits limits; /* agreed */
+    const struct sbe_session_config *config;
     uint32_t line;    /* agreed: the larger of both lines */
     uint16_t version; /* agreed */
     bool coherent;    /* agreed: both ends are */
     uint8_t peer_address_bits;
-    struct sbe_limits limits; /* agreed */
-    uint32_t dropped;         /* messages from dead epochs or in the wrong state */
+    uint32_t next_id;
+    uint32_t dropped; /* messages from dead epochs or in the wrong state */
+    uint32_t epoch;
+    uint32_t peer_epoch;      /* whose HELLO we accepted, 0 none */
+    uint32_t confirmed_epoch; /* who accepted ours, 0 nobody */
 };
 
 /* Copies a name into a zeroed field of SBE_NAME_SIZE. False: it was too long and is cut. */
