@@ -70,20 +70,17 @@ static bool carries_bytes(uint8_t type, const struct sbe_buffer *buffer)
     return (buffer->flags & SBE_BUFFER_INLINE) != 0 && (buffer->direction & wanted) != 0;
 }
 
-/* Bytes of a slot beside so many buffers, negative when it does not hold them. */
-static int32_t room_beside(const struct sbe_channel *channel, uint32_t buffer_count)
-{
-    if (buffer_count > channel->buffers) /* a small number: what follows does not wrap */
-        return -1;
-    return (int32_t)(channel->tx.slot_size - sizeof(struct sbe_wire_frame) -
-                     buffer_count * sizeof(struct sbe_wire_buffer));
-}
-
 uint32_t sbe_channel_payload_room(const struct sbe_channel *channel, uint32_t buffer_count,
                                   uint64_t inline_bytes)
 {
-    int32_t room = room_beside(channel, buffer_count);
-    return room < 0 || inline_bytes > (uint32_t)room ? 0 : (uint32_t)room - (uint32_t)inline_bytes;
+    uint32_t size = channel->tx.slot_size;
+    if (buffer_count > channel->buffers) /* a small number: what follows does not wrap */
+        return 0;
+    uint32_t used =
+        (uint32_t)(sizeof(struct sbe_wire_frame) + buffer_count * sizeof(struct sbe_wire_buffer));
+    if (used > size || inline_bytes > size - used)
+        return 0;
+    return size - used - (uint32_t)inline_bytes;
 }
 
 struct cursor { /* in a slot that is being written */

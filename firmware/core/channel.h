@@ -74,7 +74,7 @@ struct sbe_channel_config {
 
 /* What is used often comes first: Thumb's short instructions reach 124 bytes. */
 struct sbe_channel {
-    struct sbe_ring tx;
+    struct sbe_ring rx;
     uint32_t id;
     uint32_t context;
     const struct sbe_port *port;
@@ -86,9 +86,9 @@ struct sbe_channel {
     void *handle;
     uint32_t call_free; /* index of the first free call, call_count: none */
     uint32_t promised;  /* responses owed: slots that nothing else may take */
-    uint64_t seen_ns;
     struct sbe_channel_counters counters;
-    struct sbe_ring rx;
+    uint64_t seen_ns;
+    struct sbe_ring tx;
 };
 
 /* Attaches to ring memory (the opener has cleared it). SBE_EINVAL on illegal geometry. */

@@ -77,13 +77,13 @@ static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint6
 {
     struct sbe_frame *frame = &engine->response;
     struct sbe_buffer *next = frame->buffers;
-    for (uint32_t i = 0; i < buffer_count; i++) {
-        if (!is_output(&buffers[i]))
+    for (; buffer_count > 0; buffer_count--, buffers++, written++) {
+        if (!is_output(buffers))
             continue;
-        hand_over(engine, channel, SBE_GIVE_BACK, &buffers[i]);
-        *next = buffers[i];
-        if (written[i] < next->size)
-            next->size = written[i];
+        hand_over(engine, channel, SBE_GIVE_BACK, buffers);
+        *next = *buffers;
+        if (*written < next->size)
+            next->size = *written;
         next++;
     }
     frame->type = SBE_FRAME_RESPONSE;
@@ -103,8 +103,9 @@ static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint6
 
 static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hold)
 {
-    for (uint32_t i = 0; i < kept->buffer_count; i++) {
-        struct sbe_area *area = sbe_area_find(&engine->session.areas, kept->buffers[i].area);
+    const struct sbe_buffer *buffer = kept->buffers;
+    for (uint32_t left = kept->buffer_count; left > 0; left--, buffer++) {
+        struct sbe_area *area = sbe_area_find(&engine->session.areas, buffer->area);
         if (area == NULL)
             continue; /* inline */
         if (hold)
@@ -135,8 +136,8 @@ static int stash(struct sbe_kept *kept, uint8_t *scratch, uint32_t room)
     if (kept->payload_size != 0)
         memcpy(scratch, kept->payload, kept->payload_size);
     kept->payload = scratch;
-    for (uint32_t i = 0; i < kept->buffer_count; i++) {
-        struct sbe_buffer *buffer = &kept->buffers[i];
+    struct sbe_buffer *buffer = kept->buffers;
+    for (uint32_t left = kept->buffer_count; left > 0; left--, buffer++) {
         if ((buffer->flags & SBE_BUFFER_INLINE) == 0)
             continue;
         uint32_t size = (uint32_t)buffer->size; /* fits a slot: it came in one or was checked */
@@ -239,14 +240,15 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
 {
     uint8_t *out = engine->config->scratch_out;
     uint32_t size = request->channel->tx.slot_size, carried = 0, used = 0, outputs = 0;
-    for (uint32_t i = 0; i < engine->frame.buffer_count; i++) {
-        struct sbe_buffer *buffer = &request->buffers[i];
-        request->written[i] = 0;
+    struct sbe_buffer *buffer = request->buffers;
+    uint64_t *written = request->written;
+    for (uint32_t left = engine->frame.buffer_count; left > 0; left--, buffer++, written++) {
+        *written = 0;
         if (!is_output(buffer))
             continue;
         outputs++;
         if (buffer->direction == SBE_DIR_INOUT)
-            request->written[i] = buffer->size;
+            *written = buffer->size;
         if ((buffer->flags & SBE_BUFFER_INLINE) == 0)
             continue;
         if (buffer->size > size - used)
@@ -282,8 +284,9 @@ SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_re
     if (status < 0)
         return status;
     request->buffer_count = frame->buffer_count; /* from here on they are handed over */
-    for (uint32_t i = 0; i < request->buffer_count; i++)
-        hand_over(engine, request->channel, SBE_TAKE, &request->buffers[i]);
+    const struct sbe_buffer *buffer = request->buffers;
+    for (uint32_t left = request->buffer_count; left > 0; left--, buffer++)
+        hand_over(engine, request->channel, SBE_TAKE, buffer);
     if (frame->type == SBE_FRAME_SYNC)
         return SBE_OK;
     if (frame->service == 0 || frame->service > engine->config->service_count)
@@ -362,7 +365,7 @@ static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry
     return 1;
 }
 
-SBE_OUT_OF_LINE static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
+static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     uint32_t left = entry->budget;
     int taken = 1;
