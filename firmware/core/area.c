@@ -34,9 +34,9 @@ void sbe_area_remove(struct sbe_area *area)
 }
 
 int sbe_area_resolve(const struct sbe_area_table *table, uint32_t context,
-                     struct sbe_buffer *buffer, struct sbe_area **found)
+                     struct sbe_buffer *buffer)
 {
-    struct sbe_area *area = sbe_area_find(table, buffer->area);
+    const struct sbe_area *area = sbe_area_find(table, buffer->area);
     if (area == NULL || area->dying || area->missing != 0)
         return SBE_EFAULT;
     if (area->context != context && area->context != SBE_CONTEXT_GLOBAL)
@@ -52,6 +52,5 @@ int sbe_area_resolve(const struct sbe_area_table *table, uint32_t context,
     if (buffer->direction == SBE_DIR_SHARED && (area->flags & SBE_AREA_COHERENT) == 0)
         return SBE_ENOTSUP;
     buffer->data = area->base == NULL ? NULL : (uint8_t *)area->base + (size_t)buffer->offset;
-    *found = area;
     return SBE_OK;
 }

@@ -55,6 +55,6 @@ void sbe_area_remove(struct sbe_area *area);
  * SBE_EPERM writing a read-only area, SBE_ENOTSUP SHARED without coherent memory.
  */
 int sbe_area_resolve(const struct sbe_area_table *table, uint32_t context,
-                     struct sbe_buffer *buffer, struct sbe_area **area);
+                     struct sbe_buffer *buffer);
 
 #endif

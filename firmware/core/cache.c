@@ -16,9 +16,9 @@
  * must be the requester's, not stale ones. SHARED exists only where memory is coherent.
  */
 uint64_t sbe_cache_handover(const struct sbe_port *port, enum sbe_handover step,
-                            const struct sbe_buffer *buffer, bool coherent)
+                            const struct sbe_buffer *buffer)
 {
-    if (coherent || buffer->data == NULL || buffer->size == 0)
+    if (buffer->data == NULL || buffer->size == 0)
         return 0;
     if (step >= SBE_GIVE_BACK && buffer->direction == SBE_DIR_IN)
         return 0;

@@ -3,7 +3,6 @@
 #ifndef SBE_CORE_CACHE_H
 #define SBE_CORE_CACHE_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/area.h"
@@ -16,8 +15,8 @@ enum sbe_handover {
     SBE_TAKE_BACK, /* requester, before the caller looks */
 };
 
-/* Maintains this end's cache for one buffer; nothing where coherent. Bytes maintained. */
+/* Maintains this end's cache for one buffer, whose memory is not coherent. Bytes maintained. */
 uint64_t sbe_cache_handover(const struct sbe_port *port, enum sbe_handover step,
-                            const struct sbe_buffer *buffer, bool coherent);
+                            const struct sbe_buffer *buffer);
 
 #endif

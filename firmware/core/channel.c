@@ -250,7 +250,6 @@ static bool buffer_is_legal(const struct sbe_buffer *buffer)
 static bool parse(const struct sbe_channel *channel, struct sbe_frame *frame, const uint8_t *shared,
                   uint8_t *copy)
 {
-    struct sbe_area *area;
     uint32_t left = frame->size - (uint32_t)sizeof(struct sbe_wire_frame);
     struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
     for (struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
@@ -260,9 +259,11 @@ static bool parse(const struct sbe_channel *channel, struct sbe_frame *frame, co
         buffer->data = NULL;
         if (!buffer_is_legal(buffer))
             return false;
-        if ((buffer->flags & SBE_BUFFER_INLINE) == 0 && frame->type != SBE_FRAME_RESPONSE &&
-            frame->status == SBE_OK)
-            frame->status = sbe_area_resolve(channel->areas, channel->context, buffer, &area);
+        if ((buffer->flags & SBE_BUFFER_INLINE) == 0) {
+            int status = sbe_area_resolve(channel->areas, channel->context, buffer);
+            if (frame->type != SBE_FRAME_RESPONSE && frame->status == SBE_OK)
+                frame->status = status;
+        }
         shared += sizeof(struct sbe_wire_buffer);
         left -= (uint32_t)sizeof(struct sbe_wire_buffer);
     }

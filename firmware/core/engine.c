@@ -52,14 +52,21 @@ static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *en
 
 /* -- answering ----------------------------------------------------------------------------- */
 
-/* Moves a buffer to this end or back; back also after a failure, and before memory is let go. */
-static void hand_over(struct sbe_engine *engine, struct sbe_channel *channel,
-                      enum sbe_handover step, const struct sbe_buffer *buffer)
+/* A channel of ours has its session's table, and thus the session. */
+_Static_assert(offsetof(struct sbe_session, areas) == 0, "hand_over() relies on it");
+
+/* Moves buffers to this end or back; back also after a failure, and before memory is let go. */
+static void hand_over(struct sbe_channel *channel, enum sbe_handover step,
+                      const struct sbe_buffer *buffer, uint32_t count)
 {
-    const struct sbe_area *area = sbe_area_find(&engine->session.areas, buffer->area);
-    bool coherent = engine->session.coherent || area == NULL || /* inline */
-                    (area->flags & SBE_AREA_COHERENT) != 0;
-    channel->counters.synced += sbe_cache_handover(engine->port, step, buffer, coherent);
+    const struct sbe_session *session = (const void *)channel->areas;
+    if (session->coherent)
+        return;
+    for (; count > 0; count--, buffer++) {
+        const struct sbe_area *area = sbe_area_find(&session->areas, buffer->area);
+        if (area != NULL && (area->flags & SBE_AREA_COHERENT) == 0) /* NULL: it rides inline */
+            channel->counters.synced += sbe_cache_handover(channel->port, step, buffer);
+    }
 }
 
 static bool is_output(const struct sbe_buffer *buffer)
@@ -80,7 +87,7 @@ static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint6
     for (; buffer_count > 0; buffer_count--, buffers++, written++) {
         if (!is_output(buffers))
             continue;
-        hand_over(engine, channel, SBE_GIVE_BACK, buffers);
+        hand_over(channel, SBE_GIVE_BACK, buffers, 1);
         *next = *buffers;
         if (*written < next->size)
             next->size = *written;
@@ -226,8 +233,7 @@ static void drop_kept(struct sbe_engine *engine, struct sbe_channel *channel)
         unlink_kept(kept);
         kept->channel = NULL;
         kept->service->cancel(kept);
-        for (uint32_t i = 0; i < kept->buffer_count; i++)
-            hand_over(engine, channel, SBE_GIVE_BACK, &kept->buffers[i]);
+        hand_over(channel, SBE_GIVE_BACK, kept->buffers, kept->buffer_count);
         pin(engine, kept, false);
         next = engine->kept; /* from the start: the service may have answered others as well */
     }
@@ -284,9 +290,7 @@ SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_re
     if (status < 0)
         return status;
     request->buffer_count = frame->buffer_count; /* from here on they are handed over */
-    const struct sbe_buffer *buffer = request->buffers;
-    for (uint32_t left = request->buffer_count; left > 0; left--, buffer++)
-        hand_over(engine, request->channel, SBE_TAKE, buffer);
+    hand_over(request->channel, SBE_TAKE, frame->buffers, frame->buffer_count);
     if (frame->type == SBE_FRAME_SYNC)
         return SBE_OK;
     if (frame->service == 0 || frame->service > engine->config->service_count)
@@ -329,10 +333,12 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
                   request->buffer_count);
 }
 
-static void meet_response(struct sbe_engine *engine)
+static void meet_response(struct sbe_engine *engine, struct sbe_channel *channel)
 {
-    struct sbe_outcall *call = engine->frame.owner;
-    call->done(call, engine->frame.status, &engine->frame);
+    struct sbe_frame *frame = &engine->frame;
+    struct sbe_outcall *call = frame->owner;
+    hand_over(channel, SBE_TAKE_BACK, frame->buffers, frame->buffer_count);
+    call->done(call, frame->status, frame);
 }
 
 /* One frame of this channel: 1 taken, 0 none there, -1 it can't go on before it is rung or closed.
@@ -357,7 +363,7 @@ static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry
     if (status == SBE_EBADMSG)
         return 1;
     if (engine->frame.type == SBE_FRAME_RESPONSE)
-        meet_response(engine);
+        meet_response(engine, channel);
     else if (engine->frame.type == SBE_FRAME_CANCEL)
         cancel_kept(engine, channel);
     else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
@@ -452,9 +458,12 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
     (void)engine;
     if (!((const struct sbe_engine_channel *)(const void *)channel)->used)
         return SBE_ESHUTDOWN; /* broken, closed, or closing and telling us so */
+    if (frame->buffer_count > channel->buffers)
+        return SBE_EMSGSIZE;
     if (sbe_channel_room(channel) == 0)
         return SBE_EAGAIN; /* the rest is promised to responses */
     frame->type = SBE_FRAME_REQUEST;
+    hand_over(channel, SBE_GIVE, frame->buffers, frame->buffer_count);
     int status = sbe_channel_request(channel, frame, call);
     if (status == SBE_OK)
         sbe_channel_flush(channel);

@@ -97,7 +97,10 @@ void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task);
 
 /* The other direction: this end calls a service of the peer. */
 struct sbe_outcall {
-    /* The response, or NULL and a status when the channel died. */
+    /*
+     * The response, or NULL and a status when the channel died. Its buffers are this end's again;
+     * data is NULL where it names none of this context's.
+     */
     void (*done)(struct sbe_outcall *call, int status, const struct sbe_frame *response);
 };
 
@@ -109,9 +112,10 @@ struct sbe_find {
 int sbe_engine_find(struct sbe_engine *engine, const struct sbe_channel *channel, const char *name,
                     struct sbe_find *find);
 /*
- * Sends a request frame; the caller fills service, payload and buffers. SBE_ESHUTDOWN the channel
- * is closed or broken, SBE_EAGAIN no room beside the answers owed, SBE_ENOMEM too many calls are
- * open.
+ * Sends a request frame; the caller fills service, payload and buffers, which have their data as a
+ * request brought them or sbe_area_resolve() found them, and are the peer's until `done`.
+ * SBE_ESHUTDOWN the channel is closed or broken, SBE_EAGAIN no room beside the answers owed,
+ * SBE_ENOMEM too many calls are open, SBE_EMSGSIZE more than a frame of the peer's holds.
  */
 int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, struct sbe_frame *frame,
                     struct sbe_outcall *call);

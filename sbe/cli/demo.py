@@ -36,7 +36,7 @@ def _need_packages() -> None:
     required=False,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option("--frames", type=click.IntRange(1, 100_000), default=500, show_default=True)
+@click.option("--frames", type=click.IntRange(1, 1_000_000), default=500, show_default=True)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),

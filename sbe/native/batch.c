@@ -81,17 +81,16 @@ static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
     const Table *table = batch->channel->table;
     for (uint32_t i = 0; i < batch->per_call; i++) {
         const struct sbe_wire_buffer wire = descriptor(batch, index, i);
-        struct sbe_area *area;
         frame->buffers[i] = (struct sbe_buffer){
             .area = wire.area,
             .direction = wire.direction,
             .offset = wire.offset,
             .size = wire.size,
         };
-        int status = wire.flags != 0 || wire.reserved != 0
-                         ? SBE_EINVAL
-                         : sbe_area_resolve(&table->areas, batch->channel->core.context,
-                                            &frame->buffers[i], &area);
+        int status =
+            wire.flags != 0 || wire.reserved != 0
+                ? SBE_EINVAL
+                : sbe_area_resolve(&table->areas, batch->channel->core.context, &frame->buffers[i]);
         Memory *memory = status < 0 ? NULL : native_table_member(table, wire.area);
         if (memory == NULL) {
             drop_holds(batch, index);

@@ -19,7 +19,6 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
 {
     Channel *channel = call->channel;
     struct sbe_buffer *buffer = &call->asked[i];
-    struct sbe_area *area;
     if (memory->freed) {
         native_raise(SBE_EFAULT, false, "buffer %u lies in area %u, which was freed", i,
                      memory->id);
@@ -37,7 +36,7 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
     buffer->area = memory->id;
     buffer->offset = offset;
     buffer->size = size;
-    int status = sbe_area_resolve(&channel->table->areas, channel->core.context, buffer, &area);
+    int status = sbe_area_resolve(&channel->table->areas, channel->core.context, buffer);
     if (status == SBE_ENOTSUP) {
         native_raise(status, false,
                      "buffer %u is Shared, but the memory of area %u is not coherent: allocate it "

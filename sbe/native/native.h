@@ -183,7 +183,7 @@ static inline uint64_t native_handover(Channel *channel, enum sbe_handover step,
 {
     if (memory == NULL || memory->sync_fd < 0)
         return 0;
-    return sbe_cache_handover(&channel->port, step, buffer, false);
+    return sbe_cache_handover(&channel->port, step, buffer);
 }
 
 /* Whether one has failed since the last look: SBE_EIO, else 0. */

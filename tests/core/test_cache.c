@@ -56,20 +56,18 @@ int main(void)
             int expected = RULE[direction][step];
             seen.action = NOTHING;
             seen.calls = 0;
-            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer, false),
+            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer),
                      expected == NOTHING ? 0 : 17);
             CHECK_EQ(seen.action, expected);
             CHECK_EQ(seen.calls, expected == NOTHING ? 0 : 1);
 
-            /* nothing to do: coherent memory, a port without hooks, no bytes, no mapping */
-            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer, true), 0);
-            CHECK_EQ(sbe_cache_handover(&coherent_port, (enum sbe_handover)step, &buffer, false),
-                     0);
+            /* nothing to do: a port without hooks, no bytes, no mapping */
+            CHECK_EQ(sbe_cache_handover(&coherent_port, (enum sbe_handover)step, &buffer), 0);
             buffer.size = 0;
-            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer, false), 0);
+            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer), 0);
             buffer.size = 17;
             buffer.data = NULL;
-            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer, false), 0);
+            CHECK_EQ(sbe_cache_handover(&port, (enum sbe_handover)step, &buffer), 0);
             CHECK_EQ(seen.calls, expected == NOTHING ? 0 : 1);
         }
     }

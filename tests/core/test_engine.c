@@ -1265,6 +1265,40 @@ static void test_outcall(void)
     CHECK(!outcall_answered);
 }
 
+/* What a request of this end names is cleaned before, what comes back invalidated before a look. */
+static void test_outcall_hands_over(void)
+{
+    begin_with(0);
+    outcall.done = outcall_done;
+    struct sbe_frame frame = {.service = 9, .buffer_count = 3};
+    frame.buffers[0] = data_buffer(SBE_DIR_IN, 0, 64);
+    frame.buffers[1] = data_buffer(SBE_DIR_INOUT, 64, 128);
+    frame.buffers[2] = (struct sbe_buffer){
+        .direction = SBE_DIR_IN, .flags = SBE_BUFFER_INLINE, .data = (uint8_t *)memory, .size = 8};
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK_EQ(sbe_area_resolve(&remote.engine.session.areas, 1, &frame.buffers[i]), SBE_OK);
+    CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_OK);
+    CHECK_EQ(remote.cleaned, 64 + 128);
+    CHECK(remote.last_cleaned == frame.buffers[1].data);
+    CHECK(collect(1));
+    struct sbe_frame response = {.type = SBE_FRAME_RESPONSE,
+                                 .transaction = host.frame.transaction,
+                                 .status = SBE_EPERM, /* it may have written all the same */
+                                 .buffer_count = 2};
+    response.buffers[0] = data_buffer(SBE_DIR_INOUT, 64, 100);
+    response.buffers[1] = data_buffer(SBE_DIR_OUT, UINT32_MAX, 100); /* a lie */
+    CHECK_EQ(sbe_channel_send(&host.channels[1], &response), SBE_OK);
+    sbe_channel_flush(&host.channels[1]);
+    CHECK_EQ(remote.invalidated, 0);
+    run();
+    CHECK_EQ(outcalls_done, 1);
+    CHECK_EQ(outcall_status, SBE_EPERM);
+    CHECK_EQ(remote.invalidated, 100);
+    CHECK_EQ(remote.cleaned, 64 + 128);
+    frame.buffer_count = SBE_BUFFERS_MAX + 1;
+    CHECK_EQ(sbe_engine_call(&remote.engine, remote.opened[1], &frame, &outcall), SBE_EMSGSIZE);
+}
+
 /* The peer may take fewer buffers than this end has room for, or none. */
 static void test_agreed_buffers(void)
 {
@@ -1471,6 +1505,7 @@ int main(void)
     test_find();
     test_outcall();
     test_outcall_closed();
+    test_outcall_hands_over();
     test_agreed_buffers();
     test_answer_others_in_cancel();
     test_call_in_handler();

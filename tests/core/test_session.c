@@ -705,8 +705,7 @@ static int map_part(uint32_t first, uint32_t count, uint64_t size)
 static int resolve_first_page(void)
 {
     struct sbe_buffer buffer = {.area = ID(1, 0), .direction = SBE_DIR_IN, .size = PAGE};
-    struct sbe_area *area;
-    return sbe_area_resolve(&remote.session.areas, 1, &buffer, &area);
+    return sbe_area_resolve(&remote.session.areas, 1, &buffer);
 }
 
 /* A list that takes ten messages: the area is of no use before the last one. */

@@ -298,12 +298,14 @@ def processor_ticks(pid: int) -> int:
 
 
 def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_path: Path):
-    words = ["demo", str(image), "--frames", "100000000", "--output", str(tmp_path / "o.png")]
+    words = ["demo", str(image), "--frames", "1000000", "--output", str(tmp_path / "o.png")]
     with started(words, environment) as process:
         assert process.stdout is not None
         shown = b""
         while b"wrote " not in shown:
-            shown += process.stdout.readline()
+            line = process.stdout.readline()
+            assert line, shown
+            shown += line
         remote = remote_pid(shown.decode())
         # Between two calls a new remote would take its place: until the video is under way.
         before = processor_ticks(remote)
@@ -323,7 +325,7 @@ def test_remote_dies_in_the_demo(environment: dict[str, str], image: Path, tmp_p
     ("words", "line"),
     [
         (["ping", "-c", "1000000", "-i", "0.01"], b"seq=2 "),
-        (["demo", "picture.png", "--frames", "100000000"], b"wrote "),
+        (["demo", "picture.png", "--frames", "1000000"], b"wrote "),
         (["stat", "--watch", "0.1"], b"-- "),
     ],
 )
