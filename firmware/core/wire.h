@@ -242,8 +242,14 @@ struct sbe_service_reply { /* to FIND and LIST */
 };
 
 enum sbe_event {
-    SBE_EVENT_CHANNEL_BROKEN = 1
+    SBE_EVENT_CHANNEL_BROKEN = 1,
+    SBE_EVENT_SUSPEND = 2, /* this and the next two ask for something, and get ANSWERED */
+    SBE_EVENT_RESUME = 3,
+    SBE_EVENT_FREQUENCY = 4, /* value: kHz, 0 as the receiver likes */
+    SBE_EVENT_ANSWERED = 5   /* value: the event it answers, or-ed to an errno, 0 done */
 };
+
+#define SBE_ANSWERED_SHIFT 16u /* of the event in ANSWERED's value */
 
 struct sbe_event_message { /* has no reply */
     struct sbe_control control;

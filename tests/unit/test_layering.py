@@ -26,7 +26,7 @@ C_FLOORS: Floors = [
     [["firmware/core/channel.*"]],
     [["firmware/core/session.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
-    [["firmware/carveout/*"], ["firmware/mirror/*"]],
+    [["firmware/carveout/*"], ["firmware/mirror/*"], ["firmware/power/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
     [["firmware/ports/*"]],
     [["firmware/zephyr/*"]],

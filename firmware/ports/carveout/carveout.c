@@ -232,7 +232,7 @@ bool carveout_run(struct carveout *link)
     take_tokens(link);
     if (link->look)
         look(link);
-    bool more = sbe_engine_run(&link->engine);
+    bool more = sbe_power_run(&link->power);
     return more || link->look;
 }
 
@@ -255,6 +255,12 @@ static void publish_info(const struct carveout_config *config)
     memcpy(info->regions, config->regions, sizeof info->regions);
     info->check = SBE_CARVEOUT_SUM(info);
     info->magic = SBE_CARVEOUT_MAGIC;
+}
+
+static void take_event(void *self, uint32_t event, uint32_t value)
+{
+    const struct sbe_engine *engine = self;
+    sbe_power_event(&((struct carveout *)engine->port->self)->power, event, value);
 }
 
 static void configure_engine(struct carveout *link)
@@ -310,6 +316,8 @@ int carveout_start(struct carveout *link, const struct carveout_config *config)
     int status = sbe_engine_init(&link->engine, &link->engine_config);
     if (status < 0)
         return status;
+    sbe_power_init(&link->power, &link->engine, config->power);
+    link->engine.hooks.event = take_event;
     publish_info(config);
     status = sbe_bootstrap_start(&link->bootstrap, config->window, SBE_ROLE_REMOTE, config->seed);
     link->epoch = link->bootstrap.generation;

@@ -14,6 +14,7 @@
 #include "carveout/bootstrap.h"
 #include "carveout/token.h"
 #include "core/engine.h"
+#include "power/power.h"
 
 /* What the link can hold; RAM is spent accordingly. SDK programs open rings of 256 x 1024 bytes. */
 #ifndef CARVEOUT_AREAS
@@ -53,6 +54,7 @@ struct carveout_config {
     uint64_t (*now_ns)(void *self);
     void (*cache_clean)(void *self, const void *start, uint64_t size); /* NULL: coherent */
     void (*cache_invalidate)(void *self, void *start, uint64_t size);
+    const struct sbe_power_hooks *power; /* NULL: it can be suspended, which saves nothing */
 };
 
 struct carveout {
@@ -62,6 +64,7 @@ struct carveout {
     struct sbe_port port;
     struct sbe_engine_config engine_config;
     struct sbe_engine engine;
+    struct sbe_power power;
     /* Written by the interrupt: fifo, fifo_head, overrun. By the main loop: fifo_tail. */
     volatile uint32_t fifo_head;
     volatile uint32_t fifo_tail;

@@ -113,6 +113,10 @@ bool host_look_again(struct host *host)
     uint64_t longest_ns = (uint64_t)host->options.spin_us * 1000u;
     if (longest_ns == 0)
         return false;
+    if (sbe_power_suspended(&host->power)) {
+        host->engine.busy = false;
+        return false;
+    }
     uint64_t now_ns = host_now_ns(NULL);
     if (host->engine.served != host->served_seen) {
         host->served_seen = host->engine.served;

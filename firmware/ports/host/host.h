@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "core/engine.h"
+#include "power/power.h"
 
 #define HOST_INBOX_FDS 16u  /* more than any legal message carries, so that extras are seen */
 #define HOST_OUTBOX    256u /* control messages that wait for a slow host */
@@ -58,6 +59,7 @@ struct host {
     struct sbe_port port;
     struct sbe_engine_config config;
     struct sbe_engine engine;
+    struct sbe_power power;
 };
 
 /* options.c: false: the process ends with *exit_status. */

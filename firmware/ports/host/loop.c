@@ -48,7 +48,7 @@ int host_run(struct host *host)
     struct epoll_event events[EVENTS_AT_ONCE];
     uint32_t rounds = 0;
     while (!host->stop) {
-        bool more = sbe_engine_run(&host->engine);
+        bool more = sbe_power_run(&host->power);
         if (host->lost) {
             host_disconnect(host);
             continue;

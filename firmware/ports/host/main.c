@@ -36,6 +36,12 @@ static void tell_refusal(void *self, enum sbe_refusal why, bool theirs, uint16_t
              host.options.version_min, host.options.version_max);
 }
 
+static void take_event(void *self, uint32_t event, uint32_t value)
+{
+    (void)self;
+    sbe_power_event(&host.power, event, value);
+}
+
 /* Large tables come untouched from the kernel: a page costs memory only once it is used. */
 static bool allocate(void)
 {
@@ -95,6 +101,8 @@ static bool start_engine(void)
     int status = sbe_engine_init(&host.engine, config);
     if (status < 0)
         host_log("the engine refuses these limits (%d)", status);
+    sbe_power_init(&host.power, &host.engine, NULL);
+    host.engine.hooks.event = take_event;
     return status == SBE_OK;
 }
 

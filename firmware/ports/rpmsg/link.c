@@ -247,13 +247,19 @@ bool rpmsg_link_run(struct rpmsg_link *link)
     for (uint32_t i = 0; i < CHANNELS; i++)
         if (link->owed[i] && link->doorbell[i] != 0)
             ring(link, i);
-    bool more = sbe_engine_run(&link->engine);
+    bool more = sbe_power_run(&link->power);
     link->waits = link->outbox_count > 0;
     for (uint32_t i = 0; i < CHANNELS; i++) {
         bool stuck = is_private(link, i) ? !send_frames(link, i, !more) : link->owed[i];
         link->waits = link->waits || (stuck && link->doorbell[i] != 0);
     }
     return more;
+}
+
+static void take_event(void *self, uint32_t event, uint32_t value)
+{
+    const struct sbe_engine *engine = self;
+    sbe_power_event(&((struct rpmsg_link *)engine->port->self)->power, event, value);
 }
 
 int rpmsg_link_init(struct rpmsg_link *link, const struct rpmsg_link_config *config)
@@ -291,5 +297,8 @@ int rpmsg_link_init(struct rpmsg_link *link, const struct rpmsg_link_config *con
                 .pending_count = RPMSG_LINK_PENDING,
             },
     };
-    return sbe_engine_init(&link->engine, &link->engine_config);
+    int status = sbe_engine_init(&link->engine, &link->engine_config);
+    sbe_power_init(&link->power, &link->engine, config->power);
+    link->engine.hooks.event = take_event;
+    return status;
 }

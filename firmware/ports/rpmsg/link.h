@@ -16,6 +16,7 @@
 
 #include "core/engine.h"
 #include "mirror/mirror.h"
+#include "power/power.h"
 
 #define RPMSG_LINK_CONTROL       1024u /* addresses of our endpoints */
 #define RPMSG_LINK_DOORBELL      1025u
@@ -66,6 +67,7 @@ struct rpmsg_link_config {
     /* Sends from one of our endpoints. False: no buffer is free. */
     bool (*send)(void *self, uint32_t source, uint32_t destination, const void *data,
                  uint32_t size);
+    const struct sbe_power_hooks *power; /* NULL: it can be suspended, which saves nothing */
 };
 
 struct rpmsg_link_waiting {
@@ -89,6 +91,7 @@ struct rpmsg_link {
     struct sbe_port port;
     struct sbe_engine_config engine_config;
     struct sbe_engine engine;
+    struct sbe_power power;
 };
 
 /* A status. There is one link in a program: it owns the engine's tables. */
