@@ -17,6 +17,7 @@ from typing import Self, TypeAlias, TypeVar
 
 from sbe import _native, errors
 from sbe.link.pending import Pending
+from sbe.link.power import OnPower, Power, PowerRequest
 from sbe.transports import Transport
 
 __all__ = ["Connection", "Finish", "Reply", "Services", "State"]
@@ -113,10 +114,12 @@ class Connection:
         services: Services | None = None,
         on_state: Callable[[State], object] | None = None,
         on_event: Callable[[int, int], object] | None = None,
+        on_power: OnPower | None = None,
     ) -> None:
         self._prepare()
         self._connect = connect
         self._on_state, self._on_event = on_state, on_event
+        self._power = Power(self._send_event, on_power)
         self._handler = _Handler(self, services)
         self._session = _native.Session(
             self._handler,
@@ -286,6 +289,36 @@ class Connection:
                 )
             self._epoll.poll(left)
 
+    # -- power ---------------------------------------------------------------------------------
+
+    def request_power(self, request: PowerRequest, khz: int = 0) -> Pending[None]:
+        """Ask the remote to suspend, to resume, or for a frequency (0 kHz: as it likes).
+
+        Ends with what the remote answers: nothing, or an error of the errno that it gives; `Error`
+        with code EOPNOTSUPP where it can't. Raises Busy when it answers none of these.
+        """
+        self._check_up()
+        if not 0 <= khz <= 0xFFFFFFFF:
+            raise errors.BadArgument(f"a frequency of {khz} kHz")
+        return self._power.ask(request, khz)
+
+    @property
+    def suspended(self) -> bool:
+        """The remote has been suspended by this end: it takes no calls until it is resumed."""
+        return self._power.suspended
+
+    @property
+    def on_power(self) -> OnPower | None:
+        """Who is told what the remote asks; without anybody it is answered ENOTSUP."""
+        return self._power.on_power
+
+    @on_power.setter
+    def on_power(self, on_power: OnPower | None) -> None:
+        self._power.on_power = on_power
+
+    def _send_event(self, event: int, value: int) -> None:
+        self._talk(partial(self._session.send_event, event, value))
+
     # -- what there is -------------------------------------------------------------------------
 
     @property
@@ -430,6 +463,7 @@ class Connection:
             elif self._handler.transport is not None and self._ready.done and not self._refusal:
                 self._reason = "the remote restarted"
                 self._ready = Pending(_NEGOTIATION)  # the remote restarted behind the transport
+            self._power.lost(self._failed("the request", -errno.ECONNRESET))
         if not self._closing:
             self._tell(self._on_state, state)
 
@@ -450,7 +484,11 @@ class Connection:
         self._not_ready(self._ready, errors.ProtocolError(self._refusal))
 
     def _session_event(self, event: int, value: int) -> None:
-        self._tell(self._on_event, event, value)
+        ours = self._power.take(event, value)
+        if ours is None:
+            self._tell(self._on_event, event, value)
+        elif not ours:
+            self.bad_messages += 1
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -109,8 +109,8 @@ class Link(Connection):
     `connect` opens a transport to the remote, a new one at each call, and only returns when the
     former remote is gone for good: what that had mapped counts as free. `services` answers the
     remote's questions by (context, name or None, index) with (id, version, name) or None.
-    `on_state` is told each State, `on_event` each (event, value). The limits are what this host
-    can hold; sizes are bytes.
+    `on_state` is told each State, `on_event` each (event, value), `on_power` what the remote asks
+    about power. The limits are what this host can hold; sizes are bytes.
     """
 
     def _prepare(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sbe.channel import Geometry, Rings
 from sbe.errors import LinkError
+from sbe.link import OnPower, PowerRequest
 
 __all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service", "process_name"]
 
@@ -85,6 +86,12 @@ class Backend(Protocol):
 
     def unserve(self, name: str) -> None:
         """Withdraws it."""
+
+    def request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+        """Asks the remote and waits for its answer."""
+
+    def listen_power(self, on_power: OnPower | None) -> None:
+        """Who is told what the remote asks. BadArgument where somebody else is."""
 
     def describe(self) -> dict[str, Any]:
         """Links, contexts, areas, channels and services, as far as this client may know."""

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
+from sbe.link import PowerRequest
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
+from sbe.sdk.power import PowerHandler, PowerListener
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager
 
@@ -71,6 +73,7 @@ class Connection:
         # None of these keeps the connection alive: dropping it closes it.
         self._stager = Stager(weakref.WeakMethod(self.allocate))
         self._server = Server(weakref.ref(self))
+        self._power: PowerListener | None = None
         self.starved: set[Pump] = set()
         """Loops that wait for room in the ring, so that whoever hears of room can tell them."""
         self._losses = 0
@@ -353,6 +356,56 @@ class Connection:
         self._live_channel()
         return self._service_id(service)
 
+    # -- power ------------------------------------------------------------------------------
+
+    def suspend(self, *, timeout_s: float = _DEFAULT_TIMEOUT_S) -> None:
+        """Asks the remote to run nothing and to leave memory alone until `resume()`.
+
+        Calls made meanwhile wait in the ring, with their deadlines. It concerns everyone who uses
+        the link. A remote that restarts is not suspended any more. Raises Busy while the remote
+        keeps requests open, what else its board answers, and PermissionDenied from the daemon.
+        """
+        self._request_power(PowerRequest.SUSPEND, 0, timeout_s)
+
+    def resume(self, *, timeout_s: float = _DEFAULT_TIMEOUT_S) -> None:
+        """Ends `suspend()`; what waits is done at once."""
+        self._request_power(PowerRequest.RESUME, 0, timeout_s)
+
+    def request_frequency(self, khz: int, *, timeout_s: float = _DEFAULT_TIMEOUT_S) -> None:
+        """Asks the remote to run at this frequency; 0: as it likes.
+
+        Raises `sbe.Error` with code EOPNOTSUPP where the board can't.
+        """
+        self._request_power(PowerRequest.FREQUENCY, operator.index(khz), timeout_s)
+
+    def on_power(self, handler: PowerHandler | None) -> None:
+        """Who decides on what the remote asks: handler("suspend", "resume" or "frequency", kHz).
+
+        It runs in a thread of its own. Returning says that it is done, an `sbe.Error` why not.
+        After "suspend" the application itself has to leave areas alone. None: the remote is told
+        that nobody does this, as before the first call. BadArgument over a daemon, which has
+        [link.power] for it.
+        """
+        with self._control() as backend:
+            listener = None if handler is None else PowerListener(weakref.ref(self), handler)
+            try:
+                backend.listen_power(None if listener is None else listener.heard)
+            except BaseException:
+                if listener is not None:
+                    listener.close()
+                raise
+            if self._power is not None:
+                self._power.close()
+            self._power = listener
+            if listener is not None:
+                listener.start(backend.control_fd)
+
+    def _request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+        if not 0 <= khz < 1 << 32:
+            raise BadArgument(f"a frequency of {khz} kHz")
+        with self._control() as backend:
+            backend.request_power(request, khz, timeout_s)
+
     # -- facts ------------------------------------------------------------------------------
 
     @property
@@ -490,12 +543,16 @@ class Connection:
                 return
             self._closed = True
             self._server.close()
+            if self._power is not None:
+                self._power.close()
             self._channel.fail(LinkClosed(_CLOSED))
             self._backend.close()
             for area in self._areas.values():
                 self._table.remove(area, True)
             self._areas.clear()
         self._server.join(timeout=5.0)
+        if self._power is not None:
+            self._power.join(timeout=5.0)
 
     def __enter__(self) -> Connection:
         return self

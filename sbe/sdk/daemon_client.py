@@ -8,7 +8,8 @@ from typing import Any
 
 from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
-from sbe.errors import DaemonGone, LinkError, ProtocolError, RemoteRestarted
+from sbe.errors import BadArgument, DaemonGone, LinkError, ProtocolError, RemoteRestarted
+from sbe.link import OnPower, PowerRequest
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.sdk.varlink import VarlinkClient
 
@@ -126,6 +127,24 @@ class DaemonBackend:
     def unserve(self, name: str) -> None:
         """Withdraws it."""
         self._client.call("Unserve", name=name)
+
+    def request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+        """Asks the remote by way of the daemon, which may wait for it to be started first."""
+        frequency = khz if request is PowerRequest.FREQUENCY else None
+        self._client.call(
+            "Power",
+            longer_s=timeout_s,
+            request=request.word,
+            khz=frequency,
+            timeout_ms=max(1, round(1000 * timeout_s)),
+        )
+
+    def listen_power(self, on_power: OnPower | None) -> None:
+        """The daemon hears it, for all clients."""
+        raise BadArgument(
+            "what this remote asks about power concerns all clients: the daemon runs the command "
+            "that its configuration gives in [link.power]"
+        )
 
     def describe(self) -> dict[str, Any]:
         """The daemon's List."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sbe.channel import Geometry
 from sbe.context import AreaGrant, HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted
-from sbe.link import Link, State
+from sbe.link import Link, OnPower, PowerRequest, State
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
 
@@ -177,6 +177,14 @@ class EmbeddedBackend:
         """Withdraws it."""
         self._offered.remove(name)
 
+    def request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+        """Asks the remote and waits for its answer."""
+        self._link.wait(self._link.request_power(request, khz), timeout_s)
+
+    def listen_power(self, on_power: OnPower | None) -> None:
+        """Who is told what the remote asks."""
+        self._link.on_power = on_power
+
     def describe(self) -> dict[str, Any]:
         """The same form as the daemon's List, of this one link."""
         context = self._context
@@ -185,7 +193,7 @@ class EmbeddedBackend:
                 {
                     "name": self.name,
                     "transport": self.transport,
-                    "state": self._link.state.name.lower(),
+                    "state": "suspended" if self._link.suspended else self._link.state.name.lower(),
                     "epoch": self._link.peer_epoch,
                     "remote": self._link.peer_name,
                     "pid": getattr(self._process, "pid", None),

@@ -51,8 +51,12 @@ class VarlinkClient:
         self._socket.close()
         self._drop_fds()
 
-    def call(self, method: str, **parameters: Any) -> tuple[dict[str, Any], list[int]]:
+    def call(
+        self, method: str, *, longer_s: float = 0.0, **parameters: Any
+    ) -> tuple[dict[str, Any], list[int]]:
         """Calls `org.sbe.Control.<method>`; the reply's parameters and its descriptors.
+
+        It may take `longer_s` longer than others.
 
         The caller owns the descriptors. Raises what the daemon refused with, translated; DaemonGone
         when the connection ended, Timeout when it did not answer in time.
@@ -61,7 +65,7 @@ class VarlinkClient:
             raise DaemonGone(f"the connection to the daemon at {self.path} is over; connect again")
         given = {name: value for name, value in parameters.items() if value is not None}
         message = json.dumps({"method": f"{INTERFACE}.{method}", "parameters": given})
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._timeout + longer_s
         try:
             self._socket.settimeout(self._timeout)
             self._socket.sendall(message.encode() + b"\0")
