@@ -20,7 +20,7 @@ from sbe.daemon.config import Quota
 from sbe.daemon.policy import Accounts, Charge, Peer, Policy
 from sbe.daemon.remote import Remote
 from sbe.errors import BadArgument, Error, LinkClosed, OutOfResources
-from sbe.link import ServiceInfo
+from sbe.link import PowerRequest, ServiceInfo
 
 __all__ = ["WAIT_SECONDS", "Broker", "Client"]
 
@@ -315,6 +315,18 @@ class Client:
             name = names[index]
         offer = self.offers.get(name)
         return None if offer is None else (*offer, name)
+
+    # -- power ---------------------------------------------------------------------------------
+
+    async def power(self, request: PowerRequest, khz: int, timeout_seconds: float) -> None:
+        """Ask the remote for something that concerns all who use it."""
+        async with self._busy:
+            self._opened()
+            Policy.check_power(self.quota, self.peer.uid)
+            remote, _ = await self._connected()
+        # Not under the lock: a client that goes meanwhile does not keep its context for so long.
+        await remote.request_power(request, khz, timeout_seconds)
+        _log.info("power: %s", request.word, extra=self._who())
 
     # -- inside --------------------------------------------------------------------------------
 

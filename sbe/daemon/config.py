@@ -11,7 +11,8 @@
     [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
                           hold
     [link.restart]        initial_seconds, max_seconds
-    [policy.default]      quotas of one user: bytes, areas, channels, contexts, ...
+    [link.power]          command, seconds: what is done when the remote asks
+    [policy.default]      quotas of one user: bytes, areas, channels, contexts, ..., and power
     [policy.uid.N]        the same keys for one user,
     [policy.gid.N]        or for the members of a group; what is not given comes from the default
     [log]                 level, format
@@ -56,6 +57,7 @@ __all__ = [
     "LinkConfig",
     "LogConfig",
     "PolicyConfig",
+    "PowerConfig",
     "Quota",
     "QuotaOverride",
     "RemoteLimits",
@@ -175,6 +177,15 @@ class RestartPolicy(_Table):
         return self
 
 
+class PowerConfig(_Table):
+    """Who carries out what a remote asks: suspend, resume, a frequency."""
+
+    command: Annotated[list[str], Field(min_length=1)] | None = None
+    """The program and its first arguments; without one, remotes are answered ENOTSUP."""
+    seconds: Seconds = 30.0
+    """It is killed after so long."""
+
+
 class EmbeddedLink(_Table):
     """A link to the embedded remote, a child process of the daemon."""
 
@@ -186,6 +197,7 @@ class EmbeddedLink(_Table):
     """A remote that answers no ping for so long is started again."""
     limits: RemoteLimits = RemoteLimits()
     restart: RestartPolicy = RestartPolicy()
+    power: PowerConfig = PowerConfig()
 
 
 def _heap(value: str) -> str:
@@ -252,6 +264,7 @@ class RpmsgLink(_Table):
     """Every client may reach all memory of all clients."""
     answer_seconds: Seconds = 10.0
     restart: RestartPolicy = RestartPolicy()
+    power: PowerConfig = PowerConfig()
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -278,6 +291,7 @@ class CarveoutLink(_Table):
     """Every client may reach the whole window."""
     answer_seconds: Seconds = 10.0
     restart: RestartPolicy = RestartPolicy()
+    power: PowerConfig = PowerConfig()
 
     @model_validator(mode="after")
     def _trusted(self) -> Self:
@@ -327,6 +341,8 @@ class Quota(_Table):
     max_area_bytes: Bytes = 256 << 20
     """Size of a single area."""
     connections: Count = 128
+    power: bool = False
+    """May suspend and resume the remote, and ask for its frequency, for all who use it."""
 
 
 class QuotaOverride(_Table):
@@ -339,6 +355,7 @@ class QuotaOverride(_Table):
     in_flight: Count | None = None
     max_area_bytes: Bytes | None = None
     connections: Count | None = None
+    power: bool | None = None
 
 
 def _id(value: object) -> object:

@@ -63,6 +63,15 @@ class Policy:
         return Quota(**chosen)
 
     @staticmethod
+    def check_power(quota: Quota, uid: int) -> None:
+        """Refuse who may not decide for all users of a link. Raises PermissionDenied."""
+        if not quota.power:
+            raise PermissionDenied(
+                f"user {uid} may not change the power of a remote that others use too: that takes "
+                f"power = true under [policy.uid.{uid}], or a group's or the default policy"
+            )
+
+    @staticmethod
     def check_area(quota: Quota, size_bytes: int) -> None:
         """Refuse a single area above the quota's largest. Raises PermissionDenied."""
         if size_bytes > quota.max_area_bytes:

@@ -12,9 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 from sbe.context import HostContext, run_async
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
-from sbe.errors import Error, LinkError, ProtocolError, again
+from sbe.daemon.power import PowerCommand
+from sbe.errors import Error, LinkError, ProtocolError, Timeout, again
 from sbe.kernel import remoteproc
-from sbe.link import Link, Pending, ServiceInfo, State
+from sbe.link import Link, Pending, PowerRequest, ServiceInfo, State
 from sbe.transports.carveout import Carveout, CarveoutConfig
 from sbe.transports.remote_process import RemoteProcess
 from sbe.transports.rpmsg import RpmsgRemote
@@ -74,6 +75,7 @@ class Remote:
         self.restarts = 0
         """How often it was started again, or tried to be."""
         self._peer = _make_peer(config)
+        self._power = PowerCommand(config.name, config.power)
         self.link = Link(
             self._peer.connect,
             name="sbe-daemon",
@@ -82,6 +84,7 @@ class Remote:
             channels=_CHANNELS,
             services=self._service,
             on_state=self._state_changed,
+            on_power=self._power.carry_out,
         )
         self._up = asyncio.Event()
         self._down = asyncio.Event()
@@ -123,6 +126,7 @@ class Remote:
                 await self._supervisor
             asyncio.get_running_loop().remove_reader(self.link.fileno())
         self._up.clear()
+        await self._power.stop()
         self.link.close()
         self._peer.close()
 
@@ -148,6 +152,8 @@ class Remote:
     @property
     def state(self) -> str:
         """The link's state as a word."""
+        if self.up and self.link.suspended:
+            return "suspended"
         return "connected" if self.up else State(self.link.state).name.lower()
 
     @property
@@ -197,6 +203,18 @@ class Remote:
     async def ask(self, pending: Pending[_T]) -> _T:
         """Wait for a question's answer, as `run()` does."""
         return await self._watched(asyncio.create_task(settled(pending)))
+
+    async def request_power(self, request: PowerRequest, khz: int, timeout_seconds: float) -> None:
+        """Ask the remote and wait for its answer. Raises Timeout, which leaves it asked."""
+        pending = self.link.request_power(request, khz)
+        try:
+            await asyncio.wait_for(settled(pending), timeout_seconds)
+        except TimeoutError:
+            if pending.done:  # with an error of this name
+                pending.result()
+            raise Timeout(
+                f"{pending.what}: the remote has not answered within {timeout_seconds:g} s"
+            ) from None
 
     async def services(self) -> list[ServiceInfo]:
         """The remote's services, none while it is not connected."""

@@ -24,6 +24,7 @@ from sbe.context import AreaGrant
 from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
 from sbe.errors import BadArgument, Error, ProtocolError
+from sbe.link import PowerRequest
 
 __all__ = ["ControlInterface", "Refused", "make_registry", "version"]
 
@@ -37,6 +38,8 @@ _U16_MAX = 2**16 - 1
 _PRIORITY_MAX = 3
 _PRIORITY = 1
 _NAME_MAX = 64
+_POWER_MS = 10_000
+_POWER_MS_MAX = 600_000
 
 
 @functools.cache
@@ -364,6 +367,25 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def Unserve(self, *, name: str) -> None:
         """Offer it no more."""
         self._client.unserve(name)
+
+    @varlinkmethod
+    @_refusing
+    async def Power(
+        self, *, request: str, khz: int | None = None, timeout_ms: int | None = None
+    ) -> None:
+        """Ask the remote to "suspend", to "resume", or for a "frequency" in kHz, 0 or none as it
+        likes. It concerns all clients of the link; policy says who may. Answered when the remote
+        has, within timeout_ms, 10 s by default.
+        """
+        words = {item.word: item for item in PowerRequest}
+        if request not in words:
+            raise BadArgument(f"request must be one of {', '.join(words)}, not {request!r:.40}")
+        milliseconds = _POWER_MS if timeout_ms is None else timeout_ms
+        await self._client.power(
+            words[request],
+            0 if khz is None else _check("khz", khz, 0, _U32_MAX),
+            _check("timeout_ms", milliseconds, 1, _POWER_MS_MAX) / 1000,
+        )
 
     @varlinkmethod
     @_refusing

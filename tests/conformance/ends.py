@@ -78,7 +78,7 @@ def testing() -> Iterator[Connector]:
         yield Connector("testing", connect, firmware=False)
 
 
-QUOTA = "[policy.default]\nareas = 2000\n"
+QUOTA = "[policy.default]\nareas = 2000\npower = true\n"
 RESTART = "[link.restart]\ninitial_seconds = 0.01\nmax_seconds = 0.1\n"
 LOOPBACK = f"[[link]]\nname = 'loopback'\n{RESTART}{QUOTA}"
 
