@@ -12,6 +12,7 @@ It runs the same C core as firmware does, in the remote's role, over the same me
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import select
@@ -129,7 +130,10 @@ class _End:
         """This remote asks nothing."""
 
     def event(self, event: int, value: int) -> None:
-        """Of no interest here."""
+        """It asks about power, which functions have none of."""
+        if _native.EVENT_SUSPEND <= event <= _native.EVENT_FREQUENCY:
+            answer = event << _native.ANSWERED_SHIFT | errno.EOPNOTSUPP
+            self.session.send_event(_native.EVENT_ANSWERED, answer)
 
     # -- the loop ---------------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import secrets
 import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -147,10 +149,37 @@ class Rings:
             os.eventfd_write(self.host_doorbell, 1)
 
 
-class _Life:
+class Events:
+    """Control events in both directions. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.to_send: deque[tuple[int, int]] = deque()
+        self.heard: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+
+    def say(self, event: int, value: int = 0) -> None:
+        """Tells the host, once it is connected."""
+        self.to_send.append((event, value))
+
+    def next(self) -> tuple[int, int]:
+        """What the host tells."""
+        return self.heard.get(timeout=_PATIENCE_S)
+
+    def ask(self, event: int, value: int = 0) -> int:
+        """A request about power: the errno of the host's answer."""
+        self.say(event, value)
+        kind, answer = self.next()
+        assert kind == _native.EVENT_ANSWERED
+        assert answer >> _native.ANSWERED_SHIFT == event
+        return answer & 0xFFFF
+
+
+class Life:
     """One life of the remote, in its thread."""
 
-    def __init__(self, sock: socket.socket, stop_fd: int, answer: Answer) -> None:
+    def __init__(
+        self, sock: socket.socket, stop_fd: int, answer: Answer, events: Events | None = None
+    ) -> None:
+        self.events = events or Events()
         self.transport = SeqpacketTransport(sock)
         self.answer = answer
         self.stop_fd = stop_fd
@@ -211,7 +240,7 @@ class _Life:
         pass
 
     def event(self, event: int, value: int) -> None:
-        pass
+        self.events.heard.put((event, value))
 
     def run(self) -> None:
         try:
@@ -240,6 +269,13 @@ class _Life:
                 self.session.receive(message, len(self.fds))
             for fd in self.fds:
                 os.close(fd)
+        self.transport.flush()
+        while (
+            self.events.to_send
+            and self.session.state == _native.SESSION_CONNECTED
+            and not self.transport.wants_write
+        ):
+            self.session.send_event(*self.events.to_send.popleft())
         for rings in list(self.rings.values()):
             while (frame := rings.take()) is not None:
                 self.answer(rings, frame)
@@ -254,6 +290,7 @@ class RawRemote:
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
+        self.events = Events()
         self._thread: threading.Thread | None = None
         self._stop_fd = -1
 
@@ -263,7 +300,7 @@ class RawRemote:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._stop_fd = os.dup(stop_fd)
-        life = _Life(far, stop_fd, lambda rings, frame: self.answer(rings, frame))
+        life = Life(far, stop_fd, lambda rings, frame: self.answer(rings, frame), self.events)
         self._thread = threading.Thread(target=life.run, name="raw-remote", daemon=True)
         self._thread.start()
         return SeqpacketTransport(near)
