@@ -12,7 +12,8 @@
      |- RemoteError                     any         the remote's service answered with an error
      |   |- UnknownService              ENOENT      no service of that name or version
      |   `- NoRoom                      ENOSPC      an OUT buffer or the reply was too small
-     |- Busy                            EBUSY       an area is held by unanswered transactions
+     |- Busy                            EBUSY       an area is held by unanswered transactions, or
+     |                                              the remote can't do this now
      |- OutOfResources                  ENOMEM      a table, a quota or a heap is exhausted
      `- LinkError (ConnectionError)     ENOTCONN    the link is not usable
          |- RemoteRestarted             ECONNRESET  the remote died or restarted under the call
@@ -131,7 +132,10 @@ class NoRoom(RemoteError):
 
 
 class Busy(Error):
-    """Unanswered transactions still hold the area: the remote may still write it."""
+    """Unanswered transactions still hold the area: the remote may still write it.
+
+    Or the remote can't do now what is asked of it.
+    """
 
     default_code = errno.EBUSY
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 import sbe
+from sbe.kernel import remoteproc
 from tests.conformance.ends import Connector
+from tests.rigs.kernel import parts
 
 
 @pytest.fixture
@@ -28,6 +33,10 @@ def state(link: sbe.Connection) -> str:
     return str(entry["state"])
 
 
+def note(ended: list[int], number: int, _: object) -> None:
+    ended.append(number)
+
+
 def asleep(link: sbe.Connection) -> None:
     """The remote has looked at what came before, if it ever will: it answers a question."""
     link.find("echo")
@@ -40,7 +49,7 @@ def test_calls_wait_and_complete_in_order(link: sbe.Connection) -> None:
     ended: list[int] = []
     calls = [link.submit("echo", payload=bytes([i])) for i in range(20)]
     for i, call in enumerate(calls):
-        call.add_done_callback(lambda _, i=i: ended.append(i))
+        call.add_done_callback(partial(note, ended, i))
     for _ in range(10):
         asleep(link)
     assert not any(call.done() for call in calls)
@@ -95,6 +104,26 @@ def test_a_context_ends_while_suspended(connect: Connector, link: sbe.Connection
     other.close()  # returns when the daemon has destroyed its context, or is about to
     assert state(link) == "suspended"
     connect().close()  # a channel is opened and closed meanwhile
+
+
+def test_a_remote_that_restarts_is_not_suspended_any_more(
+    connect: Connector, link: sbe.Connection
+) -> None:
+    link.suspend()
+    waits = link.submit("echo")
+    if connect.board is not None:
+        connect.board.reset()
+    elif (pid := link.list()["links"][0]["pid"]) is not None:
+        os.kill(pid, signal.SIGKILL)
+    else:
+        processor = remoteproc.find(parts.NAME)
+        processor.stop()
+        processor.start()
+        parts.wait_for_service("sbe-control")
+    with pytest.raises(sbe.RemoteRestarted):
+        waits.result()
+    assert link.call("echo", payload=b"again").payload == b"again"
+    assert state(link) == "connected"
 
 
 def test_a_frequency_that_the_board_cannot(link: sbe.Connection) -> None:
