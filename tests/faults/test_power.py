@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import os
 import threading
 from collections.abc import Iterator
 
@@ -115,12 +117,25 @@ def test_closing_while_a_handler_runs(remote: RawRemote) -> None:
 
 
 def test_a_dropped_connection_ends_its_thread(remote: RawRemote) -> None:
+    remote.link().close()
+    remote.close()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
     link = remote.link()
+    for _ in range(3):
+        link.on_power(lambda request, khz: None)
+    link.on_power(None)
+    for item in threading.enumerate():
+        if item.name == "sbe-power":
+            item.join(LIMIT_S)
     link.on_power(lambda request, khz: None)
     [thread] = [item for item in threading.enumerate() if item.name == "sbe-power"]
     del link
     thread.join(LIMIT_S)
     assert not thread.is_alive()
+    remote.close()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_flood_of_requests(remote: RawRemote, link: sbe.Connection) -> None:

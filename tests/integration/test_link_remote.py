@@ -14,6 +14,8 @@ import pytest
 from sbe import _native, errors
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending, State
+from sbe.sdk.connection import Connection
+from sbe.sdk.embedded import EmbeddedBackend
 from sbe.transports.remote_process import RemoteProcess
 from tests.unit.session_pair import count_fds
 
@@ -262,3 +264,26 @@ def test_a_thousand_reconnections_leave_nothing(process: RemoteProcess, link: Li
         link.reconnect(20)
     assert [area.id for area in link.areas] == areas
     assert (count_fds(), remote_fds(process), remote_maps(process)) == before
+
+
+def test_a_suspended_remote_sleeps_whatever_waits():
+    """Also one that would look at its rings for a second before it sleeps."""
+    remote = RemoteProcess(arguments=["--spin-us", "1000000"])
+    with Connection(EmbeddedBackend(20.0, remote)) as link:
+        link.call("echo")
+        link.suspend()
+        calls = [link.submit("echo") for _ in range(50)]
+        before = remote_ticks(remote)
+        with pytest.raises(errors.Timeout):
+            calls[0].result(0.5)
+        assert remote_ticks(remote) - before <= 5  # of 50 if it looked
+        link.resume()
+        for call in calls:
+            call.result()
+
+
+def remote_ticks(process: RemoteProcess) -> int:
+    """The processor time it has used, in hundredths of a second."""
+    with open(f"/proc/{process.pid}/stat") as file:
+        user, system = file.read().rpartition(")")[2].split()[11:13]
+    return int(user) + int(system)
