@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sbe.channel import Geometry, Rings
 from sbe.errors import LinkError
-from sbe.link import OnPower, PowerRequest
+
+if TYPE_CHECKING:
+    from sbe.link import OnPower
 
 __all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service", "process_name"]
 
@@ -87,8 +89,8 @@ class Backend(Protocol):
     def unserve(self, name: str) -> None:
         """Withdraws it."""
 
-    def request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
-        """Asks the remote and waits for its answer."""
+    def request_power(self, request: str, khz: int, timeout_s: float) -> None:
+        """Asks the remote to "suspend", "resume" or for a "frequency", and waits for its answer."""
 
     def listen_power(self, on_power: OnPower | None) -> None:
         """Who is told what the remote asks. BadArgument where somebody else is."""

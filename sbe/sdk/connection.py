@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
-from sbe.link import PowerRequest
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
@@ -365,18 +364,18 @@ class Connection:
         the link. A remote that restarts is not suspended any more. Raises Busy while the remote
         keeps requests open, what else its board answers, and PermissionDenied from the daemon.
         """
-        self._request_power(PowerRequest.SUSPEND, 0, timeout_s)
+        self._request_power("suspend", 0, timeout_s)
 
     def resume(self, *, timeout_s: float = _DEFAULT_TIMEOUT_S) -> None:
         """Ends `suspend()`; what waits is done at once."""
-        self._request_power(PowerRequest.RESUME, 0, timeout_s)
+        self._request_power("resume", 0, timeout_s)
 
     def request_frequency(self, khz: int, *, timeout_s: float = _DEFAULT_TIMEOUT_S) -> None:
         """Asks the remote to run at this frequency; 0: as it likes.
 
         Raises `sbe.Error` with code EOPNOTSUPP where the board can't.
         """
-        self._request_power(PowerRequest.FREQUENCY, operator.index(khz), timeout_s)
+        self._request_power("frequency", operator.index(khz), timeout_s)
 
     def on_power(self, handler: PowerHandler | None) -> None:
         """Who decides on what the remote asks: handler("suspend", "resume" or "frequency", kHz).
@@ -400,7 +399,7 @@ class Connection:
             if listener is not None:
                 listener.start(backend.control_fd)
 
-    def _request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+    def _request_power(self, request: str, khz: int, timeout_s: float) -> None:
         if not 0 <= khz < 1 << 32:
             raise BadArgument(f"a frequency of {khz} kHz")
         with self._control() as backend:

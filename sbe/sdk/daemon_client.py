@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
 from sbe.errors import BadArgument, DaemonGone, LinkError, ProtocolError, RemoteRestarted
-from sbe.link import OnPower, PowerRequest
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.sdk.varlink import VarlinkClient
+
+if TYPE_CHECKING:
+    from sbe.link import OnPower
 
 __all__ = ["DaemonBackend"]
 
@@ -128,13 +130,13 @@ class DaemonBackend:
         """Withdraws it."""
         self._client.call("Unserve", name=name)
 
-    def request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+    def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote by way of the daemon, which may wait for it to be started first."""
-        frequency = khz if request is PowerRequest.FREQUENCY else None
+        frequency = khz if request == "frequency" else None
         self._client.call(
             "Power",
             longer_s=timeout_s,
-            request=request.word,
+            request=request,
             khz=frequency,
             timeout_ms=max(1, round(1000 * timeout_s)),
         )

@@ -177,9 +177,10 @@ class EmbeddedBackend:
         """Withdraws it."""
         self._offered.remove(name)
 
-    def request_power(self, request: PowerRequest, khz: int, timeout_s: float) -> None:
+    def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote and waits for its answer."""
-        self._link.wait(self._link.request_power(request, khz), timeout_s)
+        pending = self._link.request_power(PowerRequest[request.upper()], khz)
+        self._link.wait(pending, timeout_s)
 
     def listen_power(self, on_power: OnPower | None) -> None:
         """Who is told what the remote asks."""

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sbe.errors import Error
-from sbe.link import Answer, PowerRequest
 
 if TYPE_CHECKING:
+    from sbe.link import Answer, PowerRequest
     from sbe.sdk.connection import Connection
 
 __all__ = ["PowerHandler", "PowerListener"]

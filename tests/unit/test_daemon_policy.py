@@ -122,4 +122,4 @@ def test_own_entry_goes_before_groups_and_groups_before_default():
 
 def test_quota_and_override_have_the_same_keys():
     assert list(Quota.model_fields) == list(QuotaOverride.model_fields)
-    assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes"}
+    assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes", "power"}
