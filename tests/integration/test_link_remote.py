@@ -270,7 +270,8 @@ def test_a_suspended_remote_sleeps_whatever_waits():
     """Also one that would look at its rings for a second before it sleeps."""
     remote = RemoteProcess(arguments=["--spin-us", "1000000"])
     with Connection(EmbeddedBackend(20.0, remote)) as link:
-        link.call("echo")
+        for _ in range(100):  # there is traffic: it looks
+            link.call("echo")
         link.suspend()
         calls = [link.submit("echo") for _ in range(50)]
         before = remote_ticks(remote)
