@@ -186,18 +186,23 @@ class PowerConfig(_Table):
     """It is killed after so long."""
 
 
-class EmbeddedLink(_Table):
+class _Link(_Table):
+    """What links of every kind have, beside a name."""
+
+    answer_seconds: Seconds = 10.0
+    """A remote that answers no ping for so long is started again."""
+    restart: RestartPolicy = RestartPolicy()
+    power: PowerConfig = PowerConfig()
+
+
+class EmbeddedLink(_Link):
     """A link to the embedded remote, a child process of the daemon."""
 
     transport: Literal["embedded"] = "embedded"
     name: Annotated[str, AfterValidator(_name)] = "embedded"
     command: Annotated[list[str], Field(min_length=1)] | None = None
     """The program and its first arguments; by default the sbe-remote of this package."""
-    answer_seconds: Seconds = 10.0
-    """A remote that answers no ping for so long is started again."""
     limits: RemoteLimits = RemoteLimits()
-    restart: RestartPolicy = RestartPolicy()
-    power: PowerConfig = PowerConfig()
 
 
 def _heap(value: str) -> str:
@@ -241,7 +246,7 @@ class CarveoutArena(_Table):
     offset: Pages = 0
 
 
-class RpmsgLink(_Table):
+class RpmsgLink(_Link):
     """A link to a co-processor behind the kernel's rpmsg."""
 
     transport: Literal["rpmsg"]
@@ -262,9 +267,6 @@ class RpmsgLink(_Table):
     """More heaps, "carveout:NAME" each; they are the first choice."""
     trust_clients: bool = False
     """Every client may reach all memory of all clients."""
-    answer_seconds: Seconds = 10.0
-    restart: RestartPolicy = RestartPolicy()
-    power: PowerConfig = PowerConfig()
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -277,7 +279,7 @@ class RpmsgLink(_Table):
         return self
 
 
-class CarveoutLink(_Table):
+class CarveoutLink(_Link):
     """A link to firmware that shares a window of RAM and a byte stream with this end."""
 
     transport: Literal["carveout"]
@@ -289,9 +291,6 @@ class CarveoutLink(_Table):
     """Bytes from `offset`; by default all that there are."""
     trust_clients: bool = False
     """Every client may reach the whole window."""
-    answer_seconds: Seconds = 10.0
-    restart: RestartPolicy = RestartPolicy()
-    power: PowerConfig = PowerConfig()
 
     @model_validator(mode="after")
     def _trusted(self) -> Self:
