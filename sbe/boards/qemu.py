@@ -102,7 +102,14 @@ class QemuBoard:
         """End the former process, start a new one, begin a life of this end."""
         self._note_crash()
         self.start()
-        return CarveoutTransport(self.window, self.open_doorbell(), end=self._obituary)
+        try:
+            stream = self.open_doorbell()
+        except errors.LinkError as error:
+            how = self._obituary()
+            if self.alive:
+                raise
+            raise errors.LinkError(f"the board died as it started: {how}") from error
+        return CarveoutTransport(self.window, stream, end=self._obituary)
 
     def open_doorbell(self) -> int:
         """Open the doorbell's stream; its descriptor, the caller's."""
