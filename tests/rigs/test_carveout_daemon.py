@@ -63,7 +63,7 @@ def test_clients_share_the_window(running: Daemon, board: FaultyBoard) -> None:
     running.wait_until_empty()
 
 
-def test_regions(running: Daemon, board: FaultyBoard) -> None:
+def test_memory_of_the_firmware(running: Daemon, board: FaultyBoard) -> None:
     with connect(running) as link:
         check_log_region(link, board)
         assert running.used()["bytes"] < 1 << 20  # the rings; the log is the firmware's
