@@ -3,9 +3,8 @@
 
 #include <string.h>
 
+#include "core/session_peer.h"
 #include "core/status.h"
-
-#define ANSWERED 1 /* a handler has replied itself, or will */
 
 bool sbe_name_set(char *to, const char *from)
 {
@@ -37,8 +36,8 @@ static int transmit(struct sbe_session *session, uint32_t type, struct sbe_contr
 }
 
 /* A reply that can't be sent is lost as on any wire; the requester's deadline covers it. */
-static void reply_plain(struct sbe_session *session, enum sbe_control_type type, uint32_t id,
-                        int status)
+void sbe_session_reply(struct sbe_session *session, enum sbe_control_type type, uint32_t id,
+                       int status)
 {
     struct sbe_plain_reply reply;
     if (session->peer_epoch == 0)
@@ -77,110 +76,10 @@ static int send_hello(struct sbe_session *session)
     return transmit(session, SBE_CONTROL_HELLO, &hello.control, sizeof hello);
 }
 
-/* -- what the peer has made here ----------------------------------------------------------- */
-
-SBE_OUT_OF_LINE static void clear(void *table, uint32_t count, size_t entry_size)
-{
-    memset(table, 0, count * entry_size);
-}
-
-/* The entry with this id (0: a free one) in a table whose entries begin with their id. */
-static void *find(void *table, uint32_t count, size_t entry_size, uint32_t id)
-{
-    for (uint8_t *at = table; count > 0; count--, at += entry_size)
-        if (*(const uint32_t *)(const void *)at == id)
-            return at;
-    return NULL;
-}
-
-static struct sbe_session_context *find_context(struct sbe_session *session, uint32_t id)
-{
-    const struct sbe_session_config *config = session->config;
-    return find(config->contexts, config->limits.contexts, sizeof *config->contexts, id);
-}
-
-static struct sbe_session_channel *find_channel(struct sbe_session *session, uint32_t id)
-{
-    const struct sbe_session_config *config = session->config;
-    return find(config->channels, config->limits.channels, sizeof *config->channels, id);
-}
-
 static struct sbe_session_pending *find_pending(struct sbe_session *session, uint32_t id)
 {
     const struct sbe_session_config *config = session->config;
-    return find(config->pending, config->pending_count, sizeof *config->pending, id);
-}
-
-static bool context_lives(struct sbe_session *session, uint32_t id)
-{
-    if (id == SBE_CONTEXT_GLOBAL)
-        return true;
-    const struct sbe_session_context *context = find_context(session, id);
-    return context != NULL && !context->dying;
-}
-
-static void settle_context(struct sbe_session *session, uint32_t id)
-{
-    struct sbe_session_context *context = find_context(session, id);
-    if (context == NULL || !context->dying)
-        return; /* also the global one, whose id finds a free entry */
-    const struct sbe_area *area = session->areas.areas;
-    for (uint32_t left = session->areas.count; left > 0; left--, area++)
-        if (area->id != 0 && area->context == id)
-            return;
-    reply_plain(session, SBE_CONTROL_CONTEXT_DESTROY, context->destroy_id, SBE_OK);
-    *context = (struct sbe_session_context){0};
-}
-
-/* A dying area goes with the last request that holds it. */
-static void settle_area(struct sbe_session *session, struct sbe_area *area)
-{
-    const struct sbe_port *port = session->config->port;
-    uint32_t context = area->context, unmap_id = area->unmap_id;
-    if (!area->dying || area->pins != 0)
-        return;
-    port->area_detach(port->self, area);
-    sbe_area_remove(area);
-    if (unmap_id != 0)
-        reply_plain(session, SBE_CONTROL_AREA_UNMAP, unmap_id, SBE_OK);
-    settle_context(session, context);
-}
-
-SBE_OUT_OF_LINE static void kill_area(struct sbe_session *session, struct sbe_area *area)
-{
-    area->dying = true;
-    settle_area(session, area);
-}
-
-void sbe_session_unpin(struct sbe_session *session, struct sbe_area *area)
-{
-    area->pins--;
-    settle_area(session, area);
-}
-
-static void close_channel(struct sbe_session *session, struct sbe_session_channel *channel)
-{
-    const struct sbe_session_hooks *hooks = session->config->hooks;
-    struct sbe_area *ring = sbe_area_find(&session->areas, channel->ring_area);
-    (void)hooks->channel_close(hooks->self, channel->id);
-    *channel = (struct sbe_session_channel){0};
-    if (ring != NULL)
-        sbe_session_unpin(session, ring);
-}
-
-/* Closes channels first: that ends the open requests which hold areas. */
-static void drop(struct sbe_session *session, uint32_t context)
-{
-    const struct sbe_session_config *config = session->config;
-    bool all = context == SBE_CONTEXT_ALL;
-    struct sbe_session_channel *channel = config->channels;
-    for (uint32_t left = config->limits.channels; left > 0; left--, channel++)
-        if (channel->id != 0 && (all || channel->context == context))
-            close_channel(session, channel);
-    struct sbe_area *area = session->areas.areas;
-    for (uint32_t left = session->areas.count; left > 0; left--, area++)
-        if (area->id != 0 && (all || area->context == context))
-            kill_area(session, area);
+    return sbe_table_find(config->pending, config->pending_count, sizeof *config->pending, id);
 }
 
 /* Last in its caller's work: the hook may ask again, or start the next life. */
@@ -209,9 +108,7 @@ static void forget_peer(struct sbe_session *session, enum sbe_session_state stat
 {
     session->peer_epoch = 0;
     session->confirmed_epoch = 0;
-    clear(session->config->contexts, session->config->limits.contexts,
-          sizeof(struct sbe_session_context));
-    drop(session, SBE_CONTEXT_ALL);
+    sbe_peer_drop(session, SBE_CONTEXT_ALL);
     uint32_t epoch = session->epoch;
     fail_pending(session);
     if (session->epoch == epoch) /* who was told may have started the next life */
@@ -349,219 +246,16 @@ static int take_hello_reply(struct sbe_session *session, const struct sbe_hello_
 
 static int take_bye(struct sbe_session *session, const struct sbe_control *message)
 {
-    reply_plain(session, SBE_CONTROL_BYE, message->id, SBE_OK);
+    sbe_session_reply(session, SBE_CONTROL_BYE, message->id, SBE_OK);
     forget_peer(session, SBE_SESSION_CLOSED);
-    return ANSWERED;
+    return SBE_REPLIED;
 }
 
 static int take_ping(struct sbe_session *session, const struct sbe_control *message)
 {
     struct sbe_ping reply = *(const struct sbe_ping *)(const void *)message; /* id and cookie */
     (void)transmit(session, SBE_CONTROL_PING | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
-    return ANSWERED;
-}
-
-static int take_context_create(struct sbe_session *session, const struct sbe_control *message)
-{
-    const struct sbe_context_message *body = (const void *)message;
-    if (body->context == SBE_CONTEXT_GLOBAL || body->context == SBE_CONTEXT_ALL)
-        return SBE_EINVAL;
-    if (find_context(session, body->context) != NULL)
-        return SBE_EEXIST;
-    struct sbe_session_context *context = find_context(session, 0);
-    if (context == NULL)
-        return SBE_ENOMEM;
-    *context = (struct sbe_session_context){.id = body->context};
-    return SBE_OK;
-}
-
-static int take_context_destroy(struct sbe_session *session, const struct sbe_control *message)
-{
-    const struct sbe_context_message *body = (const void *)message;
-    struct sbe_session_context *context =
-        body->context == SBE_CONTEXT_GLOBAL ? NULL : find_context(session, body->context);
-    if (context == NULL || context->dying)
-        return SBE_ENOENT;
-    /* Not dying yet: areas that go while we walk the table must not answer for the whole. */
-    drop(session, body->context);
-    context->dying = true;
-    context->destroy_id = message->id;
-    settle_context(session, body->context);
-    return ANSWERED;
-}
-
-/*
- * Takes what the segments describe off the missing bytes. All but the first and the last cover a
- * page at least: a list costs its receiver something for each entry, so it is bounded.
- */
-SBE_OUT_OF_LINE static int check_segments(const struct sbe_session *session,
-                                          const struct sbe_area_map *map, uint32_t former,
-                                          size_t *missing)
-{
-    const struct sbe_segment *segment = (const void *)(map + 1),
-                             *end = segment + map->segment_count;
-    uint64_t last = UINT64_MAX >> (64 - session->config->address_bits);
-    size_t left = *missing;
-    for (; segment != end; segment++) {
-        if (segment->size - 1 >= left) /* also when it is 0 */
-            return SBE_EINVAL;
-        uint64_t segment_last = segment->address + (segment->size - 1);
-        if (segment_last > last || segment_last < segment->address)
-            return SBE_ERANGE; /* would be truncated to this end's width */
-        left -= (size_t)segment->size;
-    }
-    *missing = left;
-    /* Neither is more than 16 bits wide, and the size fits this end's width. */
-    uint32_t count = former + map->segment_count;
-    if (count > UINT16_MAX || count > (size_t)map->size / SBE_SEGMENT_MIN + 2)
-        return SBE_EINVAL;
-    if (left != 0 && session->config->port->area_extend == NULL)
-        return SBE_EINVAL;
-    return SBE_OK;
-}
-
-static int extend_area(struct sbe_session *session, const struct sbe_area_map *map)
-{
-    const struct sbe_port *port = session->config->port;
-    struct sbe_area *area = sbe_area_find(&session->areas, map->area);
-    if (area == NULL || area->dying)
-        return SBE_EFAULT;
-    size_t left = area->missing;
-    if (left == 0 || area->segments != map->segment_first || area->size != map->size ||
-        area->context != map->context || area->flags != map->flags || map->segment_count == 0)
-        return SBE_EINVAL;
-    int status = check_segments(session, map, area->segments, &left);
-    if (status == SBE_OK)
-        status = port->area_extend(port->self, area, map);
-    if (status < 0) {
-        kill_area(session, area); /* half an area is of no use */
-        return status;
-    }
-    area->segments = (uint16_t)(area->segments + map->segment_count);
-    area->missing = left;
-    return SBE_OK;
-}
-
-static int take_area_map(struct sbe_session *session, const struct sbe_control *message)
-{
-    const struct sbe_area_map *map = (const void *)message;
-    const struct sbe_port *port = session->config->port;
-    uint32_t tail = message->size - (uint32_t)sizeof *map;
-    if (map->segment_count != tail / sizeof(struct sbe_segment) ||
-        tail % sizeof(struct sbe_segment) != 0 ||
-        map->handles > (map->segment_first == 0 ? 1u : 0u))
-        return SBE_EBADMSG;
-    if (!context_lives(session, map->context))
-        return SBE_ENOENT;
-    if (map->segment_first != 0)
-        return extend_area(session, map);
-    if (map->size > SIZE_MAX)
-        return SBE_ERANGE;
-    size_t left = (size_t)map->size;
-    int status = SBE_OK;
-    if (map->segment_count == 0)
-        left = 0;
-    else
-        status = check_segments(session, map, 0, &left);
-    if (status < 0)
-        return status;
-    struct sbe_area *area;
-    status = sbe_area_add(&session->areas, map->area, map->context, map->flags, (size_t)map->size,
-                          &area);
-    if (status < 0)
-        return status;
-    area->missing = left;
-    status = port->area_attach(port->self, area, map);
-    if (status < 0)
-        sbe_area_remove(area);
-    else
-        area->segments = (uint16_t)map->segment_count;
-    return status;
-}
-
-static int take_area_unmap(struct sbe_session *session, const struct sbe_control *message)
-{
-    const struct sbe_area_unmap *body = (const void *)message;
-    struct sbe_area *area = sbe_area_find(&session->areas, body->area);
-    if (area == NULL || area->dying)
-        return SBE_EFAULT;
-    area->unmap_id = message->id;
-    kill_area(session, area);
-    return ANSWERED;
-}
-
-/* A message has the geometry in one piece. */
-#define SAME_PLACE(field)                                              \
-    _Static_assert(offsetof(struct sbe_channel_open, field) -          \
-                           offsetof(struct sbe_channel_open, slots) == \
-                       offsetof(struct sbe_ring_geometry, field),      \
-                   #field)
-SAME_PLACE(slots);
-SAME_PLACE(slot_size);
-SAME_PLACE(line);
-
-/* Both rings inside the area, aligned, and apart from each other. */
-static int check_rings(const struct sbe_session *session, const struct sbe_channel_open *open,
-                       const struct sbe_area *area)
-{
-    int64_t size = sbe_ring_size((const void *)&open->slots);
-    if (size < 0 || open->line < session->line || open->slots > session->limits.slots ||
-        open->slot_size > session->limits.slot_size)
-        return SBE_EINVAL;
-    size_t room = area->size;
-    if ((uint64_t)size > room)
-        return SBE_ERANGE;
-    room -= (size_t)size;
-    if (open->send_offset > room || open->receive_offset > room)
-        return SBE_ERANGE;
-    size_t send = (size_t)open->send_offset, receive = (size_t)open->receive_offset;
-    if (((send | receive) & (open->line - 1)) != 0 ||
-        (send < receive ? receive - send : send - receive) < (size_t)size)
-        return SBE_EINVAL;
-    return SBE_OK;
-}
-
-static int take_channel_open(struct sbe_session *session, const struct sbe_control *message)
-{
-    const struct sbe_channel_open *open = (const void *)message;
-    const struct sbe_session_hooks *hooks = session->config->hooks;
-    if (open->channel == 0 || open->priority > 3 || (open->handles != 0 && open->handles != 2))
-        return SBE_EINVAL;
-    if (!context_lives(session, open->context))
-        return SBE_ENOENT;
-    struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
-    if (ring == NULL || ring->dying || ring->missing != 0)
-        return SBE_EFAULT;
-    if (ring->context != open->context || ring->base == NULL ||
-        (ring->flags & (SBE_AREA_RING | SBE_AREA_READONLY)) != SBE_AREA_RING)
-        return SBE_EACCES;
-    int status = check_rings(session, open, ring);
-    if (status < 0)
-        return status;
-    if (find_channel(session, open->channel) != NULL)
-        return SBE_EEXIST;
-    struct sbe_session_channel *channel = find_channel(session, 0);
-    if (channel == NULL)
-        return SBE_ENOMEM;
-    uint8_t *base = ring->base;
-    status = hooks->channel_open(hooks->self, open, base + (size_t)open->receive_offset,
-                                 base + (size_t)open->send_offset);
-    if (status < 0)
-        return status;
-    ring->pins++;
-    *channel = (struct sbe_session_channel){open->channel, open->context, open->ring_area};
-    return SBE_OK;
-}
-
-static int take_channel_close(struct sbe_session *session, const struct sbe_control *message)
-{
-    const struct sbe_channel_close *body = (const void *)message;
-    struct sbe_session_channel *channel =
-        body->channel == 0 ? NULL : find_channel(session, body->channel);
-    if (channel == NULL)
-        return SBE_ENOENT;
-    close_channel(session, channel);
-    return SBE_OK;
+    return SBE_REPLIED;
 }
 
 static int reply_service(struct sbe_session *session, const struct sbe_control *message,
@@ -577,7 +271,7 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
     reply.control.id = message->id;
     reply.control.status = status;
     (void)transmit(session, message->type | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
-    return ANSWERED;
+    return SBE_REPLIED;
 }
 
 static int take_service_find(struct sbe_session *session, const struct sbe_control *message)
@@ -599,7 +293,7 @@ static int take_event(struct sbe_session *session, const struct sbe_control *mes
     const struct sbe_session_hooks *hooks = session->config->hooks;
     if (hooks->event != NULL)
         hooks->event(hooks->self, body->event, body->value);
-    return ANSWERED;
+    return SBE_REPLIED;
 }
 
 /* -- dispatch ------------------------------------------------------------------------------ */
@@ -624,16 +318,16 @@ static const struct message_rule RULES[] = {
     [SBE_CONTROL_BYE] = {{SIZE(sbe_control), SIZE(sbe_plain_reply)}, take_bye},
     [SBE_CONTROL_PING] = {{SIZE(sbe_ping), SIZE(sbe_ping)}, take_ping},
     [SBE_CONTROL_CONTEXT_CREATE] = {{WITH_RESERVED(sbe_context_message), SIZE(sbe_plain_reply)},
-                                    take_context_create},
+                                    sbe_peer_context_create},
     [SBE_CONTROL_CONTEXT_DESTROY] = {{WITH_RESERVED(sbe_context_message), SIZE(sbe_plain_reply)},
-                                     take_context_destroy},
-    [SBE_CONTROL_AREA_MAP] = {{SIZE(sbe_area_map), SIZE(sbe_plain_reply)}, take_area_map},
+                                     sbe_peer_context_destroy},
+    [SBE_CONTROL_AREA_MAP] = {{SIZE(sbe_area_map), SIZE(sbe_plain_reply)}, sbe_peer_area_map},
     [SBE_CONTROL_AREA_UNMAP] = {{WITH_RESERVED(sbe_area_unmap), SIZE(sbe_plain_reply)},
-                                take_area_unmap},
+                                sbe_peer_area_unmap},
     [SBE_CONTROL_CHANNEL_OPEN] = {{SIZE(sbe_channel_open), SIZE(sbe_plain_reply)},
-                                  take_channel_open},
+                                  sbe_peer_channel_open},
     [SBE_CONTROL_CHANNEL_CLOSE] = {{WITH_RESERVED(sbe_channel_close), SIZE(sbe_plain_reply)},
-                                   take_channel_close},
+                                   sbe_peer_channel_close},
     [SBE_CONTROL_SERVICE_FIND] = {{WITH_RESERVED(sbe_service_find),
                                    WITH_RESERVED(sbe_service_reply)},
                                   take_service_find},
@@ -687,8 +381,8 @@ static int take_connected(struct sbe_session *session, const struct sbe_control 
     if (reply)
         return take_reply(session, message);
     int status = rule->take(session, message);
-    if (status != ANSWERED)
-        reply_plain(session, (enum sbe_control_type)message->type, message->id, status);
+    if (status != SBE_REPLIED)
+        sbe_session_reply(session, (enum sbe_control_type)message->type, message->id, status);
     return SBE_OK;
 }
 
@@ -742,10 +436,10 @@ int sbe_session_init(struct sbe_session *session, const struct sbe_session_confi
     if (config->limits.areas > UINT16_MAX || config->limits.buffers > SBE_BUFFERS_MAX ||
         config->address_bits < 1 || config->address_bits > 64)
         return SBE_EINVAL;
-    clear(config->areas, config->limits.areas, sizeof *config->areas);
-    clear(config->contexts, config->limits.contexts, sizeof *config->contexts);
-    clear(config->channels, config->limits.channels, sizeof *config->channels);
-    clear(config->pending, config->pending_count, sizeof *config->pending);
+    sbe_table_clear(config->areas, config->limits.areas, sizeof *config->areas);
+    sbe_table_clear(config->contexts, config->limits.contexts, sizeof *config->contexts);
+    sbe_table_clear(config->channels, config->limits.channels, sizeof *config->channels);
+    sbe_table_clear(config->pending, config->pending_count, sizeof *config->pending);
     return SBE_OK;
 }
 

@@ -24,7 +24,7 @@ C_FLOORS: Floors = [
     [["firmware/core/ring.*"]],
     [["firmware/core/area.*", "firmware/core/cache.*"]],
     [["firmware/core/channel.*"]],
-    [["firmware/core/session.*"]],
+    [["firmware/core/session*.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
     [["firmware/carveout/*"], ["firmware/mirror/*"], ["firmware/power/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
