@@ -3,23 +3,24 @@
 # Builds Debian's kernel as a user-space process (ARCH=um), once per source version, fragment and compiler.
 #   build.sh [build]   build unless the cache has it, then our modules; prints the cache's folder
 #   build.sh path      the same, but fail with what is missing when there is no kernel yet
+# SBE_KERNEL_SERIES says which kernel: 6.1 (without it) or 6.12, Debian's linux-source-SERIES.
 # The cache is ${XDG_CACHE_HOME:-~/.cache}/sbe/kernel-KEY; deleting it is always safe.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-series=6.1
+series=${SBE_KERNEL_SERIES:-6.1}
 tarball=${SBE_KERNEL_SOURCE:-/usr/src/linux-source-$series.tar.xz}
 jobs=${SBE_KERNEL_JOBS:-$(nproc)}
-apt="linux-source-$series gcc make flex bison bc xz-utils libc6-dev"
+apt="linux-source-$series gcc make flex bison bc xz-utils libc6-dev kmod"
 
 missing() {
     echo "$1: apt-get install $apt" >&2
     exit 1
 }
 
-for tool in gcc make flex bison bc xz flock; do
-    command -v "$tool" >/dev/null || missing "$tool is missing"
+for tool in gcc make flex bison bc xz flock insmod; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || missing "$tool is missing"
 done
 [ -r "$tarball" ] || missing "the kernel source $tarball is missing"
 
@@ -67,9 +68,12 @@ if [ ! -e "$cache/built" ]; then
     touch "$cache/built"
 fi
 
-# Our modules, out of the sources' folder: it is another one for each checkout.
-modules=$root/build/kernel
+# What is of this checkout: the preload and our modules, out of their sources' folders.
+modules=$root/build/kernel/$series
 mkdir -p "$modules"
+gcc -std=c11 -O2 -Wall -Wextra -Werror -Wconversion -shared -fPIC \
+    -o "$root/build/kernel/uml_ptrace.$$" "$here/uml_ptrace.c"
+mv "$root/build/kernel/uml_ptrace.$$" "$root/build/kernel/uml_ptrace.so" # a guest may be starting
 for file in Kbuild $(cd "$root/linux/kernel" && ls -- *.[ch]); do
     ln -sfn "$root/linux/kernel/$file" "$modules/$file"
 done

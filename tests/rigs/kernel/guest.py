@@ -22,6 +22,8 @@ from typing import Self
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
+PRELOAD = ROOT / "build" / "kernel" / "uml_ptrace.so"
+"""Without it no process of the guest starts on CPUs with AMX: see uml_ptrace.c."""
 LOG_LIMIT = 4 << 20  # bytes; a wedged guest writes without end
 MEMORY = "384M"  # room for contiguous memory after hundreds of tests: there is no compaction
 
@@ -116,6 +118,7 @@ class Guest:
                     f"SBE_RIG_WORK={self.work}",
                     *kernel_arguments,
                 ],
+                env={**os.environ, "LD_PRELOAD": str(PRELOAD)},
                 stdin=subprocess.DEVNULL,
                 stdout=console_out,
                 stderr=console_out,
