@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ["tests.rigs.kernel.plugin"]
+pytest_plugins = ["tests.rigs.missing", "tests.rigs.kernel.plugin"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from tests.bench import instructions
 from tests.bench.model import UnavailableError
+from tests.rigs.missing import give_up
 
 PROFILE = """\
 version: 1
@@ -34,12 +34,6 @@ totals: 45
 """
 
 
-def skip(reason: str) -> NoReturn:
-    if os.environ.get("SBE_RIGS") == "required":
-        pytest.fail(f"{reason}, and SBE_RIGS=required")
-    pytest.skip(reason)
-
-
 @pytest.mark.rig
 @pytest.mark.timeout(1200)
 def test_no_count_grows_beyond_the_record(tmp_path: Path) -> None:
@@ -47,11 +41,11 @@ def test_no_count_grows_beyond_the_record(tmp_path: Path) -> None:
         pytest.skip("a minute or two under valgrind: set SBE_RIGS=required, as CI does")
     record = json.loads(instructions.RECORD.read_text())
     if reason := instructions.differs(record):
-        skip(f"counts can't be compared: {reason}")
+        give_up(f"counts can't be compared: {reason}")
     try:
         counted = instructions.count(tmp_path)
     except UnavailableError as error:
-        skip(str(error))
+        give_up(str(error))
     found = instructions.faults(record, counted)
     assert not found, "\n".join([*found, instructions.HOW_TO_RECORD])
 

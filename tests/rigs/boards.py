@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import shutil
 import socket
@@ -18,18 +17,10 @@ import pytest
 import sbe
 from sbe.boards import QemuBoard
 from sbe.sdk.embedded import EmbeddedBackend
+from tests.rigs.missing import require
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ("mps2-an521", "mps2-an385")
-
-
-def require(ready: bool, reason: str) -> None:
-    """Skip with the reason, or fail where every rig must be there."""
-    if ready:
-        return
-    if os.environ.get("SBE_RIGS") == "required":
-        pytest.fail(f"{reason}, and SBE_RIGS=required")
-    pytest.skip(reason)
 
 
 def image(board: str, name: str = "sbe-firmware") -> Path:

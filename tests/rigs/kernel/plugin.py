@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.rigs import missing
 from tests.rigs.kernel.guest import ROOT, Guest, GuestDied, RigMissing, faults, find
 
 INSIDE = "SBE_RIG_GUEST" in os.environ
@@ -48,12 +49,16 @@ def end_of(item: pytest.Item) -> str:
 # -- outside --------------------------------------------------------------------------------------
 
 
+class NoGuest(Exception):
+    """The rig is missing, or its kernel does not boot: none of its tests can run."""
+
+
 class Outside:
     """Hands the marked tests of this process to one guest, booted when the first one comes."""
 
     def __init__(self) -> None:
         self._guest: Guest | None = None
-        self._missing: str | None = None
+        self._why_not: str | None = None
         self._ids: list[str] = []
         self._limits_s: dict[str, float] = {}
 
@@ -83,21 +88,18 @@ class Outside:
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
-        if self._guest is not None:
-            self._guest.close()
+        self._end_guest()
 
     def _reports(self, item: pytest.Item) -> list[pytest.TestReport]:
         try:
             guest = self._boot(item)
             guest.send(item.nodeid)
             reports = json.loads(Path(guest.receive(self._limits_s[item.nodeid])).read_text())
-        except RigMissing as error:
-            required = os.environ.get("SBE_RIGS") == "required"
-            return [verdict(item, "failed" if required else "skipped", str(error))]
+        except NoGuest as error:
+            outcome = missing.outcome(str(error))
+            return [verdict(item, outcome, str(error))]
         except GuestDied as error:
-            assert self._guest is not None
-            self._guest.close()
-            self._guest = None
+            self._end_guest()
             return [verdict(item, "failed", f"in the rig's kernel: {error}")]
         for data in reports:
             if isinstance(data["longrepr"], list):  # a skip's place and reason: JSON has no tuples
@@ -106,26 +108,40 @@ class Outside:
         return [from_serializable(config=item.config, data=data) for data in reports]
 
     def _boot(self, item: pytest.Item) -> Guest:
-        if self._missing is not None:
-            raise RigMissing(self._missing)
-        if self._guest is None:
+        if self._guest is None and self._why_not is None:
             try:
-                kernel = find()
+                self._guest = self._start(item.config.rootpath)
             except RigMissing as error:
-                self._missing = str(error)
-                raise
-            self._guest = Guest(
-                kernel,
-                [sys.executable, "-m", "pytest", "-p", __name__, *OPTIONS, *self._ids],
-                cwd=item.config.rootpath,
-                environment={"PYTHONPATH": str(ROOT), **REMOTE},
-            )
-            self._guest.receive(BOOT_S)
+                self._why_not = str(error)
+            except GuestDied as error:
+                self._why_not = f"the rig's kernel does not boot: {error}"
+        if self._guest is None:
+            raise NoGuest(self._why_not)
         return self._guest
+
+    def _start(self, folder: Path) -> Guest:
+        guest = Guest(
+            find(),
+            [sys.executable, "-m", "pytest", "-p", __name__, *OPTIONS, *self._ids],
+            cwd=folder,
+            environment={"PYTHONPATH": str(ROOT), **REMOTE},
+        )
+        try:
+            guest.receive(BOOT_S)
+        except BaseException:
+            guest.close()
+            raise
+        return guest
+
+    def _end_guest(self) -> None:
+        if self._guest is not None:
+            self._guest.close()
+            self._guest = None
 
 
 def verdict(item: pytest.Item, outcome: Any, text: str) -> pytest.TestReport:
-    words: Any = (item.nodeid, 0, f"Skipped: {text}") if outcome == "skipped" else text
+    first = text.partition("\n")[0]
+    words: Any = (item.nodeid, 0, f"Skipped: {first}") if outcome == "skipped" else text
     return pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.rigs.kernel import guest
+from tests.rigs.missing import give_up
 
 pytestmark = pytest.mark.rig
 
@@ -50,12 +51,13 @@ def kernel() -> Path:
     try:
         return guest.find()
     except guest.RigMissing as error:
-        if os.environ.get("SBE_RIGS") == "required":
-            raise
-        pytest.skip(str(error))
+        give_up(str(error))
 
 
-def run_pytest(path: Path, **environment: str) -> str:
+ALONE = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+
+
+def run_pytest(path: Path, *options: str, **environment: str) -> str:
     """pytest over a file, or a folder and what is in it."""
     folder = path if path.is_dir() else path.parent
     (folder / "pytest.ini").write_text(
@@ -64,10 +66,11 @@ def run_pytest(path: Path, **environment: str) -> str:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "tests.rigs.kernel.plugin"),
-            *("-p", "no:xdist", "-v", "-ra", "-p", "no:cacheprovider", str(path)),
+            *("-p", "tests.rigs.missing", "-v", "-ra", "-p", "no:cacheprovider", *options),
+            str(path),
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(guest.ROOT), **environment},
+        env={**ALONE, "PYTHONPATH": str(guest.ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=50,
@@ -106,20 +109,48 @@ def test_neighbours_of_a_kernel_test_are_set_up_and_torn_down(tmp_path: Path):
     assert "2 passed, 1 skipped" in output
 
 
-def test_missing_kernel_skips_or_fails(tmp_path: Path):
+MANY = """
+import pytest
+pytestmark = pytest.mark.kernel
+@pytest.mark.parametrize("number", range(6))
+def test_it(number):
+    pass
+"""
+
+
+def test_missing_kernel_skips_or_fails_once(tmp_path: Path):
+    """Also in several processes: one failure with one reason."""
     path = tmp_path / "test_inner.py"
-    path.write_text("import pytest\n@pytest.mark.kernel\ndef test_it():\n    pass\n")
+    path.write_text(MANY)
     empty = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     skipped = run_pytest(path, **empty, SBE_RIGS="")
-    assert "1 skipped" in skipped
+    assert "6 skipped" in skipped
     assert "make rig-kernel" in skipped
-    assert "1 failed" in run_pytest(path, **empty, SBE_RIGS="required")
+    assert "1 failed, 5 skipped" in run_pytest(path, **empty, SBE_RIGS="required")
+    assert "1 failed, 5 skipped" in run_pytest(path, "-n", "2", **empty, SBE_RIGS="required")
+
+
+def test_kernel_that_does_not_boot_is_one_failure(tmp_path: Path):
+    path = tmp_path / "test_inner.py"
+    path.write_text(MANY)
+    (tmp_path / "linux").write_text("#!/bin/sh\necho this CPU will not do\nexit 1\n")
+    (tmp_path / "linux").chmod(0o755)
+    (tmp_path / "conftest.py").write_text(
+        "from pathlib import Path\n"
+        "from tests.rigs.kernel import plugin\n"
+        "plugin.find = lambda: Path(__file__).parent\n"
+    )
+    output = run_pytest(path, "-n", "2", SBE_RIGS="required")
+    assert "1 failed, 5 skipped" in output
+    assert "the rig's kernel does not boot: the guest ended" in output
+    assert "this CPU will not do" in output
+    assert "6 skipped" in run_pytest(path, SBE_RIGS="")
 
 
 def test_command_and_its_status(kernel: Path):
     result = guest.run(kernel, ["sh", "-c", "echo hello; exit 7"], timeout_s=30)
     assert (result.status, result.output, result.faults) == (7, "hello\n", [])
-    assert "Linux version 6.1" in result.kernel_log
+    assert f"Linux version {kernel.name.split('-')[1]} " in result.kernel_log
 
 
 def test_hanging_guest_is_killed(kernel: Path):
