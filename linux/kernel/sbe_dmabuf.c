@@ -150,7 +150,6 @@ static const struct file_operations attachment_operations = {
 	.release = attachment_release,
 	.unlocked_ioctl = attachment_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
-	.llseek = no_llseek,
 };
 
 static struct attachment *attach(int fd, struct device *dev)
@@ -395,7 +394,6 @@ static const struct file_operations control_operations = {
 	.owner = THIS_MODULE,
 	.unlocked_ioctl = control_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
-	.llseek = no_llseek,
 };
 
 static struct miscdevice control = {

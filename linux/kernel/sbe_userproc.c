@@ -407,10 +407,20 @@ static const struct file_operations core_operations = {
 	.unlocked_ioctl = core_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = core_mmap,
-	.llseek = no_llseek,
 };
 
 /* -- devices -------------------------------------------------------------- */
+
+/* No core has the device open: its file holds the module. */
+static void userproc_remove(void *data)
+{
+	struct userproc *up = data;
+
+	misc_deregister(&up->misc);
+	rproc_del(up->rproc);
+	cancel_work_sync(&up->work);
+	rproc_free(up->rproc);
+}
 
 static int userproc_probe(struct platform_device *pdev)
 {
@@ -439,7 +449,6 @@ static int userproc_probe(struct platform_device *pdev)
 	init_waitqueue_head(&up->wait);
 	init_completion(&up->stopped);
 	INIT_WORK(&up->work, deliver);
-	platform_set_drvdata(pdev, up);
 	ret = rproc_add(rproc);
 	if (ret)
 		goto free_rproc;
@@ -451,25 +460,14 @@ static int userproc_probe(struct platform_device *pdev)
 	ret = misc_register(&up->misc);
 	if (ret)
 		goto delete_rproc;
-	return 0;
+	/* Not the driver's remove(), which has another type from Linux 6.11 on. */
+	return devm_add_action_or_reset(dev, userproc_remove, up);
 
 delete_rproc:
 	rproc_del(rproc);
 free_rproc:
 	rproc_free(rproc);
 	return ret;
-}
-
-/* No core has the device open: its file holds the module. */
-static int userproc_remove(struct platform_device *pdev)
-{
-	struct userproc *up = platform_get_drvdata(pdev);
-
-	misc_deregister(&up->misc);
-	rproc_del(up->rproc);
-	cancel_work_sync(&up->work);
-	rproc_free(up->rproc);
-	return 0;
 }
 
 static struct platform_driver userproc_driver = {
@@ -479,7 +477,6 @@ static struct platform_driver userproc_driver = {
 		.suppress_bind_attrs = true,
 	},
 	.probe = userproc_probe,
-	.remove = userproc_remove,
 };
 
 static void remove_devices(void)

@@ -67,6 +67,17 @@ class Service:
         return ""
 
     @property
+    def life(self) -> int:
+        """Tells it from the channel of the same name before or after a restart; 0 when it is gone.
+
+        The kernel numbers the folders of sysfs one after the other (kernfs_node.id).
+        """
+        try:
+            return self.path.stat().st_ino
+        except OSError:
+            return 0
+
+    @property
     def control(self) -> str:
         """The control node of the same rpmsg bus, which makes endpoints. Raises LinkError."""
         for entry in CLASS.glob("rpmsg_ctrl*") if CLASS.is_dir() else ():

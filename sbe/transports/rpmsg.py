@@ -11,6 +11,7 @@ import itertools
 import os
 import select
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -29,6 +30,7 @@ DOORBELL = "sbe-doorbell"
 _QUEUE_MAX = 1024  # messages that wait for a remote which takes none
 _RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
 _BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/rpmsg/link.c
+_REMOVAL_S = 1.0  # the kernel takes milliseconds to remove the devices of a remote that is gone
 _GONE = (errno.EPIPE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
 
 _NODES = "sbe"  # names of our nodes begin so
@@ -82,11 +84,16 @@ class RpmsgTransport:
     carries_handles = False
 
     def __init__(
-        self, fd: int, remote: str, open_doorbell: Callable[[], int] | None = None
+        self,
+        fd: int,
+        remote: str,
+        open_doorbell: Callable[[], int] | None = None,
+        on_gone: Callable[[], object] | None = None,
     ) -> None:
         self._fd = fd
         self._remote = remote
         self._open_doorbell = open_doorbell
+        self._on_gone = on_gone
         self._endpoints: dict[int, _Endpoint] = {}
         self._carrier: _native.Doorbells | None = None
         self._unbound: list[int] = []  # channels whose opening has not been sent
@@ -231,7 +238,11 @@ class RpmsgTransport:
         return True
 
     def _gone(self, error: OSError) -> errors.LinkError:
-        why = "it stopped or crashed" if error.errno in _GONE else error.strerror
+        why = error.strerror
+        if error.errno in _GONE:
+            why = "it stopped or crashed"
+            if self._on_gone is not None:
+                self._on_gone()
         return errors.LinkError(f"the rpmsg channel of {self._remote} is gone: {why}", error.errno)
 
 
@@ -267,6 +278,7 @@ class RpmsgRemote:
         self._budget = dmabuf.Budget(budget_bytes)
         self._places = carveouts or {}
         self._arenas: dict[str, CarveoutHeap] = {}
+        self._dying, self._dying_until_s = 0, 0.0  # a channel that the kernel is removing
         self.name = processor or "rpmsg"
         self.uri = f"rpmsg:{processor or ''}"
 
@@ -277,12 +289,28 @@ class RpmsgRemote:
         return remoteproc.find(service.remote).device if service.remote else ""
 
     def connect(self) -> RpmsgTransport:
-        """Open an endpoint to the control channel. Raises LinkError with what is missing."""
+        """Open an endpoint to the control channel. Raises LinkError with what is missing.
+
+        Or that the former one has not left yet: an endpoint made under a control node that is
+        being removed outlives it, hears nothing and does not end (Linux 6.12), and 6.1 warns of
+        a device without release().
+        """
         service = self._find(CONTROL)
+        life = service.life
+        if life == self._dying and time.monotonic() < self._dying_until_s:
+            raise errors.LinkError(
+                f"the kernel is still removing {CONTROL!r} of {service.remote or self.name}, "
+                "which stopped or crashed",
+                errno.ENODEV,
+            )
         rpmsg.reap(_NODES)
         fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
         name = self._processor or service.remote or "the remote"
-        return RpmsgTransport(fd, name, self.open_doorbell)
+
+        def on_gone() -> None:
+            self._dying, self._dying_until_s = life, time.monotonic() + _REMOVAL_S
+
+        return RpmsgTransport(fd, name, self.open_doorbell, on_gone)
 
     def open_doorbell(self) -> int:
         """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""

@@ -4,13 +4,14 @@
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 tree=$("$root/tests/rigs/kernel/build.sh" path)/tree
+series=${SBE_KERNEL_SERIES:-6.1}
 said=$root/build/kernel-lint.log
 
 # Outside of a kernel tree, as far as it is concerned: inside it wants our licences in the tree's list.
 perl "$tree/scripts/checkpatch.pl" --no-tree --strict --terse --show-types --file "$root"/linux/kernel/*.[ch]
 
 # Neither of make's exit status nor of sparse's can be read whether it has complained.
-make -C "$tree" ARCH=um M="$root/build/kernel" C=2 modules >"$said" 2>&1 || { cat "$said"; exit 1; }
+make -C "$tree" ARCH=um M="$root/build/kernel/$series" C=2 modules >"$said" 2>&1 || { cat "$said"; exit 1; }
 if ! grep -q 'CHECK ' "$said" || grep -E 'warning:|error:' "$said"; then
     echo "sparse complained, or did not run: $said" >&2
     exit 1

@@ -17,7 +17,7 @@ from sbe import _native
 from sbe.kernel import firmware_file, ioctl, remoteproc, rpmsg
 
 ROOT = Path(__file__).resolve().parents[3]
-MODULES = ROOT / "build" / "kernel"
+MODULES = ROOT / "build" / "kernel" / ".".join(os.uname().release.split(".")[:2])
 NAME = "sbe-userproc0"
 DEVICE = "/dev/sbe-userproc0"
 REMOTE = Path(
@@ -53,10 +53,10 @@ def module(name: str, *parameters: str, leave: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        if leave:
-            _left.add(name)
-        else:
-            remove(name)
+        _left.add(name)
+        if not leave:
+            remove(name)  # if it can't go, this test fails, and not those behind it
+            _left.discard(name)
 
 
 def make_firmware(folder: Path) -> None:
@@ -109,6 +109,21 @@ def running(folder: Path, *, leave: bool = False) -> Iterator[remoteproc.RemoteP
             yield processor
         finally:
             processor.stop()
+
+
+def _life() -> int:
+    """Another number for each life of the remote, 0 between."""
+    return sum(service.life for service in rpmsg.services("sbe-control"))
+
+
+def crash(processor: remoteproc.RemoteProcessor) -> None:
+    """Report a crash, and wait until the remote's devices go.
+
+    The kernel handles it in a thread of its own: who came before would meet the old life.
+    """
+    before = _life()
+    Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
+    until(lambda: _life() != before)
 
 
 def open_again(fd: int) -> int:

@@ -156,13 +156,12 @@ def test_remote_restarts_under_other_numbers(running: remoteproc.RemoteProcessor
 
 def test_crashes_under_load(running: remoteproc.RemoteProcessor, tmp_path: Path):
     """Two clients call while the remote crashes: each call ends, and later ones are answered."""
-    crash = Path(f"/sys/kernel/debug/remoteproc/{running.entry}/crash")
     with daemon(tmp_path, PATIENT) as started, connect(started) as one, connect(started) as two:
         area = two.allocate(1 << 16)
         want = two.call("crc32", sbe.In(area)).payload
         for _ in range(4):
             calls = [link.submit("echo", payload=b"x") for _ in range(50) for link in (one, two)]
-            crash.write_text("1")
+            parts.crash(running)
             for call in calls:
                 assert isinstance(call.exception(20), (errors.LinkError, type(None)))
             parts.until(lambda: answered(one) and answered(two), 20)

@@ -22,7 +22,7 @@ def test_kernel_memory_comes_back(tmp_path: Path):
             exchange(RpmsgRemote(processor.name), "udmabuf")
             with Link(RpmsgRemote(processor.name).connect) as link:
                 link.wait(link.start(), 5)
-                Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
+                parts.crash(processor)
                 with pytest.raises(errors.LinkError):
                     link.wait(link.ping(), 5)
             parts.until(lambda: processor.state == "running")

@@ -92,10 +92,6 @@ def cycle(processor: remoteproc.RemoteProcessor) -> None:
     processor.start()
 
 
-def crash(processor: remoteproc.RemoteProcessor) -> None:
-    Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
-
-
 def work_through(processor: remoteproc.RemoteProcessor, cycles: int, crashes: int) -> None:
     """One application, which keeps its connection and its area throughout."""
     every = cycles // crashes
@@ -108,7 +104,7 @@ def work_through(processor: remoteproc.RemoteProcessor, cycles: int, crashes: in
             under_load(connection, area, lambda: cycle(processor))
             until(lambda: came_back(connection, area, checksum))
             if number % every == 0:
-                under_load(connection, area, lambda: crash(processor))
+                under_load(connection, area, lambda: parts.crash(processor))
                 until(lambda: came_back(connection, area, checksum))
             assert area.id == identity
         stat = connection.stat()["connection"]
@@ -258,7 +254,7 @@ def crash_under_threads(processor: remoteproc.RemoteProcessor) -> None:
             later.run(partial(caller, number))
         for _ in range(5):
             until(partial(more, list(answered)), 20)
-            crash(processor)
+            parts.crash(processor)
         until(partial(more, list(answered)), 20)
         done.set()
         later.join(15)

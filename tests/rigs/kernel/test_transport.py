@@ -8,7 +8,7 @@ import pytest
 
 import sbe
 from sbe import Error, In, InOut, Out, Shared, _native, errors
-from sbe.kernel import remoteproc
+from sbe.kernel import remoteproc, rpmsg
 from sbe.link import Link
 from sbe.sdk.connection import Connection
 from sbe.sdk.embedded import EmbeddedBackend
@@ -116,3 +116,26 @@ def test_rings_that_the_remote_has_no_room_for(tmp_path: Path):
         with pytest.raises(errors.MessageTooLarge):
             link.wait(large, 5)
         link.wait(link.unmap_area(area), 5)
+
+
+def test_channel_that_is_being_removed_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An endpoint made under it would hear nothing and never end; the next life is taken."""
+    with parts.running(tmp_path) as processor:
+        remote = RpmsgRemote(processor.name)
+        transport = remote.connect()
+        former = rpmsg.services("sbe-control")[0]
+        life = former.life
+        processor.stop()
+        assert former.life == 0
+        with pytest.raises(errors.LinkError, match="stopped or crashed"):
+            transport.receive()
+        transport.close()
+        processor.start()
+        parts.wait_for_service("sbe-doorbell")
+        with monkeypatch.context() as patched:
+            patched.setattr(rpmsg.Service, "life", life)  # as if it had not left yet
+            with pytest.raises(errors.LinkError, match="still removing 'sbe-control'"):
+                remote.connect()
+        remote.connect().close()
