@@ -83,7 +83,8 @@ def _epilog() -> str:
 def app() -> None:
     """Exchange buffers with a co-processor, by reference.
 
-    Without a daemon each command starts a remote of its own, so everything works without a board.
+    Without a daemon and without --uri each command starts a remote of its own, so everything works
+    without a board.
     """
 
 

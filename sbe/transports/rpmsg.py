@@ -268,7 +268,8 @@ class RpmsgRemote:
         self._places = carveouts or {}
         self._arenas: dict[str, CarveoutHeap] = {}
         self.name = processor or "rpmsg"
-        self.uri = f"rpmsg:{processor or ''}"
+        self.uri = f"rpmsg:{processor or ''}{',messages' if rings == 'messages' else ''}"
+        self.transport = "rpmsg"
 
     @property
     def device(self) -> str:
