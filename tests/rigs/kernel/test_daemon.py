@@ -365,7 +365,7 @@ def as_nobody(then: Callable[[], object]) -> str:
 
 def test_devices_of_others(running: remoteproc.RemoteProcessor):
     told = as_nobody(lambda: sbe.connect(f"rpmsg:{running.name}"))
-    assert re.match(r"PermissionDenied: /dev/rpmsg_ctrl\d: Permission denied \(is this user", told)
+    assert re.match(r"PermissionDenied: /dev/rpmsg_ctrl\d: Permission denied \(for its owner", told)
 
 
 @pytest.mark.usefixtures("running")
