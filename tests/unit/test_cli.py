@@ -238,7 +238,8 @@ def test_click_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "sbe.cli.app")
     monkeypatch.setitem(sys.modules, "click", None)
     assert cli.main(["ping"]) == 1
-    assert "pip install 'sbe[cli]'" in capsys.readouterr().err
+    message = "the command line needs click: pip install 'structured-buffer-exchange[cli]'"
+    assert capsys.readouterr().err == f"sbe: error: {message}\n"
 
 
 def test_nothing_heavy_at_start():
@@ -554,7 +555,8 @@ def test_no_sample_photograph(capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_demo_without_numpy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "numpy", None)
     assert app.run(["demo"]) == 1
-    assert "sbe demo needs numpy: pip install 'sbe[demo]'" in capsys.readouterr().err
+    message = "sbe demo needs numpy: pip install 'structured-buffer-exchange[demo]'"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (2000, 3), (3, 2000), (1700, 900)])
