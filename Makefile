@@ -113,6 +113,8 @@ preflight:
 $(BASE): pyproject.toml $(TOOLS)/requirements.py $(MADE)
 	$(BIN)/python $(TOOLS)/requirements.py build daemon demo > $@.txt
 	$(PIP_INSTALL) -r $@.txt
+	@# Another project's distribution, whose files would lie among ours; once it was our name, too.
+	@$(BIN)/python -m pip uninstall --quiet --quiet --yes sbe
 	@touch $@
 
 $(BUILT): $(NATIVE) $(BASE) | preflight

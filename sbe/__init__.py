@@ -12,7 +12,12 @@ Importing this module takes the standard library and the extension; numpy is use
 
 from __future__ import annotations
 
-from sbe._native import Buffer, Call, Cost, In, InOut, Out, Reply, Shared
+try:
+    from sbe._native import Buffer, Call, Cost, In, InOut, Out, Reply, Shared
+except ImportError as error:
+    from sbe import extras
+
+    raise ImportError(extras.no_extension(error), name="sbe._native") from error
 from sbe.errors import (
     AreaFreed,
     BadArgument,

@@ -79,7 +79,7 @@ class QemuBoard:
             raise errors.BadArgument(f"no board {board!r}; there are: {', '.join(BOARDS)}")
         self.board: Board = BOARDS[board]
         self.name = board
-        self.uri = f"qemu:{board}"
+        self.uri = f"qemu:{board}" if image is None else f"qemu:{board},{os.fspath(image)}"
         self.transport = "qemu"
         self.image = Path(image) if image is not None else find_image(self.board)
         check_image(self.image, self.board)

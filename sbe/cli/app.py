@@ -15,6 +15,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 import sbe
+from sbe import extras
 from sbe.cli import exit_codes
 from sbe.cli.bench import bench
 from sbe.cli.call import call
@@ -73,17 +74,34 @@ def _epilog() -> str:
     )
 
 
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    click.echo(f"sbe {sbe.__version__}")
+    if trouble := extras.trouble():
+        click.echo(f"sbe: warning: {trouble}", err=True)
+    ctx.exit()
+
+
 @click.group(
     cls=_Group,
     epilog=_epilog(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @common_options
-@click.version_option(sbe.__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 def app() -> None:
     """Exchange buffers with a co-processor, by reference.
 
-    Without a daemon each command starts a remote of its own, so everything works without a board.
+    Without a daemon and without --uri each command starts a remote of its own, so everything works
+    without a board.
     """
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import sbe
+from sbe import extras
 from sbe.cli.figures import amount, duration, ratio, summary_us
 from sbe.cli.session import Session, common_options, describe_link
 
@@ -63,8 +64,10 @@ def bench(session: Session, quick: bool) -> int:
     """
     try:
         import numpy  # noqa: F401 - the pipe's far end inverts with it, at its best
-    except ImportError:
-        raise click.ClickException("sbe bench needs numpy: pip install 'sbe[cli]'") from None
+    except ImportError as error:
+        raise click.ClickException(
+            extras.missing("sbe bench", error, "cli") or str(error)
+        ) from None
     screen = session.screen()
     rounds = 2 if quick else 7
     with contextlib.ExitStack() as stack:

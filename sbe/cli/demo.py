@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import sbe
+from sbe import extras
 from sbe.cli import exit_codes
 from sbe.cli.figures import amount, duration, plural, ratio, summary_us
 from sbe.cli.screen import Screen
@@ -26,7 +27,7 @@ def _need_packages() -> None:
         import PIL  # noqa: F401
     except ImportError as error:
         raise click.ClickException(
-            f"sbe demo needs {error.name}: pip install 'sbe[demo]'"
+            extras.missing("sbe demo", error, "demo") or str(error)
         ) from None
 
 

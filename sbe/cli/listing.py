@@ -12,6 +12,7 @@ from sbe.cli.session import Session, common_options, daemon_of
 
 __all__ = ["list_"]
 
+_STARTED_HERE = ("embedded", "qemu")  # transports whose remote ends with the link
 _KINDS = ("links", "contexts", "areas", "channels", "services")
 
 
@@ -41,8 +42,15 @@ def list_(session: Session) -> int:
         cores.show(screen, found)
     if daemon is None:
         screen.line()
-        screen.line("No daemon: this remote was started for this command alone and is gone now.")
+        screen.line(f"No daemon: {_after(tables['links'])}")
     return 0
+
+
+def _after(links: list[dict[str, Any]]) -> str:
+    """What becomes of the remote of a command without a daemon."""
+    if any(row.get("transport") in _STARTED_HERE for row in links):
+        return "this remote was started for this command alone and is gone now."
+    return "the link was this command's alone; the remote runs on."
 
 
 def _epoch(value: Any) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sbe import extras
 from sbe.cli.arguments import write_file
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def sample_photograph() -> Path:
                 return Path(folder) / path
     raise click.ClickException(
         "no sample photograph is installed: name a picture, `sbe demo PICTURE`, or "
-        "pip install 'sbe[demo]', whose matplotlib brings one"
+        f"{extras.install('demo')}, whose matplotlib brings one"
     )
 
 

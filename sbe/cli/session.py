@@ -10,8 +10,17 @@ import click
 
 import sbe
 from sbe.cli.screen import Screen
+from sbe.sdk import uri_forms
 
 __all__ = ["Session", "common_options", "daemon_of", "describe_link"]
+
+# Links by their transport, as List has it.
+_KINDS = {
+    "embedded": "embedded remote",
+    "qemu": "emulated board",
+    "carveout": "carve-out",
+    "rpmsg": "remote processor",
+}
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -53,7 +62,7 @@ def common_options(command: _F) -> _F:
             metavar="URI",
             expose_value=False,
             callback=_set,
-            help="The link: loopback: or unix:PATH. Default: a running daemon, else loopback:.",
+            help=f"The link: {', '.join(uri_forms())}. Default: a running daemon, else loopback:.",
         ),
     ):
         command = option(command)
@@ -70,10 +79,10 @@ def daemon_of(counters: dict[str, Any]) -> dict[str, Any] | None:
 def describe_link(link: sbe.Connection) -> str:
     """One phrase for the link that answers."""
     links: list[dict[str, Any]] = link.list().get("links") or [{}]
-    name, remote, pid = (links[0].get(key) for key in ("name", "remote", "pid"))
+    name, remote, pid, transport = (
+        links[0].get(key) for key in ("name", "remote", "pid", "transport")
+    )
+    kind = _KINDS.get(str(transport), str(transport))
+    through = ", through the daemon" if daemon_of(link.stat()) is not None else ""
     process = f", process {pid}" if pid else ""
-    if daemon_of(link.stat()) is None:
-        return f"{name} (embedded remote {remote}{process})"
-    if not link.uri.startswith("unix:"):
-        return f"{name} (remote {remote}{process})"
-    return f"{name} (through the daemon; remote {remote}{process})"
+    return f"{name} ({kind}{through}: {remote}{process})"

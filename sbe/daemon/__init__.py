@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from sbe import extras
+
 __all__ = ["main"]
 
 
@@ -20,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; an exit status."""
     try:
         from sbe.daemon.app import main as run
-    except ModuleNotFoundError as error:
-        if error.name not in ("pydantic", "asyncvarlink"):
+    except ImportError as error:
+        why = extras.missing("sbe-daemon", error, "daemon")
+        if why is None:
             raise
-        print(f"sbe-daemon needs {error.name}: pip install 'sbe[daemon]'", file=sys.stderr)
+        print(why, file=sys.stderr)
         return 1
     return run(arguments)

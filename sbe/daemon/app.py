@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sbe import extras
 from sbe.daemon import log
 from sbe.daemon.config import DEFAULT_PATH, Config, ConfigError, load
 from sbe.daemon.server import ListenError, serve
@@ -77,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("the configuration is fine")
         return 0
     log.setup(config.log)
+    if trouble := extras.trouble():
+        logging.getLogger(__name__).warning("%s", trouble)
     _raise_descriptor_limit()
     try:
         asyncio.run(serve(config))

@@ -68,7 +68,8 @@ class PowerCommand:
             *command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
         try:
-            status = await asyncio.wait_for(process.wait(), self._config.seconds)
+            async with asyncio.timeout(self._config.seconds):
+                status = await process.wait()
         except TimeoutError:
             return errno.ETIMEDOUT
         finally:

@@ -65,6 +65,8 @@ class Remote:
 
     Nothing runs while nothing happens: the loop watches the link's descriptor, which tells the
     end of the remote too. Timers are armed only while an answer is awaited or the remote is down.
+    They are asyncio.timeout(): wait_for() of Python 3.11 loses a cancellation that comes together
+    with what it waits for, and `stop()` would wait for ever.
     """
 
     def __init__(self, config: LinkConfig) -> None:
@@ -185,7 +187,8 @@ class Remote:
         if self._hopeless:
             self.check_up()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self._up.wait()
         self.check_up()
 
     async def wait_down(self) -> None:
@@ -208,7 +211,8 @@ class Remote:
         """Ask the remote and wait for its answer. Raises Timeout, which leaves it asked."""
         pending = self.link.request_power(request, khz)
         try:
-            await asyncio.wait_for(settled(pending), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await settled(pending)
         except TimeoutError:
             if pending.done:  # with an error of this name
                 pending.result()
@@ -239,7 +243,8 @@ class Remote:
             return
         epoch = self.link.epoch
         try:
-            await asyncio.wait_for(settled(self.link.ping()), self.config.answer_seconds)
+            async with asyncio.timeout(self.config.answer_seconds):
+                await settled(self.link.ping())
         except TimeoutError:
             if self.link.epoch == epoch:
                 self.reset(f"no answer to a ping within {self.config.answer_seconds:g} s")
@@ -278,7 +283,8 @@ class Remote:
     async def _rest(self, seconds: float | None) -> None:
         """Until devices change, or for so long; a remote that has no device needs no timer."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
 
     async def _bring_up(self) -> None:
         if isinstance(self.config, RpmsgLink) and self.config.start and self.config.processor:
@@ -289,7 +295,8 @@ class Remote:
         if ready.done:  # else the remote came back by itself, on the connection there is
             ready = self.link.start()
         try:
-            await asyncio.wait_for(settled(ready), self.config.answer_seconds)
+            async with asyncio.timeout(self.config.answer_seconds):
+                await settled(ready)
         except TimeoutError:
             seconds = self.config.answer_seconds
             self.reset(f"the negotiation has not ended within {seconds:g} s")

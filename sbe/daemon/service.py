@@ -19,7 +19,7 @@ from asyncvarlink import (
 )
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
-from sbe import control
+from sbe import control, extras
 from sbe.context import AreaGrant
 from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
@@ -46,7 +46,7 @@ _POWER_MS_MAX = 600_000
 def version() -> str:
     """The version of this package. Looked up once: it is read from a file, a millisecond's work."""
     try:
-        return importlib.metadata.version("sbe")
+        return importlib.metadata.version(extras.DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 

@@ -64,6 +64,11 @@ def open_device(path: str, flags: int = os.O_RDWR) -> int:
     """Open a device node. The error says what is missing, or who may open it."""
     try:
         return os.open(path, flags | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise errors.PermissionDenied(
+            f"{path}: {error.strerror} (for its owner, by linux/udev sbe-daemon's user)",
+            error.errno,
+        ) from error
     except OSError as error:
         raise translate(error, path) from error
 
@@ -76,6 +81,4 @@ def translate(error: OSError, what: str) -> errors.Error:
         return errors.OutOfResources(text, code)
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return errors.LinkError(text, code)
-    if code in (errno.EPERM, errno.EACCES):
-        return errors.PermissionDenied(f"{text} (is this user in the device's group?)", code)
     return errors.from_status(-code, text)

@@ -140,7 +140,8 @@ class RemoteProcessor:
             fd = os.open(self.folder / attribute, os.O_WRONLY | os.O_CLOEXEC)
         except PermissionError as error:
             raise errors.PermissionDenied(
-                f"{what}: {self.folder / attribute} is not writable for this user"
+                f"{what}: {self.folder / attribute} is not writable for this user: be root, or in "
+                "the group sbe, to which the udev rules of linux/ give it"
             ) from error
         except OSError as error:
             raise errors.LinkError(f"{self.name} is gone: {error.strerror}", error.errno) from error

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from sbe import errors
+from sbe import errors, extras
 
 __all__ = ["Uevent", "Uevents"]
 
@@ -35,8 +35,9 @@ class Uevents:
 
             context = pyudev.Context()
         except ImportError as error:  # pyudev, or libudev beneath it
+            why = extras.missing("telling of devices", error, "daemon")
             raise errors.LinkError(
-                f"no events of devices ({error}): pip install 'sbe[daemon]', apt install libudev1"
+                why or f"no events of devices ({error}): apt install libudev1"
             ) from error
         try:
             source = "udev" if UDEVD.exists() else "kernel"

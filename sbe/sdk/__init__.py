@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Literal
 
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
@@ -15,7 +16,16 @@ from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
 from sbe.sdk.pool import Pool
 
-__all__ = ["Area", "BatchResult", "Connection", "Pool", "Service", "buffer_dtype", "connect"]
+__all__ = [
+    "Area",
+    "BatchResult",
+    "Connection",
+    "Pool",
+    "Service",
+    "buffer_dtype",
+    "connect",
+    "uri_forms",
+]
 
 
 def connect(
@@ -59,53 +69,86 @@ def _as_allowed(asked: int | None, usual: int, limit: int) -> int:
     return min(usual, limit) if asked is None else asked
 
 
+def uri_forms() -> list[str]:
+    """How `connect()`'s URIs are written, one for each kind of link."""
+    return [f"{scheme}:{form}" for scheme, (form, _) in _SCHEMES.items()]
+
+
 def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
-    from sbe.sdk.daemon_client import DaemonBackend
-    from sbe.sdk.embedded import EmbeddedBackend
-    from sbe.transports.remote_process import RemoteProcess
-
-    def embedded() -> Backend:
-        return EmbeddedBackend(
-            timeout, RemoteProcess(arguments=("--spin-us", str(int(spin_s * 1e6))))
-        )
-
     if uri is None:
         path = default_socket()
         if _is_socket(path):
             try:
-                return DaemonBackend(path, timeout)
+                return _daemon(path, timeout, spin_s)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
                 import logging  # only when there is something to say
 
                 logging.getLogger(__name__).warning("%s; using an embedded remote", error)
-        return embedded()
+        return _loopback("", timeout, spin_s)
     scheme, colon, rest = uri.partition(":")
-    if scheme == "loopback" and not rest:
-        return embedded()
-    if scheme == "unix" and rest:
-        return DaemonBackend(rest, timeout)
-    if scheme == "qemu" and rest:
-        from sbe.boards import QemuBoard
+    if scheme in _SCHEMES:
+        form, opened = _SCHEMES[scheme]
+        if bool(rest) == bool(form) or (colon and form.startswith("[")):
+            return opened(rest, timeout, spin_s)
+    raise _no_link(uri)
 
-        board, _, image = rest.partition(",")
-        return EmbeddedBackend(timeout, QemuBoard(board, image or None))
-    if scheme == "carveout" and rest:
-        from sbe.transports.carveout import Carveout, CarveoutConfig
 
-        return EmbeddedBackend(timeout, Carveout(CarveoutConfig.load(rest), rest))
-    if scheme == "rpmsg" and colon:
-        from sbe.transports.rpmsg import RpmsgRemote
+def _no_link(uri: str) -> BadArgument:
+    *most, last = uri_forms()
+    return BadArgument(f"{uri!r} is no link: say {', '.join(most)} or {last}")
 
-        processor, _, rings = rest.partition(",")
-        if rings in ("", "messages"):
-            how: Literal["messages"] | None = "messages" if rings else None
-            return EmbeddedBackend(timeout, RpmsgRemote(processor or None, rings=how))
-    raise BadArgument(
-        f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE], "
-        "rpmsg:[PROCESSOR][,messages] or carveout:FILE.toml"
-    )
+
+def _loopback(_: str, timeout: float, spin_s: float) -> Backend:
+    from sbe.sdk.embedded import EmbeddedBackend
+    from sbe.transports.remote_process import RemoteProcess
+
+    spin = ("--spin-us", str(int(spin_s * 1e6)))
+    return EmbeddedBackend(timeout, RemoteProcess(arguments=spin))
+
+
+def _daemon(path: str, timeout: float, _: float) -> Backend:
+    from sbe.sdk.daemon_client import DaemonBackend
+
+    return DaemonBackend(path, timeout)
+
+
+def _board(rest: str, timeout: float, _: float) -> Backend:
+    from sbe.boards import QemuBoard
+    from sbe.sdk.embedded import EmbeddedBackend
+
+    board, _comma, image = rest.partition(",")
+    return EmbeddedBackend(timeout, QemuBoard(board, image or None))
+
+
+def _carveout(path: str, timeout: float, _: float) -> Backend:
+    from sbe.sdk.embedded import EmbeddedBackend
+    from sbe.transports.carveout import Carveout, CarveoutConfig
+
+    return EmbeddedBackend(timeout, Carveout(CarveoutConfig.load(path), path))
+
+
+def _rpmsg(rest: str, timeout: float, _: float) -> Backend:
+    from sbe.sdk.embedded import EmbeddedBackend
+    from sbe.transports.rpmsg import RpmsgRemote
+
+    processor, _comma, rings = rest.partition(",")
+    if rings not in ("", "messages"):
+        raise _no_link(f"rpmsg:{rest}")
+    how: Literal["messages"] | None = "messages" if rings else None
+    return EmbeddedBackend(timeout, RpmsgRemote(processor or None, rings=how))
+
+
+# What follows the colon, as it is shown to people, and who opens it. Nothing may follow where the
+# form is empty, something must unless all of it is in brackets.
+_SCHEMES: dict[str, tuple[str, Callable[[str, float, float], Backend]]] = {
+    "loopback": ("", _loopback),
+    "unix": ("PATH", _daemon),
+    "qemu": ("BOARD[,IMAGE]", _board),
+    "rpmsg": ("[PROCESSOR][,messages]", _rpmsg),
+    "carveout": ("FILE.toml", _carveout),
+}
 
 
 def _is_socket(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the SDK needs of whoever holds the control side: the embedded remote, or the daemon."""
+"""What the SDK needs of whoever holds the control side: this process itself, or the daemon."""
 
 from __future__ import annotations
 

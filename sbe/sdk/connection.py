@@ -414,7 +414,7 @@ class Connection:
 
     @property
     def uri(self) -> str:
-        """What it is connected to: "loopback:" for an embedded remote, "unix:PATH" a daemon."""
+        """What it is connected to, as `sbe.connect()` takes it."""
         return self._backend.uri
 
     @property

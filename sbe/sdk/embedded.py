@@ -1,4 +1,4 @@
-"""Backend over an embedded remote: sbe-remote as a child process, this process its host."""
+"""Backend without a daemon: this process is the host of whatever remote the URI names."""
 
 from __future__ import annotations
 

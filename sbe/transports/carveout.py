@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sbe import _native, errors
+from sbe import _native, errors, extras
 from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.transports import PrivateRings
@@ -356,7 +356,7 @@ def _open_serial(device: str, baud: str) -> int:
         import serial
     except ImportError as error:
         raise errors.LinkError(
-            "a serial doorbell needs pyserial: pip install 'sbe[serial]'"
+            extras.missing("a serial doorbell", error, "serial") or str(error)
         ) from error
     try:
         with serial.Serial(device, int(baud or 115200), exclusive=True) as port:

@@ -280,7 +280,8 @@ class RpmsgRemote:
         self._arenas: dict[str, CarveoutHeap] = {}
         self._dying, self._dying_until_s = 0, 0.0  # a channel that the kernel is removing
         self.name = processor or "rpmsg"
-        self.uri = f"rpmsg:{processor or ''}"
+        self.uri = f"rpmsg:{processor or ''}{',messages' if rings == 'messages' else ''}"
+        self.transport = "rpmsg"
 
     @property
     def device(self) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from sbe import extras
 from tests.bench.model import Curve, Figures, Probe, Result, Row, Settings, UnavailableError
 from tests.bench.procs import two_cores
 
@@ -29,7 +30,7 @@ TAILS = (50.0, 90.0, 99.0, 99.9, 99.99)
 _MIN_SAMPLES_P99 = 100
 _MIN_BEYOND = 3  # samples above a percentile, or it is only the largest one
 _MIN_ROUNDS_SPREAD = 3
-_PEER_PACKAGES = ("numpy", "pyzmq", "iceoryx2", "sbe")
+_PEER_PACKAGES = ("numpy", "pyzmq", "iceoryx2", extras.DISTRIBUTION)
 
 Measure = Callable[[str, Probe, Settings], Result]
 Record = dict[str, object]

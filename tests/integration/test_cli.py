@@ -369,7 +369,7 @@ def test_with_a_daemon(environment: dict[str, str], running: Daemon):
     environment["SBE_SOCKET"] = str(running.socket)
     done = Run(environment, ["ping", "-c", 2, "-i", 0])
     assert (done.code, done.err) == (0, "")
-    assert "through the daemon" in done.out
+    assert "(embedded remote, through the daemon: sbe-remote, process" in done.out
     with sbe.connect(f"unix:{running.socket}") as link:
         area = link.allocate(1 << 20)
         link.call("crc32", sbe.In(area))

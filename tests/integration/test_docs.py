@@ -1,4 +1,7 @@
-"""The Python of README and tutorials: each page's blocks, one after the other, are a program."""
+"""The Python of README and tutorials: each page's blocks, one after the other, are a program.
+
+Their commands are tests/integration/test_docs_commands.py's.
+"""
 
 import os
 import re
@@ -9,13 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.ends import daemon
+from tests.pages import ROOT, blocks_of, pages
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/testing-your-app.md"]
-
-
-def blocks_of(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
 
 
 def run(program: str, folder: Path, **environment: str) -> str:
@@ -77,11 +76,25 @@ def test_services_of_the_tutorial(tmp_path: Path):
     assert run(program, tmp_path, SBE_REMOTE=str(remote)).splitlines() == ["b'here'", r"b'\x03'"]
 
 
+def test_folders_of_the_tests_are_there():
+    text = (ROOT / "tests" / "README.md").read_text()
+    named = set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+    there = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert named == there - {"__pycache__"}
+
+
+def test_pages_say_where_commands_that_debian_lacks_come_from():
+    """Of Debian 12: no varlinkctl; libmetal's package of headers is not OpenAMP's."""
+    for page in pages():
+        text = page.read_text()
+        assert "varlinkctl" not in text or "systemd 255" in " ".join(text.split()), page
+        assert "SBE_OPENAMP=ON" not in text or "libsysfs-dev" in text, page
+
+
 def test_links_lead_somewhere():
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*.md")]
     dead = [
         f"{page.relative_to(ROOT)}: {target}"
-        for page in pages
+        for page in pages()
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
         if "://" not in target and not (page.parent / target).exists()
     ]

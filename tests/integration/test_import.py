@@ -12,6 +12,7 @@ import sbe
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ["numpy", "asyncio", "pydantic", "click", "rich", "scipy", "PIL", "logging", "subprocess"]
+HEAVY += ["importlib.metadata", "sbe.extras"]
 
 PROGRAM = """
 from __future__ import annotations

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import sbe
+from sbe import extras
 from sbe.boards import Resident
 from sbe.transports.carveout import open_doorbell
 from tests.rigs.boards import BOARDS, FaultyBoard, require_board
@@ -107,7 +108,7 @@ def test_crashed_firmware_of_another_owner(uri: str, board: FaultyBoard) -> None
 
 def test_serial_doorbell(board: FaultyBoard) -> None:
     """The doorbell's bytes over a terminal line, as pyserial opens it."""
-    pytest.importorskip("serial", reason="pyserial is not installed (pip install 'sbe[serial]')")
+    pytest.importorskip("serial", reason=f"no pyserial: {extras.install('serial')}")
     board.start()
     with _serial_line(board) as device:
         path = board.directory / "link.toml"

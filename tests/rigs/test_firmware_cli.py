@@ -9,12 +9,44 @@ from typing import Any
 
 import pytest
 
-from sbe.boards import Resident
+from sbe.boards import QemuBoard, Resident
 from sbe.cli import app, exit_codes
 from tests.rigs.boards import image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 BOARD = "mps2-an521"
+
+
+def test_a_link_is_called_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_board(BOARD)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def sbe(*words: str) -> str:
+        assert app.run(words) == exit_codes.OK
+        return capsys.readouterr().out
+
+    own = f"qemu:{BOARD},{image(BOARD)}"
+    assert f"{BOARD} (emulated board: sbe-firmware {BOARD}, process " in sbe("--uri", own, "ping")
+    assert sbe("--uri", own, "list").endswith(
+        "was started for this command alone and is gone now.\n"
+    )
+    sbe("firmware", "start", "one", "--board", BOARD)
+    try:
+        resident = Resident.find("one").uri
+        assert f"link.toml (carve-out: sbe-firmware {BOARD})" in sbe("--uri", resident, "ping")
+        assert sbe("--uri", resident, "list").endswith("alone; the remote runs on.\n")
+    finally:
+        Resident.find("one").remove()
+
+
+def test_uri_of_a_board_leads_to_its_image(tmp_path: Path) -> None:
+    require_board(BOARD)
+    other = shutil.copy(image(BOARD), tmp_path / "other.elf")
+    for uri in (f"qemu:{BOARD}", f"qemu:{BOARD},{other}"):
+        with QemuBoard(*uri.removeprefix("qemu:").split(",")) as board:
+            assert board.uri == uri
 
 
 def test_life_of_a_board(

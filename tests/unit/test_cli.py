@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,11 @@ from scipy import ndimage
 import sbe
 import sbe.testing
 from sbe import cli, errors
-from sbe.cli import app, arguments, exit_codes, figures, picture, screen, stat
+from sbe.cli import app, arguments, exit_codes, figures, picture, screen, session, stat
+from sbe.daemon import config
+from sbe.sdk import uri_forms
+from sbe.transports.carveout import Carveout, CarveoutConfig
+from sbe.transports.rpmsg import RpmsgRemote
 
 LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "transport"}
 
@@ -88,6 +92,42 @@ def test_help_shows_every_exit_code_and_completion(capsys: pytest.CaptureFixture
     for code, meaning in exit_codes.EXIT_CODES.items():
         assert f"{code:>3}  {meaning}" in text
     assert "_SBE_COMPLETE=bash_source" in text
+
+
+def test_every_scheme_is_in_help_errors_and_documentation(capsys: pytest.CaptureFixture[str]):
+    forms = uri_forms()
+    assert len(forms) == 5
+    assert app.run(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    with pytest.raises(errors.BadArgument) as refused:
+        sbe.connect("tcp:here")
+    for form in forms:
+        assert form in shown
+        assert form in str(refused.value)
+        assert f'"{form.partition(":")[0]}:' in (sbe.connect.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "uri", ["", ":", "unix", "unix:", "qemu:", "loopback:x", "rpmsg", "rpmsg:m4,x", "carveout:"]
+)
+def test_no_link(uri: str):
+    with pytest.raises(errors.BadArgument, match=f"^{uri!r} is no link: say loopback:"):
+        sbe.connect(uri)
+
+
+def test_every_kind_of_link_is_called_what_it_is():
+    """Those that connect() makes and those that the daemon may be configured for."""
+    here = {
+        RpmsgRemote("m4").transport,
+        Carveout(CarveoutConfig("/dev/null", "unix:x"), "x").transport,
+        "qemu",  # tests/rigs/test_firmware_cli.py has one
+    }
+    configured = {
+        get_args(link.model_fields["transport"].annotation)[0]
+        for link in (config.EmbeddedLink, config.RpmsgLink, config.CarveoutLink)
+    }
+    assert here | configured == session._KINDS.keys()
+    assert [key for key, word in session._KINDS.items() if "embedded" in word] == ["embedded"]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]):
@@ -198,7 +238,8 @@ def test_click_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "sbe.cli.app")
     monkeypatch.setitem(sys.modules, "click", None)
     assert cli.main(["ping"]) == 1
-    assert "pip install 'sbe[cli]'" in capsys.readouterr().err
+    message = "the command line needs click: pip install 'structured-buffer-exchange[cli]'"
+    assert capsys.readouterr().err == f"sbe: error: {message}\n"
 
 
 def test_nothing_heavy_at_start():
@@ -514,7 +555,8 @@ def test_no_sample_photograph(capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_demo_without_numpy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "numpy", None)
     assert app.run(["demo"]) == 1
-    assert "sbe demo needs numpy: pip install 'sbe[demo]'" in capsys.readouterr().err
+    message = "sbe demo needs numpy: pip install 'structured-buffer-exchange[demo]'"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (2000, 3), (3, 2000), (1700, 900)])

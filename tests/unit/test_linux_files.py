@@ -50,6 +50,34 @@ def test_users_and_groups_are_made():
             assert line.split()[4] in groups
 
 
+def test_groups_that_are_advised_lead_to_the_socket():
+    """Who starts processors also calls them: every line of every page has the socket's group."""
+    pages = [*ROOT.glob("docs/**/*.md"), *LINUX.rglob("*.md"), ROOT / "README.md"]
+    advised = [
+        (set(groups.split(",")), user)
+        for page in pages
+        for groups, user in re.findall(r"usermod -aG (\S+) (\w+)", page.read_text())
+    ]
+    assert {config.DEFAULT_GROUP} in [groups for groups, _ in advised]
+    starting = {
+        group
+        for rule in rules()
+        for group in re.findall(r"/bin/chgrp (\S+)", rule.assign.get("RUN", ""))
+    }
+    assert {config.DEFAULT_GROUP, *starting} in [groups for groups, _ in advised]
+    for groups, user in advised:
+        assert config.DEFAULT_GROUP in groups, f"{user} can't reach the socket"
+
+
+def test_the_unit_lets_the_daemon_start_processors():
+    """Not its user but its groups count, and /sys must be writable: [[link]] start = true."""
+    groups = {said(SERVICE, "Group"), *said(SERVICE, "SupplementaryGroups").split()}
+    for rule in rules():
+        for group in re.findall(r"/bin/chgrp (\S+)", rule.assign.get("RUN", "")):
+            assert group in groups
+    assert said(SERVICE, "ProtectKernelTunables") == "no"
+
+
 def test_the_socket_is_where_the_code_looks():
     folder = Path(control.DEFAULT_SOCKET).parent
     assert said(SOCKET, "ListenStream") == control.DEFAULT_SOCKET

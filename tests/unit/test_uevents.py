@@ -10,5 +10,5 @@ from sbe.kernel.uevents import Uevents
 
 def test_without_pyudev_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyudev", None)
-    with pytest.raises(errors.LinkError, match=r"no events of devices .*'sbe\[daemon\]'"):
+    with pytest.raises(errors.LinkError, match="telling of devices needs pyudev"):
         Uevents("rpmsg")

@@ -20,6 +20,7 @@ from sbe.heaps.dmabuf import CoherentHeap
 from sbe.kernel import remoteproc, rpmsg
 from tests.integration import test_docs
 from tests.integration.varlink_client import Daemon, daemon
+from tests.pages import ROOT, blocks_of
 from tests.rigs.kernel import parts
 
 pytestmark = pytest.mark.kernel
@@ -71,8 +72,8 @@ def endpoints() -> list[str]:
 @pytest.mark.usefixtures("running")
 def test_readme_runs_unchanged(tmp_path: Path):
     with daemon(tmp_path, LINK) as started:
-        page = (test_docs.ROOT / "README.md").read_text()
-        program = "\n".join(test_docs.blocks_of(page, "python"))
+        page = (ROOT / "README.md").read_text()
+        program = "\n".join(blocks_of(page, "python"))
         shown = test_docs.run(program, tmp_path, SBE_SOCKET=str(started.socket))
         assert shown.startswith("sobel wrote 76800 bytes, 1272 of them edges\n")
         assert started.stat()["links"][0]["bad_messages"] == 0
@@ -364,7 +365,7 @@ def as_nobody(then: Callable[[], object]) -> str:
 
 def test_devices_of_others(running: remoteproc.RemoteProcessor):
     told = as_nobody(lambda: sbe.connect(f"rpmsg:{running.name}"))
-    assert re.match(r"PermissionDenied: /dev/rpmsg_ctrl\d: Permission denied \(is this user", told)
+    assert re.match(r"PermissionDenied: /dev/rpmsg_ctrl\d: Permission denied \(for its owner", told)
 
 
 @pytest.mark.usefixtures("running")
