@@ -6,9 +6,9 @@ import os
 import stat
 from typing import Literal
 
+from sbe import control
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
-from sbe.control import default_socket
-from sbe.errors import BadArgument, LinkError
+from sbe.errors import BadArgument, Error, LinkError
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
@@ -32,9 +32,10 @@ def connect(
     socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
     "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; "rpmsg:PROCESSOR" is a
     remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
-    as messages even where there is memory for rings; None means a running daemon at its usual place
-    ($SBE_SOCKET or the system's), else the embedded remote. `timeout`: seconds for connecting and
-    for each control operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
+    as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
+    (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
+    place, else the embedded remote. `timeout`: seconds for connecting and for each control
+    operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
     up to this long, for latency at the price of a busy core while there is traffic; an embedded
     remote does the same, a daemon's as its configuration says.
@@ -70,10 +71,12 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
         )
 
     if uri is None:
-        path = default_socket()
-        if _is_socket(path):
+        named = control.named_socket()
+        if named is not None:
+            return _named_daemon(named, timeout)
+        if _is_socket(control.DEFAULT_SOCKET):
             try:
-                return DaemonBackend(path, timeout)
+                return DaemonBackend(control.DEFAULT_SOCKET, timeout)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
@@ -89,8 +92,8 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
     if scheme == "qemu" and rest:
         from sbe.boards import QemuBoard
 
-        board, _, image = rest.partition(",")
-        return EmbeddedBackend(timeout, QemuBoard(board, image or None))
+        board, comma, image = rest.partition(",")
+        return EmbeddedBackend(timeout, QemuBoard(board, image if comma else None))
     if scheme == "carveout" and rest:
         from sbe.transports.carveout import Carveout, CarveoutConfig
 
@@ -98,14 +101,25 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
     if scheme == "rpmsg" and colon:
         from sbe.transports.rpmsg import RpmsgRemote
 
-        processor, _, rings = rest.partition(",")
-        if rings in ("", "messages"):
-            how: Literal["messages"] | None = "messages" if rings else None
+        processor, comma, rings = rest.partition(",")
+        if not comma or rings == "messages":
+            how: Literal["messages"] | None = "messages" if comma else None
             return EmbeddedBackend(timeout, RpmsgRemote(processor or None, rings=how))
     raise BadArgument(
         f"{uri!r} is no link: say loopback:, unix:PATH, qemu:BOARD[,IMAGE], "
         "rpmsg:[PROCESSOR][,messages] or carveout:FILE.toml"
     )
+
+
+def _named_daemon(path: str, timeout: float) -> Backend:
+    """Whoever names a daemon means it: a simulation in its place would not be noticed."""
+    from sbe.sdk.daemon_client import DaemonBackend
+
+    try:
+        return DaemonBackend(path, timeout)
+    except Error as error:
+        named = os.environ.get("SBE_SOCKET")
+        raise type(error)(f"SBE_SOCKET={named!r}: {error}", error.code) from error
 
 
 def _is_socket(path: str) -> bool:

@@ -213,7 +213,7 @@ def test_bench(environment: dict[str, str]):
         (["call", "no-such"], 6, "the remote has no service 'no-such'; `sbe list` shows"),
         (["--uri", "tcp:here", "ping"], 2, "'tcp:here' is no link: say loopback:, unix:PATH"),
         (["--uri", "unix:no/such", "list"], 3, "no/such does not exist; start sbe-daemon"),
-        (["--uri", "unix:text", "list"], 3, "no daemon answers at text; start sbe-daemon"),
+        (["--uri", "unix:text", "list"], 3, "no daemon: text is no socket; start sbe-daemon"),
         (["demo", "text"], 1, "text: not a picture that Pillow can open"),
         (["demo", "no-such.png"], 2, "'no-such.png' does not exist"),
         (["demo", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error"),
@@ -256,9 +256,11 @@ def test_stale_socket_of_a_daemon(environment: dict[str, str]):
         environment["SBE_SOCKET"] = str(started.socket)
         assert started.socket.is_socket()
         done = Run(environment, ["ping", "-c", 1])
-    assert done.code == 0
-    assert done.err.startswith("sbe: warning: ")
-    assert done.err.endswith("using an embedded remote\n")
+    assert done.code == 3
+    assert done.err == (
+        f"sbe: error: SBE_SOCKET='{started.socket}': no daemon answers at {started.socket}; start "
+        "sbe-daemon, or use loopback:\n"
+    )
 
 
 OUTPUTS = [
