@@ -128,6 +128,7 @@ class Resident:
                 resident = cls(name, board, str(emulated.image.resolve()), pid, _started(pid))
                 resident._keep()
                 _write(home / name / "link.toml", _link_file(emulated))
+                resident._wait_until_it_shows(emulated)
             except BaseException:
                 emulated.stop()
                 raise
@@ -276,6 +277,12 @@ class Resident:
             return place.stat().st_uid == os.geteuid() and os.fsencode(option) in words
         except OSError:
             return False
+
+    def _wait_until_it_shows(self, board: QemuBoard) -> None:
+        """exec() lets its caller go on some moments before /proc has the new program's words."""
+        end = time.monotonic() + _STOP_S
+        while not self._runs() and board.alive and time.monotonic() < end:
+            time.sleep(0.001)
 
     def _keep(self) -> None:
         _write(self.directory / "board.json", json.dumps(asdict(self)))

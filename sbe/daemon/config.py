@@ -439,7 +439,7 @@ def _choose_socket(document: dict[str, Any], asked: str | None) -> None:
         given = asked.removeprefix("unix:")
         value, what = os.path.abspath(given) if given else "", f"--socket {asked!r}"
     elif named is not None and "socket" not in daemon:
-        value, what = named, f"SBE_SOCKET={named!r}"
+        value, what = named, f"SBE_SOCKET={os.environ['SBE_SOCKET']!r}"
     else:
         return
     try:

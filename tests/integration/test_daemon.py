@@ -751,8 +751,8 @@ os.execv(sys.argv[3], sys.argv[3:])
 )
 def test_inherited_descriptor_that_is_no_such_socket(kind: str, words: str, tmp_path: Path):
     launcher = [sys.executable, "-c", INHERIT, kind, str(tmp_path / "other.sock")]
-    started = Daemon(tmp_path, launcher=launcher, until="")
-    assert started.process.wait(SECONDS) == 1
+    with daemon(tmp_path, launcher=launcher, until="") as started:
+        assert started.process.wait(SECONDS) == 1
     log = started.log()
     assert log.startswith("sbe-daemon: ")
     assert words in log
@@ -767,7 +767,7 @@ def test_inherited_descriptor_that_is_no_such_socket(kind: str, words: str, tmp_
         ("/" + "x" * 107, {}, "': must be at most 107 bytes, which is what a unix socket's"),
         ("/tmp/\u00e4" + "\u00e4" * 60, {}, "': must be at most 107 bytes"),
         (None, {"SBE_SOCKET": "relative"}, "SBE_SOCKET='relative': must be an absolute path"),
-        (None, {"SBE_SOCKET": "unix:"}, "SBE_SOCKET='': must be an absolute path"),
+        (None, {"SBE_SOCKET": "unix:"}, "SBE_SOCKET='unix:': must be an absolute path"),
         (None, {"SBE_SOCKET": "/" + "x" * 107}, "SBE_SOCKET='/xxx"),
     ],
 )
@@ -819,8 +819,8 @@ def test_folder_that_cant_be_written(public_folder: Path):
 def test_lock_that_is_a_link(tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".control.sock.lock").symlink_to(tmp_path / "precious")
-    started = Daemon(tmp_path, until="")
-    assert started.process.wait(SECONDS) == 1
+    with daemon(tmp_path, until="") as started:
+        assert started.process.wait(SECONDS) == 1
     assert "can't be taken (Too many levels of symbolic links)" in started.log()
     assert not (tmp_path / "precious").exists()
 
