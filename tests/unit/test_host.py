@@ -109,7 +109,7 @@ def test_file_that_grows_while_it_is_read(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"x")
     with Growing(path) as file, pytest.raises(errors.BadArgument, match="no end, or more than"):
-        files.read_stream(file, "file", 50_000)  # type: ignore[arg-type]
+        files.read_stream(file, "file", 50_000)
 
 
 def test_reading_says_of_what(tmp_path: Path):
