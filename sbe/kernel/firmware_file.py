@@ -87,7 +87,7 @@ def fault(path: Path) -> str | None:
     if path.suffix in _COMPRESSED[1:]:
         return None
     if len(head) < 6 or head[:4] != b"\x7fELF":
-        return "the firmware is no ELF file"
+        return "the firmware is no ELF image"
     order = {1: "little", 2: "big"}.get(head[5])
     if order != sys.byteorder:
         return (

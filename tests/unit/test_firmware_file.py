@@ -45,7 +45,7 @@ def test_fault_is_told_in_words(image: Path, tmp_path: Path):
     image.write_bytes(data.replace(b".resource_table\0", b".resource_tabel\0"))
     assert "has no resource table" in str(firmware_file.fault(image))
     image.write_text("text")
-    assert firmware_file.fault(image) == "the firmware is no ELF file"
+    assert firmware_file.fault(image) == "the firmware is no ELF image"
     assert firmware_file.fault(image.rename(tmp_path / "firmware.xz")) is None  # only seen inside
     assert firmware_file.fault(tmp_path / "missing") is None
 
