@@ -18,6 +18,7 @@ __all__ = [
     "PROTOCOL",
     "code_name",
     "default_socket",
+    "named_socket",
 ]
 
 INTERFACE = "org.sbe.Control"
@@ -34,7 +35,14 @@ ERROR_CODES = frozenset(errno.errorcode)
 
 def default_socket() -> str:
     """The daemon's socket: $SBE_SOCKET, or the system's place for it."""
-    return os.environ.get("SBE_SOCKET", DEFAULT_SOCKET)
+    named = named_socket()
+    return DEFAULT_SOCKET if named is None else named
+
+
+def named_socket() -> str | None:
+    """The path in $SBE_SOCKET, which may be written as a URI, unix:PATH. None: unset or empty."""
+    named = os.environ.get("SBE_SOCKET")
+    return named.removeprefix("unix:") if named else None
 
 
 def code_name(code: int) -> str:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from sbe import errors
+from sbe.host import files
 
 __all__ = ["BOARDS", "Board", "check_image", "find_image"]
 
 _ARM = 40
-_MACHINES = {3: "x86", 8: "MIPS", 40: "Arm", 62: "x86-64", 183: "AArch64", 243: "RISC-V"}
+_MACHINES = {
+    3: "x86",
+    8: "MIPS",
+    20: "PowerPC",
+    40: "Arm",
+    62: "x86-64",
+    94: "Xtensa",
+    183: "AArch64",
+    243: "RISC-V",
+}
+_IMAGE_MAX = 256 << 20  # bytes: with all that debuggers want
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,12 @@ BOARDS = {
 def find_image(board: Board) -> Path:
     """Return the image that `make firmware` builds, or what SBE_FIRMWARE names.
 
-    Raises LinkError which says how to get one.
+    Raises LinkError which says how to get one, BadArgument when the one that is named is not there.
     """
     named = os.environ.get("SBE_FIRMWARE")
     if named:
+        if not os.path.exists(named):
+            raise errors.BadArgument(f"SBE_FIRMWARE={named!r} names no file")
         return Path(named)
     top = Path(__file__).resolve().parents[2]
     path = top / "build" / "firmware" / board.name / "sbe-firmware.elf"
@@ -57,15 +71,17 @@ def check_image(path: str | os.PathLike[str], board: Board) -> None:
     """Check that this is firmware for this board. Raises BadArgument, which says what it is."""
     name = os.fspath(path)
     try:
-        data = Path(path).read_bytes()
+        if not stat.S_ISREG(os.stat(path).st_mode):  # QEMU reads it once more
+            raise errors.BadArgument(f"the image {name} is no plain file")
+        data = files.read_file(path, _IMAGE_MAX)
     except OSError as error:
         raise errors.BadArgument(f"the image {name}: {error.strerror}", error.errno) from error
     if len(data) < 52 or data[:4] != b"\x7fELF":
         raise errors.BadArgument(f"{name} is no ELF file, so no firmware for {board.name}")
-    machine = int.from_bytes(data[18:20], "little")
-    if data[4] != 1 or data[5] != 1 or machine != _ARM:
-        what = _MACHINES.get(machine, f"machine {machine}")
-        raise errors.BadArgument(f"{name} is for {what}, the core of {board.name} is Arm 32-bit")
+    if data[4:6] != b"\1\1" or int.from_bytes(data[18:20], "little") != _ARM:
+        raise errors.BadArgument(
+            f"{name} is for {_target(data)}, the core of {board.name} is Arm, 32-bit little-endian"
+        )
     meant = _note(data)
     if meant is not None and meant != board.name:
         raise errors.BadArgument(f"{name} is firmware for {meant}, the board is {board.name}")
@@ -78,6 +94,14 @@ def check_image(path: str | os.PathLike[str], board: Board) -> None:
                 f"{name} loads {size} bytes at {address:#x}, the memory that {board.name} boots "
                 f"from is {board.code.start:#x} to {board.code.stop:#x}: it is for another board"
             )
+
+
+def _target(data: bytes) -> str:
+    """What a header says that the file is for."""
+    bits = {1: "32-bit", 2: "64-bit"}.get(data[4], f"class {data[4]}")
+    order = {1: "little-endian", 2: "big-endian"}.get(data[5], f"byte order {data[5]}")
+    machine = int.from_bytes(data[18:20], "big" if data[5] == 2 else "little")
+    return f"{_MACHINES.get(machine, f'machine {machine}')}, {bits} {order}"
 
 
 def _table(data: bytes, at: int, entry: int, count: int) -> list[bytes]:

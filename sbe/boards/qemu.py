@@ -20,15 +20,18 @@ from typing import Any, Self
 from sbe import _native, errors
 from sbe.boards.image import BOARDS, Board, check_image, find_image
 from sbe.heaps import Heap
+from sbe.host import files, sockets
 from sbe.transports.carveout import CarveoutTransport, Window, describe_crash, open_doorbell
 
-__all__ = ["QemuBoard", "qmp"]
+__all__ = ["QemuBoard", "memory_option", "qmp"]
 
 _PROGRAM = "qemu-system-arm"
+_MEMORY = "/dev/shm"  # where the RAM is a file in memory
 _INSTALL = "sudo apt install qemu-system-arm"
 _DEATH_S = 0.5  # from the end of a stream to the end of the process
 _QMP_S = 5.0
-_SOCKETS = ("db", "console", "qmp")  # names in the directory, all below 100 bytes with it
+_QMP_LINE = 1 << 20  # bytes of an answer, the longest of which have some thousands
+_SOCKETS = ("db", "console", "qmp")  # names in the directory
 
 
 def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> Any:
@@ -36,24 +39,42 @@ def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> An
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_QMP_S)
-            sock.connect(str(path))
+            with sockets.address(path) as address:
+                sock.connect(address)
             with sock.makefile("rw") as stream:
-                json.loads(stream.readline())
+                _listen_to(stream)
                 _ask(stream, "qmp_capabilities", {})
                 return _ask(stream, command, arguments or {})
     except (OSError, ValueError) as error:
         raise errors.LinkError(f"QEMU does not take {command!r}: {error}") from error
 
 
+def _listen_to(stream: Any) -> dict[str, Any]:
+    answer = files.parse_json(stream.readline(_QMP_LINE))
+    if not isinstance(answer, dict):
+        raise ValueError("what answers is not QEMU")
+    return answer
+
+
 def _ask(stream: Any, command: str, arguments: dict[str, Any]) -> Any:
     stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
     stream.flush()
     while True:
-        answer = json.loads(stream.readline())
+        answer = _listen_to(stream)
         if "return" in answer:
             return answer["return"]
-        if "error" in answer:
+        if isinstance(answer.get("error"), dict):
             raise ValueError(answer["error"].get("desc", "refused"))
+
+
+def _option(value: str | os.PathLike[str]) -> str:
+    """A value among QEMU's options, where a comma ends it unless it is doubled."""
+    return os.fspath(value).replace(",", ",,")
+
+
+def memory_option(ram: Path, size_bytes: int) -> str:
+    """QEMU's option for RAM that is this file: a process that has it is the board of that file."""
+    return f"memory-backend-file,id=ram,size={size_bytes},mem-path={_option(ram)},share=on"
 
 
 class QemuBoard:
@@ -88,9 +109,7 @@ class QemuBoard:
         self._arguments = tuple(arguments)
         self._die_with_parent = die_with_parent
         self._temporary = directory is None
-        shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
-        self.directory = Path(directory or tempfile.mkdtemp(prefix="sbe-", dir=shm))
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory = _directory(directory)
         self.ram = self.directory / "ram"
         self._process: subprocess.Popen[bytes] | None = None
         self._window: Window | None = None
@@ -136,7 +155,7 @@ class QemuBoard:
                 )
         except OSError as error:
             raise errors.LinkError(
-                f"{_PROGRAM} can't be started: {error.strerror}", error.errno
+                f"{_PROGRAM} can't be started in {self.directory}: {error.strerror}", error.errno
             ) from error
         finally:
             for each in listeners:
@@ -261,11 +280,11 @@ class QemuBoard:
     def _prepare_ram(self) -> None:
         size = self.board.window_size
         try:
-            there = os.stat(self.ram).st_size
-        except FileNotFoundError:
-            with open(self.ram, "xb") as file:
-                file.truncate(size)
-            return
+            there = _file_of(self.ram, size)
+        except OSError as error:
+            raise errors.LinkError(
+                f"the RAM file {self.ram} can't be made: {error.strerror}", error.errno
+            ) from error
         if there != size:
             raise errors.LinkError(
                 f"the RAM file {self.ram} has {there} bytes, the board {self.name} has {size}: "
@@ -277,7 +296,8 @@ class QemuBoard:
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.bind(str(path))
+            with sockets.address(path) as address:
+                sock.bind(address)
             sock.listen(4)
         except OSError:
             sock.close()
@@ -299,12 +319,12 @@ class QemuBoard:
             "-accel",
             "tcg,thread=multi",
             "-object",
-            f"memory-backend-file,id=ram,size={self.board.window_size},mem-path={self.ram},share=on",
+            memory_option(self.ram, self.board.window_size),
             "-nodefaults",
             "-display",
             "none",
             "-chardev",
-            f"socket,id=con,fd={console},server=on,wait=off,logfile={log}",
+            f"socket,id=con,fd={console},server=on,wait=off,logfile={_option(log)}",
             "-serial",
             "chardev:con",
             "-chardev",
@@ -334,3 +354,26 @@ class QemuBoard:
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
         return self.exit_description or "QEMU closed the doorbell and went on"
+
+
+def _directory(named: str | os.PathLike[str] | None) -> Path:
+    """The folder of a board; None: a new one, in memory where there is any."""
+    try:
+        if named is None:
+            shm = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
+            return Path(tempfile.mkdtemp(prefix="sbe-", dir=shm))
+        os.makedirs(named, exist_ok=True)
+        return Path(named)
+    except OSError as error:
+        raise errors.LinkError(
+            f"no folder for the board, {error.filename or named}: {error.strerror}", error.errno
+        ) from error
+
+
+def _file_of(path: Path, size_bytes: int) -> int:
+    """Bytes of a file, which is made with so many if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(path).st_size
+    with open(path, "xb") as file:
+        file.truncate(size_bytes)
+    return size_bytes

@@ -3,38 +3,98 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
+import re
+import select
 import shutil
 import signal
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sbe import _native, errors
 from sbe.boards.image import BOARDS, check_image
-from sbe.boards.qemu import QemuBoard, qmp
+from sbe.boards.qemu import QemuBoard, memory_option, qmp
+from sbe.host import files
 from sbe.transports.carveout import Window
 
 __all__ = ["Resident"]
 
+_log = logging.getLogger("sbe.boards")
+
+_SHARED = Path("/tmp")  # where there is no XDG_RUNTIME_DIR; every user can write there
 _STOP_S = 5.0
+_LOCK_S = 10.0  # for another process to start or stop a board; it takes some milliseconds
+_RECORD_MAX = 64 * 1024  # bytes: two paths and some numbers
 
 
 def _home() -> Path:
-    """Where the boards of this user live: memory, for RAM files and short socket paths."""
+    """Where the boards of this user live: memory, for RAM files."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "sbe" if runtime else Path(f"/tmp/sbe-{os.getuid()}")
+    if not runtime:
+        return _SHARED / f"sbe-{os.geteuid()}"
+    if not os.path.isabs(runtime):
+        raise errors.BadArgument(f"XDG_RUNTIME_DIR={runtime!r} is no absolute path")
+    return Path(os.path.realpath(runtime)) / "sbe"
+
+
+@contextlib.contextmanager
+def _checked_home(*, lock: bool = False) -> Iterator[Path]:
+    """The home, which is nobody else's inside the block; with `lock` made, and for us alone.
+
+    Raises PermissionDenied, Busy, LinkError, FileNotFoundError while there is none.
+    """
+    home = _home()
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(files.private_folder(home, make=lock))
+            if lock:
+                _lock(fd)
+        except OSError as error:
+            if isinstance(error, errors.Error) or (
+                isinstance(error, FileNotFoundError) and not lock
+            ):
+                raise
+            raise errors.LinkError(
+                f"boards can't be kept in {home}: {error.strerror}; name a folder of yours in "
+                "XDG_RUNTIME_DIR",
+                error.errno,
+            ) from error
+        yield home
+
+
+def _lock(fd: int) -> None:
+    """Held until the descriptor is closed."""
+    end = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise errors.Busy(
+                    "another process of this user is starting or stopping a board, and does not "
+                    "come to an end"
+                ) from None
+            time.sleep(0.01)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w-]{0,39}", name):
+        raise errors.BadArgument(f"{name!r} is no name for a board: letters, digits, - and _")
 
 
 def _started(pid: int) -> int:
     """When a process was started, in the kernel's ticks; -1 when there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return -1
-    return -1 if fields[0] in "ZX" else int(fields[19])
+    return -1 if stat[0] in "ZX" else int(stat[19])
 
 
 @dataclass
@@ -54,44 +114,69 @@ class Resident:
         """Load an image into a new process under a name; RAM of a former one stays as it is.
 
         Raises BadArgument for a name that can't be one, board or image that do not fit, Busy when
-        that board runs, LinkError.
+        that board runs, PermissionDenied when others can write where boards are kept, LinkError.
         """
-        if not name or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 40:
-            raise errors.BadArgument(f"{name!r} is no name for a board: letters, digits, - and _")
-        with contextlib.suppress(errors.BadArgument):
-            if cls.find(name).alive:
-                raise errors.Busy(f"the board {name} runs already: stop it first")
-        directory = _home() / name
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        emulated = QemuBoard(board, image, directory=directory, die_with_parent=False)
-        emulated.start()
-        pid = emulated.pid or 0
-        resident = cls(name, board, str(emulated.image.resolve()), pid, _started(pid))
-        resident._keep()
-        (directory / "link.toml").write_text(
-            f'memory = "{emulated.ram}"\ndoorbell = "unix:{directory / "db"}"\n'
-        )
-        return resident
+        _check_name(name)
+        with _checked_home(lock=True) as home:
+            with contextlib.suppress(FileNotFoundError, errors.BadArgument):
+                if cls._read(home / name).alive:
+                    raise errors.Busy(f"the board {name} runs already: stop it first")
+            emulated = QemuBoard(board, image, directory=home / name, die_with_parent=False)
+            emulated.start()
+            try:
+                pid = emulated.pid or 0
+                resident = cls(name, board, str(emulated.image.resolve()), pid, _started(pid))
+                resident._keep()
+                _write(home / name / "link.toml", _link_file(emulated))
+                resident._wait_until_it_shows(emulated)
+            except BaseException:
+                emulated.stop()
+                raise
+            return resident
 
     @classmethod
     def find(cls, name: str) -> Resident:
         """Return the board of this name, alive or not. Raises BadArgument."""
-        try:
-            return cls(**json.loads((_home() / name / "board.json").read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            there = ", ".join(each.name for each in cls.all()) or "none"
-            raise errors.BadArgument(
-                f"no board {name!r} was started; there are: {there}"
-            ) from error
+        with contextlib.suppress(FileNotFoundError), _checked_home() as home:
+            _check_name(name)
+            return cls._read(home / name)
+        there = ", ".join(each.name for each in cls.all()) or "none"
+        raise errors.BadArgument(f"no board {name!r} was started; there are: {there}")
 
     @classmethod
     def all(cls) -> list[Resident]:
-        """Return all boards, alive or not, by name."""
-        found = []
-        for path in sorted(_home().glob("*/board.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(cls(**json.loads(path.read_text())))
+        """Return all boards, alive or not, by name. Raises PermissionDenied as `start`."""
+        found: list[Resident] = []
+        with contextlib.suppress(FileNotFoundError), _checked_home() as home:
+            for path in sorted(home.glob("*/board.json")):
+                try:
+                    found.append(cls._read(path.parent))
+                except errors.BadArgument as error:
+                    _log.warning("%s", error)
         return found
+
+    @classmethod
+    def _read(cls, directory: Path) -> Self:
+        """The record of a board. Raises FileNotFoundError, BadArgument for one that is damaged."""
+        path = directory / "board.json"
+        try:
+            record = files.parse_json(files.read_file(path, _RECORD_MAX))
+            kinds = {"name": str, "board": str, "image": str, "pid": int, "started": int}
+            if not isinstance(record, dict) or {k: type(v) for k, v in record.items()} != kinds:
+                raise ValueError(f"it has not just {', '.join(each.name for each in fields(cls))}")
+            board = cls(**record)
+            if board.name != directory.name or board.board not in BOARDS:
+                raise ValueError(f"it is of {board.name!r} on a board {board.board!r}")
+            if not 0 < board.pid < 1 << 22 or board.started < 0 or "\0" in board.image:
+                raise ValueError("there can't be such a process or image")
+            return board
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:
+            raise errors.BadArgument(
+                f"the record of the board {directory.name}, {path}, is damaged: {error}; "
+                f"`sbe firmware start {directory.name}` writes a new one"
+            ) from error
 
     @property
     def directory(self) -> Path:
@@ -106,7 +191,7 @@ class Resident:
     @property
     def alive(self) -> bool:
         """Its process runs."""
-        return self.started >= 0 and _started(self.pid) == self.started
+        return self._runs()
 
     @property
     def state(self) -> str:
@@ -134,11 +219,12 @@ class Resident:
 
     def load(self, image: str | os.PathLike[str]) -> None:
         """Choose the image of the next start. Raises Busy while it runs, BadArgument."""
-        if self.alive:
-            raise errors.Busy(f"the board {self.name} runs: stop it before loading firmware")
-        check_image(image, BOARDS[self.board])
-        self.image = str(Path(image).resolve())
-        self._keep()
+        with _checked_home(lock=True):
+            if self.alive:
+                raise errors.Busy(f"the board {self.name} runs: stop it before loading firmware")
+            check_image(image, BOARDS[self.board])
+            self.image = str(Path(image).resolve())
+            self._keep()
 
     def reset(self) -> None:
         """Reset the core; the image in its memory and the RAM stay."""
@@ -154,22 +240,69 @@ class Resident:
         self._tell("cont")
 
     def stop(self) -> None:
-        """End the process. One that has ended is fine."""
-        if self.alive:
-            os.kill(self.pid, signal.SIGKILL)
-        end = time.monotonic() + _STOP_S
-        while self.alive and time.monotonic() < end:
-            time.sleep(0.005)
+        """End the process. One that has ended is fine. Raises LinkError when it does not end."""
+        with _checked_home(lock=True):
+            self._end()
 
     def remove(self) -> None:
         """Stop it and forget it, RAM and logs included."""
-        self.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with _checked_home(lock=True) as home:
+            self._end()
+            shutil.rmtree(home / self.name, ignore_errors=True)
+
+    def _end(self) -> None:
+        try:
+            fd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if not self._runs():  # looked at while the descriptor holds: no other gets the signal
+                return
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(fd, select.POLLIN)
+            if not ended.poll(_STOP_S * 1000):
+                raise errors.LinkError(f"QEMU of the board {self.name}, process {self.pid}, stays")
+        finally:
+            os.close(fd)
+
+    def _runs(self) -> bool:
+        """The process of the record is ours, and QEMU with the RAM of this board."""
+        if _started(self.pid) != self.started:
+            return False
+        place = Path(f"/proc/{self.pid}")
+        option = memory_option(self.directory / "ram", BOARDS[self.board].window_size)
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            return place.stat().st_uid == os.geteuid() and os.fsencode(option) in words
+        except OSError:
+            return False
+
+    def _wait_until_it_shows(self, board: QemuBoard) -> None:
+        """exec() lets its caller go on some moments before /proc has the new program's words."""
+        end = time.monotonic() + _STOP_S
+        while not self._runs() and board.alive and time.monotonic() < end:
+            time.sleep(0.001)
 
     def _keep(self) -> None:
-        (self.directory / "board.json").write_text(json.dumps(asdict(self)))
+        _write(self.directory / "board.json", json.dumps(asdict(self)))
 
     def _tell(self, command: str) -> None:
         if not self.alive:
             raise errors.LinkError(f"the board {self.name} does not run")
         qmp(self.directory / "qmp", command)
+
+
+def _write(path: Path, text: str) -> None:
+    """At once: who reads it finds all of it, or what was there."""
+    new = path.with_suffix(".new")
+    new.write_text(text, "utf-8", "surrogateescape")
+    new.replace(path)
+
+
+def _link_file(board: QemuBoard) -> str:
+    """What `CarveoutConfig.load()` takes. A string of JSON is one of TOML."""
+    values = {"memory": str(board.ram), "doorbell": f"unix:{board.directory / 'db'}"}
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -27,6 +26,7 @@ from sbe.cli.ping import ping
 from sbe.cli.screen import SCHEMA, printable
 from sbe.cli.session import common_options
 from sbe.cli.stat import stat
+from sbe.host.streams import OutputError, run_program
 
 __all__ = ["app", "run"]
 
@@ -37,18 +37,12 @@ class _Interrupted(Exception):
     """Ctrl-C, where click would print a line of its own and forget the exit code."""
 
 
-class _OutputClosed(Exception):
-    """Nobody reads our output any more."""
-
-
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise _Interrupted from error
-        except BrokenPipeError as error:
-            raise _OutputClosed from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [command.name or "" for command in _COMMANDS]
@@ -112,6 +106,10 @@ for _command in _COMMANDS:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and prints how it ended; an exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    return run_program("sbe", lambda: _run(given))
+
+
+def _run(given: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is no reason to fail.
         if hasattr(stream, "reconfigure"):
@@ -120,11 +118,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app.main(given, prog_name="sbe", standalone_mode=False)
         return code if isinstance(code, int) else exit_codes.OK
-    except _OutputClosed:
-        # What is still buffered would fail again at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_codes.FAILED
+    except OutputError:
+        raise
     except NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return exit_codes.USAGE
@@ -156,8 +151,13 @@ def _report(error: Exception, given: Sequence[str]) -> int:
     code, message = _explain(error)
     message = printable(" ".join(message.split()))
     if "--json" in given[: given.index("--")] if "--" in given else "--json" in given:
-        _print_json_error(error, code, message, given)
-    elif code == exit_codes.INTERRUPTED:
+        try:
+            _print_json_error(error, code, message, given)
+            return code
+        except OutputError as unsaid:
+            if unsaid.silent:
+                return code
+    if code == exit_codes.INTERRUPTED:
         print("sbe: interrupted", file=sys.stderr)
     else:
         print(f"sbe: error: {message}", file=sys.stderr)

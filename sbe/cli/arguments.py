@@ -15,14 +15,33 @@ from typing import Any
 
 from sbe.cli.figures import parse_size
 from sbe.errors import BadArgument
+from sbe.host.files import read_file, read_stream
 
-__all__ = ["Output", "hex_dump", "pack", "parse_output", "read_data", "write_file"]
+__all__ = [
+    "INPUT_MAX",
+    "PAYLOAD_MAX",
+    "Output",
+    "hex_dump",
+    "pack",
+    "parse_output",
+    "read_data",
+    "write_file",
+]
 
 _ITEM = re.compile(r"(\d*)([xcbB?hHiIlLqQnNefdsp])")
 
 
-def read_data(text: str) -> bytes:
-    """What hex:..., text:..., - (standard input) or a file's name stands for."""
+INPUT_MAX = min(1 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
+"""Bytes of all buffers of a call: they are in memory twice, once as an area."""
+PAYLOAD_MAX = 1 << 20
+"""Bytes of a payload that are looked at; no frame holds as many."""
+
+
+def read_data(text: str, limit: int = INPUT_MAX, hint: str = "") -> bytes:
+    """What hex:..., text:..., - (standard input) or a file's name stands for.
+
+    Raises BadArgument for more than `limit` bytes, which ends with `hint`.
+    """
     kind, separator, rest = text.partition(":")
     if separator and kind == "hex":
         try:
@@ -32,13 +51,10 @@ def read_data(text: str) -> bytes:
     if separator and kind == "text":
         return os.fsencode(rest)
     if text == "-":
-        return sys.stdin.buffer.read()
-    name = rest if separator and kind == "file" else text
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        error.filename = name  # a read that fails does not say of what
-        raise
+        if sys.stdin is None:
+            raise BadArgument("standard input is closed")
+        return read_stream(sys.stdin.buffer, "standard input", limit, hint)
+    return read_file(rest if separator and kind == "file" else text, limit, hint)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ import click
 from click.shell_completion import CompletionItem
 
 import sbe
-from sbe.cli.arguments import hex_dump, pack, parse_output, read_data, write_file
+from sbe.cli.arguments import (
+    INPUT_MAX,
+    PAYLOAD_MAX,
+    hex_dump,
+    pack,
+    parse_output,
+    read_data,
+    write_file,
+)
 from sbe.cli.figures import duration
 from sbe.cli.screen import Screen
 from sbe.cli.session import Session, common_options
@@ -139,7 +147,9 @@ def _payload(
         raise click.UsageError("--payload and --struct exclude each other", ctx)
     if form is not None:
         return pack(form, values)
-    return b"" if payload is None else read_data(payload)
+    if payload is None:
+        return b""
+    return read_data(payload, PAYLOAD_MAX, "large data go into a buffer, --in DATA")
 
 
 def _check_format(form: str) -> None:
@@ -151,6 +161,7 @@ def _check_format(form: str) -> None:
 
 def _buffers(ctx: click.Context, options: dict[str, Any]) -> list[_Buffer]:
     found = []
+    left = INPUT_MAX
     given = {name: iter(options[name]) for name in ("ins", "outs", "inouts")}
     for name in ctx.meta["sbe.buffers"]:
         text = next(given[name])
@@ -158,7 +169,8 @@ def _buffers(ctx: click.Context, options: dict[str, Any]) -> list[_Buffer]:
             output = parse_output(text)
             found.append(_Buffer(sbe.Out, output.size, file=output.file))
             continue
-        data = read_data(text)
+        data = read_data(text, left, "take a part, as `head -c 1M FILE | sbe call ... --in -` does")
+        left -= len(data)
         if name == "ins":
             found.append(_Buffer(sbe.In, len(data), data))
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 
 import click
 
 from sbe.cli.session import Session, common_options
+from sbe.host.sockets import address
 
 __all__ = ["console"]
 
@@ -19,6 +21,7 @@ __all__ = ["console"]
 @click.pass_obj
 def console(session: Session, name: str, follow: bool) -> int:
     """Show the console of the board NAME. Ctrl-C ends it."""
+    from sbe import errors
     from sbe.boards import Resident
 
     board = Resident.find(name)
@@ -26,8 +29,17 @@ def console(session: Session, name: str, follow: bool) -> int:
     live = None
     if follow and board.alive:
         live = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        live.connect(str(board.directory / "console"))  # before the log is read: nothing is missed
-    _show(log.read_bytes() if log.exists() else b"")
+        try:
+            with address(board.directory / "console") as place:
+                live.connect(place)  # before the log is read: nothing is missed
+        except OSError as error:
+            live.close()
+            raise errors.LinkError(f"the console of {name}: {error.strerror}") from error
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as written:
+        left = log.stat().st_size  # firmware may write faster than this is shown
+        while left > 0 and (data := written.read(min(left, 1 << 20))):
+            _show(data)
+            left -= len(data)
     if live is not None:
         with live:
             while data := live.recv(4096):

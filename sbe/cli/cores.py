@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from sbe.cli.screen import Screen
 from sbe.kernel import remoteproc, rpmsg
 
 _KERNELS_OWN = ("rpmsg_ctrl", "rpmsg_ns")  # devices on every rpmsg bus that no remote announces
+
+_log = logging.getLogger("sbe.cli")
 
 __all__ = ["Core", "all_cores", "find", "reach", "show", "start_board", "what"]
 
@@ -128,7 +131,12 @@ class _Board:
 def all_cores() -> list[Core]:
     """All of this machine, and all emulated ones of this user."""
     processors: list[Core] = [_Processor(each) for each in remoteproc.processors()]
-    return [*processors, *(_Board(each) for each in Resident.all())]
+    try:
+        boards = Resident.all()
+    except (errors.PermissionDenied, errors.LinkError, errors.BadArgument) as error:
+        _log.warning("emulated boards are not shown: %s", error)
+        boards = []
+    return [*processors, *(_Board(each) for each in boards)]
 
 
 def find(name: str) -> Core:

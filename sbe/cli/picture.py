@@ -13,6 +13,7 @@ import click
 
 from sbe import extras
 from sbe.cli.arguments import write_file
+from sbe.host.files import read_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ _SAMPLES: Final = (
     ("skimage", "data/camera.png"),
 )
 
+_FILE_MAX: Final = 256 << 20  # bytes
 _PANEL_MIN, _PANEL_MAX = 240, 1600  # width of a half of the result, in pixels
 
 
@@ -68,21 +70,17 @@ def load(path: Path) -> Picture:
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    data = read_file(path, _FILE_MAX)  # not Pillow by its name: a device or a pipe need not end
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's opinions on large or odd files
-            with Image.open(path) as opened:
+            with Image.open(io.BytesIO(data)) as opened:
                 grey = _grey(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
         raise click.ClickException(f"{path}: not a picture that Pillow can open") from None
     except Image.DecompressionBombError as error:
         raise click.ClickException(f"{path}: {error}") from None
-    except (SyntaxError, ValueError, EOFError) as error:
-        raise click.ClickException(f"{path}: a damaged picture: {error}") from None
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = path  # a read that fails does not say of what
-            raise
+    except (SyntaxError, ValueError, EOFError, OSError) as error:
         raise click.ClickException(f"{path}: a damaged picture: {error}") from None
     return Picture(path.name, np.ascontiguousarray(grey, np.uint8))
 

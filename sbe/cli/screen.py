@@ -105,8 +105,6 @@ class Screen:
 
     def raw(self, data: bytes) -> None:
         """Bytes as they are."""
-        if sys.stdout is None:
-            return
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

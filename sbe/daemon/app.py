@@ -15,6 +15,8 @@ from sbe.daemon import log
 from sbe.daemon.config import DEFAULT_PATH, Config, ConfigError, load
 from sbe.daemon.server import ListenError, serve
 from sbe.daemon.service import version
+from sbe.daemon.systemd import InheritedError, listen_sockets
+from sbe.host.streams import run_program
 
 __all__ = ["main"]
 
@@ -49,16 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _configuration(options: argparse.Namespace) -> Config:
-    config = load(options.config)
-    changes: dict[str, dict[str, str]] = {}
-    if options.socket is not None:
-        changes["daemon"] = {"socket": str(Path(options.socket).absolute())}
-    if options.log_level is not None:
-        changes["log"] = {"level": options.log_level}
-    for table, values in changes.items():
-        changed = getattr(config, table).model_copy(update=values)
-        config = config.model_copy(update={table: changed})
-    return config
+    config = load(options.config, socket=options.socket)
+    if options.log_level is None:
+        return config
+    changed = config.log.model_copy(update={"level": options.log_level})
+    return config.model_copy(update={"log": changed})
 
 
 def _raise_descriptor_limit() -> None:
@@ -69,6 +66,10 @@ def _raise_descriptor_limit() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; an exit status."""
+    return run_program("sbe-daemon", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = _configuration(options)
@@ -78,13 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check_config:
         print("the configuration is fine")
         return 0
-    log.setup(config.log)
-    if trouble := extras.trouble():
-        logging.getLogger(__name__).warning("%s", trouble)
-    _raise_descriptor_limit()
     try:
-        asyncio.run(serve(config))
-    except ListenError as error:
+        inherited = listen_sockets()  # before a descriptor of ours can be taken for one of them
+        log.setup(config.log)
+        if trouble := extras.trouble():
+            logging.getLogger(__name__).warning("%s", trouble)
+        _raise_descriptor_limit()
+        asyncio.run(serve(config, inherited))
+    except (InheritedError, ListenError) as error:
         print(f"sbe-daemon: {error}", file=sys.stderr)
         return EXIT_FAILURE
     return 0

@@ -26,8 +26,8 @@ from __future__ import annotations
 import difflib
 import grp
 import mmap
+import os
 import re
-import tomllib
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -44,7 +44,8 @@ from pydantic import (
     model_validator,
 )
 
-from sbe import control
+from sbe import control, errors
+from sbe.host import files, sockets
 
 __all__ = [
     "DEFAULT_PATH",
@@ -100,8 +101,18 @@ def _octal(value: object) -> object:
 def _absolute(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("must be an absolute path")
-    if len(value.encode()) > 107:
-        raise ValueError("must be at most 107 bytes, which is what a unix socket's address holds")
+    return value
+
+
+def _socket(value: str) -> str:
+    """Other programs than ours shall reach it too, as it is written here."""
+    if len(os.fsencode(_absolute(value))) > sockets.ADDRESS_MAX:
+        raise ValueError(
+            f"must be at most {sockets.ADDRESS_MAX} bytes, which is what a unix socket's address "
+            "holds"
+        )
+    if "\0" in value:
+        raise ValueError("must be a path, which has no NUL")
     return value
 
 
@@ -136,7 +147,7 @@ Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86400, strict=False)]
 class DaemonConfig(_Table):
     """Where clients find the daemon, and who may."""
 
-    socket: Annotated[str, AfterValidator(_absolute)] = Field(
+    socket: Annotated[str, AfterValidator(_socket)] = Field(
         default_factory=control.default_socket, validate_default=True
     )
     group: Annotated[str | None, AfterValidator(_known_group)] = Field(
@@ -400,23 +411,41 @@ class Config(_Table):
         return self
 
 
-def load(path: Path | None = None) -> Config:
+def load(path: Path | None = None, *, socket: str | None = None) -> Config:
     """Read and check a file: this one, else DEFAULT_PATH if it exists, else only defaults.
 
-    Raises ConfigError with one line for each mistake.
+    `socket` goes before the file's, that before $SBE_SOCKET. Raises ConfigError with one line for
+    each mistake.
     """
-    if path is None:
-        if not DEFAULT_PATH.exists():
-            return _check({}, "built-in defaults")
-        path = DEFAULT_PATH
+    document: dict[str, Any] = {}
+    where = "built-in defaults"
+    if path is not None or DEFAULT_PATH.exists():
+        path = path or DEFAULT_PATH
+        where = str(path)
+        try:
+            document = files.read_toml(path)
+        except errors.BadArgument as error:
+            raise ConfigError([str(error)]) from error
+    _choose_socket(document, socket)
+    return _check(document, where)
+
+
+def _choose_socket(document: dict[str, Any], asked: str | None) -> None:
+    daemon = document.setdefault("daemon", {})
+    if not isinstance(daemon, dict):
+        return  # which will be told
+    named = control.named_socket()
+    if asked is not None:
+        given = asked.removeprefix("unix:")
+        value, what = os.path.abspath(given) if given else "", f"--socket {asked!r}"
+    elif named is not None and "socket" not in daemon:
+        value, what = named, f"SBE_SOCKET={os.environ['SBE_SOCKET']!r}"
+    else:
+        return
     try:
-        with path.open("rb") as file:
-            document = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: is no valid TOML: {error}"]) from error
-    return _check(document, str(path))
+        daemon["socket"] = _socket(value)
+    except ValueError as error:
+        raise ConfigError([f"{what}: {error}"]) from error
 
 
 def _check(document: dict[str, Any], where: str) -> Config:

@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sbe.daemon.connection import ClientConnection, ClientTransport, Misbehaviou
 from sbe.daemon.policy import Charge, Peer, Policy
 from sbe.daemon.remote import Remote
 from sbe.errors import Error, OutOfResources
+from sbe.host import files
 from sbe.kernel.uevents import Uevents
 
 __all__ = ["ListenError", "Listener", "Server", "serve"]
@@ -45,12 +47,11 @@ class ListenError(Exception):
 class Listener:
     """The listening socket, inherited from the service manager or made here. Not thread-safe."""
 
-    def __init__(self, config: DaemonConfig) -> None:
+    def __init__(self, config: DaemonConfig, inherited: Sequence[socket.socket] = ()) -> None:
         self._config = config
         self._path = Path(config.socket)
         self._lock_fd = -1
         self._identity: tuple[int, int] | None = None
-        inherited = systemd.listen_sockets()
         try:
             self.inherited = bool(inherited)
             self.socket = self._check(inherited) if inherited else self._make()
@@ -71,14 +72,29 @@ class Listener:
                     self._path.unlink()
         self._unlock()
 
-    @staticmethod
-    def _check(sockets: list[socket.socket]) -> socket.socket:
+    def _check(self, sockets: Sequence[socket.socket]) -> socket.socket:
         if len(sockets) != 1:
-            raise ListenError(f"{len(sockets)} sockets inherited: one ListenStream is expected")
+            raise ListenError(
+                f"{len(sockets)} sockets inherited, one is expected: the .socket unit has one "
+                "ListenStream=, and no other"
+            )
         sock = sockets[0]
-        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM or not listens:
-            raise ListenError("the inherited socket is no listening unix stream socket")
+        wrong = None
+        if sock.family != socket.AF_UNIX:
+            wrong = "is no unix socket: ListenStream= takes a path"
+        elif sock.type != socket.SOCK_STREAM:
+            wrong = "is no stream socket: say ListenStream="
+        elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            wrong = "does not listen: say Accept=no"
+        if wrong:
+            raise ListenError(f"the inherited socket (descriptor {sock.fileno()}) {wrong}")
+        where = sock.getsockname()  # bytes where it is no path
+        same = isinstance(where, str) and os.path.realpath(where) == os.path.realpath(self._path)
+        if "socket" in self._config.model_fields_set and not same:
+            raise ListenError(
+                f"the inherited socket listens at {where}, the configuration says {self._path}: "
+                "give the .socket unit's ListenStream= and the daemon the same, or the daemon none"
+            )
         return sock
 
     def _make(self) -> socket.socket:
@@ -89,13 +105,17 @@ class Listener:
             self._remove_stale()
             return self._bind(gid)
         except OSError as error:
-            raise ListenError(f"can't listen at {self._path}: {error.strerror or error}") from error
+            where = f"{error.filename}: " if error.filename else ""
+            raise ListenError(
+                f"can't listen at {self._path}: {where}{error.strerror or error}"
+            ) from error
 
     def _make_folder(self, gid: int) -> None:
         folder = self._path.parent
         try:
             folder.mkdir(mode=0o750)
         except FileExistsError:
+            self._check_folder(folder)
             return
         except FileNotFoundError:
             raise ListenError(
@@ -103,11 +123,30 @@ class Listener:
             ) from None
         self._own(folder, gid, 0o750)
 
+    def _check_folder(self, folder: Path) -> None:
+        """Its owner can put another socket in the place of ours; root starts daemons anywhere."""
+        uid = os.geteuid()
+        if uid != 0 and folder.stat().st_uid not in (0, uid):
+            raise ListenError(
+                f"can't listen at {self._path}: the folder {folder} belongs to "
+                f"{files.owner(folder / '.')}, who could answer in this daemon's place; choose a "
+                "--socket in a folder of yours"
+            )
+
     def _lock(self) -> None:
         """One daemon a socket, also when two start in the same moment."""
         path = self._path.with_name(f".{self._path.name}.lock")
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._lock_fd = os.open(path, flags, 0o600)
+        try:
+            self._lock_fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            if not os.path.lexists(path):
+                raise
+            raise ListenError(
+                f"can't listen at {self._path}: the lock file {path} belongs to "
+                f"{files.owner(path)} and can't be taken ({error.strerror}): stop the daemon of "
+                "that user and remove the file, or choose another --socket"
+            ) from error
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -131,6 +170,12 @@ class Listener:
             except ConnectionRefusedError:
                 self._path.unlink()
                 return
+            except PermissionError as error:
+                raise ListenError(
+                    f"can't listen at {self._path}: the socket there belongs to "
+                    f"{files.owner(self._path)} and does not let this daemon in "
+                    f"({error.strerror}): choose another --socket"
+                ) from error
             except BlockingIOError:
                 pass
         raise self._taken()
@@ -306,14 +351,17 @@ def _loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     _log.error("%s", context["message"], exc_info=error)
 
 
-async def serve(config: Config) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises ListenError."""
+async def serve(config: Config, inherited: Sequence[socket.socket] = ()) -> None:
+    """Run the daemon until SIGTERM or SIGINT, on an inherited socket if there is one.
+
+    Raises ListenError.
+    """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_loop_exception)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    listener = Listener(config.daemon)
+    listener = Listener(config.daemon, inherited)
     server = Server(config, listener)
     server.start()
     where = "an inherited socket" if listener.inherited else config.daemon.socket

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from sbe import errors
 
-__all__ = ["find", "folders", "has_resource_table", "name_of"]
+__all__ = ["fault", "find", "folders", "has_resource_table", "name_of"]
 
 FIRMWARE = Path("/lib/firmware")
 EXTRA_FIRMWARE = Path("/sys/module/firmware_class/parameters/path")
@@ -73,6 +74,28 @@ def find(name: str) -> Path | None:
                     return path
             except PermissionError:
                 return path  # only the kernel can tell
+    return None
+
+
+def fault(path: Path) -> str | None:
+    """Say what the kernel can't like about a firmware file; None when nothing is seen."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(6)
+    except OSError:
+        return None
+    if path.suffix in _COMPRESSED[1:]:
+        return None
+    if len(head) < 6 or head[:4] != b"\x7fELF":
+        return "the firmware is no ELF image"
+    order = {1: "little", 2: "big"}.get(head[5])
+    if order != sys.byteorder:
+        return (
+            f"the firmware is {order or 'neither little nor big'}-endian, this kernel takes "
+            f"{sys.byteorder}-endian files only"
+        )
+    if has_resource_table(path) is False:
+        return "the firmware has no resource table (ELF section .resource_table)"
     return None
 
 

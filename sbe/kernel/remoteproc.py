@@ -82,8 +82,8 @@ class RemoteProcessor:
             self._write("state", "start", f"{self.name}: start with {name}")
         except errors.Error as error:
             hint = _START_HINTS.get(error.code)
-            if error.code == errno.EINVAL and firmware_file.has_resource_table(path) is False:
-                hint = "the firmware has no resource table (ELF section .resource_table)"
+            if error.code == errno.EINVAL:
+                hint = firmware_file.fault(path) or hint
             raise type(error)(f"{error}: {hint}" if hint else str(error), error.code) from error
 
     def stop(self) -> None:

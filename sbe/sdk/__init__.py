@@ -7,9 +7,9 @@ import stat
 from collections.abc import Callable
 from typing import Literal
 
+from sbe import control
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
-from sbe.control import default_socket
-from sbe.errors import BadArgument, LinkError
+from sbe.errors import BadArgument, Error, LinkError
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
@@ -42,9 +42,10 @@ def connect(
     socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
     "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; "rpmsg:PROCESSOR" is a
     remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
-    as messages even where there is memory for rings; None means a running daemon at its usual place
-    ($SBE_SOCKET or the system's), else the embedded remote. `timeout`: seconds for connecting and
-    for each control operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
+    as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
+    (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
+    place, else the embedded remote. `timeout`: seconds for connecting and for each control
+    operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
     up to this long, for latency at the price of a busy core while there is traffic; an embedded
     remote does the same, a daemon's as its configuration says.
@@ -76,10 +77,12 @@ def uri_forms() -> list[str]:
 
 def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
     if uri is None:
-        path = default_socket()
-        if _is_socket(path):
+        named = control.named_socket()
+        if named is not None:
+            return _named_daemon(named, timeout, spin_s)
+        if _is_socket(control.DEFAULT_SOCKET):
             try:
-                return _daemon(path, timeout, spin_s)
+                return _daemon(control.DEFAULT_SOCKET, timeout, spin_s)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
@@ -118,8 +121,8 @@ def _board(rest: str, timeout: float, _: float) -> Backend:
     from sbe.boards import QemuBoard
     from sbe.sdk.embedded import EmbeddedBackend
 
-    board, _comma, image = rest.partition(",")
-    return EmbeddedBackend(timeout, QemuBoard(board, image or None))
+    board, comma, image = rest.partition(",")
+    return EmbeddedBackend(timeout, QemuBoard(board, image if comma else None))
 
 
 def _carveout(path: str, timeout: float, _: float) -> Backend:
@@ -133,10 +136,10 @@ def _rpmsg(rest: str, timeout: float, _: float) -> Backend:
     from sbe.sdk.embedded import EmbeddedBackend
     from sbe.transports.rpmsg import RpmsgRemote
 
-    processor, _comma, rings = rest.partition(",")
-    if rings not in ("", "messages"):
+    processor, comma, rings = rest.partition(",")
+    if comma and rings != "messages":
         raise _no_link(f"rpmsg:{rest}")
-    how: Literal["messages"] | None = "messages" if rings else None
+    how: Literal["messages"] | None = "messages" if comma else None
     return EmbeddedBackend(timeout, RpmsgRemote(processor or None, rings=how))
 
 
@@ -149,6 +152,15 @@ _SCHEMES: dict[str, tuple[str, Callable[[str, float, float], Backend]]] = {
     "rpmsg": ("[PROCESSOR][,messages]", _rpmsg),
     "carveout": ("FILE.toml", _carveout),
 }
+
+
+def _named_daemon(path: str, timeout: float, spin_s: float) -> Backend:
+    """Whoever names a daemon means it: a simulation in its place would not be noticed."""
+    try:
+        return _daemon(path, timeout, spin_s)
+    except Error as error:
+        named = os.environ.get("SBE_SOCKET")
+        raise type(error)(f"SBE_SOCKET={named!r}: {error}", error.code) from error
 
 
 def _is_socket(path: str) -> bool:

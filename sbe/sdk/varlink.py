@@ -12,11 +12,13 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import time
 from typing import Any
 
 from sbe.control import ERROR, INTERFACE
 from sbe.errors import DaemonGone, LinkError, PermissionDenied, ProtocolError, Timeout, from_status
+from sbe.host import sockets
 
 __all__ = ["VarlinkClient"]
 
@@ -37,7 +39,8 @@ class VarlinkClient:
         self._fds: list[int] = []
         self._socket.settimeout(timeout)
         try:
-            self._socket.connect(path)
+            with sockets.address(path) as address:
+                self._socket.connect(address)
         except OSError as error:
             self._socket.close()
             raise _connect_error(path, error) from error
@@ -73,6 +76,8 @@ class VarlinkClient:
         except TimeoutError as error:
             self.close()
             raise Timeout(f"the daemon at {self.path} did not answer {method} in time") from error
+        except ProtocolError:
+            raise  # which is an OSError too
         except OSError as error:
             self.close()
             raise DaemonGone(f"the daemon at {self.path} went away: {error}") from error
@@ -104,7 +109,7 @@ class VarlinkClient:
         message, self._received = self._received.split(b"\0", 1)
         try:
             reply = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict):
             self.close()
@@ -126,9 +131,17 @@ def _connect_error(path: str, error: OSError) -> Exception:
         )
     if isinstance(error, FileNotFoundError):
         return LinkError(f"no daemon: {path} does not exist; start sbe-daemon, or use loopback:")
+    if isinstance(error, ConnectionRefusedError) and not _is_socket(path):
+        return LinkError(f"no daemon: {path} is no socket; start sbe-daemon, or use loopback:")
     if isinstance(error, ConnectionRefusedError):
         return LinkError(f"no daemon answers at {path}; start sbe-daemon, or use loopback:")
     return LinkError(f"can't connect to {path}: {error.strerror or error}")
+
+
+def _is_socket(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    return True  # as far as can be seen
 
 
 def _group(path: str) -> str:

@@ -13,17 +13,16 @@ import mmap
 import os
 import secrets
 import socket
-import tomllib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from sbe import _native, errors, extras
 from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
+from sbe.host import files, sockets
 from sbe.transports import PrivateRings
 
 __all__ = ["Carveout", "CarveoutConfig", "CarveoutTransport", "Window", "open_doorbell"]
@@ -341,7 +340,8 @@ def open_doorbell(where: str) -> int:
     if scheme == "unix" and rest:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(rest)
+            with sockets.address(rest) as address:
+                sock.connect(address)
         except OSError as error:
             sock.close()
             raise errors.LinkError(f"the doorbell {rest}: {error.strerror}", error.errno) from error
@@ -380,11 +380,7 @@ class CarveoutConfig:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CarveoutConfig:
         """Read a TOML file with these keys. Raises BadArgument which names what is wrong."""
-        try:
-            values = tomllib.loads(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise errors.BadArgument(f"{os.fspath(path)}: {error}") from error
-        return cls.parse(values, os.fspath(path))
+        return cls.parse(files.read_toml(path), os.fspath(path))
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> CarveoutConfig:

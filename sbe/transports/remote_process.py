@@ -77,6 +77,13 @@ class RemoteProcess:
         """
         self.close()
         path = self.path
+        named = None if self._path else os.environ.get("SBE_REMOTE")
+        if named and not path.is_file():
+            raise errors.LinkError(
+                f"the embedded remote is missing: SBE_REMOTE={named!r} names no file; unset it for "
+                "the one that `make build` makes",
+                errno.ENOENT,
+            )
         if not path.is_file():
             raise errors.LinkError(
                 f"the embedded remote is missing: {path} (build it with `make build`, or name "

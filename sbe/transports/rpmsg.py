@@ -372,13 +372,24 @@ class RpmsgRemote:
         found = rpmsg.services(name, entry.entry if entry else None)
         if len(found) == 1:
             return found[0]
-        where = f"remote processor {self._processor}" if self._processor else "no remote processor"
         if found:
             names = ", ".join(service.remote for service in found)
             raise errors.LinkError(f"several remotes announce {name}: {names}; name one of them")
-        state = f", which is {entry.state}" if entry else ""
-        verb = "does not announce" if self._processor else "announces"
-        raise errors.LinkError(f"{where}{state}, {verb} {name!r} on rpmsg", errno.ENODEV)
+        if entry is None:
+            raise errors.LinkError(
+                f"no remote processor announces {name!r} on rpmsg: `sbe firmware list` shows which "
+                "there are and how they are, `sbe firmware start NAME` starts one",
+                errno.ENODEV,
+            )
+        state = entry.state
+        hint = f"`sbe firmware start {entry.name}` starts it"
+        if state in ("running", "attached"):
+            hint = f"its firmware is another one, or waits: see `sbe firmware log {entry.name}`"
+        raise errors.LinkError(
+            f"remote processor {self._processor}, which is {state}, does not announce {name!r} on "
+            f"rpmsg: {hint}",
+            errno.ENODEV,
+        )
 
 
 def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> CarveoutHeap:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,8 @@ import pytest
 
 import sbe
 import sbe.testing
-from sbe import _native
-from tests.conformance.ends import Connector
+from sbe import _native, control
+from tests.conformance.ends import Connector, daemon
 from tests.conformance.services import PYTHON_SERVICES, shown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +48,147 @@ def test_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         dead.bind(str(stale))
     with pytest.raises(sbe.LinkError, match="no daemon answers"):
         sbe.connect(f"unix:{stale}")
-    monkeypatch.setenv("SBE_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.delenv("SBE_SOCKET", raising=False)
+    monkeypatch.setattr(control, "DEFAULT_SOCKET", str(tmp_path / "nobody"))
     with sbe.connect() as link:  # no daemon at the usual place: an embedded remote
         works(link)
+
+
+@pytest.mark.parametrize("uri", [False, True], ids=["path", "uri"])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("missing", "no daemon: {} does not exist; start sbe-daemon"),
+        ("file", "no daemon: {} is no socket; start sbe-daemon"),
+        ("folder", "no daemon: {} is no socket; start sbe-daemon"),
+        ("stale", "no daemon answers at {}; start sbe-daemon"),
+        ("datagrams", "can't connect to {}: Protocol wrong type for socket"),
+        ("below a file", "can't connect to {}: Not a directory"),
+        ("link to itself", "can't connect to {}: Too many levels of symbolic links"),
+    ],
+)
+def test_socket_that_is_named_is_used_or_refused(
+    what: str, words: str, uri: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulation in its place would go unnoticed."""
+    path = tmp_path / "s"
+    with contextlib.ExitStack() as stack:
+        if what == "file":
+            path.write_text("")
+        elif what == "folder":
+            path.mkdir()
+        elif what == "link to itself":
+            path.symlink_to(path)
+        elif what == "below a file":
+            path.write_text("")
+            path = path / "s"
+        elif what in ("stale", "datagrams"):
+            kind = socket.SOCK_STREAM if what == "stale" else socket.SOCK_DGRAM
+            bound = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            bound.bind(str(path))
+        value = f"unix:{path}" if uri else str(path)
+        monkeypatch.setenv("SBE_SOCKET", value)
+        with pytest.raises(sbe.LinkError) as raised:
+            sbe.connect()
+    assert str(raised.value).startswith(f"SBE_SOCKET={value!r}: {words.format(path)}")
+
+
+@pytest.mark.parametrize("value", ["unix:", "loopback:", "relative", "qemu:mps2-an521", " "])
+def test_socket_that_can_be_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBE_SOCKET", value)
+    with pytest.raises(sbe.LinkError) as raised:
+        sbe.connect()
+    assert str(raised.value).startswith(f"SBE_SOCKET={value!r}: ")
+
+
+@pytest.mark.parametrize("form", ["{}", "unix:{}"])
+def test_socket_that_is_named_leads_to_a_daemon(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with daemon() as connect:
+        with connect() as link:
+            uri = link.uri
+        monkeypatch.setenv("SBE_SOCKET", form.format(uri.removeprefix("unix:")))
+        with sbe.connect() as link:
+            assert link.uri == uri
+            works(link)
+
+
+def test_socket_of_the_system_may_be_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody named it; what happens in its place is told."""
+    stale = tmp_path / "stale"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(stale))
+    monkeypatch.setenv("SBE_SOCKET", "")
+    monkeypatch.setattr(control, "DEFAULT_SOCKET", str(stale))
+    with sbe.connect() as link:
+        works(link)
+    assert f"no daemon answers at {stale}" in caplog.text
+    assert "using an embedded remote" in caplog.text
+
+
+@pytest.mark.parametrize("uri", ["qemu:mps2-an521,", "rpmsg:x,", "rpmsg:,", "unix:", ""])
+def test_uri_with_a_part_that_is_empty(uri: str) -> None:
+    with pytest.raises(sbe.Error, match=r"is no link|no plain file"):
+        sbe.connect(uri)
+
+
+@pytest.mark.parametrize("scheme", ["unix", "carveout"])
+def test_socket_whose_path_is_too_long(scheme: str, tmp_path: Path) -> None:
+    """A long way is no reason to fail, a long name is."""
+    deep = tmp_path / ("folder" * 20)
+    deep.mkdir()
+    for path, words in (
+        (deep / "s", "does not exist|No such file"),
+        (deep / ("s" * 100), "this path has .* bytes, the address of a unix socket holds 107"),
+    ):
+        uri = f"unix:{path}"
+        if scheme == "carveout":
+            (tmp_path / "ram").write_bytes(b"")
+            os.truncate(tmp_path / "ram", 16 << 20)
+            config = tmp_path / "link.toml"
+            config.write_text(f'memory = "{tmp_path / "ram"}"\ndoorbell = "{uri}"\n')
+            uri = f"carveout:{config}"
+        with pytest.raises(sbe.LinkError, match=words):
+            sbe.connect(uri)
+
+
+def test_daemon_at_a_path_that_is_too_long_for_an_address(tmp_path: Path) -> None:
+    """It listens by a short way; those who come by the long one find it."""
+    deep = tmp_path.joinpath(*["folder" * 10] * 3)
+    deep.mkdir(parents=True)
+    with daemon() as connect:
+        with connect() as link:
+            path = link.uri.removeprefix("unix:")
+        (deep / "link").symlink_to(os.path.dirname(path))
+        with sbe.connect(f"unix:{deep / 'link' / os.path.basename(path)}") as link:
+            works(link)
+
+
+@pytest.mark.parametrize("depth", [1000, 100_000])
+def test_answer_that_is_nested_too_deeply(depth: int, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    def answer() -> None:
+        with listener.accept()[0] as accepted:
+            accepted.recv(65536)
+            accepted.sendall(b'{"parameters":' + b"[" * depth + b"]" * depth + b"}\0")
+            accepted.recv(1)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(sbe.ProtocolError, match=f"at {path} does not speak varlink"):
+            sbe.connect(f"unix:{path}")
+        thread.join()
+
+
+def test_firmware_that_is_named_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBE_FIRMWARE", "/no/such.elf")
+    with pytest.raises(sbe.BadArgument, match=r"SBE_FIRMWARE='/no/such\.elf' names no file"):
+        sbe.connect("qemu:mps2-an521")
 
 
 @pytest.mark.parametrize("versions", [(2, 3), (7, 7)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -35,7 +36,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """No daemon, and every wish for colour that programs know of."""
     wishes = {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm-256color"}
     kept = {key: value for key, value in os.environ.items() if key not in ("SBE_DEBUG", "NO_COLOR")}
-    return {**kept, **wishes, "SBE_SOCKET": str(tmp_path / "no-daemon")}
+    return {**kept, **wishes, "SBE_SOCKET": ""}
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_bench(environment: dict[str, str]):
         (["call", "no-such"], 6, "the remote has no service 'no-such'; `sbe list` shows"),
         (["--uri", "tcp:here", "ping"], 2, "'tcp:here' is no link: say loopback:, unix:PATH"),
         (["--uri", "unix:no/such", "list"], 3, "no/such does not exist; start sbe-daemon"),
-        (["--uri", "unix:text", "list"], 3, "no daemon answers at text; start sbe-daemon"),
+        (["--uri", "unix:text", "list"], 3, "no daemon: text is no socket; start sbe-daemon"),
         (["demo", "text"], 1, "text: not a picture that Pillow can open"),
         (["demo", "no-such.png"], 2, "'no-such.png' does not exist"),
         (["demo", "/proc/self/mem"], 1, "/proc/self/mem: Input/output error"),
@@ -255,28 +256,161 @@ def test_stale_socket_of_a_daemon(environment: dict[str, str]):
         environment["SBE_SOCKET"] = str(started.socket)
         assert started.socket.is_socket()
         done = Run(environment, ["ping", "-c", 1])
-    assert done.code == 0
-    assert done.err.startswith("sbe: warning: ")
-    assert done.err.endswith("using an embedded remote\n")
+    assert done.code == 3
+    assert done.err == (
+        f"sbe: error: SBE_SOCKET='{started.socket}': no daemon answers at {started.socket}; start "
+        "sbe-daemon, or use loopback:\n"
+    )
 
 
-def test_output_that_nobody_reads(environment: dict[str, str]):
+OUTPUTS = [
+    ["list"],
+    ["--json", "list"],
+    ["stat"],
+    ["ping", "-c", "2"],
+    ["call", "echo", "--payload", "text:a", "--raw"],
+    ["--json", "call", "echo"],
+    ["demo", "picture.png", "--frames", "2", "--output", "o.png"],
+    ["firmware", "list"],
+    ["--json", "firmware", "list"],
+    ["--help"],
+    ["call", "--help"],
+    ["--version"],
+]
+FULL = "standard output: No space left on device"
+CLOSED = "standard output: it is closed"
+
+
+def through_shell(
+    how: str, command: list[str], environment: dict[str, str], cwd: Path
+) -> tuple[int, bytes]:
+    """Exit code and stderr of a command with a shell's redirections."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {how}', "sh", *command],
+        stderr=subprocess.PIPE,
+        env=environment,
+        timeout=SECONDS,
+        cwd=cwd,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("words", OUTPUTS, ids=" ".join)
+@pytest.mark.parametrize(("how", "told"), [(">/dev/full", FULL), (">&-", CLOSED)])
+def test_output_that_cant_be_written(
+    words: list[str], how: str, told: str, environment: dict[str, str], image: Path, tmp_path: Path
+):
+    ended = through_shell(how, [str(SBE), *words], environment, tmp_path)
+    assert ended == (1, f"sbe: error: {told}\n".encode())
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "--check-config"])
+@pytest.mark.parametrize(("how", "told"), [(">/dev/full", FULL), (">&-", CLOSED)])
+def test_output_of_the_daemon_that_cant_be_written(
+    words: str, how: str, told: str, environment: dict[str, str], tmp_path: Path
+):
+    command = [str(SBE.with_name("sbe-daemon")), words]
+    ended = through_shell(how, command, environment, tmp_path)
+    assert ended == (1, f"sbe-daemon: error: {told}\n".encode())
+
+
+@pytest.mark.parametrize("words", OUTPUTS, ids=" ".join)
+def test_pipe_whose_reader_has_left(
+    words: list[str], environment: dict[str, str], image: Path, tmp_path: Path
+):
     reader, writer = os.pipe()
     os.close(reader)
-    try:
+    with open(writer, "wb") as closed:
         done = subprocess.run(
-            [SBE, "list"], stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=SECONDS
+            [SBE, *words],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            env=environment,
+            timeout=SECONDS,
+            cwd=tmp_path,
         )
-    finally:
-        os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-@pytest.mark.parametrize("words", [["list"], ["call", "echo", "--payload", "text:a", "--raw"]])
-def test_closed_output(words: list[str], environment: dict[str, str]):
-    command = ["sh", "-c", 'exec "$@" >&-', "sh", str(SBE), *words]
-    done = subprocess.run(command, stderr=subprocess.PIPE, env=environment, timeout=SECONDS)
-    assert (done.returncode, done.stderr) == (0, b"")
+@pytest.mark.parametrize("how", [">/dev/full", ">&-", ">/dev/null 2>/dev/full", ">/dev/null 2>&-"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nonsense"], 2),
+        (["--json", "nonsense"], 2),
+        (["call", "nonsense"], 6),
+        (["--json", "call", "nonsense"], 6),
+        (["--uri", "unix:/nonexistent", "list"], 3),
+    ],
+)
+def test_error_whose_output_cant_be_written(
+    words: list[str], code: int, how: str, environment: dict[str, str], tmp_path: Path
+):
+    """The code is that of the error, which is told where something can be."""
+    ended, err = through_shell(how, [str(SBE), *words], environment, tmp_path)
+    assert ended == code
+    if "2>" not in how:
+        assert err.startswith(b"sbe: error: ")
+        assert err.count(b"\n") == 1
+        assert b"standard output" not in err
+
+
+@pytest.mark.parametrize("how", ["2>/dev/full", "2>&-", "2>&- <&-"])
+def test_errors_that_nobody_hears(how: str, environment: dict[str, str], tmp_path: Path):
+    command = [str(SBE), "ping", "-c", "1"]
+    with open(tmp_path / "out", "wb") as out:
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {how}', "sh", *command],
+            stdout=out,
+            env=environment,
+            timeout=SECONDS,
+        )
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_text().endswith("PASS 1 of 1 answered, 0 lost, 0 wrong\n")
+
+
+def test_output_that_does_not_block(environment: dict[str, str]):
+    """As some shells and servers leave their pipes: all of it arrives, however slowly."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    words = ["call", "fill", "--payload", "hex:41", "--out", "1M", "--json"]
+    words += ["--out", "2K"] * 15
+    with subprocess.Popen(
+        [SBE, *words], stdout=writer, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        os.close(writer)
+        assert process.stderr is not None
+        with open(reader, "rb") as out:
+            shown = out.read()
+        assert (process.stderr.read(), process.wait(SECONDS)) == (b"", 0)
+    assert json.loads(shown)["ok"] is True
+
+
+def test_standard_input_that_is_closed(environment: dict[str, str], tmp_path: Path):
+    command = [str(SBE), "call", "crc32", "--in", "-"]
+    ended = through_shell("<&-", command, environment, tmp_path)
+    assert ended == (2, b"sbe: error: standard input is closed\n")
+
+
+# Input without an end
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["call", "echo", "--payload", "/dev/zero"], "/dev/zero"),
+        (["call", "echo", "--payload", "file:/dev/urandom"], "/dev/urandom"),
+        (["call", "echo", "--payload", "-"], "standard input"),
+        (["--uri", "carveout:/dev/zero", "list"], "/dev/zero"),
+    ],
+)
+def test_input_without_an_end(words: list[str], name: str, environment: dict[str, str]):
+    with open("/dev/zero", "rb") as zero:
+        done = Run(environment, words, stdin=zero)
+    assert (done.code, done.out) == (2, "")
+    assert f"{name} has no end, or more than the 1,048,576 bytes that are taken" in done.err
+    assert done.err.count("\n") == 1
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ import pytest
 from sbe import _native
 from sbe.channel import Geometry, Rings, attach
 from sbe.control import INTERFACE, PROTOCOL
+from sbe.daemon.config import DaemonConfig
+from sbe.daemon.server import Listener, ListenError
 from tests.integration.varlink_client import (
     SECONDS,
     Daemon,
@@ -689,17 +691,149 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def test_inherited_socket(tmp_path: Path):
-    path = tmp_path / "inherited.sock"
+    path = tmp_path / "run" / "control.sock"
+    path.parent.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(str(path))
         sock.listen()
         launcher = [sys.executable, "-c", ACTIVATE, str(sock.fileno())]
         with daemon(tmp_path, launcher=launcher, pass_fds=[sock.fileno()]) as running:
-            assert not running.socket.exists()
+            assert "listening at an inherited socket" in running.log()
             with VarlinkClient(path) as client:
                 client.open()
             assert running.stop() == 0
     assert path.exists()
+
+
+INHERIT = """
+import os, socket, sys
+kind, path = sys.argv[1:3]
+if kind == "file":
+    os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), 3)
+elif kind == "pipe":
+    os.dup2(os.pipe()[0], 3)
+elif kind != "closed":
+    type = socket.SOCK_DGRAM if kind == "dgram" else socket.SOCK_STREAM
+    sock = socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX, type)
+    sock.bind(("127.0.0.1", 0) if kind == "tcp" else path)
+    if kind in ("tcp", "two", "elsewhere"):
+        sock.listen()
+    os.dup2(sock.fileno(), 3)
+    os.dup2(3, 4)
+if kind != "closed":
+    os.set_inheritable(3, True)  # it may be 3 from the start
+counts = {"two": "2", "many": "9999", "minus": "-1", "words": "some", "superscript": "\u00b2"}
+count = counts.get(kind, "1")
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("closed", "LISTEN_FDS=1 says that descriptor 3 is a socket, but it is not open: start"),
+        ("file", "that descriptor 3 is a socket, but it is a file: start the daemon by a .socket"),
+        ("pipe", "that descriptor 3 is a socket, but it is a pipe: start the daemon by a .socket"),
+        (
+            "tcp",
+            "the inherited socket (descriptor 3) is no unix socket: ListenStream= takes a path",
+        ),
+        ("dgram", "the inherited socket (descriptor 3) is no stream socket: say ListenStream="),
+        ("silent", "the inherited socket (descriptor 3) does not listen: say Accept=no"),
+        ("two", "2 sockets inherited, one is expected: the .socket unit has one ListenStream="),
+        ("many", "LISTEN_FDS=9999 says that descriptor 5 is a socket, but it is not open"),
+        ("minus", "LISTEN_FDS='-1' is no number of sockets"),
+        ("words", "LISTEN_FDS='some' is no number of sockets"),
+        ("superscript", "LISTEN_FDS='\u00b2' is no number of sockets"),
+        ("elsewhere", "other.sock, the configuration says "),
+    ],
+)
+def test_inherited_descriptor_that_is_no_such_socket(kind: str, words: str, tmp_path: Path):
+    launcher = [sys.executable, "-c", INHERIT, kind, str(tmp_path / "other.sock")]
+    with daemon(tmp_path, launcher=launcher, until="") as started:
+        assert started.process.wait(SECONDS) == 1
+    log = started.log()
+    assert log.startswith("sbe-daemon: ")
+    assert words in log
+    assert log.count("\n") == 1
+    assert not started.socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("socket", "environment", "words"),
+    [
+        ("", {}, "--socket '': must be an absolute path"),
+        ("/" + "x" * 107, {}, "': must be at most 107 bytes, which is what a unix socket's"),
+        ("/tmp/\u00e4" + "\u00e4" * 60, {}, "': must be at most 107 bytes"),
+        (None, {"SBE_SOCKET": "relative"}, "SBE_SOCKET='relative': must be an absolute path"),
+        (None, {"SBE_SOCKET": "unix:"}, "SBE_SOCKET='unix:': must be an absolute path"),
+        (None, {"SBE_SOCKET": "/" + "x" * 107}, "SBE_SOCKET='/xxx"),
+    ],
+)
+def test_socket_that_cant_be(socket: str | None, environment: dict[str, str], words: str):
+    command = [sys.executable, "-m", "sbe.daemon", "--check-config"]
+    ended = subprocess.run(
+        [*command, *([] if socket is None else ["--socket", socket])],
+        capture_output=True,
+        env=os.environ | {"PYTHONUTF8": "1"} | environment,
+        timeout=SECONDS,
+    )
+    assert ended.returncode == 78
+    assert words in ended.stderr.decode()
+    assert ended.stderr.count(b"\n") == 1
+
+
+def test_lock_of_another_user(public_folder: Path):
+    """As root leaves it where everybody can write: who has it, and what to do."""
+    public_folder.chmod(0o1777)
+    lock = public_folder / ".s.lock"
+    lock.touch(mode=0o600)
+    with as_user(NOBODY), pytest.raises(ListenError) as raised:
+        Listener(DaemonConfig(socket=str(public_folder / "s"), group=None))
+    assert str(raised.value) == (
+        f"can't listen at {public_folder}/s: the lock file {lock} belongs to user root and can't "
+        "be taken (Permission denied): stop the daemon of that user and remove the file, or choose "
+        "another --socket"
+    )
+
+
+def test_socket_of_another_user(public_folder: Path):
+    public_folder.chmod(0o1777)
+    path = public_folder / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(path))
+        path.chmod(0o600)
+        other.listen()
+        with as_user(NOBODY), pytest.raises(ListenError) as raised:
+            Listener(DaemonConfig(socket=str(path), group=None))
+    words = f"can't listen at {path}: the socket there belongs to user root and does not let this"
+    assert str(raised.value).startswith(words)
+
+
+def test_folder_that_cant_be_written(public_folder: Path):
+    with as_user(NOBODY), pytest.raises(ListenError, match=r"/\.s\.lock: Permission denied"):
+        Listener(DaemonConfig(socket=str(public_folder / "s"), group=None))
+
+
+def test_lock_that_is_a_link(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".control.sock.lock").symlink_to(tmp_path / "precious")
+    with daemon(tmp_path, until="") as started:
+        assert started.process.wait(SECONDS) == 1
+    assert "can't be taken (Too many levels of symbolic links)" in started.log()
+    assert not (tmp_path / "precious").exists()
+
+
+def test_folder_that_somebody_else_made(public_folder: Path):
+    """Its owner could answer in the daemon's place."""
+    folder = public_folder / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    os.chown(folder, 12345, -1)
+    with as_user(NOBODY), pytest.raises(ListenError) as raised:
+        Listener(DaemonConfig(socket=str(folder / "s"), group=None))
+    assert f"the folder {folder} belongs to user 12345, who could answer" in str(raised.value)
 
 
 def test_service_manager_is_told(tmp_path: Path):

@@ -21,7 +21,7 @@ def run(program: str, folder: Path, **environment: str) -> str:
     """What a program prints. It finds no daemon unless SBE_SOCKET leads to one."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "SBE_SOCKET": str(folder / "no-daemon.sock"), **environment},
+        env={**os.environ, "SBE_SOCKET": "", **environment},
         cwd=folder,
         capture_output=True,
         text=True,

@@ -6,8 +6,10 @@ import contextlib
 import gc
 import os
 import random
+import shutil
 import struct
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -20,7 +22,7 @@ import pytest
 
 import sbe
 from sbe import _native
-from sbe.boards import BOARDS, QemuBoard
+from sbe.boards import BOARDS, QemuBoard, qemu
 from sbe.link import Link
 from tests.rigs.boards import FaultyBoard, check_log_region, connect, image, require_board
 
@@ -319,7 +321,7 @@ def test_wrong_images(tmp_path: Path) -> None:
     text.write_text("no ELF at all" * 10)
     with pytest.raises(sbe.BadArgument, match="no ELF file"):
         QemuBoard(image=text)
-    with pytest.raises(sbe.BadArgument, match=r"is for .*, the core of mps2-an521 is Arm 32-bit"):
+    with pytest.raises(sbe.BadArgument, match=r"is for .*, the core of mps2-an521 is Arm, 32-bit"):
         QemuBoard(image=sys.executable)
     with pytest.raises(sbe.BadArgument, match="firmware for mps2-an385, the board is mps2-an521"):
         QemuBoard(image=image("mps2-an385"))
@@ -341,6 +343,51 @@ def test_image_without_our_note_for_another_board(tmp_path: Path) -> None:
         QemuBoard(image=tmp_path / "elf")
 
 
+# -- the place of a board -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a,b", "a,,b,", "deep" * 30, "sp ace", "-x", "ä=ö"])
+def test_board_in_any_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU's options end at a comma; a unix socket's address holds 107 bytes."""
+    require_board("mps2-an521")
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.chdir(place)
+    copied = shutil.copy(image("mps2-an521"), place / "image,x.elf")
+    for folder in (place, Path("board")):
+        with QemuBoard(image=copied, directory=folder) as board, connect(board) as link:
+            check_works(link)
+            assert board.console() == "sbe-firmware on mps2-an521\n"
+            assert board.qmp("query-status")["running"]
+
+
+def test_temporary_folder_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /dev/shm, TMPDIR says where."""
+    require_board("mps2-an521")
+    place = tmp_path / ("deep" * 30 + ",x")
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(qemu, "_MEMORY", str(tmp_path / "no-shm"))
+    with QemuBoard() as board, connect(board) as link:
+        assert board.directory.parent == place
+        check_works(link)
+    assert not list(place.iterdir())
+    place.rmdir()
+    with pytest.raises(sbe.LinkError, match=r"no folder for the board, .*: No such file"):
+        QemuBoard()
+
+
+def test_folder_that_cant_be_used(tmp_path: Path) -> None:
+    require_board("mps2-an521")
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(sbe.LinkError, match=r"no folder for the board, .*: Not a directory"):
+        QemuBoard(directory=file / "x")
+    (tmp_path / "ram").mkdir()
+    with pytest.raises(sbe.LinkError, match=r"the RAM file .* has .* bytes, the board"):
+        QemuBoard(directory=tmp_path).start()
+
+
 def test_firmware_of_another_version(board: FaultyBoard) -> None:
     other = image(board.name, "sbe-firmware-other-version")
     with pytest.raises(
@@ -357,7 +404,7 @@ def test_qemu_is_not_installed(board: FaultyBoard, monkeypatch: pytest.MonkeyPat
 
 def test_no_firmware_was_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SBE_FIRMWARE", str(tmp_path / "none.elf"))
-    with pytest.raises(sbe.BadArgument, match=r"none\.elf"):
+    with pytest.raises(sbe.BadArgument, match=r"SBE_FIRMWARE='.*none\.elf' names no file"):
         QemuBoard()
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sbe
 from sbe.boards import QemuBoard, Resident
 from sbe.cli import app, exit_codes
 from tests.rigs.boards import image, require_board
@@ -82,3 +86,69 @@ def test_life_of_a_board(
     finally:
         for board in Resident.all():
             board.remove()
+
+
+def test_boards_in_a_place_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep, with a comma and a quote: it is listed, driven and connected to as anywhere."""
+    require_board(BOARD)
+    place = tmp_path / ("deep" * 30 + ',"\\')
+    place.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    board = Resident.start("one", BOARD, image(BOARD))
+    try:
+        assert board.alive
+        assert stat.S_IMODE(board.directory.parent.stat().st_mode) == 0o700
+        monkeypatch.setenv("XDG_RUNTIME_DIR", f"{place}/.")
+        found = Resident.find("one")
+        assert (found, found.state) == (board, "running")
+        with sbe.connect(found.uri) as link:
+            assert link.call("echo", payload=b"x").payload == b"x"
+        assert app.run(["console", "one", "--no-follow"]) == exit_codes.OK
+        found.freeze()
+        assert found.state == "frozen"
+    finally:
+        board.remove()
+    assert not board.alive
+    assert not board.directory.exists()
+
+
+START = """
+import sys
+import sbe
+from sbe.boards import Resident
+sys.stdin.read()
+try:
+    print(Resident.start("one", sys.argv[1], sys.argv[2]).pid)
+except sbe.Busy as error:
+    print(error)
+"""
+
+
+def test_two_start_one_board_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_board(BOARD)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    command = [sys.executable, "-c", START, BOARD, str(image(BOARD))]
+    starters = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    try:
+        for process in starters:
+            assert process.stdin is not None
+            process.stdin.close()
+        told = []
+        for process in starters:
+            assert process.stdout is not None
+            told.append(process.stdout.read().strip())
+            assert process.wait(60) == 0
+        started = [words for words in told if words.isdigit()]
+        assert len(started) == 1, told
+        assert told.count("the board one runs already: stop it first") == 3
+        assert Resident.find("one").pid == int(started[0])
+    finally:
+        for process in starters:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        Resident.find("one").remove()

@@ -21,7 +21,7 @@ from scipy import ndimage
 
 import sbe
 import sbe.testing
-from sbe import cli, errors
+from sbe import cli, control, errors
 from sbe.cli import app, arguments, exit_codes, figures, picture, screen, session, stat
 from sbe.daemon import config
 from sbe.sdk import uri_forms
@@ -33,7 +33,8 @@ LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "transport"}
 
 @pytest.fixture(autouse=True)
 def no_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SBE_SOCKET", str(tmp_path / "no-daemon"))
+    monkeypatch.delenv("SBE_SOCKET", raising=False)
+    monkeypatch.setattr(control, "DEFAULT_SOCKET", str(tmp_path / "no-daemon"))
     monkeypatch.delenv("SBE_DEBUG", raising=False)
 
 
@@ -363,6 +364,35 @@ def test_call_shows_a_hex_dump_and_the_cost(capsys: pytest.CaptureFixture[str]):
     assert lines[-2] == "... and 44 bytes more"
     assert lines[-1].startswith("cost: ")
     assert "0 bytes copied" in lines[-1]
+
+
+@pytest.mark.parametrize("option", ["--in", "--inout"])
+def test_buffers_without_an_end(
+    option: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    """All buffers of a call share one limit."""
+    monkeypatch.setattr(sys.modules["sbe.cli.call"], "INPUT_MAX", 1 << 20)
+    (tmp_path / "half").write_bytes(bytes(1 << 19))
+    half = str(tmp_path / "half")
+    assert app.run(["call", "crc32", "--in", half, "--in", half, "--in", half]) == 2
+    err = capsys.readouterr().err
+    assert f"{half} has 524,288 bytes, more than the 0 that are taken: take a part" in err
+    for device in ("/dev/zero", "/dev/urandom"):
+        assert app.run(["call", "crc32", "--in", half, option, device]) == 2
+        err = capsys.readouterr().err
+        assert f"{device} has no end, or more than the 524,288 bytes that are taken" in err
+        assert "`head -c 1M FILE | sbe call ... --in -`" in err
+
+
+def test_picture_without_an_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(picture, "_FILE_MAX", 1 << 20)
+    assert app.run(["demo", "/dev/urandom"]) == 2
+    assert "/dev/urandom has no end, or more than the 1,048,576 byt" in capsys.readouterr().err
 
 
 # list, stat

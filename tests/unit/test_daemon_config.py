@@ -197,7 +197,29 @@ def test_values_arrive(tmp_path: Path):
     assert loaded.log.format == "json"
 
 
+def test_byte_order_mark(tmp_path: Path):
+    assert load_text(tmp_path, "\ufeff[log]\nlevel = 'error'").log.level == "error"
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000 + "]" * 5000, "a = " + "{a = " * 5000])
+def test_nested_too_deeply(errors, text: str):
+    assert errors(text) == ["is no valid TOML: its brackets are nested too deeply"]
+
+
+def test_file_without_an_end():
+    with pytest.raises(config.ConfigError, match=r"^/dev/zero has no end, or more than the 1,048"):
+        config.load(Path("/dev/zero"))
+
+
 def test_socket_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SBE_SOCKET", "/run/other/control.sock")
     assert load_text(tmp_path, "").daemon.socket == "/run/other/control.sock"
     assert load_text(tmp_path, "[daemon]\nsocket = '/a/b'").daemon.socket == "/a/b"
+    monkeypatch.setenv("SBE_SOCKET", "unix:/run/other/uri.sock")
+    assert load_text(tmp_path, "").daemon.socket == "/run/other/uri.sock"
+    monkeypatch.setenv("SBE_SOCKET", "")
+    assert load_text(tmp_path, "").daemon.socket == "/run/sbe/control.sock"
+    monkeypatch.setenv("SBE_SOCKET", "relative")
+    with pytest.raises(config.ConfigError, match="SBE_SOCKET='relative': must be an absolute"):
+        load_text(tmp_path, "[log]")
+    assert config.load(tmp_path / "daemon.toml", socket="unix:/c").daemon.socket == "/c"

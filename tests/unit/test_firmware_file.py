@@ -31,6 +31,25 @@ def test_resource_table_is_found(image: Path):
     assert firmware_file.has_resource_table(image) is False
 
 
+def test_fault_is_told_in_words(image: Path, tmp_path: Path):
+    assert firmware_file.fault(image) is None
+    data = image.read_bytes()
+    foreign = 2 if sys.byteorder == "little" else 1
+    words = {2: "big", 1: "little"}[foreign]
+    image.write_bytes(data[:5] + bytes([foreign]) + data[6:])
+    assert firmware_file.fault(image) == (
+        f"the firmware is {words}-endian, this kernel takes {sys.byteorder}-endian files only"
+    )
+    image.write_bytes(data[:5] + b"\7" + data[6:])
+    assert "is neither little nor big-endian" in str(firmware_file.fault(image))
+    image.write_bytes(data.replace(b".resource_table\0", b".resource_tabel\0"))
+    assert "has no resource table" in str(firmware_file.fault(image))
+    image.write_text("text")
+    assert firmware_file.fault(image) == "the firmware is no ELF image"
+    assert firmware_file.fault(image.rename(tmp_path / "firmware.xz")) is None  # only seen inside
+    assert firmware_file.fault(tmp_path / "missing") is None
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\x7fELF", b"text" * 100, b"\x7fELF\x02\x01" + bytes(58)]
 )

@@ -226,7 +226,8 @@ def lost(transport: SeqpacketTransport) -> str:
 def test_missing_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SBE_REMOTE", str(tmp_path / "nowhere"))
     remote = RemoteProcess()
-    with pytest.raises(errors.LinkError, match=r"nowhere \(build it with `make build`") as caught:
+    words = r"missing: SBE_REMOTE='.*nowhere' names no file; unset it for .* `make build` makes"
+    with pytest.raises(errors.LinkError, match=words) as caught:
         remote.connect()
     assert caught.value.code == errno.ENOENT
     assert not remote.alive
