@@ -21,7 +21,8 @@ import pytest
 
 from sbe.boards import Resident
 from tests.pages import ROOT, blocks_of, pages
-from tests.rigs.boards import image, require, require_board
+from tests.rigs.boards import image, require_board
+from tests.rigs.missing import require
 
 LANGUAGES = {"sh", "python", "c", "dts", "toml", "text"}
 LIMIT_S = 100
