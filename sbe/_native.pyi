@@ -9,6 +9,7 @@ from typing_extensions import disjoint_base
 # Anything with the buffer protocol; numpy declares its own only from Python 3.12 on.
 _BufferProtocol: TypeAlias = Any
 
+RELEASE: str
 VERSION_MIN: int
 VERSION_MAX: int
 MAGIC: int

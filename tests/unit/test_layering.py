@@ -19,7 +19,7 @@ Floors = list[list[list[str]]]
 
 # Paths below the repository. A star also spans folders.
 C_FLOORS: Floors = [
-    [["firmware/core/status.*", "firmware/core/port.*", "firmware/core/atomic.*"]],
+    [[f"firmware/core/{name}.*" for name in ("status", "port", "atomic", "version")]],
     [["firmware/core/wire.*"]],
     [["firmware/core/ring.*"]],
     [["firmware/core/area.*", "firmware/core/cache.*"]],
