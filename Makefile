@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel release footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -65,6 +65,10 @@ build: $(BUILT) ## build the extension and sbe-remote into .venv (editable insta
 
 wheel: $(BASE) ## build dist/*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+# make release DRY=1: of any tree, into build/release; docs/release.md has all steps.
+release: $(BASE) ## check this tree, build and try dist/, say what is left to a person; DRY=1: of any tree
+	$(BIN)/python $(TOOLS)/release.py $(if $(DRY),--dry)
 
 footprint: $(MADE) ## text, data, bss, stack and RAM of the core per target
 	$(BIN)/python $(TOOLS)/footprint.py

@@ -13,6 +13,7 @@ Importing this module takes the standard library and the extension; numpy is use
 from __future__ import annotations
 
 try:
+    from sbe._native import RELEASE as __version__
     from sbe._native import Buffer, Call, Cost, In, InOut, Out, Reply, Shared
 except ImportError as error:
     from sbe import extras
@@ -40,8 +41,6 @@ from sbe.errors import (
     WouldBlock,
 )
 from sbe.sdk import Area, BatchResult, Connection, Pool, Service, buffer_dtype, connect
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Area",

@@ -1,11 +1,15 @@
 """The C core for Python. Statuses become `sbe.errors` exceptions in the extension itself."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias, final
+from typing import Any, Final, Protocol, Self, TypeAlias, final
+
+from _typeshed import structseq
+from typing_extensions import disjoint_base
 
 # Anything with the buffer protocol; numpy declares its own only from Python 3.12 on.
 _BufferProtocol: TypeAlias = Any
 
+RELEASE: str
 VERSION_MIN: int
 VERSION_MAX: int
 MAGIC: int
@@ -61,16 +65,32 @@ def ring_size(slots: int, slot_size: int, line: int, /) -> int:
 class NeedsStaging(Exception):
     """A buffer outside every area is too large to ride inline."""
 
-class Cost(NamedTuple):
+@final
+class Cost(structseq[int], tuple[int, int, int, int, int, int]):
     """What one transaction cost."""
 
-    copied_bytes: int
-    synced_bytes: int
-    doorbells: int
-    queue_ns: int
-    remote_ns: int
-    total_ns: int
+    __match_args__: Final = (
+        "copied_bytes",
+        "synced_bytes",
+        "doorbells",
+        "queue_ns",
+        "remote_ns",
+        "total_ns",
+    )
+    @property
+    def copied_bytes(self) -> int: ...
+    @property
+    def synced_bytes(self) -> int: ...
+    @property
+    def doorbells(self) -> int: ...
+    @property
+    def queue_ns(self) -> int: ...
+    @property
+    def remote_ns(self) -> int: ...
+    @property
+    def total_ns(self) -> int: ...
 
+@disjoint_base
 class Memory:
     """A shared mapping with the buffer protocol, unmapped when its last view is gone."""
 
@@ -95,6 +115,7 @@ class Memory:
     def __setitem__(self, key: slice, value: _BufferProtocol, /) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
 class Slice:
     """A contiguous range of an area: a descriptor and a buffer."""
 
@@ -106,6 +127,7 @@ class Slice:
     def __setitem__(self, key: slice, value: _BufferProtocol, /) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
 class Table:
     """The areas that the channels of one link may name. Guarded by the GIL."""
 
@@ -118,26 +140,32 @@ class Table:
     def locate(self, target: Any, /) -> Slice | None:
         """The range of an area whose memory this object shows, or None."""
 
+@disjoint_base
 class Buffer:
     """A buffer of a message: a target and a direction, seen from the remote."""
 
     target: Any
     direction: int
-    def __new__(cls, target: Any, /) -> Self: ...
+    def __new__(cls, target: Any) -> Self: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
 class In(Buffer):
     """The remote reads it."""
 
+@final
 class Out(Buffer):
     """The remote writes it."""
 
+@final
 class InOut(Buffer):
     """The remote reads and writes it."""
 
+@final
 class Shared(Buffer):
     """Both ends read and write it at once; coherent memory only."""
 
+@final
 class Reply:
     """What a service answered."""
 
@@ -145,6 +173,7 @@ class Reply:
     cost: Cost
     written: tuple[int, ...]
 
+@final
 class Call:
     """One transaction in flight, a future. Any thread may wait for it."""
 
@@ -165,6 +194,7 @@ class Call:
     def add_done_callback(self, callback: Callable[[Call], object], /) -> None:
         """callback(call) once ended, in the thread that noticed."""
 
+@final
 class Request:
     """A call from the other end."""
 
@@ -182,6 +212,7 @@ class Request:
     ) -> None:
         """Answers it, once; later answers do nothing."""
 
+@final
 class Channel:
     """This process's end of a channel. Any thread may use it at any time."""
 
@@ -294,6 +325,7 @@ TOKEN_GOODBYE: int
 def read_crash(window: Memory, /) -> dict[str, Any] | None:
     """The crash record in the shared RAM of a carve-out link."""
 
+@final
 class Bootstrap:
     """One end of the control rings in a window of shared RAM."""
 
@@ -315,6 +347,7 @@ class Bootstrap:
     def crash(self) -> dict[str, Any] | None:
         """The crash record of the remote's present life."""
 
+@final
 class Doorbells:
     """The eventfds of many channels over one byte stream, or over an endpoint each."""
 

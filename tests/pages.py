@@ -14,5 +14,5 @@ def blocks_of(page: str, language: str) -> list[str]:
 
 def pages() -> list[Path]:
     """Every Markdown file."""
-    tops = ("docs", "firmware", "linux", "tests", "zephyr")
+    tops = (".github", "docs", "firmware", "linux", "tests", "zephyr")
     return [*ROOT.glob("*.md"), *(page for top in tops for page in ROOT.glob(f"{top}/**/*.md"))]

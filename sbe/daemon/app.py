@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sbe import extras
+from sbe._native import RELEASE
 from sbe.daemon import log
 from sbe.daemon.config import DEFAULT_PATH, Config, ConfigError, load
 from sbe.daemon.server import ListenError, serve
-from sbe.daemon.service import version
 from sbe.daemon.systemd import InheritedError, listen_sockets
 from sbe.host.streams import run_program
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check-config", action="store_true", help="check the configuration file and exit"
     )
-    parser.add_argument("--version", action="version", version=f"sbe-daemon {version()}")
+    parser.add_argument("--version", action="version", version=f"sbe-daemon {RELEASE}")
     return parser
 
 

@@ -3,7 +3,6 @@
 
 import errno
 import functools
-import importlib.metadata
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -19,14 +18,15 @@ from asyncvarlink import (
 )
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
-from sbe import control, extras
+from sbe import control
+from sbe._native import RELEASE
 from sbe.context import AreaGrant
 from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
 from sbe.errors import BadArgument, Error, ProtocolError
 from sbe.link import PowerRequest
 
-__all__ = ["ControlInterface", "Refused", "make_registry", "version"]
+__all__ = ["ControlInterface", "Refused", "make_registry"]
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -40,15 +40,6 @@ _PRIORITY = 1
 _NAME_MAX = 64
 _POWER_MS = 10_000
 _POWER_MS_MAX = 600_000
-
-
-@functools.cache
-def version() -> str:
-    """The version of this package. Looked up once: it is read from a file, a millisecond's work."""
-    try:
-        return importlib.metadata.version(extras.DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 class Refused(TypedVarlinkErrorReply, interface=control.INTERFACE):
@@ -405,7 +396,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def Stat(self) -> StatReply:
         """Counters of links, channels and users. Needs no Open."""
         return {
-            "version": version(),
+            "version": RELEASE,
             "pid": os.getpid(),
             "uptime_seconds": status.uptime_seconds(),
             "links": status.stat_links(self._broker),
@@ -418,7 +409,7 @@ def make_registry(client: Client, broker: Broker) -> VarlinkInterfaceRegistry:
     """Return what one connection is offered: org.sbe.Control and varlink's introspection."""
     registry = VarlinkInterfaceRegistry()
     registry.register_interface(
-        VarlinkServiceInterface("Structured Buffer Exchange", "sbe-daemon", version(), "", registry)
+        VarlinkServiceInterface("Structured Buffer Exchange", "sbe-daemon", RELEASE, "", registry)
     )
     registry.register_interface(ControlInterface(client, broker))
     return registry

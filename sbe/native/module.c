@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "core/status.h"
+#include "core/version.h"
 
 uint64_t native_now_ns(void *unused)
 {
@@ -224,7 +225,7 @@ static int add_constants(PyObject *module)
     for (size_t i = 0; i < sizeof CONSTANTS / sizeof CONSTANTS[0]; i++)
         if (PyModule_AddIntConstant(module, CONSTANTS[i].name, CONSTANTS[i].value) < 0)
             return -1;
-    return 0;
+    return PyModule_AddStringConstant(module, "RELEASE", SBE_RELEASE);
 }
 
 /* {"sbe_wire_frame": {"size": (offset, size), ...}, ...} */

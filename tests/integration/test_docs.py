@@ -83,6 +83,15 @@ def test_folders_of_the_tests_are_there():
     assert named == there - {"__pycache__"}
 
 
+def test_folders_of_the_project_are_there():
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"^\| `([\w/]+)` \|", text, re.M))
+    assert all((ROOT / name).is_dir() for name in named)
+    made = {name.strip("/") for name in (ROOT / ".gitignore").read_text().split()}
+    there = {path.name for path in ROOT.glob("[a-z]*") if path.is_dir()}
+    assert there - made == {name.partition("/")[0] for name in named}
+
+
 def test_pages_say_where_commands_that_debian_lacks_come_from():
     """Of Debian 12: no varlinkctl; libmetal's package of headers is not OpenAMP's."""
     for page in pages():

@@ -1,16 +1,33 @@
 #!/usr/bin/env bash
-# Usage: lint.sh VENV_BIN
-# Every static check. All of them run, and the names of those that failed are printed last.
+# Usage: lint.sh VENV_BIN [CHECK...]
+# Every static check, or those that are named, as in "ruff check". All of them run, and the names of
+# those that failed are printed last.
 # A tool that is not installed: its part is skipped with the apt line, or fails under
 # SBE_RIGS=required, so that CI can never pass by lacking a tool.
 set -uo pipefail
 bin=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
+only=("${@:2}")
+known=()
 failed=()
+
+# wanted CHECK...: true when one of these is to run
+wanted() {
+    local name each
+    known+=("$@")
+    [ ${#only[@]} -eq 0 ] && return 0
+    for name in "$@"; do
+        for each in "${only[@]}"; do
+            [ "$name" = "$each" ] && return 0
+        done
+    done
+    return 1
+}
 
 check() {
     local name=$1
     shift
+    wanted "$name" || return 0
     echo "== $name"
     "$@" || failed+=("$name")
 }
@@ -52,23 +69,26 @@ overlays() {
 check "ruff check" "$bin/ruff" check .
 check "ruff format" "$bin/ruff" format --check .
 check "mypy --strict" "$bin/mypy" --strict
-if needs clang-format clang-format; then
+check "stubtest" "$bin/stubtest" sbe._native --mypy-config-file pyproject.toml \
+    --allowlist tests/tools/stubtest_allow.txt --ignore-unused-allowlist
+if wanted "clang-format" && needs clang-format clang-format; then
     check "clang-format" sh -c 'xargs -r clang-format --dry-run -Werror' < <(c_files)
 fi
-if needs gcc gcc; then
+if wanted "strict build, gcc" && needs gcc gcc; then
     check "strict build, gcc" strict_build gcc
 fi
-if needs clang clang; then
+if wanted "strict build, clang" && needs clang clang; then
     check "strict build, clang" strict_build clang
 fi
-needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-needs arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
-check "cross builds and footprint" "$bin/python" tests/tools/footprint.py --strict
-
-if needs dtc device-tree-compiler; then
+if wanted "cross builds and footprint"; then
+    needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    needs arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
+    check "cross builds and footprint" "$bin/python" tests/tools/footprint.py --strict
+fi
+if wanted "device tree overlays" && needs dtc device-tree-compiler; then
     check "device tree overlays" overlays
 fi
-if needs sparse sparse; then
+if wanted "kernel modules: checkpatch, sparse" && needs sparse sparse; then
     if tests/rigs/kernel/build.sh path >/dev/null || [ "${SBE_RIGS:-}" = required ]; then
         check "kernel modules: checkpatch, sparse" tests/tools/kernel_lint.sh
     else
@@ -76,6 +96,9 @@ if needs sparse sparse; then
     fi
 fi
 
+for name in "${only[@]}"; do
+    grep -qxF -- "$name" <<<"$(printf '%s\n' "${known[@]}")" || failed+=("$name: there is no such check")
+done
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: FAILED: %s\n' "${failed[@]}"
     exit 1

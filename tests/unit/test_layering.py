@@ -2,7 +2,8 @@
 
 A floor is a list of groups, lowest floor first. A file may use its own group and any floor
 beneath; groups that share a floor are siblings and may not use each other. NEVER forbids single
-pairs beyond that. A file that no group names fails: give it a floor.
+pairs beyond that. A file that no group names fails: give it a floor. A pattern that names no file
+fails too, and so does the picture in docs/design/README.md if it shows other floors.
 """
 
 import ast
@@ -19,19 +20,30 @@ Floors = list[list[list[str]]]
 
 # Paths below the repository. A star also spans folders.
 C_FLOORS: Floors = [
-    [["firmware/core/status.*", "firmware/core/port.*", "firmware/core/atomic.*"]],
+    [[f"firmware/core/{name}.*" for name in ("status", "port", "atomic", "version")]],
     [["firmware/core/wire.*"]],
     [["firmware/core/ring.*"]],
     [["firmware/core/area.*", "firmware/core/cache.*"]],
     [["firmware/core/channel.*"]],
     [["firmware/core/session*.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
-    [["firmware/carveout/*"], ["firmware/mirror/*"], ["firmware/power/*"]],
+    [["firmware/carveout/*"], ["firmware/mirror/*"], ["firmware/power/*"], ["linux/kernel/*"]],
     [["firmware/services/*"], ["sbe/native/*"]],
-    [["firmware/ports/*"]],
-    [["firmware/zephyr/*"]],
+    [["firmware/ports/carveout/*"], ["firmware/ports/rpmsg/*"], ["firmware/ports/virtio/*"]],
+    [["firmware/ports/openamp/*"]],
+    [
+        ["firmware/ports/host/*"],
+        ["firmware/ports/mps2/*"],
+        ["firmware/ports/userproc/*"],
+        ["firmware/zephyr/*"],
+    ],
 ]
-C_NEVER = [("firmware/ports/*", "sbe/native/*")]
+C_NEVER = [
+    ("firmware/ports/*", "sbe/native/*"),
+    ("firmware/zephyr/*", "sbe/native/*"),
+    ("firmware/services/*", "linux/*"),
+    ("linux/*", "firmware/*"),  # modules are built in a kernel's tree, from their own folder
+]
 
 # Modules, `sbe` itself being the SDK's face.
 PYTHON_FLOORS: Floors = [
@@ -39,14 +51,14 @@ PYTHON_FLOORS: Floors = [
     [["sbe.host", "sbe.host.*"]],
     [["sbe.kernel", "sbe.kernel.*"]],
     [["sbe.heaps", "sbe.heaps.*"]],
-    [["sbe.doorbell", "sbe.transports", "sbe.transports.*"]],
+    [["sbe.transports", "sbe.transports.*"]],
     [["sbe.boards", "sbe.boards.*"]],
-    [["sbe.pending", "sbe.link", "sbe.link.*"]],
+    [["sbe.link", "sbe.link.*"]],
     [["sbe.channel"]],
     [["sbe.context"]],
     [["sbe.control"]],
     [["sbe.daemon", "sbe.daemon.*"], ["sbe", "sbe.sdk", "sbe.sdk.*"]],
-    [["sbe.testing", "sbe.testing.*"]],
+    [["sbe.testing"]],
     [["sbe.cli", "sbe.cli.*", "sbe.__main__"]],
 ]
 PYTHON_NEVER: list[tuple[str, str]] = []
@@ -84,12 +96,12 @@ def fault(
 def c_includes(path: Path, text: str) -> Iterator[str]:
     """Yield what a C file includes of ours, as paths below the repository.
 
-    Looked up as the compiler does: beside the file, then below firmware/. An include in quotes that
-    is in neither place is yielded as written, and so fails for having no floor.
+    Looked up as the compiler does: beside the file, then where the include paths lead. An include
+    in quotes that is in none of these is yielded as written, and so fails for having no floor.
     """
     code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
     for quote, name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', code, re.M):
-        for folder in (path.parent, ROOT / "firmware"):
+        for folder in (path.parent, ROOT / "firmware", ROOT / "linux" / "kernel"):
             found = (folder / name).resolve()
             if found.is_file() and found.is_relative_to(ROOT):
                 yield found.relative_to(ROOT).as_posix()
@@ -102,7 +114,7 @@ def c_includes(path: Path, text: str) -> Iterator[str]:
 def c_files() -> list[Path]:
     return sorted(
         path
-        for top in ("firmware", "sbe/native")
+        for top in ("firmware", "sbe/native", "linux")
         for path in (ROOT / top).rglob("*")
         if path.suffix in {".c", ".h"}
     )
@@ -189,6 +201,67 @@ def test_no_import_goes_up():
     assert not faults, "\n".join(faults)
 
 
+# The tables: nothing in them is left over, and the page shows them
+
+
+def left_over(floors: Floors, never: list[tuple[str, str]], names: list[str]) -> list[str]:
+    """Return the patterns that name none of these files or modules."""
+    patterns = [pattern for groups in floors for group in groups for pattern in group]
+    patterns += [pattern for pair in never for pattern in pair]
+    return [each for each in patterns if not any(fnmatchcase(name, each) for name in names)]
+
+
+def test_every_pattern_names_something():
+    files = [path.relative_to(ROOT).as_posix() for path in c_files()]
+    modules = [module_name(path) for path in [*python_files(), *(ROOT / "sbe").glob("*.pyi")]]
+    assert left_over(C_FLOORS, C_NEVER, files) == []
+    assert left_over(PYTHON_FLOORS, PYTHON_NEVER, modules) == []
+    assert left_over([[["sbe.link", "sbe.novel.*"]]], [("sbe.old", "sbe.*")], modules) == [
+        "sbe.novel.*",
+        "sbe.old",
+    ]
+
+
+Picture = list[list[set[str]]]
+
+
+def picture(floors: Floors) -> Picture:
+    """Return the floors as the page shows them: highest first, names instead of patterns."""
+    return [
+        [
+            {each.split("*")[0].removeprefix("firmware/").rstrip("./") for each in group}
+            for group in groups
+        ]
+        for groups in reversed(floors)
+    ]
+
+
+def drawn(page: str, side: str) -> tuple[Picture, set[str]]:
+    """Return the floors that a page shows for Python or C, and the pages it names beside them.
+
+    A line is a floor: groups with `|` between them, then at least two spaces, then pages.
+    """
+    [block] = re.findall(rf"^  {side} .*?(?=^  --|^```$)", page, re.M | re.S)
+    lines = [
+        re.fullmatch(r"(\S.*?) {2,}(\S+\.md(?:, \S+\.md)*)", line[11:])
+        for line in block.splitlines()
+    ]
+    assert all(lines), block
+    found = [line for line in lines if line]
+    floors = [[set(group.split(", ")) for group in line[1].split(" | ")] for line in found]
+    return floors, {name for line in found for name in line[2].split(", ")}
+
+
+def test_the_page_shows_the_floors():
+    folder = ROOT / "docs" / "design"
+    page = (folder / "README.md").read_text()
+    python, python_pages = drawn(page, "Python")
+    c, c_pages = drawn(page, "C")
+    assert python == picture(PYTHON_FLOORS)
+    assert c == picture(C_FLOORS)
+    assert python_pages | c_pages == {each.name for each in folder.glob("*.md")} - {"README.md"}
+
+
 # The test's own tests: fabricated files. An include that the compiler would not find keeps its
 # spelling, so the paths below are written from the repository's top.
 
@@ -203,6 +276,12 @@ def test_no_import_goes_up():
         ("sbe/native/ring.c", "firmware/services/echo.h", "sibling"),
         ("sbe/native/ring.c", "firmware/ports/host/host.h", "above"),
         ("firmware/ports/host/main.c", "sbe/native/native.h", "never"),
+        ("firmware/zephyr/src/rpmsg.c", "sbe/native/native.h", "never"),
+        ("firmware/ports/rpmsg/link.c", "firmware/ports/userproc/bus.h", "above"),
+        ("firmware/ports/host/main.c", "firmware/ports/mps2/board.h", "sibling"),
+        ("firmware/core/ring.c", "linux/kernel/sbe_dmabuf.h", "above"),
+        ("firmware/services/echo.c", "linux/kernel/sbe_dmabuf.h", "never"),
+        ("linux/kernel/sbe_dmabuf.c", "firmware/core/wire.h", "never"),
         ("firmware/core/novel.c", "firmware/core/status.h", "no floor"),
         ("firmware/core/ring.c", "nowhere.h", "no floor"),
     ],
@@ -220,6 +299,7 @@ def test_forbidden_include_is_caught(user: str, used: str, wrong: str):
         ("firmware/services/echo.c", "firmware/core/service.h"),
         ("firmware/ports/host/main.c", "firmware/core/engine.h"),
         ("sbe/native/ring.c", "firmware/core/engine.h"),
+        ("sbe/native/cache.c", "linux/kernel/sbe_dmabuf.h"),
     ],
 )
 def test_downward_include_passes(user: str, used: str):

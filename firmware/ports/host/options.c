@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/version.h"
 #include "ports/host/host.h"
 
 static const char HELP[] =
@@ -146,7 +147,8 @@ bool host_parse_options(struct host_options *options, int argc, char **argv, int
             return false;
         }
         if (id == OPTION_VERSION) {
-            (void)printf("sbe-remote, protocol %u to %u\n", SBE_VERSION_MIN, SBE_VERSION_MAX);
+            (void)printf("sbe-remote " SBE_RELEASE ", protocol %u to %u\n", SBE_VERSION_MIN,
+                         SBE_VERSION_MAX);
             return false;
         }
         *exit_status = 2;

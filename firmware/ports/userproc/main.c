@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "core/version.h"
 #include "ports/userproc/bus.h"
 #include "ports/userproc/clock.h"
 
@@ -181,9 +182,15 @@ static const char *take_arguments(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        (void)printf(SBE_PROGRAM " " SBE_RELEASE ", protocol %u to %u\n", SBE_VERSION_MIN,
+                     SBE_VERSION_MAX);
+        return 0;
+    }
     const char *path = take_arguments(argc, argv);
     if (path == NULL) {
         (void)fprintf(stderr, "Usage: " SBE_PROGRAM " [--quiet] [--protocol MIN-MAX] [DEVICE]\n"
+                              "       " SBE_PROGRAM " --version\n"
                               "The remote as the core of a remote processor of the kernel module\n"
                               "sbe_userproc, by default /dev/sbe-userproc0. For tests: --quiet\n"
                               "announces nothing, --protocol speaks other versions.\n");
