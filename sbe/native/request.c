@@ -347,11 +347,12 @@ static PyObject *request_respond(PyObject *object, PyObject *arguments, PyObject
     static char *names[] = {"payload", "status", "written", NULL};
     Request *self = (Request *)object;
     Py_buffer payload = {.buf = NULL};
-    PyObject *written = Py_None, *result = NULL;
+    PyObject *given = NULL, *written = Py_None, *result = NULL;
     uint64_t sizes[SBE_BUFFERS_MAX];
     int status = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|y*iO", names, &payload, &status,
-                                     &written))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|OiO", names, &given, &status,
+                                     &written) ||
+        (given != NULL && native_show_bytes(given, &payload, false) != SHOWN))
         return NULL;
     Py_ssize_t count = take_sizes(self, written, sizes);
     if (count >= 0 && status > 0)

@@ -92,8 +92,8 @@ class Connection:
         """Calls a service of the remote and waits for its reply.
 
         `buffers` are sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), with x an area, a slice
-        of one, a contiguous numpy array or any bytes. What lies in an area goes by reference; the
-        rest is copied, inline if small. `payload` are the bytes of the message itself, as many as
+        of one, a contiguous numpy array of numbers or any bytes. What lies in an area goes by
+        reference; the rest is copied, inline if small. `payload` are the bytes of the message itself, as many as
         one frame holds. `timeout` is in seconds; None waits for ever.
 
         Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
