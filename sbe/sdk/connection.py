@@ -18,6 +18,7 @@ from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
+from sbe.sdk.handlers import check_handler
 from sbe.sdk.power import PowerHandler, PowerListener
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager
@@ -93,8 +94,8 @@ class Connection:
 
         `buffers` are sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), with x an area, a slice
         of one, a contiguous numpy array of numbers or any bytes. What lies in an area goes by
-        reference; the rest is copied, inline if small. `payload` are the bytes of the message itself, as many as
-        one frame holds. `timeout` is in seconds; None waits for ever.
+        reference; the rest is copied, inline if small. `payload` are the bytes of the message
+        itself, as many as one frame holds. `timeout` is in seconds; None waits for ever.
 
         Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
         """
@@ -327,13 +328,17 @@ class Connection:
 
         Handlers run one after the other in a thread of their own; buffers are memoryviews, those
         the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
+        Anything else that it raises, and an answer that can't be sent, is logged, and EIO there
+        (ENOSPC: an answer larger than a frame); other requests go on. BadArgument for what is no
+        plain function.
         """
+        check_handler(f"service {name!r}", handler)
         with self._control() as backend:
             if self._server.offers(name):
                 raise BadArgument(f"service {name!r} is served already")
             if not 0 < len(name.encode()) < _native.NAME_SIZE or "\0" in name:
                 raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
-            self._server.add(name, backend.serve(name, version), handler)
+            self._server.add(name, handler, lambda: backend.serve(name, version))
 
     def unserve(self, name: str) -> None:
         """Withdraws a service."""
@@ -383,11 +388,15 @@ class Connection:
         It runs in a thread of its own. Returning says that it is done, an `sbe.Error` why not.
         After "suspend" the application itself has to leave areas alone. None: the remote is told
         that nobody does this, as before the first call. BadArgument over a daemon, which has
-        [link.power] for it.
+        [link.power] for it, and for what is no plain function.
         """
+        if handler is not None:
+            check_handler("power", handler)
         with self._control() as backend:
             listener = None if handler is None else PowerListener(weakref.ref(self), handler)
             try:
+                if listener is not None:
+                    listener.start(backend.control_fd)
                 backend.listen_power(None if listener is None else listener.heard)
             except BaseException:
                 if listener is not None:
@@ -396,8 +405,6 @@ class Connection:
             if self._power is not None:
                 self._power.close()
             self._power = listener
-            if listener is not None:
-                listener.start(backend.control_fd)
 
     def _request_power(self, request: str, khz: int, timeout_s: float) -> None:
         if not 0 <= khz < 1 << 32:

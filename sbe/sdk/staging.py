@@ -171,6 +171,8 @@ class StagedCall:
 
     def add_done_callback(self, callback: Callable[[StagedCall], object]) -> None:
         """callback(self) once ended, in the thread that noticed."""
+        if not callable(callback):
+            raise BadArgument(f"{callback!r} can't be called at the end of a call")
         self.call.add_done_callback(lambda _: callback(self))
 
     def expire(self) -> None:
