@@ -53,8 +53,7 @@ enum native_shown native_show_bytes(PyObject *target, Py_buffer *view, bool writ
     if (PyObject_GetBuffer(target, view, PyBUF_ND | PyBUF_FORMAT | writable) == 0) {
         pointers = has_pointers(view->format);
     } else {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError) &&
-            !PyErr_ExceptionMatches(PyExc_BufferError))
+        if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_BufferError))
             return SHOWN_NOT;
         PyErr_Clear();
         if (PyObject_GetBuffer(target, view, PyBUF_SIMPLE | writable) < 0)
