@@ -26,6 +26,7 @@ from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.errors import Error, LinkError
 from sbe.sdk.connection import Connection
 from sbe.sdk.embedded import EmbeddedBackend
+from sbe.sdk.handlers import check_handler
 from sbe.sdk.serving import Handler, answer
 from sbe.transports.seqpacket import SeqpacketTransport
 
@@ -159,7 +160,7 @@ class _End:
             self._take_control()
         for channel in list(self.channels.values()):
             while (request := channel.next_request(0)) is not None:
-                answer(request, self._handler(request.service))
+                answer(request, *self._handler(request.service))
         return True
 
     def _idle(self) -> bool:
@@ -180,9 +181,9 @@ class _End:
                     os.close(fd)
                 self.fds = []
 
-    def _handler(self, service: int) -> Handler | None:
-        handlers = list(self.remote.services.values())
-        return handlers[service - 1] if 0 < service <= len(handlers) else None
+    def _handler(self, service: int) -> tuple[str, Handler | None]:
+        handlers = list(self.remote.services.items())
+        return handlers[service - 1] if 0 < service <= len(handlers) else ("", None)
 
 
 class Remote:
@@ -202,6 +203,8 @@ class Remote:
         buffers: int = _native.BUFFERS_MAX,
         versions: tuple[int, int] = (_native.VERSION_MIN, _native.VERSION_MAX),
     ) -> None:
+        for name, handler in services.items():
+            check_handler(f"service {name!r}", handler)
         self.services = dict(services)
         self.areas = areas
         self.buffers = buffers

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +27,7 @@ __all__ = ["QemuBoard", "memory_option", "qmp"]
 _PROGRAM = "qemu-system-arm"
 _MEMORY = "/dev/shm"  # where the RAM is a file in memory
 _INSTALL = "sudo apt install qemu-system-arm"
-_DEATH_S = 0.5  # from the end of a stream to the end of the process
+_DEATH_S = 0.5  # from a doorbell that can't be opened to the end of the process
 _QMP_S = 5.0
 _QMP_LINE = 1 << 20  # bytes of an answer, the longest of which have some thousands
 _SOCKETS = ("db", "console", "qmp")  # names in the directory
@@ -124,9 +123,12 @@ class QemuBoard:
         try:
             stream = self.open_doorbell()
         except errors.LinkError as error:
-            how = self._obituary()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert self._process is not None, "it was started just now"
+                self._process.wait(_DEATH_S)
             if self.alive:
                 raise
+            how = self.exit_description
             raise errors.LinkError(f"the board died as it started: {how}") from error
         return CarveoutTransport(self.window, stream, end=self._obituary)
 
@@ -347,12 +349,10 @@ class QemuBoard:
         if crash is not None:
             self._last_crash = f"the firmware crashed: {describe_crash(crash)}"
 
-    def _obituary(self) -> str:
-        """Say what became of a process whose stream has ended."""
-        if self._process is not None:
-            deadline = time.monotonic() + _DEATH_S
-            while self._process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
+    def _obituary(self, late: bool) -> str | None:
+        """Say what became of a process whose stream has ended, None while it is ending."""
+        if self.alive and not late:
+            return None
         return self.exit_description or "QEMU closed the doorbell and went on"
 
 

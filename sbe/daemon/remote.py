@@ -293,6 +293,9 @@ class Remote:
             await asyncio.to_thread(_power_up, self.config.processor, distrusted)
         ready = self.link.ready
         if ready.done:  # else the remote came back by itself, on the connection there is
+            if isinstance(self._peer, RemoteProcess):
+                # In a thread: the former process may take its time to end.
+                await asyncio.to_thread(self._peer.close)
             ready = self.link.start()
         try:
             async with asyncio.timeout(self.config.answer_seconds):

@@ -68,8 +68,16 @@ class Pending(Generic[T]):
             return
         self.done, self._value, self._error = True, value, error
         callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            self._call(callback)
+        self._call_all(callbacks)
+
+    def _call_all(self, callbacks: list[Callable[[Pending[T]], object]]) -> None:
+        """Each one, even if Ctrl-C or a callback's SystemExit ends another."""
+        for i, callback in enumerate(callbacks):
+            try:
+                self._call(callback)
+            except BaseException:
+                self._call_all(callbacks[i + 1 :])
+                raise
 
     def _call(self, callback: Callable[[Pending[T]], object]) -> None:
         try:

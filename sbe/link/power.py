@@ -142,6 +142,10 @@ class Power:
         except Exception:
             _log.exception("the remote's %s could not be carried out", request.word)
             answer(errno.EIO)
+        except BaseException:
+            returned = True  # the next ones are carried out, whoever this ends
+            answer(errno.EIO)
+            raise
         returned = True
         return answered
 

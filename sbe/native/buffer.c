@@ -2,10 +2,76 @@
 /* In, Out, InOut, Shared: a target and the direction seen from the remote. */
 #include "native.h"
 
+#include <string.h>
+
 #include "core/status.h"
 
 PyTypeObject *Buffer_Type;
 static PyTypeObject *In_Type, *Out_Type, *InOut_Type, *Shared_Type;
+
+/* -- what may be shown to the other end ----------------------------------------------------- */
+
+/*
+ * PEP 3118: names stand between colons. O is a Python object, & and X a pointer, z and Z one to
+ * text, but Zf, Zd and Zg are complex numbers.
+ */
+static bool has_pointers(const char *format)
+{
+    if (format == NULL || format[0] == '\0')
+        return false;
+    if (format[1] == '\0') /* most: one letter */
+        return strchr("O&zZ", format[0]) != NULL;
+    for (const char *at = format; (at = strpbrk(at, ":O&zZX")) != NULL; at++) {
+        if (*at == 'Z' && at[1] != '\0' && strchr("efdgFDG", at[1]) != NULL)
+            continue;
+        if (*at != ':')
+            return true;
+        if ((at = strchr(at + 1, ':')) == NULL)
+            return false;
+    }
+    return false;
+}
+
+/* For memory whose format can't be said, such as numpy's dates. -1 raised. */
+static int has_objects(PyObject *target)
+{
+    PyObject *dtype = PyObject_GetAttrString(target, "dtype");
+    PyObject *has = dtype == NULL ? NULL : PyObject_GetAttrString(dtype, "hasobject");
+    int objects = has == NULL ? -1 : PyObject_IsTrue(has);
+    Py_XDECREF(dtype);
+    Py_XDECREF(has);
+    if (objects >= 0 || !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return objects;
+    PyErr_Clear(); /* no array of numpy's: its exporter shows it as bytes */
+    return 0;
+}
+
+enum native_shown native_show_bytes(PyObject *target, Py_buffer *view, bool writes)
+{
+    int writable = writes ? PyBUF_WRITABLE : 0;
+    int pointers;
+    if (PyObject_GetBuffer(target, view, PyBUF_ND | PyBUF_FORMAT | writable) == 0) {
+        pointers = has_pointers(view->format);
+    } else {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_BufferError))
+            return SHOWN_NOT;
+        PyErr_Clear();
+        if (PyObject_GetBuffer(target, view, PyBUF_SIMPLE | writable) < 0)
+            return SHOWN_NOT;
+        pointers = has_objects(target);
+    }
+    if (pointers == 0)
+        return SHOWN;
+    if (pointers > 0)
+        native_raise(SBE_EINVAL, false,
+                     "this memory holds Python objects or pointers (its format is %s), which mean "
+                     "nothing at the other end: give numbers or bytes, as from array.astype()",
+                     view->format == NULL ? "not known" : view->format);
+    PyBuffer_Release(view);
+    return SHOWN_REFUSED;
+}
+
+/* -- the objects --------------------------------------------------------------------------- */
 
 static PyObject *make(PyTypeObject *type, PyObject *arguments, PyObject *keywords,
                       uint8_t direction)
@@ -72,9 +138,10 @@ static int buffer_getbuffer(PyObject *object, Py_buffer *view, int flags)
 {
     static char format[] = "B";
     bool writes = (flags & PyBUF_WRITABLE) != 0;
-    if (PyObject_GetBuffer(((Buffer *)object)->target, view,
-                           writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+    if (native_show_bytes(((Buffer *)object)->target, view, writes) != SHOWN) {
+        view->obj = NULL;
         return -1;
+    }
     view->ndim = 1;
     view->itemsize = 1;
     view->format = (flags & PyBUF_FORMAT) != 0 ? format : NULL;

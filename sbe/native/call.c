@@ -204,16 +204,20 @@ void native_call_abandon(Call *call, int status)
         call); /* the remote never had them, and its answer will not be copied home */
 }
 
+/* What it raises is shown: whoever happens to run it, perhaps a thread of ours, goes on. */
+static void run_callback(Call *call, PyObject *callback)
+{
+    PyObject *result = PyObject_CallFunctionObjArgs(callback, (PyObject *)call, NULL);
+    if (result == NULL)
+        PyErr_WriteUnraisable(callback);
+    Py_XDECREF(result);
+}
+
 static void run_list(Call *call, PyObject *callbacks)
 {
     Py_ssize_t count = PyList_Size(callbacks);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *result =
-            PyObject_CallFunctionObjArgs(PyList_GetItem(callbacks, i), (PyObject *)call, NULL);
-        if (result == NULL)
-            PyErr_WriteUnraisable(PyList_GetItem(callbacks, i));
-        Py_XDECREF(result);
-    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        run_callback(call, PyList_GetItem(callbacks, i));
 }
 
 void native_run_callbacks(Channel *channel)
@@ -377,11 +381,10 @@ static PyObject *call_charge(PyObject *object, PyObject *copied)
 static PyObject *call_add_done_callback(PyObject *object, PyObject *callback)
 {
     Call *call = (Call *)object;
+    if (!PyCallable_Check(callback))
+        return native_raise(SBE_EINVAL, false, "%R can't be called at the end of a call", callback);
     if (call->state != CALL_OPEN) {
-        PyObject *result = PyObject_CallFunctionObjArgs(callback, object, NULL);
-        if (result == NULL)
-            return NULL;
-        Py_DECREF(result);
+        run_callback(call, callback);
         Py_RETURN_NONE;
     }
     if (call->callbacks == NULL)

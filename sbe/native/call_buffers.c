@@ -120,8 +120,9 @@ static int use_object(Call *call, uint32_t i, PyObject *target)
     bool writes = call->asked[i].direction != SBE_DIR_IN;
     if (call->asked[i].direction == SBE_DIR_SHARED)
         writes = false; /* memory of an area can be written, and other memory is refused */
-    if (PyObject_GetBuffer(target, &view, writes ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
-        return refuse_object(i, target, writes);
+    enum native_shown shown = native_show_bytes(target, &view, writes);
+    if (shown != SHOWN)
+        return shown == SHOWN_NOT ? refuse_object(i, target, writes) : -1;
     Memory *memory = native_table_find(call->channel->table, view.buf);
     if (memory == NULL)
         memory = native_any_table_find(view.buf);

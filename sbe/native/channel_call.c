@@ -72,7 +72,7 @@ static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *par
         return -1;
     if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
         return -1;
-    return count > 2 ? PyObject_GetBuffer(given[2], &parsed->payload, PyBUF_SIMPLE) : 0;
+    return count < 3 || native_show_bytes(given[2], &parsed->payload, false) == SHOWN ? 0 : -1;
 }
 
 /* A sent call, or NULL raised. */

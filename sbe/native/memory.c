@@ -159,7 +159,7 @@ static int assign(Memory *memory, uint64_t base, uint64_t size, PyObject *key, P
         return -1;
     }
     if (unpack(key, size, &offset, &length) < 0 ||
-        PyObject_GetBuffer(value, &source, PyBUF_SIMPLE) < 0)
+        native_show_bytes(value, &source, false) != SHOWN)
         return -1;
     bool fits = (uint64_t)source.len == length;
     if (!fits)

@@ -104,6 +104,14 @@ typedef struct {
 extern PyTypeObject *Buffer_Type;
 int native_buffer_init(PyObject *module);
 
+enum native_shown {
+    SHOWN = 0,
+    SHOWN_NOT,    /* the exporter's own error was raised */
+    SHOWN_REFUSED /* BadArgument was raised: its bytes are pointers of this process */
+};
+/* The target's memory as plain bytes, to be read or written by the other end. */
+enum native_shown native_show_bytes(PyObject *target, Py_buffer *view, bool writes);
+
 /* -- channel.c: Channel, this process's end of a channel -- */
 
 typedef struct channel Channel;

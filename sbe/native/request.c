@@ -330,6 +330,30 @@ static Py_ssize_t take_sizes(const Request *self, PyObject *given, uint64_t *siz
     return count;
 }
 
+/* Whether the answer fits one frame, with what is written inline. False: raised. */
+static bool fits(const Request *self, const uint64_t *sizes, Py_ssize_t count, Py_ssize_t payload)
+{
+    uint32_t buffers = 0;
+    uint64_t bytes = 0;
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)self->buffer_count; i++) {
+        const struct sbe_buffer *buffer = &self->buffers[i];
+        if (buffer->direction == SBE_DIR_IN)
+            continue;
+        uint64_t size = i < count ? sizes[i] : self->written[i];
+        buffers++;
+        if ((buffer->flags & SBE_BUFFER_INLINE) != 0)
+            bytes += size < buffer->size ? size : buffer->size;
+    }
+    uint32_t room = sbe_channel_payload_room(&self->channel->core, buffers, bytes);
+    if (payload == 0 || self->transaction == 0 || (uint64_t)payload <= room)
+        return true;
+    native_raise(SBE_EMSGSIZE, false,
+                 "an answer of %zd bytes; one frame holds %u here: write large results into a "
+                 "buffer of the caller's",
+                 payload, room);
+    return false;
+}
+
 static void respond(Request *self, int status, const Py_buffer *payload)
 {
     Channel *channel = self->channel;
@@ -347,17 +371,19 @@ static PyObject *request_respond(PyObject *object, PyObject *arguments, PyObject
     static char *names[] = {"payload", "status", "written", NULL};
     Request *self = (Request *)object;
     Py_buffer payload = {.buf = NULL};
-    PyObject *written = Py_None, *result = NULL;
+    PyObject *given = NULL, *written = Py_None, *result = NULL;
     uint64_t sizes[SBE_BUFFERS_MAX];
     int status = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|y*iO", names, &payload, &status,
-                                     &written))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|OiO", names, &given, &status,
+                                     &written) ||
+        (given != NULL && native_show_bytes(given, &payload, false) != SHOWN))
         return NULL;
     Py_ssize_t count = take_sizes(self, written, sizes);
     if (count >= 0 && status > 0)
         native_raise(SBE_EINVAL, false, "a response's status is 0 or a negative errno, not %d",
                      status);
-    if (count >= 0 && status <= 0) {
+    if (count >= 0 && status <= 0 &&
+        (self->answered || status != 0 || fits(self, sizes, count, payload.len))) {
         if (!self->answered) { /* asked last: taking the sizes may have run anything */
             memcpy(self->written, sizes, (size_t)count * sizeof *sizes);
             respond(self, status, &payload);

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
+import errno
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sbe import _native
-from sbe.errors import Error, Timeout, WouldBlock
+from sbe.errors import Error, OutOfResources, Timeout, WouldBlock
 from sbe.sdk.staging import StagedCall
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["Pump"]
 
 Future = _native.Call | StagedCall
 
+_BUSY_S = 0.005  # until another look at news while another thread's control operation goes on
 _BACKSTOP_S = 0.25  # a lost doorbell costs this much; armed only while something is in flight
 
 
@@ -36,11 +38,28 @@ class Pump:
         self.channel = channel
         self._loop = weakref.ref(loop)  # the connection outlives loops
         self._connection = weakref.ref(connection)
-        self._thread = threading.get_ident()
         self._open: set[asyncio.Future[None]] = set()
         self._room: deque[asyncio.Future[None]] = deque()
-        self._watched: list[int] = []
-        self._timer: asyncio.TimerHandle | None = None
+        # Duplicates of ours, while something is open. A loop knows one reader for each number: that
+        # of another pump, of the channel before or after ours, would be replaced or removed; and a
+        # number that its owner has closed may be somebody else's by the time we let go of it.
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+
+    @classmethod
+    def make(
+        cls,
+        connection: Connection,
+        channel: _native.Channel,
+        loop: asyncio.AbstractEventLoop,
+        pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump],
+    ) -> Pump:
+        """The one of this loop from now on. Those of loops that were closed with calls open go."""
+        for other in [reference() for reference in pumps.keyrefs()]:
+            if other is not None and other.is_closed():
+                pumps.pop(other)._stop_watching()
+        pumps[loop] = cls(connection, channel, loop)
+        return pumps[loop]
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -76,8 +95,8 @@ class Pump:
         self._room.append(waiter)
         if connection is not None:
             connection.starved.add(self)
-        self._watch(waiter)
         try:
+            self._watch(waiter)
             async with asyncio.timeout_at(deadline):
                 await waiter
         except TimeoutError:
@@ -94,18 +113,18 @@ class Pump:
         future: asyncio.Future[None] = self.loop.create_future()
 
         def ended(_: Any) -> None:
-            if threading.get_ident() == self._thread:
+            if asyncio._get_running_loop() is self._loop():
                 _set(future)
             else:
                 self._soon(_set, future)
 
         call.add_done_callback(ended)
         timer = None if deadline is None else self.loop.call_at(deadline, call.expire)
-        if not future.done():
-            self._watch(future)
         try:
+            if not future.done():
+                self._watch(future)
             await future
-        except asyncio.CancelledError:
+        except BaseException:
             call.cancel()
             raise
         finally:
@@ -122,28 +141,68 @@ class Pump:
                 loop.call_soon_threadsafe(callback, *arguments)
 
     def _watch(self, future: asyncio.Future[None]) -> None:
+        """Raises OutOfResources."""
         if not self._open:
             connection = self._connection()
-            watched: list[tuple[int, Callable[[], None]]] = [(self.channel.fileno(), self._take)]
-            if connection is not None and connection.control_fd >= 0:
-                watched.append((connection.control_fd, connection._process_control))
-            for fd, callback in watched:
-                self.loop.add_reader(fd, callback)
-                self._watched.append(fd)
-            self._timer = self.loop.call_later(_BACKSTOP_S, self._backstop)
+            try:
+                self._add_reader(self.channel.fileno(), self._take)
+                if connection is not None:
+                    self._add_reader(connection.control_fd, self._process_control)
+            except BaseException:
+                self._stop_watching()
+                raise
+            self._later(_BACKSTOP_S, self._backstop)
         self._open.add(future)
         self._take()  # frames may have come before the loop watched; and say that we sleep
 
+    def _add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        try:
+            ours = os.dup(fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                return  # closed by another thread: the channel has been failed before
+            raise OutOfResources(
+                f"no descriptor to watch the link with: {error.strerror}", error.errno
+            ) from error
+        self._watched[ours] = callback
+        self.loop.add_reader(ours, callback)
+
     def _unwatch(self, future: asyncio.Future[None]) -> None:
         self._open.discard(future)
-        if self._open:
+        if not self._open:
+            self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        loop = self._loop()
+        while self._watched:
+            fd, _ = self._watched.popitem()
+            if loop is not None and not loop.is_closed():  # else its tasks are being destroyed
+                loop.remove_reader(fd)
+            os.close(fd)
+        while self._timers:
+            self._timers.popitem()[1].cancel()
+
+    def __del__(self) -> None:
+        self._stop_watching()  # its loop was closed with calls open
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._timers[callback] = self.loop.call_later(seconds, callback)
+
+    def _process_control(self) -> None:
+        connection = self._connection()
+        if connection is not None and connection._process_control(wait=False):
             return
-        for fd in self._watched:
-            self.loop.remove_reader(fd)
-        self._watched.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        # Who is in a control operation takes the news, or they stay and are seen again: the loop
+        # neither waits for the lock nor looks all the time.
+        for fd, callback in self._watched.items():
+            if callback == self._process_control:
+                self.loop.remove_reader(fd)
+        self._later(_BUSY_S, self._watch_control)
+
+    def _watch_control(self) -> None:
+        for fd, callback in self._watched.items():
+            if callback == self._process_control:
+                self.loop.add_reader(fd, callback)
 
     def _take(self) -> None:
         if not self._open:
@@ -165,6 +224,9 @@ class Pump:
                 pump._soon(pump._serve_room)
 
     def _pass_on(self) -> None:
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return
         if self._room and (self.channel.error is not None or self.channel.has_room()):
             _set(self._room.popleft())
 
@@ -176,7 +238,7 @@ class Pump:
         with contextlib.suppress(Error):
             self.channel.nudge()
         self._take()
-        self._timer = self.loop.call_later(_BACKSTOP_S, self._backstop)
+        self._later(_BACKSTOP_S, self._backstop)
 
 
 def _set(future: asyncio.Future[None]) -> None:

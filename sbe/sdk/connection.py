@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
-from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
+from sbe.errors import (
+    AreaFreed,
+    BadArgument,
+    DaemonGone,
+    LinkClosed,
+    LinkError,
+    OutOfResources,
+    PermissionDenied,
+    again,
+)
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
+from sbe.sdk.handlers import check_handler
 from sbe.sdk.power import PowerHandler, PowerListener
 from sbe.sdk.serving import Handler, Server
-from sbe.sdk.staging import StagedCall, Stager
+from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
 
 if TYPE_CHECKING:
     import asyncio
@@ -70,7 +80,7 @@ class Connection:
             weakref.WeakKeyDictionary()
         )
         # None of these keeps the connection alive: dropping it closes it.
-        self._stager = Stager(weakref.WeakMethod(self.allocate))
+        self._stager = Stager(weakref.ref(self))
         self._server = Server(weakref.ref(self))
         self._power: PowerListener | None = None
         self.starved: set[Pump] = set()
@@ -92,9 +102,9 @@ class Connection:
         """Calls a service of the remote and waits for its reply.
 
         `buffers` are sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), with x an area, a slice
-        of one, a contiguous numpy array or any bytes. What lies in an area goes by reference; the
-        rest is copied, inline if small. `payload` are the bytes of the message itself, as many as
-        one frame holds. `timeout` is in seconds; None waits for ever.
+        of one, a contiguous numpy array of numbers or any bytes. What lies in an area goes by
+        reference; the rest is copied, inline if small. `payload` are the bytes of the message
+        itself, as many as one frame holds. `timeout` is in seconds; None waits for ever.
 
         Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
         """
@@ -158,24 +168,25 @@ class Connection:
         channel = self._channel
         pump = self._pumps.get(loop)
         if pump is None or pump.channel is not channel:
-            pump = self._pumps[loop] = Pump(self, channel, loop)
-        staged: StagedCall | None = None
-
-        def send(left: float | None) -> _native.Call | StagedCall:
-            nonlocal staged
-            if staged is None:
-                try:
-                    return channel.submit(number, buffers, payload, left, False)
-                except _native.NeedsStaging:
-                    pass
-                staged = StagedCall(self._stager, self._table, buffers)
-            return staged.begin(channel.submit(number, staged.buffers, payload, left, False))
-
+            pump = Pump.make(self, channel, loop, self._pumps)
+        call: _native.Call | StagedCall
         try:
-            call = await pump.submit(send, deadline)
+            call = await pump.submit(
+                lambda left: channel.submit(number, buffers, payload, left, False), deadline
+            )
+            return await pump.wait(call, deadline)
+        except _native.NeedsStaging:
+            pass  # left before what staging may raise
+        staged = await stage_async(self._stager, self._table, buffers)
+        try:
+            call = await pump.submit(
+                lambda left: staged.begin(
+                    channel.submit(number, staged.buffers, payload, left, False)
+                ),
+                deadline,
+            )
         except BaseException:
-            if staged is not None:
-                staged.abort()
+            staged.abort()
             raise
         return await pump.wait(call, deadline)
 
@@ -238,7 +249,7 @@ class Connection:
         send: Callable[[tuple[_native.Buffer, ...]], _native.Call],
         buffers: tuple[_native.Buffer, ...],
     ) -> StagedCall:
-        staged = StagedCall(self._stager, self._table, buffers)
+        staged = stage(self._stager, self._table, buffers)
         try:
             return staged.begin(send(staged.buffers))
         except BaseException:
@@ -256,6 +267,14 @@ class Connection:
         size_bytes = operator.index(size_bytes)
         if size_bytes <= 0:
             raise BadArgument(f"an area of {size_bytes} bytes")
+        try:
+            return self._allocate(size_bytes, heap)
+        except (PermissionDenied, OutOfResources):
+            if not self._stager.shrink():
+                raise
+        return self._allocate(size_bytes, heap)  # what staging keeps for later is wanted now
+
+    def _allocate(self, size_bytes: int, heap: str | None) -> Area:
         with self._control() as backend:
             # The heap rounds up to pages; the application sees what it asked for.
             return self._area(backend, backend.allocate(size_bytes, heap), size_bytes)
@@ -327,13 +346,17 @@ class Connection:
 
         Handlers run one after the other in a thread of their own; buffers are memoryviews, those
         the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
+        Anything else that it raises, and an answer that can't be sent, is logged, and EIO there
+        (ENOSPC: an answer larger than a frame); other requests go on. BadArgument for what is no
+        plain function.
         """
+        check_handler(f"service {name!r}", handler)
         with self._control() as backend:
             if self._server.offers(name):
                 raise BadArgument(f"service {name!r} is served already")
             if not 0 < len(name.encode()) < _native.NAME_SIZE or "\0" in name:
                 raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
-            self._server.add(name, backend.serve(name, version), handler)
+            self._server.add(name, handler, lambda: backend.serve(name, version))
 
     def unserve(self, name: str) -> None:
         """Withdraws a service."""
@@ -383,11 +406,15 @@ class Connection:
         It runs in a thread of its own. Returning says that it is done, an `sbe.Error` why not.
         After "suspend" the application itself has to leave areas alone. None: the remote is told
         that nobody does this, as before the first call. BadArgument over a daemon, which has
-        [link.power] for it.
+        [link.power] for it, and for what is no plain function.
         """
+        if handler is not None:
+            check_handler("power", handler)
         with self._control() as backend:
             listener = None if handler is None else PowerListener(weakref.ref(self), handler)
             try:
+                if listener is not None:
+                    listener.start(backend.control_fd)
                 backend.listen_power(None if listener is None else listener.heard)
             except BaseException:
                 if listener is not None:
@@ -396,8 +423,6 @@ class Connection:
             if self._power is not None:
                 self._power.close()
             self._power = listener
-            if listener is not None:
-                listener.start(backend.control_fd)
 
     def _request_power(self, request: str, khz: int, timeout_s: float) -> None:
         if not 0 <= khz < 1 << 32:
@@ -508,15 +533,21 @@ class Connection:
         self.epoch = granted.epoch
         return channel
 
-    def _process_control(self) -> None:
-        """The control descriptor is readable: the link's state may have changed."""
+    def _process_control(self, *, wait: bool = True) -> bool:
+        """The control descriptor is readable: the link's state may have changed.
+
+        False, only unless `wait`: not now, another thread is in a control operation.
+        """
         self._check_process()
-        with self._lock:
-            if self._closed:
-                return
-            error = self._backend.process_control()
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
+            error = None if self._closed else self._backend.process_control()
             if error is not None:
                 self._channel.fail(error)
+        finally:
+            self._lock.release()
+        return True
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[Backend]:
@@ -541,6 +572,7 @@ class Connection:
             if self._closed:
                 return
             self._closed = True
+            self._stager.close()
             self._server.close()
             if self._power is not None:
                 self._power.close()

@@ -46,8 +46,8 @@ class DaemonBackend:
 
     @property
     def control_fd(self) -> int:
-        """An epoll descriptor over the connection's end and the daemon's events."""
-        return self._control.fileno()
+        """An epoll descriptor over the connection's end and the daemon's events; -1 once closed."""
+        return -1 if self._control.closed else self._control.fileno()
 
     def process_control(self) -> LinkError | None:
         """The daemon is gone, or the remote was lost."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import threading
@@ -12,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sbe.errors import Error
+from sbe.errors import Error, OutOfResources
+from sbe.sdk.handlers import answer_code, report
 
 if TYPE_CHECKING:
     from sbe.link import Answer, PowerRequest
@@ -36,15 +36,28 @@ class PowerListener:
         self._handler = handler
         self._wanted: deque[tuple[PowerRequest, int, Answer]] = deque()
         self._closing = False
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            raise OutOfResources(f"the handler of power: {error.strerror}") from error
         self._lock = threading.Lock()  # of the bell's life
         self._thread: threading.Thread | None = None
 
     def start(self, control_fd: int) -> None:
-        """Starts the thread; `control_fd` is readable when control messages have come."""
-        fd = os.dup(control_fd)  # the connection may close its own at any time
-        self._thread = threading.Thread(target=self._run, args=(fd,), name="sbe-power", daemon=True)
-        self._thread.start()
+        """Starts the thread; `control_fd` is readable when control messages have come.
+
+        Raises OutOfResources when there can be none.
+        """
+        fd = -1
+        try:
+            fd = os.dup(control_fd)  # the connection may close its own at any time
+            thread = threading.Thread(target=self._run, args=(fd,), name="sbe-power", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError) as error:
+            if fd >= 0:
+                os.close(fd)
+            raise OutOfResources(f"the thread for the handler of power: {error}") from error
+        self._thread = thread
 
     def heard(self, request: PowerRequest, khz: int, answer: Answer) -> None:
         """The remote asks: called by the link, with the connection's lock held."""
@@ -102,13 +115,10 @@ class PowerListener:
         code = 0
         try:
             self._handler(request.word, khz)
-        except Error as error:
-            code = abs(error.code) or errno.EIO
-        except Exception as error:
-            import logging  # only when there is something to say
-
-            logging.getLogger(__name__).exception("the handler of %s failed", request.word)
-            code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+        except BaseException as error:  # the thread is ours: it goes on
+            code = answer_code(error)
+            if not isinstance(error, Error):
+                report(f"the handler of power failed at {request.word!r}", error)
         with connection._lock:
             if not connection.closed:
                 answer(code)

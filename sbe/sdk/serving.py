@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sbe import _native
-from sbe.errors import DaemonGone, Error, LinkClosed
+from sbe.errors import DaemonGone, Error, LinkClosed, MessageTooLarge, OutOfResources
+from sbe.sdk.handlers import answer_code, report
 
 if TYPE_CHECKING:
     from sbe.sdk.connection import Connection
@@ -23,8 +24,12 @@ _RETRY_S = 0.05  # after a link that could not be brought back, twice as long ea
 _RETRY_MAX_S = 5.0
 
 
-def answer(request: _native.Request, handler: Handler | None) -> None:
-    """Runs a handler and answers with what it returns or raises."""
+def answer(request: _native.Request, name: str, handler: Handler | None) -> None:
+    """Runs a handler and answers with what it returns or raises, whatever that is.
+
+    The thread is ours, so not even SystemExit ends it. What is no answer of the service but a
+    mistake of the application is logged; an `sbe.Error` is an answer.
+    """
     if handler is None:
         request.respond(b"", -errno.ENOENT)
         return
@@ -33,15 +38,17 @@ def answer(request: _native.Request, handler: Handler | None) -> None:
         return
     try:
         result = handler(request.payload, *request.buffers)
+    except BaseException as error:
+        if not isinstance(error, Error):
+            report(f"the handler of service {name!r} failed", error)
+        request.respond(b"", -answer_code(error))
+        return
+    try:
         request.respond(b"" if result is None else result)
-    except Error as error:
-        request.respond(b"", -error.code)
-    except Exception as error:
-        import logging  # only when there is something to say
-
-        logging.getLogger(__name__).exception("handler of service %d failed", request.service)
-        code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-        request.respond(b"", -code)
+    except BaseException as error:
+        report(f"what the handler of service {name!r} returned can't be sent", error)
+        too_large = isinstance(error, MessageTooLarge)
+        request.respond(b"", -(errno.ENOSPC if too_large else errno.EIO))
 
 
 class Server:
@@ -52,23 +59,38 @@ class Server:
 
     def __init__(self, connection: weakref.ref[Connection]) -> None:
         self._connection = connection
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: dict[int, tuple[str, Handler]] = {}
         self._ids: dict[str, int] = {}
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
+        self._offering = threading.RLock()  # held while a service is known there and not yet here
 
-    def add(self, name: str, service: int, handler: Handler) -> None:
-        """Handler of a service and its id; the first one starts the thread."""
-        self._handlers[service] = handler
-        self._ids[name] = service
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=_run, args=(self._connection, self._closing), name="sbe-serve", daemon=True
-            )
-            self._thread.start()
+    def add(self, name: str, handler: Handler, offer: Callable[[], int]) -> None:
+        """Offers a service by offer(), which returns its id; the first one starts the thread.
+
+        A request may come before offer() has returned: it waits for its handler. Raises
+        OutOfResources when there can be no thread, before anything is offered.
+        """
+        self._start()
+        with self._offering:
+            service = offer()
+            self._handlers[service] = name, handler
+            self._ids[name] = service
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        thread = threading.Thread(
+            target=_run, args=(self._connection, self._closing), name="sbe-serve", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OutOfResources(f"the thread that serves: {error}") from error
+        self._thread = thread
 
     def remove(self, name: str) -> None:
-        """The handler is called no more."""
+        """The handler is called no more; its service has been withdrawn before."""
         service = self._ids.pop(name, None)
         if service is not None:
             self._handlers.pop(service, None)
@@ -77,9 +99,13 @@ class Server:
         """There is a handler of that name."""
         return name in self._ids
 
-    def handler(self, service: int) -> Handler | None:
-        """The handler of a service id, None if there is none (any more)."""
-        return self._handlers.get(service)
+    def answer(self, request: _native.Request) -> None:
+        """Answers a request of the remote, with ENOENT if nothing is offered (any more)."""
+        found = self._handlers.get(request.service)
+        if found is None:
+            with self._offering:
+                found = self._handlers.get(request.service)
+        answer(request, *(found or ("", None)))
 
     def close(self) -> None:
         """The thread ends when the connection's channel does."""
@@ -89,6 +115,11 @@ class Server:
         """Waits for the thread, seconds."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
+
+
+def _pause_s(failures: int) -> float:
+    """After so many failures in a row; the first is followed by another try at once."""
+    return 0.0 if failures < 2 else min(_RETRY_S * 2.0 ** min(failures, 16), _RETRY_MAX_S)
 
 
 def _run(reference: weakref.ref[Connection], closing: threading.Event) -> None:
@@ -104,17 +135,20 @@ def _run(reference: weakref.ref[Connection], closing: threading.Event) -> None:
             request = channel.next_request()
         except (LinkClosed, DaemonGone):
             return
-        except Error as error:
+        except Exception as error:  # no descriptor left, for example: it may go better later
             connection = None
             failures += 1
             if failures > 1:
                 import logging
 
-                logging.getLogger(__name__).warning("nothing is served: %s", error)
-            closing.wait(min(_RETRY_S * 2**failures, _RETRY_MAX_S) if failures > 1 else 0)
+                strange = None if isinstance(error, Error) else error
+                logging.getLogger(__name__).warning(
+                    "nothing is served: %s", error, exc_info=strange
+                )
+            closing.wait(_pause_s(failures))
             continue
         failures = 0
         connection = reference()
-        if request is not None:
-            answer(request, connection._server.handler(request.service) if connection else None)
+        if request is not None and connection is not None:
+            connection._server.answer(request)
         del connection, request, channel

@@ -9,53 +9,149 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
-from sbe.errors import BadArgument
+from sbe.errors import BadArgument, Error
 
 if TYPE_CHECKING:
     from sbe.sdk.area import Area
+    from sbe.sdk.connection import Connection
 
-__all__ = ["StagedCall", "Stager"]
+__all__ = ["IDLE_S", "StagedCall", "Stager", "stage", "stage_async"]
+
+IDLE_S = 10.0
+"""An area of the pool that was not used for so long is freed, soon."""
 
 _ALIGN = 64  # bytes: staged buffers share no cache line
 _SMALLEST = 1 << 16  # bytes: pool areas are powers of two from here
+_WASTE = 8  # times what is needed, at most
 
 
 class Stager:
-    """A pool of areas for staged data. Thread-safe."""
+    """A pool of areas for staged data. Thread-safe; nothing here but `take()` and `grow()` waits
+    for the remote.
 
-    def __init__(self, allocate: weakref.WeakMethod[Callable[[int], Area]]) -> None:
-        self._allocate = allocate
+    What was not used for `IDLE_S` is freed, by a thread that runs only while the pool has areas,
+    and all that lies idle when memory is refused. An area is not used for less than an eighth of
+    its size, so that small data does not keep what large data once needed.
+    """
+
+    def __init__(self, connection: weakref.ref[Connection]) -> None:
+        self._connection = connection
         self._lock = threading.Lock()
-        self._given: deque[Area] = deque()  # back, not yet looked at; a finalizer may add any time
-        self._free: list[Area] = []
-        self._held: list[Area] = []  # quarantined by calls that were given up
+        # Back, not yet looked at, and since when; a finalizer may add any time.
+        self._given: deque[tuple[float, Area]] = deque()
+        self._free: list[tuple[float, Area]] = []
+        self._held: list[tuple[float, Area]] = []  # quarantined by calls that were given up
+        self._count = 0  # areas in all, those in use included
+        self._keeper: threading.Thread | None = None
+        self._closing = threading.Event()
 
     def take(self, size_bytes: int) -> Area:
         """An area of at least this size, from the pool or new."""
+        return self.take_free(size_bytes) or self._allocate(size_bytes)
+
+    def take_free(self, size_bytes: int) -> Area | None:
+        """One from the pool, None if there is none that fits."""
+        most = max(_SMALLEST, _rounded(size_bytes) * _WASTE)
         with self._lock:
-            while self._given:
-                self._held.append(self._given.popleft())
-            waiting, self._held = self._held, []
-            for area in waiting:
-                (self._held if area.holds else self._free).append(area)
-            for area in sorted(self._free, key=lambda area: area.size):
-                if area.size >= size_bytes:
-                    self._free.remove(area)
-                    return area
-        allocate = self._allocate()
-        assert allocate is not None, "the connection makes the call"
-        return allocate(max(_SMALLEST, 1 << (size_bytes - 1).bit_length()))
+            self._collect()
+            fitting = [entry for entry in self._free if size_bytes <= entry[1].size <= most]
+            if not fitting:
+                return None
+            best = min(fitting, key=lambda entry: entry[1].size)
+            self._free.remove(best)
+            return best[1]
+
+    def grow(self, size_bytes: int) -> None:
+        """Puts a new area of at least this size into the pool."""
+        self.give(self._allocate(size_bytes))
 
     def give(self, area: Area) -> None:
         """Back to the pool; quarantined ones wait until the remote has answered."""
         if not area.freed:
-            self._given.append(area)
+            self._given.append((time.monotonic(), area))
+
+    def shrink(self, idle_s: float = 0.0) -> bool:
+        """Frees what was not used for so long. True: there was some. Raises as `Area.free()`."""
+        before = time.monotonic() - idle_s
+        with self._lock:
+            self._collect()
+            idle = [entry for entry in self._free if entry[0] <= before]
+            self._free = [entry for entry in self._free if entry[0] > before]
+        for i, (_, area) in enumerate(idle):
+            try:
+                area.free()
+            except BaseException:
+                self._given.extend(idle[i:])
+                raise
+            with self._lock:
+                self._count -= 1
+        return bool(idle)
+
+    def close(self) -> None:
+        """The thread ends."""
+        self._closing.set()
+
+    def _collect(self) -> None:
+        while self._given:
+            self._held.append(self._given.popleft())
+        waiting, self._held = self._held, []
+        for entry in waiting:
+            (self._held if entry[1].holds else self._free).append(entry)
+
+    def _allocate(self, size_bytes: int) -> Area:
+        connection = self._connection()
+        assert connection is not None, "the connection makes the call"
+        area = connection.allocate(_rounded(size_bytes))
+        with self._lock:
+            self._count += 1
+            if self._keeper is None:
+                keeper = threading.Thread(
+                    target=_keep,
+                    args=(weakref.ref(self), self._closing),
+                    name="sbe-staging",
+                    daemon=True,
+                )
+                with contextlib.suppress(RuntimeError):  # no more threads: the next one tries again
+                    keeper.start()
+                    self._keeper = keeper
+        return area
+
+    def tend(self) -> bool:
+        """Frees what is idle. False: there is nothing left to look after."""
+        connection = self._connection()
+        if connection is None or connection.closed:
+            return False
+        if connection._channel.error is None:  # bringing a lost link back is for who calls
+            try:
+                self.shrink(IDLE_S)
+            except Error as error:  # as good as not yet idle
+                import logging
+
+                logging.getLogger(__name__).debug("the pool of staged data: %s", error)
+        with self._lock:
+            if self._count:
+                return True
+            self._keeper = None
+            return False
+
+
+def _rounded(size_bytes: int) -> int:
+    return max(_SMALLEST, 1 << (size_bytes - 1).bit_length())
+
+
+def _keep(reference: weakref.ref[Stager], closing: threading.Event) -> None:
+    while not closing.wait(IDLE_S):
+        stager = reference()
+        if stager is None or not stager.tend():
+            return
+        del stager
 
 
 class _Staged:
@@ -68,6 +164,24 @@ class _Staged:
         self.copy = copy
 
 
+class Plan(NamedTuple):
+    """Where each foreign buffer goes, and how many bytes that takes in all."""
+
+    places: dict[_native.Buffer, int]
+    size_bytes: int
+
+    @classmethod
+    def of(cls, table: _native.Table, buffers: tuple[_native.Buffer, ...]) -> Plan:
+        """Of the buffers that do not lie in areas."""
+        places: dict[_native.Buffer, int] = {}
+        total = 0
+        for buffer in buffers:
+            if not _lies_in_area(table, buffer):
+                places[buffer] = total
+                total += -(-memoryview(buffer).nbytes // _ALIGN) * _ALIGN
+        return cls(places, max(total, 1))
+
+
 class StagedCall:
     """A call whose data was staged: a future like `Call`, which copies results home.
 
@@ -75,22 +189,15 @@ class StagedCall:
     """
 
     def __init__(
-        self, stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...]
+        self, stager: Stager, area: Area, buffers: tuple[_native.Buffer, ...], plan: Plan
     ) -> None:
         self._stager = stager
         self._staged: list[_Staged] = []
         self._lock = threading.Lock()
         self._home = False
-        places: list[tuple[_native.Buffer, int]] = []
-        total = 0
-        for buffer in buffers:
-            if not _lies_in_area(table, buffer):
-                size = memoryview(buffer).nbytes
-                places.append((buffer, total))
-                total += -(-size // _ALIGN) * _ALIGN
-        self._area = stager.take(max(total, 1))
+        self._area = area
         try:
-            self.buffers = self._stage(buffers, dict(places))
+            self.buffers = self._stage(buffers, plan.places)
         except BaseException:
             stager.give(self._area)
             raise
@@ -171,6 +278,8 @@ class StagedCall:
 
     def add_done_callback(self, callback: Callable[[StagedCall], object]) -> None:
         """callback(self) once ended, in the thread that noticed."""
+        if not callable(callback):
+            raise BadArgument(f"{callback!r} can't be called at the end of a call")
         self.call.add_done_callback(lambda _: callback(self))
 
     def expire(self) -> None:
@@ -187,3 +296,21 @@ def _lies_in_area(table: _native.Table, buffer: _native.Buffer) -> bool:
     if isinstance(buffer.target, (_native.Memory, _native.Slice)):
         return True
     return table.locate(buffer.target) is not None
+
+
+def stage(stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...]) -> StagedCall:
+    """A call not yet sent, what goes out copied. May wait for the remote, for a new area."""
+    plan = Plan.of(table, buffers)
+    return StagedCall(stager, stager.take(plan.size_bytes), buffers, plan)
+
+
+async def stage_async(
+    stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...]
+) -> StagedCall:
+    """The same for a loop, which does not wait: a new area comes by way of the pool."""
+    import asyncio
+
+    plan = Plan.of(table, buffers)
+    while (area := stager.take_free(plan.size_bytes)) is None:
+        await asyncio.to_thread(stager.grow, plan.size_bytes)
+    return StagedCall(stager, area, buffers, plan)

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -24,6 +24,7 @@ from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.host import files, sockets
 from sbe.transports import PrivateRings
+from sbe.transports.deathwatch import Ask, Deathwatch
 
 __all__ = ["Carveout", "CarveoutConfig", "CarveoutTransport", "Window", "open_doorbell"]
 
@@ -33,6 +34,7 @@ _QUEUE_MAX = 1024  # messages that wait for a remote which does not read
 _RETRY_MIN_S = 0.02  # a doorbell may be lost: ring again, ever more slowly ...
 _RETRY_MAX_S = 1.0
 _RETRY_FOR_S = 8.0  # ... for so long after the last message that this end sent
+_DEATH_S = 0.5  # from the end of a stream to the end of who was at its other end
 
 
 class Window:
@@ -132,7 +134,7 @@ class CarveoutTransport:
     """One life of this end. Nothing blocks. Not thread-safe: the owner serialises.
 
     Owns the stream's descriptor. `agree` is told the remote's description once the two have met,
-    `end` says in words why a stream has ended.
+    `end` says in words why a stream has ended, None while that is not known.
     """
 
     carries_handles = False
@@ -144,10 +146,11 @@ class CarveoutTransport:
         window: Window,
         stream_fd: int,
         *,
-        end: Callable[[], str] = lambda: "the doorbell's stream has ended",
+        end: Ask = lambda late: "the doorbell's stream has ended",
     ) -> None:
         self._window = window
         self._end = end
+        self._watch: Deathwatch | None = None
         self._queue: deque[bytes] = deque()
         self._met = False
         self._retry_s = _RETRY_MIN_S
@@ -206,7 +209,8 @@ class CarveoutTransport:
 
     def fileno(self) -> int:
         """Return a descriptor that polls readable for `receive()`, -1 once closed."""
-        return self._doorbells.fileno()
+        watched = -1 if self._watch is None else self._watch.fileno()
+        return watched if watched >= 0 else self._doorbells.fileno()
 
     def flush(self) -> None:
         """Send what is queued, as far as the ring takes it."""
@@ -241,6 +245,8 @@ class CarveoutTransport:
         if self._doorbells.fileno() >= 0:
             self._doorbells.send(_native.TOKEN_GOODBYE)
             self._doorbells.close()
+        if self._watch is not None:
+            self._watch.close()
         self._queue.clear()
 
     # -- facts -----------------------------------------------------------------------------------
@@ -299,7 +305,10 @@ class CarveoutTransport:
         if crash is not None:
             raise errors.LinkError(f"the firmware crashed: {describe_crash(crash)}")
         if self._doorbells.closed:
-            raise errors.LinkError(self._end())
+            self._watch = self._watch or Deathwatch(self._end, _DEATH_S)
+            words = self._watch.look()
+            if words is not None:
+                raise errors.LinkError(words)
 
     def _retry(self) -> None:
         now = monotonic()
@@ -339,6 +348,7 @@ def open_doorbell(where: str) -> int:
     scheme, _, rest = where.partition(":")
     if scheme == "unix" and rest:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)  # where too many wait to be accepted, EAGAIN
         try:
             with sockets.address(rest) as address:
                 sock.connect(address)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from sbe import _native, errors
+from sbe.transports.deathwatch import Deathwatch
 from sbe.transports.seqpacket import SeqpacketTransport
 
 __all__ = ["RemoteProcess"]
@@ -157,6 +160,7 @@ class _Child:
         self._name = Path(command[0]).name
         self._log = open(reader, "rb", buffering=0)  # noqa: SIM115 - closed by end()
         self._last_words = b""
+        self._killed_at = 0.0  # for having closed its connection and gone on
         try:
             self.process = subprocess.Popen(
                 command,
@@ -189,17 +193,25 @@ class _Child:
             self._last_words = log[-1024:]
         return log.decode(errors="replace")
 
-    def obituary(self) -> str:
-        """Say what became of a process whose connection has ended; it is dead afterwards."""
-        told = ""
-        if not self._ends_within(_DEATH_S):
-            told = "it closed its connection and went on; "
-            self.process.kill()
-            self.process.wait()
+    def obituary(self, late: bool) -> str | None:
+        """Say what became of a process whose connection has ended, None while it is ending.
+
+        One that is `late` is killed.
+        """
+        if self.process.poll() is None:
+            if not late:
+                return None
+            if not self._killed_at:
+                self._killed_at = monotonic()
+                self.process.kill()
+            if monotonic() < self._killed_at + _DEATH_S:
+                return None
+        told = "it closed its connection and went on; " if self._killed_at else ""
+        how = self.exit_description() or "it does not end although it was killed"
         self.read_log()
         words = self._last_words.decode(errors="replace").strip().splitlines()
         last = f": {words[-1]}" if words else ""
-        return f"{self._name} (process {self.process.pid}) {told}{self.exit_description()}{last}"
+        return f"{self._name} (process {self.process.pid}) {told}{how}{last}"
 
     def end(self) -> None:
         if not self._ends_within(_GOODBYE_S):
@@ -219,11 +231,56 @@ class _Child:
 
 
 class _ProcessTransport(SeqpacketTransport):
-    """Knows why its peer is gone."""
+    """Knows why its peer is gone, and tells it once that is known; until then there is nothing."""
 
     def __init__(self, sock: socket.socket, child: _Child) -> None:
         super().__init__(sock)
         self._child = child
+        self._watch: Deathwatch | None = None
 
-    def _gone(self, reason: str | None) -> str:
-        return self._child.obituary()
+    def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        """As the base's. What a peer that is gone would not read is dropped: `receive()` tells."""
+        with self._watching():
+            if self._watch is None:
+                super().send(message, fds)
+
+    def flush(self) -> None:
+        """The same."""
+        with self._watching():
+            if self._watch is None:
+                super().flush()
+
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """As the base's; the end comes when it is known how the process ended."""
+        with self._watching():
+            return super().receive()
+        words = self._watch.look() if self._watch is not None else None
+        if words is not None:
+            raise errors.LinkError(words)
+        return None
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        try:
+            yield
+        except errors.ProtocolError:
+            raise  # one message
+        except errors.LinkError:
+            if self._watch is None:
+                self._watch = Deathwatch(self._child.obituary, _DEATH_S)
+
+    @property
+    def wants_write(self) -> bool:
+        """Something is queued for a peer that is there."""
+        return self._watch is None and super().wants_write
+
+    def fileno(self) -> int:
+        """The socket's descriptor; after its end that of a timer."""
+        watched = -1 if self._watch is None else self._watch.fileno()
+        return watched if watched >= 0 else super().fileno()
+
+    def close(self) -> None:
+        """Close everything. Closing twice is fine."""
+        super().close()
+        if self._watch is not None:
+            self._watch.close()

@@ -165,6 +165,6 @@ class SeqpacketTransport:
         poll.register(self._sock, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    def _gone(self, reason: str | None) -> str:
-        """Say why the peer is gone; a subclass may know more."""
+    @staticmethod
+    def _gone(reason: str | None) -> str:
         return f"the other end is gone: {reason}"

@@ -1,6 +1,7 @@
 """SeqpacketTransport against an honest and a hostile peer; RemoteProcess with programs that die."""
 
 import array
+import contextlib
 import errno
 import gc
 import os
@@ -9,6 +10,7 @@ import select
 import socket
 import stat
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,14 @@ from pathlib import Path
 import pytest
 
 from sbe import _native, errors
+from sbe.transports.carveout import CarveoutTransport, Window, open_doorbell
+from sbe.transports.deathwatch import Deathwatch
 from sbe.transports.remote_process import RemoteProcess
 from sbe.transports.seqpacket import SeqpacketTransport
 from tests.unit.session_pair import count_fds
 
 LONGEST = _native.CONTROL_MAX
+LIMIT_S = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -214,13 +219,14 @@ def program(tmp_path: Path, body: str) -> Path:
 
 def lost(transport: SeqpacketTransport) -> str:
     """Wait for the end of the connection, return what the user is told."""
-    poll = select.poll()
-    poll.register(transport.fileno(), select.POLLIN)
-    assert poll.poll(20_000)
-    with pytest.raises(errors.LinkError) as caught:
-        transport.receive()
-    transport.close()
-    return str(caught.value)
+    try:
+        while True:  # not told before it is known
+            assert select.select([transport.fileno()], [], [], LIMIT_S)[0]
+            assert transport.receive() is None
+    except errors.LinkError as error:
+        return str(error)
+    finally:
+        transport.close()
 
 
 def test_missing_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -283,6 +289,114 @@ def test_program_that_hangs_up_and_stays_is_killed(tmp_path: Path):
     with RemoteProcess(program(tmp_path, body)) as remote:
         assert "went on; killed by signal 9" in lost(remote.connect())
         assert not remote.alive
+
+
+def test_nothing_waits_for_a_program_that_hangs_up_and_stays(tmp_path: Path):
+    body = "import os, sys, time\nos.close(int(sys.argv[2]))\ntime.sleep(1000)"
+    with RemoteProcess(program(tmp_path, body)) as remote:
+        transport = remote.connect()
+        assert select.select([transport.fileno()], [], [], LIMIT_S)[0]
+        for _ in range(3):
+            assert transport.receive() is None  # it may still end by itself
+            transport.send(b"what nobody reads any more")
+            transport.flush()
+            assert not transport.wants_write
+        assert remote.alive
+        assert "went on; killed by signal 9" in lost(transport)
+
+
+def test_what_a_program_said_before_its_end_is_read_first(tmp_path: Path):
+    body = """import socket, sys
+with socket.socket(fileno=int(sys.argv[2])) as sock:
+    sock.send(b"last words")"""
+    with RemoteProcess(program(tmp_path, body)) as remote:
+        transport = remote.connect()
+        while remote.alive:
+            pass
+        transport.send(b"nobody reads this")
+        assert transport.receive() == (b"last words", [])
+        assert "exited with status 0" in lost(transport)
+
+
+def test_no_descriptor_left_to_look_with(tmp_path: Path):
+    body = "import os, sys, time\nos.close(int(sys.argv[2]))\ntime.sleep(1000)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with RemoteProcess(program(tmp_path, body)) as remote:
+        transport = remote.connect()
+        assert select.select([transport.fileno()], [], [], LIMIT_S)[0]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(errors.LinkError, match="the other end is gone"):
+                transport.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        transport.close()
+
+
+# Deathwatch, and the transport of boards
+
+
+class Ending:
+    """An end that is known when the test says so."""
+
+    def __init__(self) -> None:
+        self.words: str | None = None
+        self.late: list[bool] = []
+
+    def ask(self, late: bool) -> str | None:
+        self.late.append(late)
+        return self.words
+
+
+def test_an_end_is_looked_for_until_it_is_known():
+    ending = Ending()
+    watch = Deathwatch(ending.ask, patience_s=0.02)
+    while not (ending.late and ending.late[-1]):
+        assert watch.look() is None
+        assert select.select([watch.fileno()], [], [], LIMIT_S)[0]
+    assert ending.late[0] is False
+    ending.words = "it died"
+    assert watch.look() == "it died"
+    watch.close()
+    watch.close()
+    assert watch.fileno() == -1
+
+
+def test_a_carve_out_waits_for_no_process(tmp_path: Path):
+    path = tmp_path / "ram"
+    path.write_bytes(b"")
+    os.truncate(path, _native.CARVEOUT_WINDOW_MIN)
+    ending = Ending()
+    near, far = socket.socketpair()
+    with contextlib.closing(Window(path)) as window:
+        transport = CarveoutTransport(window, near.detach(), end=ending.ask)
+        far.close()
+        stream = transport.fileno()
+        while not ending.late:
+            assert select.select([transport.fileno()], [], [], LIMIT_S)[0]
+            assert transport.receive() is None
+        assert transport.fileno() != stream  # which stays readable
+        ending.words = "the board died"
+        with pytest.raises(errors.LinkError, match="the board died"):
+            transport.receive()
+        transport.close()
+        assert transport.fileno() == -1
+
+
+@pytest.mark.timeout(30)
+def test_a_doorbell_that_nobody_accepts():
+    with tempfile.TemporaryDirectory(prefix="sbe") as folder, contextlib.ExitStack() as opened:
+        path = os.path.join(folder, "db")
+        listener = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.bind(path)
+        listener.listen(0)
+
+        def open_many() -> None:
+            for _ in range(10):
+                opened.callback(os.close, open_doorbell(f"unix:{path}"))
+
+        with pytest.raises(errors.LinkError, match="db: Resource temporarily unavailable"):
+            open_many()
 
 
 def test_stubborn_program_is_killed_and_reaped(tmp_path: Path):

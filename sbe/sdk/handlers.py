@@ -1,0 +1,59 @@
+"""Functions of the application that answer the other end: what they may be, what errors say."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from sbe.errors import BadArgument, Error
+
+__all__ = ["answer_code", "check_handler", "report"]
+
+_CODE_MAX = (1 << 31) - 1  # what a response's status holds
+
+
+def check_handler(what: str, handler: Callable[..., Any]) -> None:
+    """Raises BadArgument for what can't be called, and for what would answer with no result yet."""
+    import inspect  # on first use: applications that serve nothing do without its weight
+
+    if not callable(handler):
+        raise BadArgument(f"the handler of {what} is to be called, and {handler!r} can't be")
+    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - its function
+        if inspect.iscoroutinefunction(function):
+            raise BadArgument(
+                f"the handler of {what} is a coroutine function, and handlers run in a thread: "
+                "give a plain function, for example one that returns "
+                "asyncio.run_coroutine_threadsafe(coroutine(payload), loop).result()"
+            )
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise BadArgument(
+                f"the handler of {what} is a generator: give a plain function that returns its "
+                "answer at once"
+            )
+
+
+def answer_code(error: BaseException) -> int:
+    """What the other end is told of an error: a positive errno, never 0.
+
+    An `sbe.Error` and an OSError keep theirs, whichever sign it was given; all else is EIO.
+    """
+    code: object = None
+    if isinstance(error, Error):
+        code = error.code
+    elif isinstance(error, OSError):
+        code = error.errno
+    code = abs(code) if isinstance(code, int) else 0
+    return code if 0 < code <= _CODE_MAX else errno.EIO
+
+
+def report(what: str, error: BaseException) -> None:
+    """Logs a mistake of the application: there is nobody to raise it to. Never raises."""
+    import logging  # only when there is something to say
+
+    try:
+        logging.getLogger("sbe.sdk").error("%s", what, exc_info=error)
+    except BaseException:  # a log handler of the application's
+        import traceback
+
+        traceback.print_exc()
