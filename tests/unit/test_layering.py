@@ -26,7 +26,12 @@ C_FLOORS: Floors = [
     [["firmware/core/channel.*"]],
     [["firmware/core/session*.*"]],
     [["firmware/core/service.*", "firmware/core/engine.*"]],
-    [["firmware/carveout/*"], ["firmware/mirror/*"], ["firmware/power/*"]],
+    [
+        ["firmware/carveout/*"],
+        ["firmware/mirror/*"],
+        ["firmware/power/*"],
+        ["firmware/patience/*"],
+    ],
     [["firmware/services/*"], ["sbe/native/*"]],
     [["firmware/ports/*"]],
     [["firmware/zephyr/*"]],
