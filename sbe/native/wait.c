@@ -282,7 +282,7 @@ static bool has_news(const Channel *channel, uint32_t head, uint32_t progress)
 
 /*
  * Looks at the ring without a system call, for as long as that has paid off lately. True: there is
- * news; else *looked_ns was in vain.
+ * news, or the deadline has come; else *looked_ns was in vain.
  */
 static bool spin(Channel *channel, uint64_t deadline_ns, uint64_t *looked_ns)
 {
@@ -308,7 +308,7 @@ static bool spin(Channel *channel, uint64_t deadline_ns, uint64_t *looked_ns)
     if (found)
         sbe_patience_paid(&channel->patience);
     *looked_ns = now_ns - start_ns;
-    return found;
+    return found || now_ns >= deadline_ns;
 }
 
 static int sleep_measured(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns,

@@ -14,7 +14,8 @@ from sbe.transports.remote_process import RemoteProcess
 
 CALLS = 1000
 LIMIT = 5
-"""CPU time of spinning over that of sleeping. It was 50, and is 1: far from both."""
+"""CPU time of spinning over that of sleeping: it was 50. A dozen looks of 0.1 ms make it 2 at most,
+however busy the machine is."""
 
 
 @contextmanager
@@ -44,6 +45,6 @@ def cpu_ns(spin_s: float) -> tuple[int, int]:
 
 def test_ends_on_one_cpu_do_not_keep_each_other_waiting() -> None:
     with this_thread_on(min(os.sched_getaffinity(0))):
-        asleep, spinning = cpu_ns(0.0), cpu_ns(1e-3)
+        asleep, spinning = cpu_ns(0.0), cpu_ns(1e-4)
     for at_rest, looking in zip(asleep, spinning, strict=True):
         assert looking < LIMIT * at_rest
