@@ -459,14 +459,14 @@ static int channel_set_spin(PyObject *object, PyObject *value, void *unused)
         native_raise(SBE_EINVAL, false, "spinning takes 0 to 1 second");
         return -1;
     }
-    self->spin_ns = self->spin_max_ns = (uint64_t)(seconds * 1e9);
+    self->patience = (struct sbe_patience){.longest_ns = (uint64_t)(seconds * 1e9)};
     return 0;
 }
 
 static PyObject *channel_get_spin(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyFloat_FromDouble((double)((Channel *)object)->spin_max_ns / 1e9);
+    return PyFloat_FromDouble((double)((Channel *)object)->patience.longest_ns / 1e9);
 }
 
 static PyMethodDef CHANNEL_METHODS[] = {

@@ -12,6 +12,7 @@
 #include "core/channel.h"
 #include "core/session.h"
 #include "core/status.h"
+#include "patience/patience.h"
 
 /* -- module.c -- */
 
@@ -152,9 +153,9 @@ struct channel {
     bool timed;              /* and looks again by itself, should a doorbell be lost */
     sbe_shared_u32 progress; /* futex: moves whenever a waiting thread should look again */
     uint32_t sleepers;       /* on progress, not yet woken */
-    uint64_t spin_max_ns;    /* look at the ring for so long before sleeping, 0: never */
-    uint64_t spin_ns;        /* the same, as it has paid off lately */
-    uint32_t backstops;      /* waits that the slow timer ended while something was in flight */
+    /* How long a thread looks at the ring before it sleeps. */
+    struct sbe_patience patience;
+    uint32_t backstops; /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
     Call *ready, *last_ready;         /* completed, callbacks to be run, in order; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */

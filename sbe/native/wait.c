@@ -281,17 +281,17 @@ static bool has_news(const Channel *channel, uint32_t head, uint32_t progress)
 }
 
 /*
- * Looks at the ring without a system call, for as long as that has paid off lately: a window that
- * ends for nothing is halved, a sleep that was shorter than the longest window opens it again.
+ * Looks at the ring without a system call, for as long as that has paid off lately. True: there is
+ * news, or the deadline has come; else *looked_ns was in vain.
  */
-static bool spin(Channel *channel, uint64_t deadline_ns)
+static bool spin(Channel *channel, uint64_t deadline_ns, uint64_t *looked_ns)
 {
-    if (channel->spin_ns < 1000)
+    if (channel->patience.window_ns == 0)
         return false;
     /* As of now: once the GIL is gone, other threads may take frames and move what we know. */
     uint32_t head = channel->core.rx.theirs, progress = sbe_load_relaxed(&channel->progress);
     uint64_t start_ns = native_now_ns(NULL), now_ns = start_ns;
-    uint64_t end_ns = start_ns + channel->spin_ns;
+    uint64_t end_ns = start_ns + channel->patience.window_ns;
     bool found = false;
     channel->polling = true;
     Py_BEGIN_ALLOW_THREADS;
@@ -305,19 +305,20 @@ static bool spin(Channel *channel, uint64_t deadline_ns)
     channel->polling = false;
     /* Between the last look and having the GIL back, another thread may have done all of it. */
     found = found || has_news(channel, head, progress);
-    if (!found)
-        channel->spin_ns /= 2;
-    return found;
+    if (found)
+        sbe_patience_paid(&channel->patience);
+    *looked_ns = now_ns - start_ns;
+    return found || now_ns >= deadline_ns;
 }
 
-static int sleep_measured(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns)
+static int sleep_measured(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns,
+                          uint64_t looked_ns)
 {
-    if (channel->spin_max_ns == 0)
+    if (channel->patience.longest_ns == 0)
         return sleep_on_doorbell(channel, deadline_ns, recent_ns);
     uint64_t start_ns = native_now_ns(NULL);
     int status = sleep_on_doorbell(channel, deadline_ns, start_ns);
-    if (native_now_ns(NULL) - start_ns < channel->spin_max_ns)
-        channel->spin_ns = channel->spin_max_ns;
+    sbe_patience_slept(&channel->patience, looked_ns, native_now_ns(NULL) - start_ns);
     return status;
 }
 
@@ -329,13 +330,14 @@ static int wait_turn(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns,
     if (*led) /* the doorbell may have told of room, which is for all; frames told by themselves */
         wake_followers(channel);
     *led = true;
-    if (spin(channel, deadline_ns))
+    uint64_t looked_ns = 0;
+    if (spin(channel, deadline_ns, &looked_ns))
         return 0;
     if (!sbe_channel_idle(&channel->core)) { /* or the ring is broken */
         take_messages(channel, 0);           /* frames came while we said that we sleep: it rang */
         return 0;
     }
-    return sleep_measured(channel, deadline_ns, recent_ns);
+    return sleep_measured(channel, deadline_ns, recent_ns, looked_ns);
 }
 
 enum native_wait native_wait(Channel *channel, native_ready ready, void *what, uint64_t deadline_ns,

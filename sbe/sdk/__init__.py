@@ -47,8 +47,9 @@ def connect(
     place, else the embedded remote. `timeout`: seconds for connecting and for each control
     operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
-    up to this long, for latency at the price of a busy core while there is traffic; an embedded
-    remote does the same, a daemon's as its configuration says.
+    up to this long, for latency at the price of a busy core while there is traffic; it does so only
+    as long as that pays, so not where remote and application share a core. An embedded remote does
+    the same, a daemon's as its configuration says.
 
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.

@@ -56,6 +56,18 @@ _DEFAULT_TIMEOUT_S = 30.0
 _CLOSED = "the connection was closed"
 
 
+def _submission(
+    channel: _native.Channel,
+    service: int,
+    payload: Any,
+    timeout: float | None,
+    wait: bool = True,
+) -> Callable[[tuple[_native.Buffer, ...]], _native.Call]:
+    """Submits with buffers to come. In a function of its own: where a closure holds variables, each
+    call makes them anew, also those that never need it."""
+    return lambda staged: channel.submit(service, staged, payload, timeout, wait)
+
+
 class Connection:
     """A link to a remote, through a daemon or with an embedded one.
 
@@ -117,9 +129,8 @@ class Connection:
             return channel.call(number, buffers, payload, timeout)
         except _native.NeedsStaging:
             pass  # left before what staging may raise
-        return self._submit_staged(
-            lambda staged: channel.submit(number, staged, payload, timeout), buffers
-        ).result()
+        send = _submission(channel, number, payload, timeout)
+        return self._submit_staged(send, buffers).result()
 
     def submit(
         self,
@@ -143,9 +154,7 @@ class Connection:
             return channel.submit(number, buffers, payload, timeout, wait)
         except _native.NeedsStaging:
             pass
-        return self._submit_staged(
-            lambda staged: channel.submit(number, staged, payload, timeout, wait), buffers
-        )
+        return self._submit_staged(_submission(channel, number, payload, timeout, wait), buffers)
 
     async def acall(
         self,

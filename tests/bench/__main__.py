@@ -39,7 +39,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kernel", action="store_true", help="the rows over a real kernel's rpmsg, in the rig"
     )
-    parser.add_argument("--no-pin", action="store_true", help="let the scheduler place the ends")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="folder of the results")
     return parser.parse_args(arguments)
 
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if options.kernel and not kernel.inside():
         return kernel.run_inside(options.build, arguments)
     table, name = (KERNEL_ROWS, "bench-kernel") if options.kernel else (ROWS, "bench")
-    settings = Settings(options.quick, not options.no_pin, str(options.build))
+    settings = Settings(options.quick, build=str(options.build))
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     curves = [] if options.only or options.kernel else CURVES
     run = runner.Run(chosen(table, options.only), PROBES, settings, measure, curves)

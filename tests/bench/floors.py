@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tests.bench import procs, programs
 from tests.bench.model import BLOCK_BYTES, Probe, Result, Settings, UnavailableError, require
@@ -14,7 +16,8 @@ _COPY_BYTES = 64 << 20
 _PRINT_RSS = "print(next(row for row in open('/proc/self/smaps_rollup') if row[:4] == 'Rss:'))"
 
 
-def eventfd(settings: Settings, pause_s: float = 0.0) -> Result:
+@contextmanager
+def eventfd_step(settings: Settings) -> Iterator[Callable[[], object]]:
     """Two Python processes wake each other through eventfds, and do nothing else."""
     ring, answer = os.eventfd(0), os.eventfd(0)
     fds = (ring, answer)
@@ -25,12 +28,17 @@ def eventfd(settings: Settings, pause_s: float = 0.0) -> Result:
                 os.eventfd_write(ring, 1)
                 os.eventfd_read(answer)
 
-            calls = settings.calls // 5 if pause_s else settings.calls
-            samples = procs.timed(step, calls, pause_s)
-            return Result({"": samples, "rate": [1e6 / sample for sample in samples]})
+            yield step
     finally:
         os.close(ring)
         os.close(answer)
+
+
+def eventfd(settings: Settings, pause_s: float = 0.0) -> Result:
+    with eventfd_step(settings) as step:
+        calls = settings.calls // 5 if pause_s else settings.calls
+        samples = procs.timed(step, calls, pause_s)
+    return Result({"": samples, "rate": [1e6 / sample for sample in samples]})
 
 
 def eventfd_paced(settings: Settings) -> Result:

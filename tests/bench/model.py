@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MESSAGE = b"a small message, 32 bytes long.."
 """What every small-message peer carries there and back."""
+
+Placement = Literal["two", "one", "none"]
+"""Where the ends of a probe run: on two cores, both on one, or where the scheduler puts them."""
 
 BLOCK_BYTES = 16 << 20
 """The block of the bulk rows."""
@@ -27,7 +30,7 @@ class Settings:
     """What one run asks of every probe. Crosses a process border as JSON, so plain values only."""
 
     quick: bool = False
-    pin: bool = True
+    placement: Placement = "two"
     build: str = "build"
     work: str = ""
 
@@ -96,10 +99,23 @@ class Row:
     goal_on: Literal["value", "ratio"] = "ratio"
     higher_is_better: bool = False
     note: str = ""
+    placement: Placement = "two"
 
     def probes(self) -> list[str]:
-        """The probes that this row needs, peer first."""
-        return [reference.partition("/")[0] for reference in (self.peer, self.ours) if reference]
+        """The probes that this row needs, peer first: "probe" or "probe@placement"."""
+        return [self.placed(one).partition("/")[0] for one in (self.peer, self.ours) if one]
+
+    def placed(self, reference: str) -> str:
+        """The reference with this row's placement: a probe placed otherwise is another one."""
+        probe, slash, series = reference.partition("/")
+        where = f"@{self.placement}" if probe and self.placement != "two" else ""
+        return f"{probe}{where}{slash}{series}"
+
+    def elsewhere(self, placement: Placement, goal: float | None = None) -> Row:
+        """The same row in another placement, KEY@PLACEMENT; what was asked of this one is not
+        asked of it."""
+        key = f"{self.key}@{placement}"
+        return replace(self, key=key, placement=placement, goal=goal)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench import peers, procs, programs
+from tests.bench import floors, peers, procs, programs
 from tests.bench.floors import PACE_S, import_ms, import_rss_mb
 from tests.bench.model import (
     BLOCK_BYTES,
@@ -90,12 +90,12 @@ def _calls(settings: Settings, payload: bytes, pause_s: float = 0.0, spin_s: flo
     with embedded(settings, spin_s) as (_, link):
         step = _echo(link, payload)
         calls = settings.calls // 5 if pause_s else settings.calls
-        with _sleeps(calls) as note:
+        with _sleeps(calls, remotes(os.getpid())) as note:
             samples = procs.timed(step, calls, pause_s)
     return Result.of(samples, note[0])
 
 
-def _echo(link: Any, payload: bytes) -> Callable[[], object]:
+def _echo(link: Any, payload: bytes = b"") -> Callable[[], object]:
     """A call that carries `payload` there and back."""
 
     def step() -> object:
@@ -108,19 +108,29 @@ def _echo(link: Any, payload: bytes) -> Callable[[], object]:
 
 
 @contextmanager
-def _sleeps(calls: int) -> Iterator[list[str]]:
+def _sleeps(calls: int, pids: Collection[int]) -> Iterator[list[str]]:
     """A note how often the remote slept in the block: that many calls, and a tenth to warm up."""
     note: list[str] = []
-    pids = remotes(os.getpid())
     before = procs.sleeps(pids)
     yield note
     slept = (procs.sleeps(pids) - before) / (calls + max(1, calls // 10))
     note.append(f"the remote went to sleep {slept:.2f} times a call")
 
 
-def call(settings: Settings) -> Result:
-    """An empty call. The note proves that the remote really slept, and was woken, each time."""
-    return _calls(settings, b"")
+def calls(settings: Settings) -> Result:
+    """Empty calls with both ends asleep between, the same with both looking first, and their floor,
+    in turns. The note proves that one remote really slept, and was woken, each time."""
+    with embedded(settings) as (_, asleep):
+        sleeper = remotes(os.getpid())
+        with (
+            embedded(settings, SPIN_S) as (_, spinning),
+            floors.eventfd_step(settings) as trip,
+            _sleeps(settings.calls, sleeper) as slept,
+            _sleeps(settings.calls, set(remotes(os.getpid())) - set(sleeper)) as looked,
+        ):
+            steps = {"asleep": _echo(asleep), "spinning": _echo(spinning), "eventfd": trip}
+            samples = procs.alternated(steps, settings.calls)
+    return Result(samples, f"measured in turns; {slept[0]}; where it looks first, {looked[0]}")
 
 
 def call_message(settings: Settings) -> Result:
@@ -132,18 +142,13 @@ def message_and_zmq(settings: Settings) -> Result:
     """That call and pyzmq's in turns, for their ratio."""
     with embedded(settings) as (_, link), peers.zmq_step(settings) as other:
         steps = {"sbe": _echo(link, MESSAGE), "zmq": other}
-        with _sleeps(settings.calls) as note:
+        with _sleeps(settings.calls, remotes(os.getpid())) as note:
             samples = procs.alternated(steps, settings.calls)
     return Result(samples, f"measured in turns; {note[0]}")
 
 
 def call_paced(settings: Settings) -> Result:
     return _calls(settings, b"", PACE_S)
-
-
-def call_spin(settings: Settings) -> Result:
-    """Both ends look at the ring before they sleep. The note tells how seldom they slept."""
-    return _calls(settings, b"", spin_s=SPIN_S)
 
 
 def call_message_spin(settings: Settings) -> Result:
@@ -353,11 +358,10 @@ def _idle(pids: list[int], settings: Settings) -> Result:
 
 
 PROBES = {
-    "call": Probe(call),
+    "calls": Probe(calls),
     "call_message": Probe(call_message),
     "message_and_zmq": Probe(message_and_zmq),
     "call_paced": Probe(call_paced),
-    "call_spin": Probe(call_spin),
     "call_message_spin": Probe(call_message_spin),
     "batch": Probe(batch),
     "submit": Probe(submit),

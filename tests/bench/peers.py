@@ -105,8 +105,9 @@ def iceoryx2(settings: Settings) -> Result:
     send_copy: for a small message from Python it beats loan, write and send by a twentieth.
     """
     require("iceoryx2")
-    if settings.pin and procs.two_cores() is None:
-        raise UnavailableError("two spinning ends need two CPUs")
+    pair = procs.cores(settings)
+    if pair is None or pair[0] == pair[1]:
+        raise UnavailableError("two ends that only ever spin need two CPUs, one each")
     name = f"bench{Path(settings.work).name.replace('-', '')}"
     size = len(MESSAGE)
     try:

@@ -113,7 +113,11 @@ def _plain(axis: Any) -> None:
 
 def _overview(pyplot: Any, records: Mapping[str, Record]) -> Any:
     """Round trips, bandwidth, memory and ratios side by side."""
-    records = {key: record for key, record in records.items() if record["group"] in _COLOURS}
+    records = {
+        key: record
+        for key, record in records.items()
+        if record["group"] in _COLOURS and record["placement"] == "two"
+    }
     figure, axes = pyplot.subplots(2, 2, figsize=(15, 11), layout="constrained")
     panels = axes.flat
     for axis, (unit, title) in zip(panels, _PANELS, strict=False):

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -149,6 +149,17 @@ def two_cores() -> tuple[int, int] | None:
     return _CPUS[0], next((cpu for cpu in _CPUS if cpu not in _siblings(_CPUS[0])), _CPUS[1])
 
 
+def cores(settings: Settings) -> tuple[int, int] | None:
+    """The CPUs of this end and of the far one; None leaves them to the scheduler."""
+    match settings.placement:
+        case "two":
+            return two_cores()
+        case "one":
+            return _CPUS[0], _CPUS[0]
+        case "none":
+            return None
+
+
 def _siblings(cpu: int) -> set[int]:
     """The hardware threads that share a core with `cpu`, itself included."""
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
@@ -163,19 +174,19 @@ def _siblings(cpu: int) -> set[int]:
 
 
 def place(settings: Settings, far: Sequence[int]) -> None:
-    """This thread on one core, the processes `far` on another, as a host and its remote are.
+    """This thread and the processes `far` on the CPUs that the settings say.
 
-    Without it the scheduler's choice decides: two ends on one core answer twice as fast as on
-    two, and they move between rounds. Probes place themselves only after their children started,
-    since affinity is inherited.
+    Two cores are how a host and its remote are. The scheduler decides otherwise as often as not:
+    two ends that wake each other are quicker on one core, and they move between rounds. Probes
+    place themselves only after their children started, since affinity is inherited.
     """
-    cores = two_cores() if settings.pin else None
-    if cores is None:
+    pair = cores(settings)
+    if pair is None:
         return
-    os.sched_setaffinity(0, {cores[0]})
+    os.sched_setaffinity(0, {pair[0]})
     for pid in far:
         for task in _tasks(pid):
-            os.sched_setaffinity(int(task.name), {cores[1]})
+            os.sched_setaffinity(int(task.name), {pair[1]})
 
 
 def timed(step: Callable[[], object], calls: int, pause_s: float = 0.0) -> list[float]:
@@ -189,13 +200,15 @@ def alternated(steps: Mapping[str, Callable[[], object]], calls: int) -> dict[st
 
     On a virtual machine whatever sleeps and wakes costs up to a half more at times, as if somebody
     else used the other hyperthread of a core. That comes and goes several times a second: sides
-    that are measured one after the other, seconds apart, do not see the same of it.
+    that are measured one after the other, seconds apart, do not see the same of it. Each turn
+    begins with a step that does not count, while the side before may still be looking for more.
     """
     for step in steps.values():
         _warm_up(step, calls)
     samples: dict[str, list[float]] = {name: [] for name in steps}
     for done in range(0, calls, _TURN):
         for name, step in steps.items():
+            step()
             samples[name] += _samples(step, min(_TURN, calls - done))
     return samples
 
@@ -266,7 +279,7 @@ def cpu_ms(pids: Sequence[int]) -> float:
     return total
 
 
-def sleeps(pids: Sequence[int]) -> int:
+def sleeps(pids: Iterable[int]) -> int:
     """How often their threads went to sleep so far (each wake-up ends with one)."""
     total = 0
     for pid in pids:

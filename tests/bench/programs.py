@@ -76,6 +76,5 @@ def numbers(command: Sequence[str], limit_s: float) -> list[list[float]]:
 
 def cores(settings: Settings) -> tuple[str, str]:
     """Where the two ends go, as arguments of ring_bench; -1 leaves it to the scheduler."""
-    pair = procs.two_cores() if settings.pin else None
-    near, far = pair or (-1, -1)
+    near, far = procs.cores(settings) or (-1, -1)
     return str(near), str(far)

@@ -82,6 +82,8 @@ def table(records: Mapping[str, Record], about: Record) -> str:
 def _legend(records: Mapping[str, Record], about: Record) -> list[str]:
     placed = about["pinned"]
     where = f"ends pinned to CPUs {placed}" if placed else "ends placed by the scheduler"
+    if any("@" in key for key in records):
+        where += " (@one: both to the first, @none: to none)"
     lines = [
         f"Medians over {about['rounds']} round(s) in {about['seconds']} s; {where}; "
         f"{about['cpus']} CPUs, Linux {about['kernel']}, Python {about['python']}.",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import instructions
-from tests.bench.model import ROOT
+from tests.bench.model import ROOT, Placement
 from tests.bench.report import amount, number
 from tests.bench.rows import ROWS
 
@@ -40,12 +40,20 @@ _METHOD = """\
 
 Every figure stands beside its floor or its peer, measured in the same run. A run has several
 rounds; a round runs every probe once, each in a process of its own, the two sides of a
-comparison next to each other. Two-process probes have one end on each of two cores. A value is
-the median over the rounds of each round's median; a ratio is the median of each round's own
-ratio, so what slows the machine down for both sides cancels out. The spread is the distance
-between the quartiles of the rounds over their median; a row beyond 20 % is marked `~` and its
-median means little. Tails pool the samples of all rounds. Compare ratios, not microseconds:
-another machine has others.
+comparison next to each other. A value is the median over the rounds of each round's median; a
+ratio is the median of each round's own ratio, so what slows the machine down for both sides
+cancels out. The spread is the distance between the quartiles of the rounds over their median; a
+row beyond 20 % is marked `~` and its median means little. Tails pool the samples of all rounds.
+Compare ratios, not microseconds: another machine has others.
+
+Where the two ends run decides more than anything else. Value, ratio and spread are of ends on two
+cores, as a host and its remote are; so is whatever says nothing else, tails and curves included.
+The columns "one CPU" and "unpinned" have value and ratio of the same row with both ends on one
+CPU, and where the scheduler puts them: often on one, where a wake-up is quicker and nothing runs
+at the same time. In `bench.json`, and among the goals, these are keys of their own: `KEY@one`,
+`KEY@none`. No goal compares what sleeps with a peer that does more work for each wake-up: such a
+ratio says what a wake-up costs on this machine. Those goals are set against the bare wake-ups of
+`floor_eventfd`.
 
 A floor is what the machine itself costs, a peer what one would pick instead, used as its
 documentation says. "Asleep" means that both ends sleep between two calls, which the probes
@@ -57,7 +65,8 @@ install. Who has built its benchmark gives it as `ASG_PEER=PROGRAM make bench`; 
 `PROGRAM NEAR FAR ROUNDS` (the CPUs of producer and consumer, -1 for any), passes on 51,200 packets
 of 384 bytes ROUNDS times through a transfer buffer of 16 KiB in steps of 4 KiB, compares every
 byte, and prints one line each time: GB/s, and if it likes packets a second and packets a doorbell.
-Without it the row `ring_vs_asg` has no ratio.
+Without it the rows `ring_vs_asg` and `ring_copied_vs_asg` have no ratio. Its reader always copies
+what it reads out of the ring; ours may leave it there, and both are measured.
 """
 
 _TAILS = (
@@ -111,6 +120,15 @@ def _keys(reference: Reference, group: str) -> list[str]:
     return [row.key for row in ROWS if reference.get(row.key, {}).get("group") == group]
 
 
+def _elsewhere(reference: Reference, key: str, placement: Placement) -> str:
+    """Value and ratio of a row's twin."""
+    twin = reference.get(f"{key}@{placement}")
+    if twin is None or twin["value"] is None:
+        return "" if twin is None else "-"
+    ratio = f" ({number(twin['ratio'])})" if twin["peer"] else ""
+    return f"{number(twin['value'])}{ratio}{' ~' if twin['noisy'] else ''}"
+
+
 def _value(record: Reference) -> str:
     return f"{number(record['value'])} {record['unit']}" if record["value"] is not None else "-"
 
@@ -125,11 +143,15 @@ def _figures(reference: Reference, group: str) -> str:
     rows = []
     for key in _keys(reference, group):
         record = reference[key]
+        if record["placement"] != "two":
+            continue
         peer = f"{record['peer']}: {number(record['peer_value'])}" if record["peer"] else ""
         ratio = number(record["ratio"]) if record["peer"] else ""
         shown = [_value(record), number(record["p99"]), peer, ratio, _spread(record)]
-        rows.append([f"`{key}`", record["what"], *shown])
-    return _table(["key", "what", "value", "p99", "beside", "ratio", "spread"], rows, left=2)
+        others = [_elsewhere(reference, key, placement) for placement in ("one", "none")]
+        rows.append([f"`{key}`", record["what"], *shown, *others])
+    head = ["key", "what", "value", "p99", "beside", "ratio", "spread", "one CPU", "unpinned"]
+    return _table(head, rows, left=2)
 
 
 def _goals(reference: Reference) -> str:

@@ -5,6 +5,7 @@
  *
  *   packets  51,200 packets of 384 bytes through a ring of 16 KiB, published 4 KiB at a time, the
  *            consumer compares every byte; GB/s, packets/s, packets per doorbell (both directions)
+ *   copied   the same, and the consumer copies each packet out first, to a place of its own
  *   calls    calls with two buffers, as many in flight as the ring takes; calls/s
  *   call     one empty call, both ends asleep between; ns
  *   trip     a bare eventfd there and back; ns, and ns of the first write alone
@@ -26,14 +27,16 @@
 
 #include "../core/check.h"
 #include "core_link.h"
+#include "patience/patience.h"
 
 #define PACKETS     51200u
 #define PACKET_SIZE 384u
-#define SLOTS       32u /* of 512 bytes: 16 KiB, */
-#define STEP        8u  /* published every 4 KiB */
-#define PATTERNS    61u /* no divisor of SLOTS: a stale slot is noticed */
+#define SLOTS       32u         /* of 512 bytes: 16 KiB, */
+#define STEP        8u          /* published every 4 KiB */
+#define ROOM        (SLOTS / 2) /* a producer that has slept goes on when so much is free */
+#define PATTERNS    61u         /* no divisor of SLOTS: a stale slot is noticed */
 #define CALLS       50000u
-#define PATIENCE_NS 100000u /* how long an end looks before it sleeps */
+#define LONGEST_NS  100000u /* an end looks for at most so long before it sleeps */
 
 static int near_cpu, far_cpu;
 static uint32_t rounds;
@@ -135,34 +138,66 @@ static int end(pid_t child)
 
 static const struct sbe_ring_geometry GEOMETRY = {SLOTS, 512, 64};
 static uint8_t patterns[PATTERNS][PACKET_SIZE];
-/* As in the original library's benchmark every packet has its own bytes to be compared with: they
- * don't come from the first cache. */
-static uint8_t expected[PACKETS][PACKET_SIZE];
+/* As in the original library's benchmark every packet has its own bytes to be compared with, and
+ * its own place when it is copied: they don't come from the first cache. */
+static uint8_t expected[PACKETS][PACKET_SIZE], copies[PACKETS][PACKET_SIZE];
+static bool copying;
+static struct sbe_patience patience = {.longest_ns = LONGEST_NS}; /* each end has its own */
+
+/* wanted 0: frames for the consumer, else free slots for the producer. */
+static bool has_news(struct sbe_ring *ring_end, uint32_t wanted)
+{
+    return wanted == 0 ? sbe_ring_peer_moved(ring_end) : sbe_ring_free(ring_end, wanted) >= wanted;
+}
+
+/* Who sleeps wants more at once: true, it may. */
+static bool may_sleep(struct sbe_ring *ring_end, uint32_t wanted)
+{
+    return wanted == 0 ? sbe_ring_wait_data(ring_end)
+                       : sbe_ring_wait_space(ring_end, wanted > ROOM ? wanted : ROOM);
+}
+
+/* True: that was in vain, for so long. */
+static bool look(struct sbe_ring *ring_end, uint32_t wanted, uint64_t *looked_ns)
+{
+    uint64_t begin_ns = now_ns(NULL);
+    for (*looked_ns = 0; *looked_ns < patience.window_ns; *looked_ns = now_ns(NULL) - begin_ns)
+        for (int i = 0; i < 64; i++) {
+            if (has_news(ring_end, wanted)) {
+                sbe_patience_paid(&patience);
+                return false;
+            }
+            sbe_relax();
+        }
+    return true;
+}
+
+static void await_peer(struct sbe_ring *ring_end, uint32_t wanted, const struct bell *bell)
+{
+    uint64_t looked_ns;
+    if (!look(ring_end, wanted, &looked_ns) || !may_sleep(ring_end, wanted))
+        return;
+    uint64_t asleep_ns = now_ns(NULL);
+    await(bell);
+    sbe_patience_slept(&patience, looked_ns, now_ns(NULL) - asleep_ns);
+}
 
 static void take_packets(struct sbe_ring *rx)
 {
     const void *slot;
-    uint64_t patience_ns = 0;
     for (uint32_t taken = 0; taken < PACKETS;) {
         int status = sbe_ring_peek(rx, &slot);
         CHECK(status >= 0);
-        if (status == 1) {
-            CHECK(memcmp(slot, expected[taken], PACKET_SIZE) == 0);
-            sbe_ring_release(rx);
-            if (++taken % STEP == 0 && sbe_ring_return(rx))
-                ring(&near_bell);
-            patience_ns = 0;
+        if (status == 0) {
+            await_peer(rx, 0, &far_bell);
             continue;
         }
-        uint64_t moment_ns = now_ns(NULL);
-        if (patience_ns == 0)
-            patience_ns = moment_ns + PATIENCE_NS;
-        if (moment_ns < patience_ns) {
-            for (int i = 0; i < 64 && !sbe_ring_peer_moved(rx); i++)
-                sbe_relax();
-        } else if (sbe_ring_wait_data(rx)) {
-            await(&far_bell);
-        }
+        if (copying)
+            slot = memcpy(copies[taken], slot, PACKET_SIZE);
+        CHECK(memcmp(slot, expected[taken], PACKET_SIZE) == 0);
+        sbe_ring_release(rx);
+        if (++taken % STEP == 0 && sbe_ring_return(rx))
+            ring(&near_bell);
     }
 }
 
@@ -174,36 +209,20 @@ static void consume(void *memory)
         take_packets(&rx);
 }
 
-/* True: so many slots are free. False: it slept, look again. */
-static bool await_room(struct sbe_ring *tx, uint32_t wanted)
-{
-    uint64_t end_ns = now_ns(NULL) + PATIENCE_NS;
-    do {
-        for (int i = 0; i < 64; i++) {
-            if (sbe_ring_free(tx, wanted) >= wanted)
-                return true;
-            sbe_relax();
-        }
-    } while (now_ns(NULL) < end_ns);
-    if (sbe_ring_wait_space(tx, wanted))
-        await(&near_bell);
-    return false;
-}
-
 static void give_packets(struct sbe_ring *tx)
 {
     void *slot;
     for (uint32_t given = 0; given < PACKETS; given++) {
         while (sbe_ring_reserve(tx, &slot) == SBE_EAGAIN)
-            (void)await_room(tx, STEP);
+            await_peer(tx, STEP, &near_bell);
         CHECK(!tx->broken);
         memcpy(slot, patterns[given % PATTERNS], PACKET_SIZE);
         sbe_ring_commit(tx);
         if ((given + 1) % STEP == 0 && sbe_ring_publish(tx))
             ring(&far_bell);
     }
-    while (!await_room(tx, SLOTS)) /* all of them have been compared */
-        ;
+    while (sbe_ring_free(tx, SLOTS) < SLOTS) /* all of them have been compared */
+        await_peer(tx, SLOTS, &near_bell);
 }
 
 static int packets(void)
@@ -391,14 +410,15 @@ static int trip(void)
 int main(int argc, char **argv)
 {
     if (argc != 5) {
-        (void)fprintf(stderr,
-                      "usage: ring_bench packets|calls|call|trip|crc|alone NEAR FAR ROUNDS\n");
+        (void)fprintf(
+            stderr, "usage: ring_bench packets|copied|calls|call|trip|crc|alone NEAR FAR ROUNDS\n");
         return 2;
     }
     near_cpu = atoi(argv[2]);
     far_cpu = atoi(argv[3]);
     rounds = (uint32_t)atoi(argv[4]);
-    if (strcmp(argv[1], "packets") == 0)
+    copying = strcmp(argv[1], "copied") == 0;
+    if (copying || strcmp(argv[1], "packets") == 0)
         return packets();
     if (strcmp(argv[1], "calls") == 0)
         return calls(2, CALLS, false);

@@ -13,12 +13,23 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 from sbe import extras
-from tests.bench.model import Curve, Figures, Probe, Result, Row, Settings, UnavailableError
-from tests.bench.procs import two_cores
+from tests.bench.model import (
+    Curve,
+    Figures,
+    Placement,
+    Probe,
+    Result,
+    Row,
+    Settings,
+    UnavailableError,
+)
+from tests.bench.procs import cores
 
 SCHEMA = 1
 NOISY = 0.20
@@ -82,12 +93,16 @@ class Run:
     def round(self, number: int, progress: Callable[[str], object] = str) -> None:
         """Run every probe once; one that can't run is not tried again."""
         for name in self.needed():
-            probe = self.probes[name]
+            plain, at, placement = name.partition("@")
+            probe = self.probes[plain]
             if name in self.reasons or (probe.once and number > 0):
                 continue
             progress(name)
+            settings = self.settings
+            if at:
+                settings = replace(settings, placement=cast(Placement, placement))
             try:
-                result = self.measure(name, probe, self.settings)
+                result = self.measure(plain, probe, settings)
             except UnavailableError as reason:
                 measured_before = f"round {number + 1}: " if number else ""
                 self.reasons[name] = f"{measured_before}{reason}"
@@ -109,7 +124,7 @@ class Run:
 
     def _record(self, row: Row) -> Record:
         """One row of bench.json. Missing figures are null, and the note says why."""
-        ours, peer = (self.figures.get(reference, Figures()) for reference in (row.ours, row.peer))
+        ours, peer = (self.figures.get(row.placed(one), Figures()) for one in (row.ours, row.peer))
         both = sorted(ours.p50.keys() & peer.p50.keys())
         ratios = [ours.p50[n] / peer.p50[n] for n in both if peer.p50[n]]
         ratio, value = _median(ratios), _median(ours.p50.values())
@@ -118,6 +133,7 @@ class Run:
         return {
             "what": row.what,
             "group": row.group,
+            "placement": row.placement,
             "value": value,
             "p99": _median(ours.p99.values()),
             "tail": _tail(ours.pooled),
@@ -162,7 +178,7 @@ class Run:
         for name in dict.fromkeys(reversed(row.probes())):
             parts += [self.notes[name]] if name in self.notes else []
             if name in self.reasons:
-                who = "" if name == row.ours.partition("/")[0] else f"{row.peer_name}: "
+                who = "" if name == row.probes()[-1] else f"{row.peer_name}: "
                 parts.append(who + self.reasons[name])
         return "; ".join(parts)
 
@@ -194,7 +210,7 @@ def load() -> float:
 
 def meta(settings: Settings, rounds: int, seconds: float, load_before: float) -> Record:
     """What has to be known beside the figures to compare two runs."""
-    cores = two_cores() if settings.pin else None
+    pair = cores(settings)
     versions = {}
     for package in _PEER_PACKAGES:
         try:
@@ -210,7 +226,7 @@ def meta(settings: Settings, rounds: int, seconds: float, load_before: float) ->
         "versions": versions,
         "rounds": rounds,
         "quick": settings.quick,
-        "pinned": list(cores) if cores else None,
+        "pinned": list(pair) if pair else None,
         "load_before": load_before,
         "seconds": round(seconds, 1),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

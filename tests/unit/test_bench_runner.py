@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tests.bench import core, procs, report, runner
 from tests.bench.__main__ import chosen
-from tests.bench.model import Curve, Probe, Result, Row, Settings, UnavailableError
+from tests.bench.model import Curve, Placement, Probe, Result, Row, Settings, UnavailableError
 from tests.bench.rows import CURVES, KERNEL_ROWS, PROBES, ROWS
 
 RECORD_KEYS = {"value", "unit", "peer", "peer_value", "ratio", "spread", "note"}
 META_KEYS = {"schema", "cpus", "kernel", "python", "rounds"}
-SETTINGS = Settings(quick=True, pin=False)
+SETTINGS = Settings(quick=True, placement="none")
 ROW = Row("call", "us", ours="ours", peer="peer", peer_name="the peer", what="a call")
 
 
@@ -136,6 +139,44 @@ def test_both_sides_may_come_from_one_probe() -> None:
     assert (record["value"], record["peer_value"], record["ratio"]) == (3.0, 2.0, 1.5)
 
 
+# Placement
+
+
+def test_a_row_elsewhere_measures_the_same_probes_placed_otherwise() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def measure(name: str, _probe: Probe, settings: Settings) -> Result:
+        asked.append((name, settings.placement))
+        figure = {"two": 9.0, "one": 3.0, "none": 4.0}[settings.placement]
+        return Result({"": [figure], "both": [2 * figure]})
+
+    row = replace(ROW, ours="ours/both", goal=1.5)
+    rows = [row, row.elsewhere("one"), row.elsewhere("none", 2.0)]
+    probes = {name: Probe(never_run) for name in ("ours", "peer")}
+    run = runner.Run(rows, probes, Settings(), measure)
+    run.round(0)
+    placements = ("two", "one", "none")
+    assert asked == [(name, where) for where in placements for name in ("peer", "ours")]
+    records = run.records()
+    assert [*records] == ["call", "call@one", "call@none"]
+    assert [record["value"] for record in records.values()] == [18.0, 6.0, 8.0]
+    assert [record["peer_value"] for record in records.values()] == [9.0, 3.0, 4.0]
+    assert [record["goal_met"] for record in records.values()] == [False, None, True]
+    assert [record["placement"] for record in records.values()] == [*placements]
+
+
+@pytest.mark.parametrize("placement", get_args(Placement))
+def test_both_ends_are_where_the_placement_says(placement: Placement) -> None:
+    pair = procs.cores(Settings(placement=placement))
+    cpus = os.sched_getaffinity(0)
+    if placement == "none" or (placement == "two" and len(cpus) == 1):
+        assert pair is None
+    else:
+        assert pair is not None
+        assert set(pair) <= cpus
+        assert len(set(pair)) == (1 if placement == "one" else 2)
+
+
 # What is missing
 
 
@@ -237,12 +278,12 @@ def test_rows_name_existing_probes_and_keys_are_unique() -> None:
     assert not {"meta", "curves"} & set(keys)
     assert {curve.probe for curve in CURVES} <= PROBES.keys()
     for row in [*ROWS, *KERNEL_ROWS]:
-        assert set(row.probes()) <= PROBES.keys()
+        assert {name.partition("@")[0] for name in row.probes()} <= PROBES.keys()
         assert bool(row.peer) == bool(row.peer_name)
 
 
 def test_only_takes_patterns_and_names_the_keys_otherwise() -> None:
-    assert [row.key for row in chosen(ROWS, ["call_vs_z*", "idle"])] == ["call_vs_zmq", "idle"]
+    assert [row.key for row in chosen(ROWS, ["call_vs_i*", "idle"])] == ["call_vs_iceoryx2", "idle"]
     with pytest.raises(SystemExit, match="call_block"):
         chosen(ROWS, ["no_such_row"])
 
@@ -294,7 +335,7 @@ def test_the_original_library_is_placed_and_repeated_like_ours(
     given_peer(
         tmp_path, monkeypatch, 'for i in $(seq $3); do echo "$i 7e6 900.5"; done; test $1 = -1'
     )
-    result = core.asg(Settings(quick=True, pin=False))
+    result = core.asg(Settings(quick=True, placement="none"))
     assert result.series == {"": [float(i) for i in range(1, 26)]}
     assert result.note == "original library: 900 packets a doorbell"
 
@@ -324,11 +365,5 @@ def test_sides_that_alternate_have_as_many_samples_each() -> None:
     samples = procs.alternated(steps, 450)
     assert {name: len(series) for name, series in samples.items()} == {"ours": 450, "theirs": 450}
     measured = "".join(name[0] for name in order[2 * 45 :])
-    assert [len(list(turn)) for _, turn in itertools.groupby(measured)] == [
-        200,
-        200,
-        200,
-        200,
-        50,
-        50,
-    ]
+    turns = [len(list(turn)) for _, turn in itertools.groupby(measured)]
+    assert turns == [201, 201, 201, 201, 51, 51]  # the first of each does not count

@@ -85,6 +85,7 @@ def test_a_follower_gets_its_reply_from_the_leader_and_then_leads():
 def test_a_spinning_thread_sees_what_another_one_took():
     with Pair() as pair:
         pair.host.spin_s = 1.0
+        assert pair.host.next_request(0.3) is None  # a sleep well within: it looks from now on
         call = pair.host.submit(7)
         begun = threading.Event()
 
@@ -105,7 +106,7 @@ def test_a_spinning_thread_sees_what_another_one_took():
 def test_a_follower_leads_when_the_spinning_leader_is_done():
     """Many turns of the two: each hand-over that is lost hangs a thread that waits for ever."""
     with Pair(slots=64) as pair:
-        pair.host.spin_s = 0.00002
+        pair.host.spin_s = 0.0002
         stop = threading.Event()
 
         def serve() -> None:

@@ -104,29 +104,28 @@ void host_doorbell(void *self, const struct sbe_channel *channel)
         return;
 }
 
-/*
- * Adaptive: traffic that comes back while we look keeps the window open; a window that ends for
- * nothing is halved, and one that would have caught the next frame is opened again.
- */
 bool host_look_again(struct host *host)
 {
-    uint64_t longest_ns = (uint64_t)host->options.spin_us * 1000u;
-    if (longest_ns == 0)
+    struct sbe_patience *patience = &host->patience;
+    if (patience->longest_ns == 0)
         return false;
     if (sbe_power_suspended(&host->power)) {
         host->engine.busy = false;
         return false;
     }
     uint64_t now_ns = host_now_ns(NULL);
+    uint64_t waited_ns = now_ns - host->traffic_ns;
     if (host->engine.served != host->served_seen) {
+        if (!host->engine.busy)
+            sbe_patience_slept(patience, host->looked_ns, waited_ns - host->looked_ns);
+        else if (host->looked_ns != 0) /* else it was there already */
+            sbe_patience_paid(patience);
         host->served_seen = host->engine.served;
-        if (!host->engine.busy && now_ns - host->traffic_ns < longest_ns)
-            host->window_ns = longest_ns;
         host->traffic_ns = now_ns;
+        host->looked_ns = waited_ns = 0;
+    } else if (host->engine.busy) {
+        host->looked_ns = waited_ns;
     }
-    bool busy = now_ns - host->traffic_ns < host->window_ns;
-    if (host->engine.busy && !busy)
-        host->window_ns /= 2;
-    host->engine.busy = busy;
-    return busy;
+    host->engine.busy = waited_ns < patience->window_ns;
+    return host->engine.busy;
 }

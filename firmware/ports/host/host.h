@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "core/engine.h"
+#include "patience/patience.h"
 #include "power/power.h"
 
 #define HOST_INBOX_FDS 16u  /* more than any legal message carries, so that extras are seen */
@@ -47,7 +48,8 @@ struct host {
     bool refusal_told;
     uint32_t served_seen; /* of the engine, when it was looked at last */
     uint64_t traffic_ns;  /* when it had grown */
-    uint64_t window_ns;   /* for which we look before we sleep */
+    uint64_t looked_ns;   /* since then, for nothing so far */
+    struct sbe_patience patience;
     /* File descriptors that came with the message at hand; those that a hook takes become -1. */
     int inbox[HOST_INBOX_FDS];
     uint32_t inbox_count;

@@ -183,6 +183,7 @@ int main(int argc, char **argv)
     };
     if (!host_parse_options(&host.options, argc, argv, &exit_status))
         return exit_status;
+    host.patience.longest_ns = (uint64_t)host.options.spin_us * 1000u;
     host.listen_fd = host.control_fd = host.signal_fd = -1;
     if (!stay_with_parent())
         return 1;

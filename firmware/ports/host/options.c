@@ -20,7 +20,7 @@ static const char HELP[] =
     "  --slot-size N         bytes of a slot at most (16384)\n"
     "  --cache-line N        bytes between words of different writers (64)\n"
     "  --protocol MIN-MAX    versions of the protocol to speak\n"
-    "  --spin-us N           look at the rings for so long before sleeping (0)\n"
+    "  --spin-us N           look at the rings for up to so long before sleeping (0)\n"
     "  --die-with-parent[=PID]\n"
     "                        be killed when the thread that started this process ends; with\n"
     "                        PID, end at once if that is not the parent any more\n"
