@@ -72,6 +72,7 @@ TARGETS = ARM | {"x86-64": Target("gcc", "gcc", ("-fcf-protection=none",), (), (
 FLAGS = ["-std=c11", "-ffreestanding", "-O2", "-S", "-o", "-", "-fno-asynchronous-unwind-tables"]
 # Only what says `inline` is: functions can be looked at one by one.
 FLAGS += ["-fno-inline-functions-called-once", "-fno-inline-small-functions"]
+FLAGS += ["-DBOARD_AN385"]  # for the files of ports/mps2
 
 # What an instruction is to the memory: the first that fits. The stack is nobody else's.
 EVENTS = [
@@ -198,6 +199,23 @@ def test_a_virtqueues_words_are_ordered_like_a_rings(arm: str) -> None:
     assert barriers(made["vring_give"]) == [*right.release]
     assert between(made["vring_give"])[-1] == ["load", "load", "store"]  # where and what: private
     assert barriers(made["vring_wants_interrupt"]) == [*right.full]
+
+
+def test_a_token_is_sent_after_what_it_speaks_of(arm: str) -> None:
+    made, right = functions(arm, "ports/carveout/carveout.c"), TARGETS[arm]
+    for function in ("look", "carveout_crash"):
+        at = made[function].index("call carveout_send_token")
+        assert barriers(made[function][:at])[-1:] == [*right.full], function
+        assert "store" not in between(made[function][:at])[-1], function
+    assert barriers(made["carveout_crash"]) == [*right.release, *right.full]
+    assert between(made["carveout_crash"])[1] == ["store"]
+
+
+def test_the_logs_count_is_out_after_its_text(arm: str) -> None:
+    made, right = functions(arm, "ports/mps2/uart.c")["console_write"], TARGETS[arm]
+    assert barriers(made) == [*right.release]
+    text, count = between(made)
+    assert text[-1] == count[0] == "store"
 
 
 def test_nothing_else_orders_memory(arm: str) -> None:
