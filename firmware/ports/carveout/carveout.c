@@ -223,6 +223,7 @@ static void look(struct carveout *link)
     link->look = left == 0;
     if (link->bootstrap.changed) {
         link->bootstrap.changed = false;
+        sbe_full_barrier(); /* our block is out before the host is told to look at it */
         carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_BLOCK));
     }
 }
@@ -335,5 +336,6 @@ void carveout_crash(struct carveout *link, struct sbe_crash_record *record)
     memcpy(place, record, sizeof *record);
     if (link->bootstrap.own != NULL)
         sbe_store_release(&link->bootstrap.own->crashed, 1);
+    sbe_full_barrier(); /* the record is out before the host is told to look at it */
     carveout_send_token(link, SBE_TOKEN_EVENT(SBE_TOKEN_CRASHED));
 }

@@ -30,7 +30,7 @@ struct uart {
 #define LOG_SIZE 0x4000u
 
 struct log { /* region "log": text behind a count of all bytes ever written */
-    uint32_t written;
+    sbe_shared_u32 written;
     char text[LOG_SIZE - 4];
 };
 
@@ -71,8 +71,9 @@ void console_write(const char *text)
 {
     struct log *log = (struct log *)(BOARD_WINDOW + SBE_CARVEOUT_REGIONS);
     for (; *text != '\0'; text++) {
-        log->text[log->written % sizeof log->text] = *text;
-        log->written++;
+        uint32_t written = sbe_load_relaxed(&log->written);
+        log->text[written % sizeof log->text] = *text;
+        sbe_store_release(&log->written, written + 1);
         (void)send(UART0, (uint8_t)*text);
     }
 }

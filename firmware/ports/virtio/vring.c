@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "core/atomic.h"
+
 #define NO_INTERRUPT 1u /* VRING_AVAIL_F_NO_INTERRUPT */
 #define COUNT_MAX    32768u
 
@@ -38,7 +40,7 @@ bool vring_open(struct vring *ring, uint8_t *memory, uint32_t count, uint32_t al
 
 static uint16_t load(const uint8_t *at)
 {
-    return __atomic_load_n((const uint16_t *)(const void *)at, __ATOMIC_ACQUIRE);
+    return __atomic_load_n((const uint16_t *)(const void *)at, __ATOMIC_RELAXED);
 }
 
 bool vring_take(struct vring *ring, struct vring_buffer *buffer)
@@ -46,6 +48,7 @@ bool vring_take(struct vring *ring, struct vring_buffer *buffer)
     struct descriptor descriptor;
     if (ring->count == 0 || load(ring->available + 2) == ring->taken)
         return false;
+    sbe_acquire_barrier(); /* the index, then the entry, the descriptor and the buffer's bytes */
     uint16_t head = load(ring->available + 4 + 2u * (ring->taken & (ring->count - 1u)));
     ring->taken++;
     buffer->id = head & (ring->count - 1u);
@@ -63,13 +66,12 @@ void vring_give(struct vring *ring, const struct vring_buffer *buffer, uint32_t 
     uint32_t element[2] = {buffer->id, written};
     memcpy(ring->used + 4 + 8u * (ring->given & (ring->count - 1u)), element, sizeof element);
     ring->given++;
-    /* The element and the buffer's bytes before the index that shows them. */
-    __atomic_store_n((uint16_t *)(void *)(ring->used + 2), ring->given, __ATOMIC_RELEASE);
+    sbe_release_barrier(); /* the element and the buffer's bytes, then the index that shows them */
+    __atomic_store_n((uint16_t *)(void *)(ring->used + 2), ring->given, __ATOMIC_RELAXED);
 }
 
 bool vring_wants_interrupt(const struct vring *ring)
 {
-    /* The index above, then the driver's flag: else both could miss the other's change. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    sbe_full_barrier(); /* the index above, then the driver's flag: else both could miss a change */
     return ring->count != 0 && (load(ring->available) & NO_INTERRUPT) == 0;
 }
