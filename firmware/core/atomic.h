@@ -8,7 +8,7 @@
  * On Arm every order is a DMB of the full system beside a plain access. The peer may be a Cortex-M
  * behind a bus, outside of the inner shareable domain, and C11 gives no more than that: DMB ISH on
  * v7, while LDAR and STLR reach as far as the word's mapping says, which for cached memory is no
- * further. A Cortex-M has no option but SY. docs/adr/0016 has the rules; nothing else in the tree
+ * further. A Cortex-M has no option but SY. docs/adr/0018 has the rules; nothing else in the tree
  * may order memory that a peer sees, and tests/unit/test_barriers.py reads the instructions.
  */
 #ifndef SBE_CORE_ATOMIC_H
