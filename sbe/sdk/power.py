@@ -37,7 +37,7 @@ class PowerListener:
         self._wanted: deque[tuple[PowerRequest, int, Answer]] = deque()
         self._closing = False
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._lock = threading.Lock()  # of the bell's life
+        self._lock = threading.RLock()  # of the bell's life; a signal handler may come
         self._thread: threading.Thread | None = None
 
     def start(self, control_fd: int) -> None:
@@ -109,6 +109,6 @@ class PowerListener:
 
             logging.getLogger(__name__).exception("the handler of %s failed", request.word)
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-        with connection._lock:
+        with connection._turn.operation():
             if not connection.closed:
                 answer(code)

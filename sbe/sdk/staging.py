@@ -31,7 +31,7 @@ class Stager:
 
     def __init__(self, allocate: weakref.WeakMethod[Callable[[int], Area]]) -> None:
         self._allocate = allocate
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or a finaliser may stage in the middle
         self._given: deque[Area] = deque()  # back, not yet looked at; a finalizer may add any time
         self._free: list[Area] = []
         self._held: list[Area] = []  # quarantined by calls that were given up
@@ -39,15 +39,16 @@ class Stager:
     def take(self, size_bytes: int) -> Area:
         """An area of at least this size, from the pool or new."""
         with self._lock:
-            while self._given:
+            for _ in range(len(self._given)):
                 self._held.append(self._given.popleft())
             waiting, self._held = self._held, []
             for area in waiting:
                 (self._held if area.holds else self._free).append(area)
             for area in sorted(self._free, key=lambda area: area.size):
                 if area.size >= size_bytes:
-                    self._free.remove(area)
-                    return area
+                    with contextlib.suppress(ValueError):  # one of those has taken it
+                        self._free.remove(area)
+                        return area
         allocate = self._allocate()
         assert allocate is not None, "the connection makes the call"
         return allocate(max(_SMALLEST, 1 << (size_bytes - 1).bit_length()))
@@ -79,7 +80,7 @@ class StagedCall:
     ) -> None:
         self._stager = stager
         self._staged: list[_Staged] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as the stager's
         self._home = False
         places: list[tuple[_native.Buffer, int]] = []
         total = 0

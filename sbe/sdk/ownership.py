@@ -1,0 +1,162 @@
+"""Who owns what of a connection: its areas, and its one operation at a time."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from sbe.errors import AreaFreed, BadArgument, Error, LinkError, OutOfResources, Timeout
+
+if TYPE_CHECKING:
+    from sbe.sdk.area import Area
+    from sbe.sdk.backend import Backend
+    from sbe.sdk.connection import Connection
+
+__all__ = ["Areas", "Turn", "close_at_exit"]
+
+
+class Turn:
+    """Whose turn it is to ask the control side for something: one operation at a time.
+
+    Thread-safe. `lock` keeps other threads out, and lets its own in again: a signal handler runs in
+    the middle of whatever its thread does, and so does a finaliser that the collector calls. What
+    must not be begun twice stands in `operation()`, which refuses those.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.thread = 0
+        """The thread inside an operation, 0 when none is."""
+        self._afterwards: deque[Callable[[], object]] = deque()
+
+    @property
+    def mine(self) -> bool:
+        """An operation is under way in this very thread."""
+        return self.thread == threading.get_ident()
+
+    def check(self) -> None:
+        """Raises BadArgument inside an operation of this thread; nothing has been done then."""
+        if self.mine:
+            raise BadArgument(
+                "a signal handler or a finaliser has interrupted an operation of this link in the "
+                "same thread, which has to end first: only free() and close() may be called there, "
+                "and are done afterwards",
+                errno.EDEADLK,
+            )
+
+    @contextlib.contextmanager
+    def operation(self) -> Iterator[None]:
+        """One operation; `afterwards()` is done at its end. BadArgument within another one."""
+        with self.lock:
+            self.check()
+            self.thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self.thread = 0
+                while self._afterwards:
+                    self._afterwards.popleft()()
+
+    def afterwards(self, action: Callable[[], object]) -> None:
+        """Has something done at the end of the operation that is under way in this thread."""
+        self._afterwards.append(action)
+
+
+class _Watch(weakref.ref["Area"]):
+    """A reference that knows which area has died."""
+
+    __slots__ = ("area",)
+
+    area: int
+
+
+class Areas:
+    """The areas of a connection by id. Serialised by its owner, but for areas that die.
+
+    None is kept alive: one that nobody can reach any more, not even a view of it or a call in
+    flight, is freed with the next control operation. Nothing is sent when it dies, for the
+    collector runs in any thread and in the middle of anything.
+    """
+
+    def __init__(self) -> None:
+        self._watches: dict[int, _Watch] = {}  # of what the remote has
+        self._unwanted: deque[int] = deque()  # of them, those to be freed
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def add(self, area: Area, number: int) -> None:
+        """From now on its death frees it."""
+        watch = _Watch(area, self._died)
+        watch.area = number
+        self._watches[number] = watch
+
+    def _died(self, watch: weakref.ref[Area]) -> None:
+        assert isinstance(watch, _Watch)
+        self._unwanted.append(watch.area)
+
+    def __contains__(self, area: Area) -> bool:
+        watch = self._watches.get(area.id)
+        return watch is not None and watch() is area
+
+    def give_up(self, area: Area) -> None:
+        """Has it freed with the next operation."""
+        self._unwanted.append(area.id)
+
+    def free(self, number: int, backend: Backend) -> None:
+        """Has the remote let go of one; nothing to do if it has. Raises what the backend raises."""
+        if number in self._watches:
+            # AreaFreed: the remote did it after a call that timed out.
+            with contextlib.suppress(AreaFreed):
+                backend.free(number)
+            self._watches.pop(number, None)
+
+    def free_unwanted(self, backend: Backend) -> None:
+        """Frees those that died or were given up. One that can't be now is tried again next time.
+
+        Raises LinkError and Timeout: what follows would fail too.
+        """
+        for _ in range(len(self._unwanted)):
+            try:
+                self.free(self._unwanted[0], backend)
+            except (LinkError, Timeout):
+                raise
+            except BadArgument:  # the backend has none such: freed, and interrupted as we noted it
+                self._watches.pop(self._unwanted.popleft(), None)
+            except Error:
+                self._unwanted.rotate(-1)
+            else:
+                self._unwanted.popleft()
+
+    def refused(self, error: OutOfResources) -> OutOfResources:
+        """What a refused allocation says: who holds what, and what helps."""
+        return OutOfResources(
+            f"{error}; this connection has {len(self)} areas in use, free() gives one back",
+            error.code,
+        )
+
+    def clear(self) -> list[Area]:
+        """Forgets all, and returns those that live."""
+        watches, self._watches = self._watches, {}
+        self._unwanted.clear()
+        return [area for area in (watch() for watch in watches.values()) if area is not None]
+
+
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def close_at_exit(connection: Connection) -> None:
+    """Connections still open when the interpreter ends say goodbye, while threads and modules live."""
+    _open.add(connection)
+
+
+@atexit.register
+def _close_all() -> None:
+    for connection in list(_open):
+        connection.close()
