@@ -128,8 +128,9 @@ class Pump:
             if connection is not None and connection.control_fd >= 0:
                 watched.append((connection.control_fd, connection._process_control))
             for fd, callback in watched:
-                self.loop.add_reader(fd, callback)
-                self._watched.append(fd)
+                with contextlib.suppress(OSError):  # closed meanwhile: what waits has heard of it
+                    self.loop.add_reader(fd, callback)
+                    self._watched.append(fd)
             self._timer = self.loop.call_later(_BACKSTOP_S, self._backstop)
         self._open.add(future)
         self._take()  # frames may have come before the loop watched; and say that we sleep
