@@ -268,6 +268,8 @@ class Channel:
         """Many calls at once; results go to the given arrays."""
     def poll(self) -> bool:
         """Takes what came. True: nothing is left, and the next frame rings the doorbell."""
+    def let_go_in_child(self) -> None:
+        """In a forked child, closes what it inherited; the parent's goes on."""
     def nudge(self) -> None:
         """Rings the peer in case a doorbell was lost."""
     def has_room(self) -> bool:

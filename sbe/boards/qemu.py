@@ -93,6 +93,7 @@ class QemuBoard:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.ram = self.directory / "ram"
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
         self._window: Window | None = None
         self._last_crash: str | None = None
 
@@ -179,7 +180,12 @@ class QemuBoard:
         self.qmp("cont")
 
     def close(self) -> None:
-        """Stop, and remove what `directory=None` made. Calling twice is fine."""
+        """Stop, and remove what `directory=None` made. Calling twice is fine.
+
+        In a forked child it does nothing: the board is the parent's.
+        """
+        if os.getpid() != self._owner:
+            return
         self.stop()
         if self._window is not None:
             self._window.close()

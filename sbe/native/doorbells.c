@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "carveout/token.h"
@@ -294,7 +295,7 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
 
 static void close_fd(int *fd)
 {
-    if (*fd > 0)
+    if (*fd >= 0)
         (void)close(*fd);
     *fd = -1;
 }
@@ -341,6 +342,8 @@ static void stop(Doorbells *self)
     (void)pthread_join(self->thread, NULL);
     Py_END_ALLOW_THREADS;
     free_dead(self);
+    if (self->stream_fd >= 0) /* where it is a socket, a forked child's copy would keep it open */
+        (void)shutdown(self->stream_fd, SHUT_RDWR);
     while (self->doorbells != NULL) {
         struct doorbell *next = self->doorbells->next;
         release(self->doorbells);
@@ -360,6 +363,8 @@ static PyObject *doorbells_close(PyObject *object, PyObject *unused)
     if (self->owner == getpid())
         stop(self);
     self->running = false;
+    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next)
+        release(each); /* in a forked child: copies */
     close_fd(&self->stream_fd);
     close_fd(&self->epoll_fd);
     close_fd(&self->stop_fd);

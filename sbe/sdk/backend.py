@@ -102,7 +102,7 @@ class Backend(Protocol):
         """What the control side counts."""
 
     def close(self) -> None:
-        """Ends the context. Never raises."""
+        """Ends the context; in a forked child closes its descriptors only. Never raises."""
 
 
 def process_name() -> str:

@@ -583,6 +583,15 @@ class Connection:
         for area in self._areas.clear():
             self._table.remove(area, True)
 
+    def _let_go_in_child(self) -> None:
+        """Forked, with the locks as other threads had them: closes what this process inherited."""
+        self._turn = Turn()
+        with contextlib.suppress(Exception):
+            self._backend.close()
+        self._channel.let_go_in_child()
+        for area in self._areas.clear():
+            self._table.remove(area, True)
+
     def __enter__(self) -> Connection:
         return self
 

@@ -1,10 +1,11 @@
-"""Who owns what of a connection: its areas, and its one operation at a time."""
+"""Who owns what of a connection: its areas, its one operation at a time, and its process."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import errno
+import os
 import threading
 import weakref
 from collections import deque
@@ -152,8 +153,20 @@ _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def close_at_exit(connection: Connection) -> None:
-    """Connections still open when the interpreter ends say goodbye, while threads and modules live."""
+    """If still open when the interpreter ends, it says goodbye while threads and modules live.
+
+    A forked child lets go of it at once: the other end is to notice when this process dies.
+    """
     _open.add(connection)
+
+
+def _let_go_in_child() -> None:
+    for connection in list(_open):
+        connection._let_go_in_child()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @atexit.register

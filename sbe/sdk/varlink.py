@@ -32,6 +32,7 @@ class VarlinkClient:
         """Connects; `timeout` in seconds bounds every call."""
         self.path = path
         self._timeout = timeout
+        self._owner = os.getpid()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._received = b""
         self._fds: list[int] = []
@@ -47,7 +48,10 @@ class VarlinkClient:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Ends the connection, and with it the context."""
+        """Ends the connection, and with it the context; in a forked child only its copy."""
+        if os.getpid() == self._owner:  # a child's copy would keep it open
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._drop_fds()
 
