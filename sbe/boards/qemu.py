@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from sbe import _native, errors
 from sbe.boards.image import BOARDS, Board, check_image, find_image
@@ -37,19 +37,20 @@ def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> An
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_QMP_S)
             sock.connect(str(path))
-            with sock.makefile("rw") as stream:
-                json.loads(stream.readline())
-                _ask(stream, "qmp_capabilities", {})
-                return _ask(stream, command, arguments or {})
+            with sock.makefile() as answers:
+                json.loads(answers.readline())
+                _ask(sock, answers, "qmp_capabilities", {})
+                return _ask(sock, answers, command, arguments or {})
     except (OSError, ValueError) as error:
         raise errors.LinkError(f"QEMU does not take {command!r}: {error}") from error
 
 
-def _ask(stream: Any, command: str, arguments: dict[str, Any]) -> Any:
-    stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-    stream.flush()
+def _ask(sock: socket.socket, answers: TextIO, command: str, arguments: dict[str, Any]) -> Any:
+    question = json.dumps({"execute": command, "arguments": arguments}) + "\n"
+    # The application may have SIGPIPE as the system gives it.
+    sock.sendall(question.encode(), socket.MSG_NOSIGNAL)
     while True:
-        answer = json.loads(stream.readline())
+        answer = json.loads(answers.readline())
         if "return" in answer:
             return answer["return"]
         if "error" in answer:

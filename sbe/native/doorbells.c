@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "carveout/token.h"
@@ -31,6 +32,7 @@ typedef struct {
     bool closing; /* once: the thread uses the descriptors until it has been joined */
     pid_t owner;  /* a forked child has neither the thread nor a say */
     int stream_fd, epoll_fd, stop_fd;
+    bool is_socket; /* stream_fd */
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */
@@ -65,12 +67,21 @@ static void end_stream(Doorbells *self)
     signal_fd(self->happened_fd);
 }
 
+/* A socket whose other end has gone must not kill a process that has SIGPIPE as the system gives it.
+ */
+static ssize_t write_stream(const Doorbells *self, const void *bytes, size_t size)
+{
+    if (self->is_socket)
+        return send(self->stream_fd, bytes, size, MSG_NOSIGNAL);
+    return write(self->stream_fd, bytes, size);
+}
+
 /* True: the stream took it, or there is none any more. False: it is full. */
 static bool write_partial(Doorbells *self)
 {
     while (self->partial_at < self->partial_size && !self->closed) {
-        ssize_t written = write(self->stream_fd, self->partial + self->partial_at,
-                                self->partial_size - self->partial_at);
+        ssize_t written = write_stream(self, self->partial + self->partial_at,
+                                       self->partial_size - self->partial_at);
         if (written > 0)
             self->partial_at += (uint32_t)written;
         else if (written < 0 && errno == EINTR)
@@ -276,6 +287,8 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     self->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     self->happened_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct stat stream_is;
+    self->is_socket = !none && fstat(stream_fd, &stream_is) == 0 && S_ISSOCK(stream_is.st_mode);
     int flags = none ? 0 : self->stream_fd < 0 ? -1 : fcntl(self->stream_fd, F_GETFL);
     self->running = true;
     self->owner = getpid();
@@ -342,7 +355,7 @@ static void stop(Doorbells *self)
     (void)pthread_join(self->thread, NULL);
     Py_END_ALLOW_THREADS;
     free_dead(self);
-    if (self->stream_fd >= 0) /* where it is a socket, a forked child's copy would keep it open */
+    if (self->is_socket) /* a forked child's copy would keep it open */
         (void)shutdown(self->stream_fd, SHUT_RDWR);
     while (self->doorbells != NULL) {
         struct doorbell *next = self->doorbells->next;

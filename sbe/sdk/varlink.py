@@ -72,7 +72,8 @@ class VarlinkClient:
         deadline = time.monotonic() + self._timeout + longer_s
         try:
             self._socket.settimeout(self._timeout)
-            self._socket.sendall(message.encode() + b"\0")
+            # The application may have SIGPIPE as the system gives it.
+            self._socket.sendall(message.encode() + b"\0", socket.MSG_NOSIGNAL)
             reply = self._receive(deadline)
         except TimeoutError as error:
             self.close()
