@@ -19,6 +19,7 @@ from typing import Any, Self, TextIO
 
 from sbe import _native, errors
 from sbe.boards.image import BOARDS, Board, check_image, find_image
+from sbe.descriptors import socket_above_streams
 from sbe.heaps import Heap
 from sbe.transports.carveout import CarveoutTransport, Window, describe_crash, open_doorbell
 
@@ -289,7 +290,7 @@ class QemuBoard:
         except OSError:
             sock.close()
             raise
-        return sock
+        return socket_above_streams(sock)
 
     def _command(self, doorbell: int, console: int, qmp: int) -> list[str]:
         die = self._die_with_parent

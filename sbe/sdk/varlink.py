@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from sbe.control import ERROR, INTERFACE
+from sbe.descriptors import socket_above_streams
 from sbe.errors import DaemonGone, LinkError, PermissionDenied, ProtocolError, Timeout, from_status
 
 __all__ = ["VarlinkClient"]
@@ -33,7 +34,7 @@ class VarlinkClient:
         self.path = path
         self._timeout = timeout
         self._owner = os.getpid()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket = socket_above_streams(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         self._received = b""
         self._fds: list[int] = []
         self._socket.settimeout(timeout)

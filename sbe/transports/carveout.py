@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 from sbe import _native, errors
+from sbe.descriptors import above_streams, duplicate
 from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.transports import PrivateRings
@@ -45,7 +46,7 @@ class Window:
         """Opens it. Raises BadArgument when it is too small or not as large as said."""
         self.path = os.fspath(path)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC)
+            fd = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC))
         except OSError as error:
             raise errors.LinkError(
                 f"the shared RAM {self.path}: {error.strerror}", error.errno
@@ -112,7 +113,7 @@ class Window:
                 f"{mmap.PAGESIZE} bytes"
             )
         return Allocation(
-            os.dup(self._fd),
+            duplicate(self._fd),
             size,
             coherent=True,
             offset_bytes=self._offset + offset,

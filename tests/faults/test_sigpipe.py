@@ -132,9 +132,7 @@ WRITERS = (varlink, monitor, seqpacket, doorbells)
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("writer", WRITERS)
-def test_whatever_writes_to_a_socket(
-    writer: Callable[[str, socket.socket], None]
-) -> None:
+def test_whatever_writes_to_a_socket(writer: Callable[[str, socket.socket], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="sbe") as name, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{name}/s")
         server.listen()

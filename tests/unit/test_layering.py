@@ -35,7 +35,7 @@ C_NEVER = [("firmware/ports/*", "sbe/native/*")]
 
 # Modules, `sbe` itself being the SDK's face.
 PYTHON_FLOORS: Floors = [
-    [["sbe._native", "sbe.errors"]],
+    [["sbe._native", "sbe.errors", "sbe.descriptors"]],
     [["sbe.kernel", "sbe.kernel.*"]],
     [["sbe.heaps", "sbe.heaps.*"]],
     [["sbe.doorbell", "sbe.transports", "sbe.transports.*"]],
