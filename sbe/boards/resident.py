@@ -32,7 +32,13 @@ def _started(pid: int) -> int:
     """When a process was started, in the kernel's ticks; -1 when there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except OSError as error:
+        if not os.path.exists("/proc/self"):
+            raise errors.LinkError(
+                "boards that outlive the process which started them are known by their entry in "
+                "/proc, which is not mounted here",
+                error.errno,
+            ) from error
         return -1
     return -1 if fields[0] in "ZX" else int(fields[19])
 

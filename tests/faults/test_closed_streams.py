@@ -1,4 +1,4 @@
-"""Standard streams that are closed, as a daemon of the old school has them: 0 to 2 are free numbers."""
+"""Standard streams that are closed: 0 to 2 are numbers like any others, for what is opened next."""
 
 from __future__ import annotations
 
