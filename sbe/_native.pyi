@@ -293,6 +293,15 @@ TOKEN_BLOCK: int
 TOKEN_CRASHED: int
 TOKEN_GOODBYE: int
 
+def restore_reply(
+    service: int,
+    payload: bytes,
+    written: tuple[int, ...],
+    cost: tuple[int, int, int, int, int, int],
+    /,
+) -> Reply:
+    """A Reply that was pickled."""
+
 def read_crash(window: Memory, /) -> dict[str, Any] | None:
     """The crash record in the shared RAM of a carve-out link."""
 

@@ -483,6 +483,7 @@ static PyObject *channel_get_spin(PyObject *object, void *unused)
 }
 
 static PyMethodDef CHANNEL_METHODS[] = {
+    NATIVE_NOT_COPIED,
     {"submit", (PyCFunction)(void (*)(void))native_channel_submit, METH_FASTCALL,
      "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
     {"call", (PyCFunction)(void (*)(void))native_channel_call, METH_FASTCALL,

@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
@@ -24,7 +24,7 @@ from sbe.errors import (
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
-from sbe.sdk.ownership import Areas, Turn, close_at_exit
+from sbe.sdk.ownership import Areas, Turn, close_at_exit, not_copied
 from sbe.sdk.power import PowerHandler, PowerListener
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager
@@ -606,6 +606,9 @@ class Connection:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"context {self.context}, epoch {self.epoch:#010x}"

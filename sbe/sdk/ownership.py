@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sbe.errors import AreaFreed, BadArgument, Error, LinkError, OutOfResources, Timeout
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sbe.sdk.backend import Backend
     from sbe.sdk.connection import Connection
 
-__all__ = ["Areas", "Turn", "close_at_exit"]
+__all__ = ["Areas", "Turn", "close_at_exit", "not_copied"]
 
 
 class Turn:
@@ -67,6 +67,14 @@ class Turn:
     def afterwards(self, action: Callable[[], object]) -> None:
         """Has something done at the end of the operation that is under way in this thread."""
         self._afterwards.append(action)
+
+
+def not_copied(this: object) -> NoReturn:
+    """What `__reduce__()` of ours raises, as that of the extension's classes does."""
+    raise BadArgument(
+        f"a {type(this).__name__} can't be pickled or copied, for it belongs to this process and "
+        "its link: pass on bytes or a Reply, and call sbe.connect() in the other process"
+    )
 
 
 class _Watch(weakref.ref["Area"]):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import NoReturn
 
 from sbe import _native
 from sbe.errors import BadArgument, OutOfResources
 from sbe.sdk.area import Area
+from sbe.sdk.ownership import not_copied
 
 __all__ = ["Pool"]
 
@@ -70,6 +72,9 @@ class Pool:
             if rounded is None:
                 raise BadArgument(f"{piece!r} is not in use here: it was freed, or never allocated")
             self._free.setdefault(rounded, []).append(piece.offset)
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
 
     def __repr__(self) -> str:
         return f"<sbe.Pool: {len(self._taken)} pieces of {self._area!r} in use>"

@@ -12,10 +12,11 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sbe import _native
 from sbe.errors import BadArgument
+from sbe.sdk.ownership import not_copied
 
 if TYPE_CHECKING:
     from sbe.sdk.area import Area
@@ -177,6 +178,9 @@ class StagedCall:
     def expire(self) -> None:
         """Its deadline has passed."""
         self.call.expire()
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
 
     @property
     def in_flight(self) -> bool:
