@@ -32,7 +32,7 @@ typedef struct {
     bool closing; /* once: the thread uses the descriptors until it has been joined */
     pid_t owner;  /* a forked child has neither the thread nor a say */
     int stream_fd, epoll_fd, stop_fd;
-    bool is_socket; /* stream_fd */
+    bool is_socket; /* stream_fd: writing must not raise SIGPIPE */
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */
@@ -67,21 +67,14 @@ static void end_stream(Doorbells *self)
     signal_fd(self->happened_fd);
 }
 
-/* A socket whose other end has gone must not kill a process that has SIGPIPE as the system gives it.
- */
-static ssize_t write_stream(const Doorbells *self, const void *bytes, size_t size)
-{
-    if (self->is_socket)
-        return send(self->stream_fd, bytes, size, MSG_NOSIGNAL);
-    return write(self->stream_fd, bytes, size);
-}
-
 /* True: the stream took it, or there is none any more. False: it is full. */
 static bool write_partial(Doorbells *self)
 {
     while (self->partial_at < self->partial_size && !self->closed) {
-        ssize_t written = write_stream(self, self->partial + self->partial_at,
-                                       self->partial_size - self->partial_at);
+        const uint8_t *rest = self->partial + self->partial_at;
+        size_t size = self->partial_size - self->partial_at;
+        ssize_t written = self->is_socket ? send(self->stream_fd, rest, size, MSG_NOSIGNAL)
+                                          : write(self->stream_fd, rest, size);
         if (written > 0)
             self->partial_at += (uint32_t)written;
         else if (written < 0 && errno == EINTR)

@@ -120,12 +120,13 @@ PyObject *native_restore_reply(PyObject *module, PyObject *arguments)
 {
     uint16_t service;
     PyObject *payload, *written, *reply = NULL;
-    unsigned long long copied, synced, total;
-    unsigned doorbells, waited, handled;
+    uint64_t copied, synced, total;
+    uint32_t doorbells, waited, handled;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "O&O!O!(KKIIIK)", native_as_u16, &service, &PyBytes_Type,
-                          &payload, &PyTuple_Type, &written, &copied, &synced, &doorbells, &waited,
-                          &handled, &total))
+    if (!PyArg_ParseTuple(arguments, "O&O!O!(O&O&O&O&O&O&)", native_as_u16, &service, &PyBytes_Type,
+                          &payload, &PyTuple_Type, &written, native_as_u64, &copied, native_as_u64,
+                          &synced, native_as_u32, &doorbells, native_as_u32, &waited, native_as_u32,
+                          &handled, native_as_u64, &total))
         return NULL;
     Py_ssize_t count = PyTuple_Size(written);
     if (count > SBE_BUFFERS_MAX)

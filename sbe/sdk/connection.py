@@ -65,7 +65,7 @@ class Connection:
         self._closed = False
         self._pid = os.getpid()
         self._table = _native.Table(backend.limits["areas"])
-        self._areas = Areas()
+        self._areas = Areas(self._table)
         self._ids: dict[str | int | Service, int] = {}  # of services, until the remote restarts
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
             weakref.WeakKeyDictionary()
@@ -283,25 +283,7 @@ class Connection:
             return self._area(backend, granted, granted.size_bytes)
 
     def _area(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
-        try:
-            area = Area(
-                granted.fd,
-                size_bytes,
-                readonly=bool(granted.flags & _native.AREA_READONLY),
-                trusted=granted.trusted,
-                offset=granted.offset_bytes,
-                sync_fd=granted.sync_fd,
-            )
-        except BaseException:
-            backend.free(granted.id)
-            raise
-        finally:
-            os.close(granted.fd)
-            if granted.sync_fd >= 0:
-                os.close(granted.sync_fd)
-        self._areas.add(area, granted.id)
-        self._table.add(area, granted.id, backend.context, granted.flags)
-        area.heap = granted.heap
+        area = self._areas.take(backend, granted, size_bytes)
         area._connection = weakref.ref(self)
         return area
 

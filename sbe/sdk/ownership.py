@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
+from sbe import _native
 from sbe.errors import AreaFreed, BadArgument, Error, LinkError, OutOfResources, Timeout
+from sbe.sdk.area import Area
 
 if TYPE_CHECKING:
-    from sbe.sdk.area import Area
-    from sbe.sdk.backend import Backend
+    from sbe.sdk.backend import Backend, GrantedArea
     from sbe.sdk.connection import Connection
 
 __all__ = ["Areas", "Turn", "close_at_exit", "not_copied"]
@@ -93,18 +94,38 @@ class Areas:
     collector runs in any thread and in the middle of anything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: _native.Table) -> None:
+        self._table = table
         self._watches: dict[int, _Watch] = {}  # of what the remote has
         self._unwanted: deque[int] = deque()  # of them, those to be freed
 
     def __len__(self) -> int:
         return len(self._watches)
 
-    def add(self, area: Area, number: int) -> None:
-        """From now on its death frees it."""
+    def take(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
+        """The area of what was granted, whose descriptors are closed; its death frees it."""
+        try:
+            area = Area(
+                granted.fd,
+                size_bytes,
+                readonly=bool(granted.flags & _native.AREA_READONLY),
+                trusted=granted.trusted,
+                offset=granted.offset_bytes,
+                sync_fd=granted.sync_fd,
+            )
+        except BaseException:
+            backend.free(granted.id)
+            raise
+        finally:
+            os.close(granted.fd)
+            if granted.sync_fd >= 0:
+                os.close(granted.sync_fd)
         watch = _Watch(area, self._died)
-        watch.area = number
-        self._watches[number] = watch
+        watch.area = granted.id
+        self._watches[granted.id] = watch
+        self._table.add(area, granted.id, backend.context, granted.flags)
+        area.heap = granted.heap
+        return area
 
     def _died(self, watch: weakref.ref[Area]) -> None:
         assert isinstance(watch, _Watch)
