@@ -32,7 +32,7 @@ typedef struct {
     bool closing; /* once: the thread uses the descriptors until it has been joined */
     pid_t owner;  /* a forked child has neither the thread nor a say */
     int stream_fd, epoll_fd, stop_fd;
-    bool is_socket; /* stream_fd: writing must not raise SIGPIPE */
+    bool is_socket;  /* stream_fd: writing must not raise SIGPIPE */
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */

@@ -39,8 +39,8 @@ int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
 
 /* __reduce__() of what belongs to this process: raises. For a table of methods. */
 PyObject *native_not_copied(PyObject *object, PyObject *unused);
-#define NATIVE_NOT_COPIED                                                                 \
-    {                                                                                     \
+#define NATIVE_NOT_COPIED                                                                  \
+    {                                                                                      \
         "__reduce__", native_not_copied, METH_NOARGS, "Raises: it belongs to its process." \
     }
 
