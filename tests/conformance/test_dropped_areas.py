@@ -66,10 +66,9 @@ def test_a_call_in_flight_keeps_its_area() -> None:
     with gated() as (gate, link):
         area = link.allocate(64)
         number, calls = area.id, []
-        calls.append(link.submit("gate", sbe.Out(area), payload=b"late", timeout=0.0))
+        calls.append(link.submit("gate", sbe.Out(area), payload=b"late"))
         gate.wait_seen()
-        with pytest.raises(sbe.Timeout):
-            calls.pop().result()  # given up, but the remote may write it still
+        assert calls.pop().cancel()  # given up, but the remote may write it still
         del area
         gc.collect()
         assert number in link._areas._watches
