@@ -299,6 +299,8 @@ class Channel:
         """Many calls at once; results go to the given arrays."""
     def poll(self) -> bool:
         """Takes what came. True: nothing is left, and the next frame rings the doorbell."""
+    def let_go_in_child(self) -> None:
+        """In a forked child, closes what it inherited; the parent's goes on."""
     def nudge(self) -> None:
         """Rings the peer in case a doorbell was lost."""
     def has_room(self) -> bool:
@@ -321,6 +323,15 @@ TOKEN_CONTROL: int
 TOKEN_BLOCK: int
 TOKEN_CRASHED: int
 TOKEN_GOODBYE: int
+
+def restore_reply(
+    service: int,
+    payload: bytes,
+    written: tuple[int, ...],
+    cost: tuple[int, int, int, int, int, int],
+    /,
+) -> Reply:
+    """A Reply that was pickled."""
 
 def read_crash(window: Memory, /) -> dict[str, Any] | None:
     """The crash record in the shared RAM of a carve-out link."""

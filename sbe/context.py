@@ -359,6 +359,11 @@ class HostContext:
         for channel in self.channels.values():
             _keep(channel.rings.allocation)
 
+    def let_go(self) -> None:
+        """In a forked child: closes its descriptors. What goes back to a heap is the parent's."""
+        self._keep_memory()
+        self.release()
+
     def release(self) -> None:
         """Closes this end's descriptors; the remote must have let go already."""
         for area in self.areas.values():

@@ -209,6 +209,7 @@ class Remote:
         self.areas = areas
         self.buffers = buffers
         self.versions = versions
+        self._owner = os.getpid()
         self._thread: threading.Thread | None = None
         self._stop_fd = -1
 
@@ -218,6 +219,7 @@ class Remote:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._stop_fd = os.dup(stop_fd)
+        self._owner = os.getpid()
         end = _End(far, stop_fd, self)
         self._thread = threading.Thread(target=end.run, name="sbe-testing-remote", daemon=True)
         self._thread.start()
@@ -234,7 +236,7 @@ class Remote:
 
     def restart(self) -> None:
         """Ends the remote's present life, as a crash would."""
-        if self._thread is not None:
+        if self._thread is not None and os.getpid() == self._owner:  # not from a forked child
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._stop_fd, 1)
             self._thread.join()

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from sbe import _native, errors
 from sbe.boards.image import BOARDS, Board, check_image, find_image
 from sbe.heaps import Heap
 from sbe.host import files, sockets
+from sbe.host.descriptors import socket_above_streams
 from sbe.transports.carveout import CarveoutTransport, Window, describe_crash, open_doorbell
 
 __all__ = ["QemuBoard", "memory_option", "qmp"]
@@ -40,26 +41,27 @@ def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> An
             sock.settimeout(_QMP_S)
             with sockets.address(path) as address:
                 sock.connect(address)
-            with sock.makefile("rw") as stream:
-                _listen_to(stream)
-                _ask(stream, "qmp_capabilities", {})
-                return _ask(stream, command, arguments or {})
+            with sock.makefile() as answers:
+                _listen_to(answers)
+                _ask(sock, answers, "qmp_capabilities", {})
+                return _ask(sock, answers, command, arguments or {})
     except (OSError, ValueError) as error:
         raise errors.LinkError(f"QEMU does not take {command!r}: {error}") from error
 
 
-def _listen_to(stream: Any) -> dict[str, Any]:
-    answer = files.parse_json(stream.readline(_QMP_LINE))
+def _listen_to(answers: TextIO) -> dict[str, Any]:
+    answer = files.parse_json(answers.readline(_QMP_LINE))
     if not isinstance(answer, dict):
         raise ValueError("what answers is not QEMU")
     return answer
 
 
-def _ask(stream: Any, command: str, arguments: dict[str, Any]) -> Any:
-    stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-    stream.flush()
+def _ask(sock: socket.socket, answers: TextIO, command: str, arguments: dict[str, Any]) -> Any:
+    question = json.dumps({"execute": command, "arguments": arguments}) + "\n"
+    # The application may have SIGPIPE as the system gives it.
+    sock.sendall(question.encode(), socket.MSG_NOSIGNAL)
     while True:
-        answer = _listen_to(stream)
+        answer = _listen_to(answers)
         if "return" in answer:
             return answer["return"]
         if isinstance(answer.get("error"), dict):
@@ -111,6 +113,7 @@ class QemuBoard:
         self.directory = _directory(directory)
         self.ram = self.directory / "ram"
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
         self._window: Window | None = None
         self._last_crash: str | None = None
 
@@ -200,7 +203,12 @@ class QemuBoard:
         self.qmp("cont")
 
     def close(self) -> None:
-        """Stop, and remove what `directory=None` made. Calling twice is fine."""
+        """Stop, and remove what `directory=None` made. Calling twice is fine.
+
+        In a forked child it does nothing: the board is the parent's.
+        """
+        if os.getpid() != self._owner:
+            return
         self.stop()
         if self._window is not None:
             self._window.close()
@@ -304,7 +312,7 @@ class QemuBoard:
         except OSError:
             sock.close()
             raise
-        return sock
+        return socket_above_streams(sock)
 
     def _command(self, doorbell: int, console: int, qmp: int) -> list[str]:
         die = self._die_with_parent

@@ -92,7 +92,13 @@ def _started(pid: int) -> int:
     """When a process was started, in the kernel's ticks; -1 when there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
+    except OSError as error:
+        if not os.path.exists("/proc/self"):
+            raise errors.LinkError(
+                "boards that outlive the process which started them are known by their entry in "
+                "/proc, which is not mounted here",
+                error.errno,
+            ) from error
         return -1
     return -1 if stat[0] in "ZX" else int(stat[19])
 

@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
+
+from sbe.host.descriptors import duplicate
 
 __all__ = ["far_end"]
 
@@ -21,13 +24,17 @@ __all__ = ["far_end"]
 def far_end(work: str, size: int) -> Iterator[Connection[Any, Any]]:
     """This end of a pipe, with a process at the other that works; it has answered once."""
     near, far = Pipe()
+    fd = duplicate(far.fileno())
     # -P: modules come from where ours do, not from whatever lies in this folder.
     module = ["-P", "-m", "sbe.cli.far_end"]
-    command = [sys.executable, *module, str(far.fileno()), work, str(size)]
+    command = [sys.executable, *module, str(fd), work, str(size)]
     # In a session of its own: Ctrl-C is for us, it ends with the pipe.
-    process = subprocess.Popen(command, pass_fds=[far.fileno()], start_new_session=True)
     try:
+        process = subprocess.Popen(command, pass_fds=[fd], start_new_session=True)
+    finally:
+        os.close(fd)
         far.close()
+    try:
         near.send_bytes(b"?")
         try:
             near.recv_bytes()

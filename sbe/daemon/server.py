@@ -327,7 +327,7 @@ class Server:
         parameters = {"code": error.code, "message": str(error)}
         reply = json.dumps({"error": control.ERROR, "parameters": parameters})
         with sock, contextlib.suppress(OSError):
-            sock.send(reply.encode() + b"\0")
+            sock.send(reply.encode() + b"\0", socket.MSG_NOSIGNAL)
 
     def _closed(self, connection: ClientConnection) -> None:
         charge = self._connections.pop(connection, None)

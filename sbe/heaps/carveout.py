@@ -9,6 +9,7 @@ import threading
 
 from sbe import _native, errors
 from sbe.heaps import Allocation
+from sbe.host.descriptors import duplicate
 
 __all__ = ["CarveoutHeap"]
 
@@ -41,7 +42,7 @@ class CarveoutHeap:
         self.name = name
         self.address = address
         self._coherent = coherent
-        self._fd = os.dup(fd)
+        self._fd = duplicate(fd)
         self._offset = offset_bytes
         self._size = size_bytes - size_bytes % page
         self._memory = _native.Memory(self._fd, self._size, trusted=True, offset=offset_bytes)
@@ -73,7 +74,7 @@ class CarveoutHeap:
         size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         begin = self._take(size)
         try:
-            fd = os.dup(self._fd)
+            fd = duplicate(self._fd)
         except OSError as error:
             self._give(begin, size)
             raise errors.OutOfResources(f"{self.name}: {error.strerror}", error.errno) from error

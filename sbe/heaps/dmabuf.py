@@ -6,6 +6,7 @@ Each allocation is attached to the device that will use it, through our kernel m
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -23,10 +24,11 @@ _KEEP_FREE = 16 << 20  # bytes of the machine's memory that no allocation takes
 
 
 def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+    with contextlib.suppress(OSError):  # there may be no /proc
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE  # without what caches could give back
 
 
 class Budget:

@@ -9,6 +9,7 @@ import os
 
 from sbe import errors
 from sbe.heaps import Allocation
+from sbe.host.descriptors import above_streams
 
 __all__ = ["MemfdHeap", "check_seals"]
 
@@ -38,7 +39,8 @@ class MemfdHeap:
         size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         fd = -1
         try:
-            fd = os.memfd_create("sbe-area", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+            fd = above_streams(os.memfd_create("sbe-area", flags))
             os.ftruncate(fd, size)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS | fcntl.F_SEAL_SEAL)
         except OSError as error:

@@ -141,11 +141,21 @@ def reap(prefix: str) -> None:
     for entry in CLASS.glob("rpmsg[0-9]*"):
         try:
             named = pattern.fullmatch((entry / "name").read_text().strip())
-            if named and not os.path.exists(f"/proc/{named[1]}"):
+            if named and not _lives(int(named[1])):
                 fd = ioctl.open_device(f"/dev/{entry.name}", os.O_RDWR | os.O_NONBLOCK)
                 destroy_endpoint(fd)
         except (OSError, errors.Error):
             continue  # it went meanwhile, or is used
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _open_new(path: str) -> int:

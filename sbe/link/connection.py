@@ -145,6 +145,7 @@ class Connection:
         self._ready.fail(errors.LinkError(self._reason))
         self._refusal: str | None = None
         self._up = self._settling = self._closing = self._closed = False
+        self._owner = os.getpid()
         self.bad_messages = 0
         """Messages of the remote that were not whole or broke the protocol's rules."""
 
@@ -192,11 +193,14 @@ class Connection:
         """Say goodbye, wait for the answer at most this long, let go of everything.
 
         Operations under way end with LinkClosed, except that unmapping and destroying succeed.
-        Closing twice is fine.
+        Closing twice is fine. In a forked child it closes descriptors and tells nobody.
         """
         if self._closed or self._closing:
             return
         self._closing = True
+        if os.getpid() != self._owner:
+            self._let_go_in_child()
+            return
         if self._session.state == State.CONNECTED:
             bye: Pending[None] = Pending("the goodbye to the remote")
             try:
@@ -209,6 +213,14 @@ class Connection:
         self._let_go()
         self._epoll.close()
         self._tell(self._on_state, State.CLOSED)
+
+    def _let_go_in_child(self) -> None:
+        self._epoll.close()  # first: what it watches is watched for the parent as well
+        transport, self._handler.transport = self._handler.transport, None
+        if transport is not None:
+            transport.close()
+        self._closed, self._up = True, False
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self

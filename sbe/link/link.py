@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from sbe import _native, errors
+from sbe.host.descriptors import duplicate
 from sbe.link.connection import Connection, Finish, Reply
 from sbe.link.pending import Pending
 from sbe.transports import PrivateRings
@@ -225,7 +226,7 @@ class Link(Connection):
                 pending.fail(self._failed(pending.what, status))
 
         try:
-            copy = -1 if fd is None else os.dup(fd)
+            copy = -1 if fd is None else duplicate(fd)
         except OSError as error:
             self._area_ids.give(number)
             kind = errors.BadArgument if error.errno == errno.EBADF else errors.OutOfResources

@@ -157,9 +157,15 @@ static PyGetSetDef BUFFER_GETSET[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMethodDef BUFFER_METHODS[] = {
+    NATIVE_NOT_COPIED,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot BUFFER_SLOTS[] = {
     {Py_tp_doc, "A buffer of a message: a target and a direction."},
     {Py_tp_dealloc, buffer_dealloc},
+    {Py_tp_methods, BUFFER_METHODS},
     {Py_tp_getset, BUFFER_GETSET},
     {Py_bf_getbuffer, buffer_getbuffer},
     {0, NULL},

@@ -436,6 +436,7 @@ static void call_dealloc(PyObject *object)
 }
 
 static PyMethodDef CALL_METHODS[] = {
+    NATIVE_NOT_COPIED,
     {"result", (PyCFunction)(void (*)(void))call_result, METH_VARARGS | METH_KEYWORDS,
      "result(timeout=None): waits for the reply, seconds; raises what went wrong."},
     {"exception", (PyCFunction)(void (*)(void))call_exception, METH_VARARGS | METH_KEYWORDS,

@@ -114,9 +114,9 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
     native_cache_hooks(&self->port);
-    self->kick_fd = self->sleep_fd = -1;
+    self->ring_fd = self->wake_fd = self->kick_fd = self->sleep_fd = -1;
     self->forks = forks;
-    self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3); /* from 3: 0 means none */
+    self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
     self->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
     self->names = PyDict_New();
     if (on_control != Py_None) {
@@ -230,20 +230,23 @@ static int channel_clear(PyObject *object)
     return 0;
 }
 
+static void close_all(Channel *self)
+{
+    int *fds[] = {&self->ring_fd, &self->wake_fd, &self->sleep_fd, &self->kick_fd};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+}
+
 static void channel_dealloc(PyObject *object)
 {
     Channel *self = (Channel *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)channel_clear(object);
-    if (self->ring_fd > 0)
-        close(self->ring_fd);
-    if (self->wake_fd > 0)
-        close(self->wake_fd);
-    if (self->sleep_fd >= 0)
-        close(self->sleep_fd);
-    if (self->kick_fd >= 0)
-        close(self->kick_fd);
+    close_all(self);
     PyMem_Free(self->calls);
     PyMem_Free(self->scratch);
     Py_XDECREF(self->names);
@@ -252,6 +255,16 @@ static void channel_dealloc(PyObject *object)
     native_drop(self->table);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
+}
+
+/* A forked child has no use for what it inherited; the parent's stays open. */
+static PyObject *channel_let_go_in_child(PyObject *object, PyObject *unused)
+{
+    Channel *self = (Channel *)object;
+    (void)unused;
+    if (self->forks != forks)
+        close_all(self);
+    Py_RETURN_NONE;
 }
 
 /* -- taking frames ------------------------------------------------------------------------- */
@@ -470,6 +483,7 @@ static PyObject *channel_get_spin(PyObject *object, void *unused)
 }
 
 static PyMethodDef CHANNEL_METHODS[] = {
+    NATIVE_NOT_COPIED,
     {"submit", (PyCFunction)(void (*)(void))native_channel_submit, METH_FASTCALL,
      "submit(service, buffers=(), payload=b'', timeout=None, wait=True): sends, returns the Call."},
     {"call", (PyCFunction)(void (*)(void))native_channel_call, METH_FASTCALL,
@@ -489,6 +503,8 @@ static PyMethodDef CHANNEL_METHODS[] = {
     {"fail", channel_fail, METH_O, "fail(error): kills the channel; all that is open fails."},
     {"next_request", channel_next_request, METH_VARARGS,
      "next_request(timeout=None): waits for a Request of the peer; None at the timeout."},
+    {"let_go_in_child", channel_let_go_in_child, METH_NOARGS,
+     "let_go_in_child(): in a forked child, closes what it inherited; the parent's goes on."},
     {"counters", channel_counters, METH_NOARGS, "counters(): what happened so far, a dict."},
     {NULL, NULL, 0, NULL},
 };

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "carveout/token.h"
@@ -30,6 +32,7 @@ typedef struct {
     bool closing; /* once: the thread uses the descriptors until it has been joined */
     pid_t owner;  /* a forked child has neither the thread nor a say */
     int stream_fd, epoll_fd, stop_fd;
+    bool is_socket;  /* stream_fd: writing must not raise SIGPIPE */
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */
@@ -68,8 +71,10 @@ static void end_stream(Doorbells *self)
 static bool write_partial(Doorbells *self)
 {
     while (self->partial_at < self->partial_size && !self->closed) {
-        ssize_t written = write(self->stream_fd, self->partial + self->partial_at,
-                                self->partial_size - self->partial_at);
+        const uint8_t *rest = self->partial + self->partial_at;
+        size_t size = self->partial_size - self->partial_at;
+        ssize_t written = self->is_socket ? send(self->stream_fd, rest, size, MSG_NOSIGNAL)
+                                          : write(self->stream_fd, rest, size);
         if (written > 0)
             self->partial_at += (uint32_t)written;
         else if (written < 0 && errno == EINTR)
@@ -275,6 +280,8 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     self->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     self->happened_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct stat stream_is;
+    self->is_socket = !none && fstat(stream_fd, &stream_is) == 0 && S_ISSOCK(stream_is.st_mode);
     int flags = none ? 0 : self->stream_fd < 0 ? -1 : fcntl(self->stream_fd, F_GETFL);
     self->running = true;
     self->owner = getpid();
@@ -294,7 +301,7 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
 
 static void close_fd(int *fd)
 {
-    if (*fd > 0)
+    if (*fd >= 0)
         (void)close(*fd);
     *fd = -1;
 }
@@ -341,6 +348,8 @@ static void stop(Doorbells *self)
     (void)pthread_join(self->thread, NULL);
     Py_END_ALLOW_THREADS;
     free_dead(self);
+    if (self->is_socket) /* a forked child's copy would keep it open */
+        (void)shutdown(self->stream_fd, SHUT_RDWR);
     while (self->doorbells != NULL) {
         struct doorbell *next = self->doorbells->next;
         release(self->doorbells);
@@ -360,6 +369,8 @@ static PyObject *doorbells_close(PyObject *object, PyObject *unused)
     if (self->owner == getpid())
         stop(self);
     self->running = false;
+    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next)
+        release(each); /* in a forked child: copies */
     close_fd(&self->stream_fd);
     close_fd(&self->epoll_fd);
     close_fd(&self->stop_fd);

@@ -206,6 +206,11 @@ static PyGetSetDef MEMORY_GETSET[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMethodDef MEMORY_METHODS[] = {
+    NATIVE_NOT_COPIED,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot MEMORY_SLOTS[] = {
     {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0, sync_fd=-1)\n--\n\n"
                 "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
@@ -214,6 +219,7 @@ static PyType_Slot MEMORY_SLOTS[] = {
                 "where the memory is not coherent."},
     {Py_tp_new, memory_new},
     {Py_tp_dealloc, memory_dealloc},
+    {Py_tp_methods, MEMORY_METHODS},
     {Py_tp_getset, MEMORY_GETSET},
     {Py_mp_length, memory_length},
     {Py_mp_subscript, memory_subscript},
@@ -310,6 +316,7 @@ static PyType_Slot SLICE_SLOTS[] = {
     {Py_tp_doc, "A contiguous range of an area: a descriptor and a buffer."},
     {Py_tp_dealloc, slice_dealloc},
     {Py_tp_repr, slice_repr},
+    {Py_tp_methods, MEMORY_METHODS},
     {Py_tp_getset, SLICE_GETSET},
     {Py_mp_length, slice_length},
     {Py_mp_subscript, slice_subscript},

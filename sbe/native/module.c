@@ -268,10 +268,25 @@ static PyObject *ring_size(PyObject *module, PyObject *arguments)
     return PyLong_FromLongLong(size);
 }
 
+PyObject *native_not_copied(PyObject *object, PyObject *unused)
+{
+    PyObject *name = PyType_GetName(Py_TYPE(object));
+    (void)unused;
+    if (name == NULL)
+        return NULL;
+    native_raise(SBE_EINVAL, false,
+                 "a %U can't be pickled or copied, for it belongs to this process and its link: "
+                 "pass on bytes or a Reply, and call sbe.connect() in the other process",
+                 name);
+    Py_DECREF(name);
+    return NULL;
+}
+
 static PyMethodDef METHODS[] = {
     {"layout", layout, METH_NOARGS, "Offsets and sizes of every wire structure."},
     {"ring_size", ring_size, METH_VARARGS,
      "ring_size(slots, slot_size, line): bytes of one ring's memory."},
+    {"restore_reply", native_restore_reply, METH_VARARGS, "A Reply that was pickled."},
     {"read_crash", native_read_crash, METH_O,
      "read_crash(window): the crash record in the shared RAM of a carve-out link, or None."},
     {NULL, NULL, 0, NULL},

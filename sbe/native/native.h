@@ -38,6 +38,13 @@ uint64_t native_now_ns(void *unused);
 /* Creates a heap type from a spec and adds it to the module. 0 or -1. */
 int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
 
+/* __reduce__() of what belongs to this process: raises. For a table of methods. */
+PyObject *native_not_copied(PyObject *object, PyObject *unused);
+#define NATIVE_NOT_COPIED                                                                  \
+    {                                                                                      \
+        "__reduce__", native_not_copied, METH_NOARGS, "Raises: it belongs to its process." \
+    }
+
 /* -- convert.c: checked integers for PyArg_Parse*'s O& -- */
 
 int native_as_u16(PyObject *object, void *out);
@@ -303,6 +310,7 @@ void native_call_release_views(Call *call);
 
 int native_reply_init(PyObject *module);
 PyObject *native_reply_new(Call *call); /* of a call that is done */
+PyObject *native_restore_reply(PyObject *module, PyObject *arguments);
 
 /* -- batch.c -- */
 

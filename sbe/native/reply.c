@@ -75,6 +75,85 @@ static PyObject *reply_repr(PyObject *object)
                                 (unsigned long long)(call->ended_ns - call->started_ns) / 1000);
 }
 
+/* -- pickling: a reply is plain data --------------------------------------------------------- */
+
+static PyObject *reply_reduce(PyObject *object, PyObject *unused)
+{
+    const Call *call = ((Reply *)object)->call;
+    (void)unused;
+    PyObject *module = PyImport_ImportModule("sbe._native");
+    PyObject *restore = module == NULL ? NULL : PyObject_GetAttrString(module, "restore_reply");
+    Py_XDECREF(module);
+    PyObject *written = restore == NULL ? NULL : reply_written(call);
+    PyObject *cost = written == NULL ? NULL : reply_cost(call);
+    if (cost == NULL) {
+        Py_XDECREF(written);
+        Py_XDECREF(restore);
+        return NULL;
+    }
+    return Py_BuildValue("N(IONN)", restore, (unsigned)call->service, call->payload, written, cost);
+}
+
+/* A call that has ended, of no channel. */
+static Call *restore_call(Py_ssize_t buffers)
+{
+    Call *call = (Call *)PyType_GenericAlloc(Call_Type, 0);
+    if (call == NULL)
+        return NULL;
+    call->state = CALL_DONE;
+    call->asked = call->few_asked;
+    call->held = call->few_held;
+    if (buffers > 2) {
+        call->asked = PyMem_Calloc((size_t)buffers, sizeof *call->asked);
+        call->held = PyMem_Calloc((size_t)buffers, sizeof(Memory *));
+    }
+    if (call->asked != NULL && call->held != NULL) {
+        call->buffer_count = (uint16_t)buffers;
+        return call;
+    }
+    native_drop(call);
+    PyErr_NoMemory();
+    return NULL;
+}
+
+PyObject *native_restore_reply(PyObject *module, PyObject *arguments)
+{
+    uint16_t service;
+    PyObject *payload, *written, *reply = NULL;
+    uint64_t copied, synced, total;
+    uint32_t doorbells, waited, handled;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "O&O!O!(O&O&O&O&O&O&)", native_as_u16, &service, &PyBytes_Type,
+                          &payload, &PyTuple_Type, &written, native_as_u64, &copied, native_as_u64,
+                          &synced, native_as_u32, &doorbells, native_as_u32, &waited, native_as_u32,
+                          &handled, native_as_u64, &total))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(written);
+    if (count > SBE_BUFFERS_MAX)
+        return native_raise(SBE_EINVAL, false, "a reply of %zd buffers", count);
+    Call *call = restore_call(count);
+    if (call == NULL)
+        return NULL;
+    bool well = true;
+    for (Py_ssize_t i = 0; i < count && well; i++) {
+        call->asked[i].direction = SBE_DIR_OUT;
+        well = native_as_u64(PyTuple_GetItem(written, i), &call->asked[i].size) != 0;
+    }
+    Py_INCREF(payload);
+    call->payload = payload;
+    call->service = service;
+    call->copied = copied;
+    call->synced = synced;
+    call->doorbells = doorbells;
+    call->waited_ns = waited;
+    call->handled_ns = handled;
+    call->ended_ns = total;
+    if (well)
+        reply = native_reply_new(call);
+    native_drop(call);
+    return reply;
+}
+
 static int reply_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT((PyObject *)Py_TYPE(object));
@@ -98,11 +177,17 @@ static PyGetSetDef REPLY_GETSET[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMethodDef REPLY_METHODS[] = {
+    {"__reduce__", reply_reduce, METH_NOARGS, "For pickle: plain data."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot REPLY_SLOTS[] = {
     {Py_tp_doc, "What a service answered."},
     {Py_tp_dealloc, reply_dealloc},
     {Py_tp_traverse, reply_traverse},
     {Py_tp_repr, reply_repr},
+    {Py_tp_methods, REPLY_METHODS},
     {Py_tp_getset, REPLY_GETSET},
     {0, NULL},
 };

@@ -485,6 +485,7 @@ static void request_dealloc(PyObject *object)
 }
 
 static PyMethodDef REQUEST_METHODS[] = {
+    NATIVE_NOT_COPIED,
     {"respond", (PyCFunction)(void (*)(void))request_respond, METH_VARARGS | METH_KEYWORDS,
      "respond(payload=b'', status=0, written=None): answers it, once; later ones do nothing."},
     {NULL, NULL, 0, NULL},

@@ -214,6 +214,7 @@ static Py_ssize_t table_length(PyObject *object)
 }
 
 static PyMethodDef TABLE_METHODS[] = {
+    NATIVE_NOT_COPIED,
     {"add", table_add, METH_VARARGS, "add(memory, id, context, flags=0): makes memory an area."},
     {"locate", table_locate, METH_O,
      "locate(object): the Slice of an area whose memory this object shows, or None."},

@@ -38,6 +38,7 @@ class Pump:
         self.channel = channel
         self._loop = weakref.ref(loop)  # the connection outlives loops
         self._connection = weakref.ref(connection)
+        self._pid = os.getpid()
         self._open: set[asyncio.Future[None]] = set()
         self._room: deque[asyncio.Future[None]] = deque()
         # Duplicates of ours, while something is open. A loop knows one reader for each number: that
@@ -174,10 +175,13 @@ class Pump:
 
     def _stop_watching(self) -> None:
         loop = self._loop()
+        # A loop that is closed is destroying its tasks. A forked child shares the loop's epoll,
+        # where what it removes would be its parent's.
+        forgets = loop is None or loop.is_closed() or os.getpid() != self._pid
         while self._watched:
             fd, _ = self._watched.popitem()
-            if loop is not None and not loop.is_closed():  # else its tasks are being destroyed
-                loop.remove_reader(fd)
+            if not forgets:
+                self.loop.remove_reader(fd)
             os.close(fd)
         while self._timers:
             self._timers.popitem()[1].cancel()

@@ -48,7 +48,9 @@ class Area(_native.Memory):
     It has the buffer protocol: `np.frombuffer(area, np.uint8)` shows it without a copy, and
     `area[a:b]` is a range of it that a call takes as it is, as it takes a contiguous numpy slice.
     It is freed by `free()`, at the end of a `with` block, or when its connection closes; arrays
-    that still show it stay valid until they are gone. Any thread may use it.
+    that still show it stay valid until they are gone. One that is dropped, and that no array,
+    memoryview, slice, pool or call in flight shows any more, is freed with the connection's next
+    control operation, such as `allocate()`. Any thread may use it.
     """
 
     heap: str
@@ -64,7 +66,8 @@ class Area(_native.Memory):
 
         Raises `Busy` while a transaction that names it is unanswered: the remote may still
         write it. Raises `Timeout` when the remote does not let go in time, and may be called
-        again then. Once it has succeeded, a further call does nothing.
+        again then. Once it has succeeded, a further call does nothing. Called by a signal handler
+        or a finaliser in the middle of a control operation, it is done when that ends.
         """
         connection = self._connection()
         if connection is not None:
@@ -74,7 +77,8 @@ class Area(_native.Memory):
         """A numpy array of descriptors for `Connection.batch()`.
 
         `direction` is sbe.In, sbe.Out, sbe.InOut or sbe.Shared; offsets and sizes are in bytes,
-        scalars or arrays of one shape, which is the result's.
+        scalars or arrays of one shape, which is the result's. They name the area and do not keep
+        it: keep it until the batch has ended.
         """
         import numpy as np
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sbe.channel import Geometry, Rings
@@ -11,6 +14,9 @@ if TYPE_CHECKING:
     from sbe.link import OnPower
 
 __all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service", "process_name"]
+
+
+_COMM_MAX = 15  # bytes of a process's name, as the kernel keeps it
 
 
 class Service(NamedTuple):
@@ -102,10 +108,14 @@ class Backend(Protocol):
         """What the control side counts."""
 
     def close(self) -> None:
-        """Ends the context. Never raises."""
+        """Ends the context; in a forked child closes its descriptors only. Never raises."""
 
 
 def process_name() -> str:
     """What this process is called, for listings."""
-    with open("/proc/self/comm", encoding="utf-8", errors="replace") as comm:
+    with (
+        contextlib.suppress(OSError),  # there may be no /proc
+        open("/proc/self/comm", encoding="utf-8", errors="replace") as comm,
+    ):
         return comm.read().strip()
+    return os.path.basename(sys.argv[0] or sys.executable)[:_COMM_MAX] or "python"

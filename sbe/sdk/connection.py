@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import operator
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import (
-    AreaFreed,
     BadArgument,
     DaemonGone,
+    Error,
     LinkClosed,
     LinkError,
     OutOfResources,
@@ -28,6 +26,7 @@ from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
 from sbe.sdk.handlers import check_handler
+from sbe.sdk.ownership import Areas, Turn, close_at_exit, not_copied
 from sbe.sdk.power import PowerHandler, PowerListener
 from sbe.sdk.serving import Handler, Server
 from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
@@ -38,16 +37,6 @@ if TYPE_CHECKING:
     from sbe.sdk.aio import Pump
 
 __all__ = ["Connection"]
-
-# Connections still open when the interpreter ends say goodbye, while threads and modules live.
-_open: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for connection in list(_open):
-        connection.close()
-
 
 _DEFAULT_TIMEOUT_S = 30.0
 """A call without a deadline of its own ends after this: never a hang. None waits for ever."""
@@ -73,6 +62,10 @@ class Connection:
 
     Threads: any thread may call anything at any time; calls of several threads are in flight
     together. asyncio: `acall()` may be used from any number of loops. Closing ends everything.
+
+    Signal handlers and finalisers: `free()` and `close()` may be called at any time; in the middle
+    of a control operation of the same thread they are done at its end. Everything else raises
+    BadArgument there, and works in the middle of a call. A forked child has to connect again.
     """
 
     def __init__(
@@ -82,11 +75,11 @@ class Connection:
         self._backend = backend
         self._spin_s = spin_s
         self._geometry = geometry
-        self._lock = threading.RLock()  # control operations, and which channel is the live one
+        self._turn = Turn()  # of control operations, and which channel is the live one
         self._closed = False
         self._pid = os.getpid()
         self._table = _native.Table(backend.limits["areas"])
-        self._areas: dict[int, Area] = {}
+        self._areas = Areas(self._table)
         self._ids: dict[str | int | Service, int] = {}  # of services, until the remote restarts
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
             weakref.WeakKeyDictionary()
@@ -100,7 +93,7 @@ class Connection:
         self._losses = 0
         self.epoch = 0
         self._channel = self._open_channel()
-        _open.add(self)
+        close_at_exit(self)
 
     # -- calling ----------------------------------------------------------------------------
 
@@ -122,7 +115,7 @@ class Connection:
         """
         channel = self._channel
         number = self._ids.get(service)
-        if number is None or channel.error is not None:
+        if number is None or channel.error is not None or self._turn.thread:
             channel = self._live_channel()
             number = self._service_id(service)
         try:
@@ -147,7 +140,7 @@ class Connection:
         """
         channel = self._channel
         number = self._ids.get(service)
-        if number is None or channel.error is not None:
+        if number is None or channel.error is not None or self._turn.thread:
             channel = self._live_channel()
             number = self._service_id(service)
         try:
@@ -171,6 +164,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         number = self._ids.get(service)
+        self._turn.check()
         if number is None or self._channel.error is not None:
             # Control operations may wait for the remote: not in the loop's thread.
             number = await asyncio.to_thread(self._prepare, service)
@@ -209,7 +203,8 @@ class Connection:
         """Fire and forget: a message that nobody answers.
 
         Its buffers must lie in areas (or be small): there is no answer to tell when the remote is
-        done with them, so ownership is the application's own agreement with the service.
+        done with them, so ownership is the application's own agreement with the service. A message
+        does not keep an area either: keep it as long as that agreement says.
         """
         try:
             self._live_channel().send(self._service_id(service), buffers, payload, timeout)
@@ -285,8 +280,12 @@ class Connection:
 
     def _allocate(self, size_bytes: int, heap: str | None) -> Area:
         with self._control() as backend:
+            try:
+                granted = backend.allocate(size_bytes, heap)
+            except OutOfResources as error:
+                raise self._areas.refused(error) from error
             # The heap rounds up to pages; the application sees what it asked for.
-            return self._area(backend, backend.allocate(size_bytes, heap), size_bytes)
+            return self._area(backend, granted, size_bytes)
 
     def regions(self) -> dict[str, int]:
         """Memory that the remote owns and offers, its log or a sensor's buffer: bytes by name."""
@@ -304,36 +303,21 @@ class Connection:
             return self._area(backend, granted, granted.size_bytes)
 
     def _area(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
-        try:
-            area = Area(
-                granted.fd,
-                size_bytes,
-                readonly=bool(granted.flags & _native.AREA_READONLY),
-                trusted=granted.trusted,
-                offset=granted.offset_bytes,
-                sync_fd=granted.sync_fd,
-            )
-            self._table.add(area, granted.id, backend.context, granted.flags)
-        except BaseException:
-            backend.free(granted.id)
-            raise
-        finally:
-            os.close(granted.fd)
-            if granted.sync_fd >= 0:
-                os.close(granted.sync_fd)
-        area.heap = granted.heap
+        area = self._areas.take(backend, granted, size_bytes)
         area._connection = weakref.ref(self)
-        self._areas[granted.id] = area
         return area
 
     def _free(self, area: Area) -> None:
-        with self._lock:
-            if self._areas.get(area.id) is not area:
+        self._check_process()
+        with self._turn.lock:
+            if self._closed or area not in self._areas:
                 return
             self._table.remove(area)  # first: no new call may name it
-            with self._control() as backend, contextlib.suppress(AreaFreed):
-                backend.free(area.id)  # AreaFreed: the remote did it after a call that timed out
-            del self._areas[area.id]
+            if self._turn.mine:
+                self._areas.give_up(area)  # the operation frees it at its end
+                return
+            with self._control() as backend:
+                self._areas.free(area.id, backend)
 
     # -- services ---------------------------------------------------------------------------
 
@@ -499,10 +483,12 @@ class Connection:
 
     def _live_channel(self) -> _native.Channel:
         """The channel; brings the link back if it was lost since the last call."""
+        self._turn.check()
         channel = self._channel
         if channel.error is None:
             return channel
-        with self._lock:
+        self._check_process()
+        with self._turn.lock:
             if self._closed:
                 raise LinkClosed(_CLOSED)
             if self._channel.error is not None:
@@ -512,10 +498,13 @@ class Connection:
     def _recover(self, error: BaseException) -> None:
         if isinstance(error, (DaemonGone, LinkClosed)):
             raise again(error)
-        self._backend.recover()
-        self._ids.clear()
-        self._channel = self._open_channel()
-        self._losses += 1
+        with self._turn.operation():
+            if self._closed:
+                raise LinkClosed(_CLOSED)
+            self._backend.recover()
+            self._ids.clear()
+            self._channel = self._open_channel()
+            self._losses += 1
 
     def _open_channel(self) -> _native.Channel:
         granted = self._backend.open_channel(self._geometry, priority=1)
@@ -548,51 +537,77 @@ class Connection:
         False, only unless `wait`: not now, another thread is in a control operation.
         """
         self._check_process()
-        if not self._lock.acquire(blocking=wait):
+        if not self._turn.lock.acquire(blocking=wait):
             return False
         try:
-            error = None if self._closed else self._backend.process_control()
+            with self._turn.operation():
+                error = None if self._closed else self._backend.process_control()
             if error is not None:
-                self._channel.fail(error)
+                self._channel.fail(error)  # what hears of it may use the link
         finally:
-            self._lock.release()
+            self._turn.lock.release()
         return True
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[Backend]:
         """One control operation: the lock, a live channel before, and a lost link noticed after."""
         self._check_process()
-        with self._lock:
+        with self._turn.lock:
             self._live_channel()
             try:
-                yield self._backend
+                with self._turn.operation():
+                    if self._closed:
+                        raise LinkClosed(_CLOSED)
+                    self._areas.free_unwanted(self._backend)
+                    yield self._backend
+                    with contextlib.suppress(Error):  # the next operation will tell
+                        self._areas.free_unwanted(self._backend)
             except LinkError as error:
                 self._process_control()
                 if type(error) is LinkError and self._channel.error is not None:
                     raise again(self._channel.error) from error  # says how the link was lost
                 raise
             self._process_control()  # it may have succeeded because the remote is gone
+            if self._closed:
+                raise LinkClosed(_CLOSED)
 
     def close(self) -> None:
-        """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""
+        """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent.
+
+        Within a control operation of the same thread it is done at the end of that.
+        """
         if self._pid != os.getpid():
             return  # a forked child has copies of everything, but the link is its parent's
-        with self._lock:
-            if self._closed:
+        with self._turn.lock:
+            if self._turn.mine:
+                self._turn.afterwards(self._end)
                 return
-            self._closed = True
-            self._stager.close()
-            self._server.close()
-            if self._power is not None:
-                self._power.close()
-            self._channel.fail(LinkClosed(_CLOSED))
-            self._backend.close()
-            for area in self._areas.values():
-                self._table.remove(area, True)
-            self._areas.clear()
+            self._end()
         self._server.join(timeout=5.0)
         if self._power is not None:
             self._power.join(timeout=5.0)
+
+    def _end(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._stager.close()
+        self._server.close()
+        if self._power is not None:
+            self._power.close()
+        self._channel.fail(LinkClosed(_CLOSED))
+        self._backend.close()
+        for area in self._areas.clear():
+            self._table.remove(area, True)
+
+    def _let_go_in_child(self) -> None:
+        """Forked, with the locks as other threads had them: closes what this process inherited."""
+        self._turn = Turn()
+        with contextlib.suppress(Exception):
+            self._backend.close()
+        self._channel.let_go_in_child()
+        for area in self._areas.clear():
+            self._table.remove(area, True)
 
     def __enter__(self) -> Connection:
         return self
@@ -608,6 +623,9 @@ class Connection:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"context {self.context}, epoch {self.epoch:#010x}"

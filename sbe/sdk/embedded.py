@@ -66,6 +66,7 @@ class EmbeddedBackend:
         `transport`; the default starts sbe-remote.
         """
         self._timeout = timeout
+        self._owner = os.getpid()
         self._loss: LinkError | None = None
         self._restarts = 0
         self._offered = Offered()
@@ -268,7 +269,13 @@ class EmbeddedBackend:
         }
 
     def close(self) -> None:
-        """Orderly goodbye; the remote has let go of everything when this returns."""
+        """Orderly goodbye; the remote has let go of everything when this returns.
+
+        A forked child closes its descriptors: remote and heaps are its parent's.
+        """
         self._link.close()
+        if os.getpid() != self._owner:
+            self._context.let_go()
+            return
         self._context.release()
         self._process.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from typing import NoReturn
 
 from sbe import _native
 from sbe.errors import BadArgument, OutOfResources
 from sbe.sdk.area import Area
+from sbe.sdk.ownership import not_copied
 
 __all__ = ["Pool"]
 
@@ -18,7 +21,8 @@ class Pool:
 
     An area costs a message to the remote when it is allocated and again when it is freed; a piece
     costs neither. Sizes are rounded up to powers of two from 64 bytes, and a piece keeps its
-    rounded size for the next one who needs it. Any thread may use it.
+    rounded size for the next one who needs it. Any thread may use it, and so may a signal handler
+    or a finaliser.
 
     A piece must not be freed while a call that names it is unanswered: the remote may still write
     it. After a `Timeout` or a cancellation that is so until the call's `in_flight` is False.
@@ -27,7 +31,10 @@ class Pool:
     def __init__(self, area: Area) -> None:
         """The area is the pool's from now on; freeing it remains its owner's business."""
         self._area = area
-        self._lock = threading.Lock()
+        self._size = area.size
+        # Re-entrant, for a signal handler or a finaliser may come in the middle. What they see is
+        # whole: pieces change hands by one operation of a list or dict each.
+        self._lock = threading.RLock()
         self._unused = 0  # bytes from here on were never handed out
         self._free: dict[int, list[int]] = {}  # offsets by rounded size
         self._taken: dict[int, int] = {}  # rounded size by offset
@@ -46,17 +53,17 @@ class Pool:
         return self._area[offset : offset + size_bytes]
 
     def _take(self, rounded: int) -> int:
-        free = self._free.get(rounded)
-        if free:
-            return free.pop()
+        with contextlib.suppress(KeyError, IndexError):
+            return self._free[rounded].pop()
+        # Without a call between reading and writing nothing comes between in this thread.
         offset = self._unused
-        if offset + rounded > self._area.size:
-            raise OutOfResources(
-                f"the pool over {self._area!r} has no room for a piece of {rounded} bytes: "
-                f"{len(self._taken)} pieces are in use"
-            )
-        self._unused += rounded
-        return offset
+        if offset + rounded <= self._size:
+            self._unused = offset + rounded
+            return offset
+        raise OutOfResources(
+            f"the pool over {self._area!r} has no room for a piece of {rounded} bytes: "
+            f"{len(self._taken)} pieces are in use"
+        )
 
     def free(self, piece: _native.Slice) -> None:
         """Gives a piece back. Raises BadArgument if it is not one that the pool handed out."""
@@ -65,6 +72,9 @@ class Pool:
             if rounded is None:
                 raise BadArgument(f"{piece!r} is not in use here: it was freed, or never allocated")
             self._free.setdefault(rounded, []).append(piece.offset)
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
 
     def __repr__(self) -> str:
         return f"<sbe.Pool: {len(self._taken)} pieces of {self._area!r} in use>"

@@ -40,7 +40,7 @@ class PowerListener:
             self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
             raise OutOfResources(f"the handler of power: {error.strerror}") from error
-        self._lock = threading.Lock()  # of the bell's life
+        self._lock = threading.RLock()  # of the bell's life; a signal handler may come
         self._thread: threading.Thread | None = None
 
     def start(self, control_fd: int) -> None:
@@ -119,6 +119,6 @@ class PowerListener:
             code = answer_code(error)
             if not isinstance(error, Error):
                 report(f"the handler of power failed at {request.word!r}", error)
-        with connection._lock:
+        with connection._turn.operation():
             if not connection.closed:
                 answer(code)

@@ -13,10 +13,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from sbe import _native
 from sbe.errors import BadArgument, Error
+from sbe.sdk.ownership import not_copied
 
 if TYPE_CHECKING:
     from sbe.sdk.area import Area
@@ -43,7 +44,9 @@ class Stager:
 
     def __init__(self, connection: weakref.ref[Connection]) -> None:
         self._connection = connection
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler or a finaliser may come in the middle, and stage. What it
+        # finds is whole; an area is whose who has removed it from a list.
+        self._lock = threading.RLock()
         # Back, not yet looked at, and since when; a finalizer may add any time.
         self._given: deque[tuple[float, Area]] = deque()
         self._free: list[tuple[float, Area]] = []
@@ -62,11 +65,11 @@ class Stager:
         with self._lock:
             self._collect()
             fitting = [entry for entry in self._free if size_bytes <= entry[1].size <= most]
-            if not fitting:
-                return None
-            best = min(fitting, key=lambda entry: entry[1].size)
-            self._free.remove(best)
-            return best[1]
+            for entry in sorted(fitting, key=lambda entry: entry[1].size):
+                with contextlib.suppress(ValueError):  # taken meanwhile
+                    self._free.remove(entry)
+                    return entry[1]
+            return None
 
     def grow(self, size_bytes: int) -> None:
         """Puts a new area of at least this size into the pool."""
@@ -82,8 +85,11 @@ class Stager:
         before = time.monotonic() - idle_s
         with self._lock:
             self._collect()
-            idle = [entry for entry in self._free if entry[0] <= before]
-            self._free = [entry for entry in self._free if entry[0] > before]
+            idle = []
+            for entry in [entry for entry in self._free if entry[0] <= before]:
+                with contextlib.suppress(ValueError):
+                    self._free.remove(entry)
+                    idle.append(entry)
         for i, (_, area) in enumerate(idle):
             try:
                 area.free()
@@ -99,8 +105,9 @@ class Stager:
         self._closing.set()
 
     def _collect(self) -> None:
-        while self._given:
-            self._held.append(self._given.popleft())
+        with contextlib.suppress(IndexError):
+            while True:
+                self._held.append(self._given.popleft())
         waiting, self._held = self._held, []
         for entry in waiting:
             (self._held if entry[1].holds else self._free).append(entry)
@@ -193,7 +200,7 @@ class StagedCall:
     ) -> None:
         self._stager = stager
         self._staged: list[_Staged] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as the stager's
         self._home = False
         self._area = area
         try:
@@ -285,6 +292,9 @@ class StagedCall:
     def expire(self) -> None:
         """Its deadline has passed."""
         self.call.expire()
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
 
     @property
     def in_flight(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from sbe.control import ERROR, INTERFACE
 from sbe.errors import DaemonGone, LinkError, PermissionDenied, ProtocolError, Timeout, from_status
 from sbe.host import sockets
+from sbe.host.descriptors import socket_above_streams
 
 __all__ = ["VarlinkClient"]
 
@@ -34,7 +35,8 @@ class VarlinkClient:
         """Connects; `timeout` in seconds bounds every call."""
         self.path = path
         self._timeout = timeout
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._owner = os.getpid()
+        self._socket = socket_above_streams(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         self._received = b""
         self._fds: list[int] = []
         self._socket.settimeout(timeout)
@@ -50,7 +52,10 @@ class VarlinkClient:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Ends the connection, and with it the context."""
+        """Ends the connection, and with it the context; in a forked child only its copy."""
+        if os.getpid() == self._owner:  # a child's copy would keep it open
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._drop_fds()
 
@@ -71,7 +76,8 @@ class VarlinkClient:
         deadline = time.monotonic() + self._timeout + longer_s
         try:
             self._socket.settimeout(self._timeout)
-            self._socket.sendall(message.encode() + b"\0")
+            # The application may have SIGPIPE as the system gives it.
+            self._socket.sendall(message.encode() + b"\0", socket.MSG_NOSIGNAL)
             reply = self._receive(deadline)
         except TimeoutError as error:
             self.close()

@@ -76,5 +76,9 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything. Closing twice is fine."""
+        """Let go of everything. Closing twice is fine.
+
+        The peer hears of it even while a forked child has copies of the descriptors. In that child
+        it closes the copies, and neither tells the peer anything nor takes from the parent.
+        """
         ...

@@ -23,6 +23,7 @@ from sbe import _native, errors, extras
 from sbe.heaps import Allocation, Heap
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.host import files, sockets
+from sbe.host.descriptors import above_streams, duplicate
 from sbe.transports import PrivateRings
 from sbe.transports.deathwatch import Ask, Deathwatch
 
@@ -46,7 +47,7 @@ class Window:
         """Opens it. Raises BadArgument when it is too small or not as large as said."""
         self.path = os.fspath(path)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC)
+            fd = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC))
         except OSError as error:
             raise errors.LinkError(
                 f"the shared RAM {self.path}: {error.strerror}", error.errno
@@ -113,7 +114,7 @@ class Window:
                 f"{mmap.PAGESIZE} bytes"
             )
         return Allocation(
-            os.dup(self._fd),
+            duplicate(self._fd),
             size,
             coherent=True,
             offset_bytes=self._offset + offset,

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from sbe import _native, errors
+from sbe.host.descriptors import socket_above_streams
 from sbe.transports.deathwatch import Deathwatch
 from sbe.transports.seqpacket import SeqpacketTransport
 
@@ -96,7 +97,8 @@ class RemoteProcess:
         ours: socket.socket | None = None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
+            ours = socket_above_streams(ours)
+            with socket_above_streams(theirs) as theirs:
                 self._child = _Child(self._command(path, theirs.fileno()), theirs.fileno())
         except OSError as error:
             if ours is not None:

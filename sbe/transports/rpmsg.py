@@ -43,7 +43,12 @@ def _unique(purpose: str) -> str:
 
 
 def _is_eventfd(fd: int) -> bool:
-    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
+    """Or a listener, which can't be written to. Adding nothing changes nothing."""
+    try:
+        os.eventfd_write(fd, 0)
+    except OSError:
+        return False
+    return True
 
 
 class _Endpoint:
@@ -91,6 +96,7 @@ class RpmsgTransport:
         on_gone: Callable[[], object] | None = None,
     ) -> None:
         self._fd = fd
+        self._owner = os.getpid()
         self._remote = remote
         self._open_doorbell = open_doorbell
         self._on_gone = on_gone
@@ -214,7 +220,8 @@ class RpmsgTransport:
 
     def close(self) -> None:
         """Remove the endpoints and forget the queue. Closing twice is fine."""
-        for channel in list(self._endpoints):
+        forked = os.getpid() != self._owner  # then the endpoints are the parent's
+        for channel in [] if forked else list(self._endpoints):
             self.remove_doorbells(channel)
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -224,7 +231,14 @@ class RpmsgTransport:
         self._timer.close()
         if self._carrier is not None:
             self._carrier.close()
-        rpmsg.destroy_endpoint(fd)
+        if not forked:
+            rpmsg.destroy_endpoint(fd)
+            return
+        os.close(fd)
+        while self._endpoints:
+            endpoint = self._endpoints.popitem()[1]
+            endpoint.let_go()
+            os.close(endpoint.fd)
 
     def _send_now(self, message: bytes) -> bool:
         try:

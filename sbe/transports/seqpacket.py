@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import select
@@ -44,6 +45,7 @@ class SeqpacketTransport:
         self._sock = sock
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._queue_max = queue_max
+        self._owner = os.getpid()
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Send or queue a message with descriptors, which stay the caller's.
@@ -126,6 +128,9 @@ class SeqpacketTransport:
         """Close the socket and forget the queue. Closing twice is fine."""
         while self._queue:
             close_all(self._queue.popleft()[1])
+        if os.getpid() == self._owner:  # the peer hears of it, though a forked child has a copy
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
     def _send_now(self, message: bytes, fds: Sequence[int]) -> bool:

@@ -129,7 +129,7 @@ class Operation:
         self._thread = threading.Thread(target=self._run, args=(link,))
 
     def _run(self, link: sbe.Connection) -> None:
-        with link._lock:
+        with link._turn.operation():
             self.begun.set()
             self.too_late = not self.end.wait(SOON_S)
 
