@@ -22,7 +22,8 @@
          `- ProtocolError               EPROTO      refused negotiation, or the peer broke a rule
 
 `from_status()` is the one place where C statuses (negative Linux errno numbers, see
-firmware/core/status.h) become exceptions.
+firmware/core/status.h) become exceptions, `from_system()` the one where the operating system's
+refusals do.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 __all__ = [
@@ -53,7 +55,11 @@ __all__ = [
     "UnknownService",
     "WouldBlock",
     "again",
+    "close_all",
+    "duplicate",
     "from_status",
+    "from_system",
+    "resources",
 ]
 
 
@@ -241,3 +247,61 @@ def from_status(status: int, message: str = "", *, remote: bool = False) -> Erro
         text = f"{message} answered: {meaning}" if message else meaning
         return _FROM_REMOTE.get(code, RemoteError)(text, code)
     return _BY_CODE.get(code, Error)(message or meaning, code)
+
+
+# The system has no more of something: what this process may have, or what there is.
+_EXHAUSTED = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ETOOMANYREFS,  # descriptors in flight
+}
+
+
+def from_system(error: OSError | MemoryError, step: str) -> Error:
+    """The exception for a refusal of the operating system; `step` says what it was asked for.
+
+    OutOfResources where there is no more, else LinkError: a sandbox that denies a call, say.
+    """
+    code = getattr(error, "errno", None) or errno.ENOMEM
+    kind = OutOfResources if code in _EXHAUSTED else LinkError
+    return kind(f"{step}: {os.strerror(code)}", code)
+
+
+@contextlib.contextmanager
+def resources(step: str) -> Iterator[None]:
+    """What the operating system refuses inside the block is raised by `from_system()`."""
+    try:
+        yield
+    except Error:
+        raise
+    except (OSError, MemoryError) as error:
+        raise from_system(error, step) from error
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors that belong to nobody else; those below 0 are none."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+def duplicate(fds: Sequence[int], step: str) -> list[int]:
+    """All of them or none; those below 0 are none and stay so.
+
+    Raises BadArgument for one that is not open, else what `from_system()` says.
+    """
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd) if fd >= 0 else fd)
+    except OSError as error:
+        close_all(copies)
+        if error.errno == errno.EBADF:
+            raise BadArgument(f"{step}: file descriptor {fd} is not open") from error
+        raise from_system(error, step) from error
+    return copies

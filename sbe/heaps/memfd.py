@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
@@ -13,7 +12,6 @@ from sbe.heaps import Allocation
 __all__ = ["MemfdHeap", "check_seals"]
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_EXHAUSTED = {errno.ENOMEM, errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EDQUOT}
 
 
 class MemfdHeap:
@@ -38,14 +36,13 @@ class MemfdHeap:
         size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         fd = -1
         try:
-            fd = os.memfd_create("sbe-area", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS | fcntl.F_SEAL_SEAL)
-        except OSError as error:
-            if fd >= 0:
-                os.close(fd)
-            kind = errors.OutOfResources if error.errno in _EXHAUSTED else errors.Error
-            raise kind(f"memfd of {size} bytes: {error.strerror}", error.errno) from error
+            with errors.resources(f"memfd of {size} bytes"):
+                fd = os.memfd_create("sbe-area", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+                os.ftruncate(fd, size)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS | fcntl.F_SEAL_SEAL)
+        except BaseException:
+            errors.close_all((fd,))
+            raise
         return Allocation(fd, size, coherent=True)
 
 

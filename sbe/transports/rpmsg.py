@@ -54,8 +54,8 @@ class _Endpoint:
 
     def carry(self, ring_fd: int, wake_fd: int, rings: PrivateRings | None) -> None:
         """Keep duplicates: the caller's go before that."""
-        for fd in (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd):
-            self.carried.append(os.dup(fd))
+        fds = (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd)
+        self.carried = errors.duplicate(fds, "a channel's doorbells")
         if rings is not None:
             self.rings = rings._replace(memory_fd=self.carried[2])
 
@@ -92,9 +92,14 @@ class RpmsgTransport:
         self._unbound: list[int] = []  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
         self._timer = timer.Timer()
-        self._epoll = select.epoll()
-        self._epoll.register(fd, select.EPOLLIN)
-        self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+        try:
+            with errors.resources(f"watching {remote}"):
+                self._epoll = select.epoll()
+                self._epoll.register(fd, select.EPOLLIN)
+                self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+        except BaseException:
+            self._timer.close()
+            raise
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Send or queue a message. Descriptors can't cross rpmsg: BadArgument.
@@ -160,16 +165,15 @@ class RpmsgTransport:
         self.remove_doorbells(channel)
         endpoint = _Endpoint(self._open_doorbell())
         try:
-            if rings is None and _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
-                os.dup2(endpoint.fd, ring_fd, inheritable=False)
-                os.dup2(endpoint.fd, wake_fd, inheritable=False)
-            else:
-                endpoint.carry(ring_fd, wake_fd, rings)
-        except OSError as error:
+            with errors.resources(f"doorbells of channel {channel}"):
+                if rings is None and _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
+                    os.dup2(endpoint.fd, ring_fd, inheritable=False)
+                    os.dup2(endpoint.fd, wake_fd, inheritable=False)
+                else:
+                    endpoint.carry(ring_fd, wake_fd, rings)
+        except BaseException:
             endpoint.close(self._fd)
-            raise errors.OutOfResources(
-                f"doorbells of channel {channel}: {error.strerror}", error.errno
-            ) from error
+            raise
         self._endpoints[channel] = endpoint
         self._unbound.append(channel)
 
@@ -282,7 +286,11 @@ class RpmsgRemote:
         rpmsg.reap(_NODES)
         fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
         name = self._processor or service.remote or "the remote"
-        return RpmsgTransport(fd, name, self.open_doorbell)
+        try:
+            return RpmsgTransport(fd, name, self.open_doorbell)
+        except BaseException:
+            rpmsg.destroy_endpoint(fd)
+            raise
 
     def open_doorbell(self) -> int:
         """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""

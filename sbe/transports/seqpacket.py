@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import errno
-import os
 import select
 import socket
 from collections import deque
@@ -21,13 +20,7 @@ _QUEUE_MAX = 1024  # messages; a peer that reads nothing costs this end no more
 _INT = array.array("i").itemsize
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_FDS_ROOM * _INT)
 _LATER = (errno.EAGAIN, errno.ENOBUFS)
-_EXHAUSTED = (errno.ENOMEM, errno.ETOOMANYREFS)  # the latter: descriptors in flight
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close descriptors that belong to nobody else."""
-    for fd in fds:
-        os.close(fd)
+_EXHAUSTED = (errno.ENOMEM, errno.ETOOMANYREFS, errno.EMFILE)  # the second: in flight
 
 
 class SeqpacketTransport:
@@ -62,7 +55,7 @@ class SeqpacketTransport:
             raise errors.WouldBlock(
                 f"the other end has left {len(self._queue)} control messages unread"
             )
-        self._queue.append((message, self._duplicate(fds)))
+        self._queue.append((message, errors.duplicate(fds, "a descriptor to send")))
 
     def receive(self) -> tuple[bytes, list[int]] | None:
         """Return the next message and its descriptors, now the caller's; None when there is none.
@@ -84,7 +77,7 @@ class SeqpacketTransport:
                 fds.frombytes(data[: len(data) - len(data) % _INT])
         if message and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             return message, fds.tolist()
-        close_all(fds)
+        errors.close_all(fds)
         if flags & socket.MSG_TRUNC:
             raise errors.ProtocolError(f"control message above {_native.CONTROL_MAX} bytes")
         if flags & socket.MSG_CTRUNC:
@@ -111,7 +104,7 @@ class SeqpacketTransport:
             if not self._send_now(message, fds):
                 return
             self._queue.popleft()
-            close_all(fds)
+            errors.close_all(fds)
 
     def add_doorbells(
         self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
@@ -125,7 +118,7 @@ class SeqpacketTransport:
     def close(self) -> None:
         """Close the socket and forget the queue. Closing twice is fine."""
         while self._queue:
-            close_all(self._queue.popleft()[1])
+            errors.close_all(self._queue.popleft()[1])
         self._sock.close()
 
     def _send_now(self, message: bytes, fds: Sequence[int]) -> bool:
@@ -138,26 +131,11 @@ class SeqpacketTransport:
             if error.errno in _LATER:
                 return False
             if error.errno in _EXHAUSTED:
-                raise errors.OutOfResources(
-                    f"control message: {error.strerror}", error.errno
-                ) from error
+                raise errors.from_system(error, "control message") from error
             if error.errno == errno.EBADF and self._sock.fileno() >= 0:
                 raise errors.BadArgument("a descriptor to send is not open") from error
             raise errors.LinkError(self._gone(error.strerror)) from error
         return True
-
-    @staticmethod
-    def _duplicate(fds: Sequence[int]) -> list[int]:
-        copies: list[int] = []
-        try:
-            for fd in fds:
-                copies.append(os.dup(fd))
-        except OSError as error:
-            close_all(copies)
-            if error.errno == errno.EBADF:
-                raise errors.BadArgument("a descriptor to send is not open") from error
-            raise errors.OutOfResources(f"descriptor to send: {error.strerror}") from error
-        return copies
 
     def _hung_up(self) -> bool:
         """Tell the end of the connection from a message of no bytes."""
