@@ -6,9 +6,10 @@ import os
 import stat
 from typing import Literal
 
+from sbe._native import SignalsHeld
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.control import default_socket
-from sbe.errors import BadArgument, LinkError
+from sbe.errors import BadArgument, LinkError, resources
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
@@ -42,6 +43,13 @@ def connect(
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
+    with SignalsHeld(), resources(f"connecting to {uri or 'the default remote'}"):
+        return _connect(uri, timeout, slots, slot_size, spin_s)
+
+
+def _connect(
+    uri: str | None, timeout: float, slots: int | None, slot_size: int | None, spin_s: float
+) -> Connection:
     backend = _backend(uri, timeout, spin_s)
     try:
         geometry = Geometry(

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
-from sbe.errors import AreaFreed, BadArgument, DaemonGone, LinkClosed, LinkError, again
+from sbe.errors import (
+    AreaFreed,
+    BadArgument,
+    DaemonGone,
+    Error,
+    LinkClosed,
+    LinkError,
+    again,
+    close_all,
+    resources,
+)
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, GrantedArea, Service
 from sbe.sdk.batch import BatchResult, run_batch
@@ -256,9 +266,7 @@ class Connection:
         size_bytes = operator.index(size_bytes)
         if size_bytes <= 0:
             raise BadArgument(f"an area of {size_bytes} bytes")
-        with self._control() as backend:
-            # The heap rounds up to pages; the application sees what it asked for.
-            return self._area(backend, backend.allocate(size_bytes, heap), size_bytes)
+        return self._new_area(lambda backend: backend.allocate(size_bytes, heap), size_bytes)
 
     def regions(self) -> dict[str, int]:
         """Memory that the remote owns and offers, its log or a sensor's buffer: bytes by name."""
@@ -271,28 +279,41 @@ class Connection:
         It may change at any time: `bytes(area)` is a copy that stays. Calls take it as sbe.In.
         Raises BadArgument for a name that is not in `regions()`.
         """
-        with self._control() as backend:
-            granted = backend.open_region(name)
-            return self._area(backend, granted, granted.size_bytes)
+        return self._new_area(lambda backend: backend.open_region(name))
+
+    def _new_area(
+        self, grant: Callable[[Backend], GrantedArea], size_bytes: int | None = None
+    ) -> Area:
+        area: Area | None = None
+        try:
+            with self._control() as backend:
+                granted = grant(backend)
+                # The heap rounds up to pages; the application sees what it asked for.
+                area = self._area(backend, granted, size_bytes or granted.size_bytes)
+        except BaseException:
+            if area is not None:  # interrupted at the very end
+                area.free()
+            raise
+        return area
 
     def _area(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
         try:
-            area = Area(
-                granted.fd,
-                size_bytes,
-                readonly=bool(granted.flags & _native.AREA_READONLY),
-                trusted=granted.trusted,
-                offset=granted.offset_bytes,
-                sync_fd=granted.sync_fd,
-            )
+            with resources(f"mapping an area of {size_bytes} bytes"):
+                area = Area(
+                    granted.fd,
+                    size_bytes,
+                    readonly=bool(granted.flags & _native.AREA_READONLY),
+                    trusted=granted.trusted,
+                    offset=granted.offset_bytes,
+                    sync_fd=granted.sync_fd,
+                )
             self._table.add(area, granted.id, backend.context, granted.flags)
         except BaseException:
-            backend.free(granted.id)
+            with contextlib.suppress(Error):  # why there is no area counts
+                backend.free(granted.id)
             raise
         finally:
-            os.close(granted.fd)
-            if granted.sync_fd >= 0:
-                os.close(granted.sync_fd)
+            close_all((granted.fd, granted.sync_fd))
         area.heap = granted.heap
         area._connection = weakref.ref(self)
         self._areas[granted.id] = area
@@ -395,9 +416,15 @@ class Connection:
                 raise
             if self._power is not None:
                 self._power.close()
-            self._power = listener
+            self._power = None
             if listener is not None:
-                listener.start(backend.control_fd)
+                try:
+                    listener.start(backend.control_fd)
+                except BaseException:
+                    backend.listen_power(None)
+                    listener.close()
+                    raise
+            self._power = listener
 
     def _request_power(self, request: str, khz: int, timeout_s: float) -> None:
         if not 0 <= khz < 1 << 32:
@@ -468,7 +495,11 @@ class Connection:
         channel = self._channel
         if channel.error is None:
             return channel
-        with self._lock:
+        with (
+            self._lock,
+            _native.SignalsHeld(),
+            resources("bringing the link back"),
+        ):
             if self._closed:
                 raise LinkClosed(_CLOSED)
             if self._channel.error is not None:
@@ -502,6 +533,9 @@ class Connection:
                 on_control=on_control,
                 max_buffers=self._backend.limits["buffers"],
             )
+        except BaseException:
+            self._backend.close_channel(granted.id)
+            raise
         finally:
             granted.rings.close()
         channel.spin_s = self._spin_s
@@ -511,7 +545,7 @@ class Connection:
     def _process_control(self) -> None:
         """The control descriptor is readable: the link's state may have changed."""
         self._check_process()
-        with self._lock:
+        with self._lock, _native.SignalsHeld():
             if self._closed:
                 return
             error = self._backend.process_control()
@@ -520,13 +554,21 @@ class Connection:
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[Backend]:
-        """One control operation: the lock, a live channel before, and a lost link noticed after."""
+        """One control operation: the lock, a live channel before, and a lost link noticed after.
+
+        Handlers of signals run where it waits, and after it. Whatever it raises, the channel is
+        usable afterwards or has failed.
+        """
         self._check_process()
-        with self._lock:
+        with (
+            self._lock,
+            _native.SignalsHeld(),
+            resources("an operation of the link's control side"),
+        ):
             self._live_channel()
             try:
                 yield self._backend
-            except LinkError as error:
+            except Error as error:
                 self._process_control()
                 if type(error) is LinkError and self._channel.error is not None:
                     raise again(self._channel.error) from error  # says how the link was lost
@@ -537,7 +579,7 @@ class Connection:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent."""
         if self._pid != os.getpid():
             return  # a forked child has copies of everything, but the link is its parent's
-        with self._lock:
+        with self._lock, _native.SignalsHeld():
             if self._closed:
                 return
             self._closed = True
@@ -545,10 +587,12 @@ class Connection:
             if self._power is not None:
                 self._power.close()
             self._channel.fail(LinkClosed(_CLOSED))
-            self._backend.close()
-            for area in self._areas.values():
-                self._table.remove(area, True)
-            self._areas.clear()
+            try:
+                self._backend.close()
+            finally:  # also when whoever closes is interrupted
+                for area in self._areas.values():
+                    self._table.remove(area, True)
+                self._areas.clear()
         self._server.join(timeout=5.0)
         if self._power is not None:
             self._power.join(timeout=5.0)

@@ -43,8 +43,13 @@ class PowerListener:
     def start(self, control_fd: int) -> None:
         """Starts the thread; `control_fd` is readable when control messages have come."""
         fd = os.dup(control_fd)  # the connection may close its own at any time
-        self._thread = threading.Thread(target=self._run, args=(fd,), name="sbe-power", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(fd,), name="sbe-power", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            os.close(fd)
+            raise
+        self._thread = thread
 
     def heard(self, request: PowerRequest, khz: int, answer: Answer) -> None:
         """The remote asks: called by the link, with the connection's lock held."""
