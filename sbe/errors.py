@@ -196,6 +196,8 @@ _BY_CODE: dict[int, type[Error]] = {
     errno.ENOSPC: NoRoom,
     errno.EBUSY: Busy,
     errno.ENOMEM: OutOfResources,
+    errno.EMFILE: OutOfResources,
+    errno.ENFILE: OutOfResources,
     errno.EEXIST: BadArgument,
     errno.ENOTCONN: LinkError,
     errno.ECONNRESET: RemoteRestarted,

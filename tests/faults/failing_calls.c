@@ -18,10 +18,10 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-static __thread int left;   /* calls until the one that fails, 0: not armed */
-static __thread int error;  /* of the call that fails, 0: a signal */
-static __thread int signo;  /* to raise instead */
-static __thread pid_t armed_by; /* not the child of a vfork() */
+static __thread int left;           /* calls until the one that fails, 0: not armed */
+static __thread int error;          /* of the call that fails, 0: a signal */
+static __thread int signo;          /* to raise instead */
+static __thread pid_t armed_by;     /* not the child of a vfork() */
 static __thread const char *failed; /* the call that did */
 
 void fail_arm(int which, int code, int number)
@@ -55,12 +55,12 @@ static bool fails(const char *name)
 
 #define REAL(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name))
 
-#define WRAP(type, name, bad, parameters, arguments, ...)            \
-    type name parameters                                             \
-    {                                                                \
-        if (fails(#name))                                            \
-            return bad;                                              \
-        return REAL(type, #name, __VA_ARGS__) arguments;             \
+#define WRAP(type, name, bad, parameters, arguments, ...) \
+    type name parameters                                  \
+    {                                                     \
+        if (fails(#name))                                 \
+            return bad;                                   \
+        return REAL(type, #name, __VA_ARGS__) arguments;  \
     }
 
 WRAP(int, socket, -1, (int a, int b, int c), (a, b, c), int, int, int)
@@ -100,12 +100,12 @@ ssize_t sendmsg(int a, const struct msghdr *b, int c)
 }
 
 /* These do not fail, but a signal may come in them. */
-#define WRAP_WAIT(type, name, parameters, arguments, ...)  \
-    type name parameters                                   \
-    {                                                      \
-        if (signo != 0)                                    \
-            (void)fails(#name);                            \
-        return REAL(type, #name, __VA_ARGS__) arguments;   \
+#define WRAP_WAIT(type, name, parameters, arguments, ...) \
+    type name parameters                                  \
+    {                                                     \
+        if (signo != 0)                                   \
+            (void)fails(#name);                           \
+        return REAL(type, #name, __VA_ARGS__) arguments;  \
     }
 
 WRAP_WAIT(int, epoll_wait, (int a, struct epoll_event *b, int c, int d), (a, b, c, d), int,

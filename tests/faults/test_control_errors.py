@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -326,3 +327,33 @@ def test_questions_that_a_frozen_remote_does_not_answer(real: sbe.Connection, na
     settle(real)
     assert real.call("echo", payload=b"there", timeout=LIMIT_S).payload == b"there"
     assert real.stat()["connection"]["losses"] == 0
+
+
+def allocate_and_free(link: sbe.Connection) -> None:
+    link.allocate(4096).free()
+
+
+def test_a_daemon_without_descriptors_keeps_nothing(tmp_path: Path):
+    """What it has made and can't hand over is given back."""
+    with daemon(tmp_path) as running, sbe.connect(f"unix:{running.socket}") as link:
+        link.allocate(4096).free()
+        soft, hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+        before, listed = running.descriptors(), link.list()
+        refused = 0
+        for spare in range(-8, 12):  # the channel that is closed first gives some back
+            numbers = [int(fd) for fd in os.listdir(f"/proc/{running.pid}/fd")]
+            holes = max(numbers) + 1 - len(numbers)
+            for operation in (allocate_and_free, reopen):
+                limit = max(numbers) + 1 - holes + spare
+                resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (limit, hard))
+                try:
+                    operation(link)
+                except sbe.OutOfResources:
+                    refused += 1
+                finally:
+                    resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (soft, hard))
+                link.services()
+                assert link.list()["areas"] == []
+                assert len(link.list()["channels"]) == len(listed["channels"])
+        assert refused >= 10
+        running.wait_until(lambda: running.descriptors() <= before, "descriptors stay")

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.varlink_client import daemon
+from tests.rigs.boards import require_board
 
 HERE = Path(__file__).parent
+BOARD = "mps2-an385"
 LIMIT_S = 240.0  # turns a hang into a failure; it takes some seconds
 
 
@@ -34,7 +36,7 @@ def shim(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer is preloaded already")
-@pytest.mark.parametrize("end", ["loopback", "daemon"])
+@pytest.mark.parametrize("end", ["loopback", "daemon", pytest.param(BOARD, marks=pytest.mark.rig)])
 def test_each_call_that_fails_or_is_interrupted_leaves_nothing(
     end: str, shim: Path, tmp_path: Path
 ):
@@ -52,6 +54,10 @@ def test_each_call_that_fails_or_is_interrupted_leaves_nothing(
         assert last.startswith("tried ")
         assert not wrong, "\n".join(wrong)
 
+    if end == BOARD:
+        require_board(BOARD)
+        run(f"qemu:{BOARD}")
+        return
     if end == "loopback":
         run("loopback:")
         return
