@@ -7,6 +7,8 @@ and those without one for ever.
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import resource
 import signal
@@ -19,6 +21,7 @@ import pytest
 
 import sbe
 import sbe.testing
+from sbe.control import PROTOCOL
 from tests.faults.scripted_daemon import Misdeed, ScriptedDaemon
 from tests.integration.varlink_client import daemon
 from tests.unit.session_pair import count_fds
@@ -357,3 +360,20 @@ def test_a_daemon_without_descriptors_keeps_nothing(tmp_path: Path):
                 assert len(link.list()["channels"]) == len(listed["channels"])
         assert refused >= 10
         running.wait_until(lambda: running.descriptors() <= before, "descriptors stay")
+
+
+def test_a_daemon_that_can_not_hand_over_a_context(tmp_path: Path):
+    with daemon(tmp_path) as running, running.client() as client:
+        client.call("List")
+        soft, hard = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+        numbers = {int(fd) for fd in os.listdir(f"/proc/{running.pid}/fd")}
+        free = (number for number in itertools.count() if number not in numbers)
+        next(free)  # for the bell; there is none for its copy
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (next(free), hard))
+        try:
+            refused = client.refusal("Open", protocol=PROTOCOL, name="unlucky")
+        finally:
+            resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert refused.code == errno.EMFILE
+        assert running.list()["contexts"] == []
+        assert running.used()["contexts"] == 0
