@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
-from sbe.errors import BadArgument
+from sbe.errors import BadArgument, resources
+from sbe.host.descriptors import close_all, duplicate
 
 if TYPE_CHECKING:
     from sbe.heaps import Allocation, Heap
@@ -84,7 +85,7 @@ class Rings:
             self.send_offset,
             self.receive_offset,
             self.size_bytes,
-            *(os.dup(fd) for fd in self.fds),
+            *duplicate(self.fds, "duplicating a channel's descriptors"),
             memory_offset=self.memory_offset,
             trusted=self.trusted,
         )
@@ -153,14 +154,20 @@ class Rings:
 
         The one that opened the channel gives the memory back: the remote must have let go.
         """
-        allocation, self.allocation = self.allocation, None
+        allocation = self.let_go()
         if allocation is not None:
             allocation.close()
+
+    def let_go(self) -> Allocation | None:
+        """Closes the descriptors except the memory of the one that opened the channel: it is the
+        caller's, who gives it back once the remote has let go.
+        """
+        allocation, self.allocation = self.allocation, None
+        if allocation is not None:
             self.memory_fd = -1
-        for fd in self.fds:
-            if fd >= 0:
-                os.close(fd)
-        self.memory_fd = self.ring_fd = self.wake_fd = -1
+        fds, self.memory_fd, self.ring_fd, self.wake_fd = self.fds, -1, -1, -1
+        close_all(fds)
+        return allocation
 
 
 def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) -> Rings:
@@ -181,12 +188,12 @@ def create_rings(geometry: Geometry, line_bytes: int, heap: Heap | None = None) 
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
     fds: list[int] = []
     try:
-        fds.append(os.eventfd(0, flags))
-        fds.append(os.eventfd(0, flags))
-    except OSError:
+        with resources("making a channel's doorbells"):
+            fds.append(os.eventfd(0, flags))
+            fds.append(os.eventfd(0, flags))
+    except BaseException:
         allocation.close()
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         raise
     return Rings(
         geometry,
@@ -209,7 +216,7 @@ def listener(doorbell_fd: int) -> int:
     block. Who holds a listener, an epoll descriptor, can't reach the eventfd. Each ring makes it
     readable until epoll_wait() has been called on it; the eventfd itself need not be read.
     """
-    with select.epoll() as poll:
+    with resources("making a listener over a doorbell"), select.epoll() as poll:
         poll.register(doorbell_fd, select.EPOLLIN | select.EPOLLET)
         return os.dup(poll.fileno())
 
@@ -232,23 +239,24 @@ def attach(
     Fresh memory is all zero, which is a legal empty ring; the remote may have attached already,
     so nothing is cleared here.
     """
-    memory = _native.Memory(
-        rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
-    )
-    return _native.Channel(
-        table,
-        memory,
-        channel,
-        context,
-        rings.geometry.slots,
-        rings.geometry.slot_size_bytes,
-        rings.line_bytes,
-        rings.send_offset,
-        rings.receive_offset,
-        rings.ring_fd,
-        rings.wake_fd,
-        control_fd=control_fd,
-        on_control=on_control,
-        max_calls=max_calls,
-        max_buffers=max_buffers,
-    )
+    with resources(f"attaching to channel {channel}"):
+        memory = _native.Memory(
+            rings.memory_fd, rings.size_bytes, trusted=rings.trusted, offset=rings.memory_offset
+        )
+        return _native.Channel(
+            table,
+            memory,
+            channel,
+            context,
+            rings.geometry.slots,
+            rings.geometry.slot_size_bytes,
+            rings.line_bytes,
+            rings.send_offset,
+            rings.receive_offset,
+            rings.ring_fd,
+            rings.wake_fd,
+            control_fd=control_fd,
+            on_control=on_control,
+            max_calls=max_calls,
+            max_buffers=max_buffers,
+        )

@@ -3,10 +3,15 @@
 Written once for two drivers: the operations are coroutines that await the link's `Pending`
 objects. `run_sync()` drives one from a plain thread (the SDK), `run_async()` from an asyncio loop
 (the daemon). Not thread-safe: the owner of the link serialises.
+
+An operation that ended early, because its time was up or its caller was interrupted, owns what
+arrives late: a late success is undone, a late failure is forgotten. What undoes it is a coroutine
+as well, which the link's answers drive (`_go_on()`) after everybody has left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,7 +21,7 @@ from typing import Any, TypeVar
 
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
-from sbe.errors import BadArgument, Error, LinkError
+from sbe.errors import AreaFreed, BadArgument, Error, LinkError
 from sbe.heaps import Allocation, Heap, Offering
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending
@@ -39,6 +44,7 @@ class AreaGrant:
     offset_bytes: int = 0
     trusted: bool = False
     allocation: Allocation | None = None
+    ending: Pending[None] | None = field(default=None, repr=False)  # the last attempt to free it
 
     @property
     def sync_fd(self) -> int:
@@ -65,6 +71,7 @@ class ChannelGrant:
     ring_area: int
     priority: int
     rings: Rings
+    ending: Pending[None] | None = field(default=None, repr=False)  # the last attempt to close it
 
 
 class _Await:
@@ -91,14 +98,40 @@ def run_sync(link: Link, operation: Coroutine[Any, Any, _T], timeout: float | No
         while True:
             try:
                 link.wait(pending, timeout)
-            except Error as error:
-                if not pending.done:  # timed out, or nobody is left to answer
+            except BaseException as error:
+                # Its own error is taken below. Else: timed out, nobody is left to answer, or
+                # whoever waits was interrupted.
+                if not pending.done or not isinstance(error, Error):
                     pending = operation.throw(error)
                     continue
             pending = operation.send(None)  # which takes the result, or its error
     except StopIteration as stop:
         result: _T = stop.value
         return result
+
+
+def _go_on(operation: Coroutine[Any, Any, _T], what: str) -> Pending[_T]:
+    """Begins an operation that the link's answers drive to its end, whether anybody waits or not.
+
+    `what` is the operation in words for error messages.
+    """
+    ended: Pending[_T] = Pending(what)
+
+    def step(_: object = None) -> None:
+        try:
+            pending: Pending[Any] = operation.send(None)
+        except StopIteration as stop:
+            ended.resolve(stop.value)
+        except Error as error:
+            ended.fail(error)
+        except Exception as error:
+            _log.exception("%s failed", what)
+            ended.fail(Error(f"{what}: {error}"))
+        else:
+            pending.add_done_callback(step)
+
+    step()
+    return ended
 
 
 async def run_async(operation: Coroutine[Any, Any, _T]) -> _T:
@@ -127,12 +160,6 @@ async def run_async(operation: Coroutine[Any, Any, _T]) -> _T:
         return result
 
 
-def _keep(allocation: Allocation | None) -> None:
-    """Memory that the remote has not let go of does not go back to its heap."""
-    if allocation is not None:
-        allocation.release = None
-
-
 @dataclass
 class HostContext:
     """One context of a link: what its application has been given, and its orderly end."""
@@ -146,6 +173,9 @@ class HostContext:
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
     channels: dict[int, ChannelGrant] = field(default_factory=dict)
+    _late: dict[int, Allocation] = field(default_factory=dict)
+    """Memory that nobody was given: the remote has it until it answers, at most until the end."""
+    _closing: Pending[None] | None = None
 
     def supply(self, remote: object) -> None:
         """Takes memory from what comes with a remote, before `open()`.
@@ -163,7 +193,16 @@ class HostContext:
 
     async def open(self) -> None:
         """Creates the context at the remote."""
-        self.id = await _done(self.link.create_context())
+        creation = self.link.create_context()
+        try:
+            self.id = await _done(creation)
+        except BaseException:
+            _go_on(self._undo_creation(creation), "the end of a context that came late")
+            raise
+
+    async def _undo_creation(self, creation: Pending[int]) -> None:
+        with contextlib.suppress(Error):
+            await _done(self.link.destroy_context(await _done(creation)))
 
     @property
     def limits(self) -> dict[str, int]:
@@ -233,34 +272,67 @@ class HostContext:
         return grant
 
     async def _map(self, allocation: Allocation, flags: int) -> int:
-        """Registers memory, which goes back to its heap if the remote refuses it."""
-        pending: Pending[int] | None = None
+        """Registers memory, which goes back to its heap if that fails, at once or later."""
         try:
-            pending = self.link.map_area(
+            mapping = self.link.map_area(
                 self.id,
                 allocation.fd,
                 allocation.size_bytes,
                 flags,
                 segments=allocation.segments,
             )
-            return await _done(pending)
         except BaseException:
-            if pending is None or pending.done:
-                allocation.close()
-            else:  # a remote that has not answered may yet map it
-                pending.add_done_callback(
-                    lambda late: allocation.close() if late.error is not None else None
-                )
+            allocation.close()
+            raise
+        try:
+            return await _done(mapping)
+        except BaseException:
+            _go_on(self._undo_map(mapping, allocation), "the end of an area that came late")
             raise
 
-    async def free(self, area: int) -> None:
-        """Unmaps an area; its memory goes back once the remote has acknowledged."""
+    async def _undo_map(self, mapping: Pending[int], allocation: Allocation) -> None:
+        self._late[id(allocation)] = allocation
+        try:
+            await self._unmap(await _done(mapping))
+        except Error as error:
+            if mapping.error is None:
+                _log.debug("memory stays mapped: %s", error)
+                return  # it ends with the context
+        self._give_back(allocation)
+
+    async def _unmap(self, area: int) -> None:
+        """Ends when the remote has let go; it may have long ago."""
+        with contextlib.suppress(AreaFreed):
+            await _done(self.link.unmap_area(area))
+
+    def _give_back(self, allocation: Allocation | None) -> None:
+        """Memory that nobody was given: the remote has let go, or never had it."""
+        if allocation is not None and self._late.pop(id(allocation), None) is not None:
+            allocation.close()
+
+    def start_free(self, area: int) -> Pending[None]:
+        """Begins to take an area back; it goes on without anybody who waits for it.
+
+        Raises AreaFreed when there is no such area.
+        """
         grant = self.areas.get(area)
         if grant is None:
-            raise BadArgument(f"no area {area} in context {self.id}")
-        await _done(self.link.unmap_area(area))
-        del self.areas[area]
-        grant.close()
+            raise AreaFreed(f"no area {area} in context {self.id}: freed, or never allocated here")
+        if grant.ending is None or grant.ending.done:
+            grant.ending = _go_on(self._free(grant), f"unmapping of area {area:#x}")
+        return grant.ending
+
+    async def free(self, area: int) -> None:
+        """Unmaps an area; its memory goes back once the remote has acknowledged, however late.
+
+        Another attempt waits for the one that is under way. AreaFreed when there is no such area.
+        """
+        await _done(self.start_free(area))
+
+    async def _free(self, grant: AreaGrant) -> None:
+        await self._unmap(grant.id)
+        if self.areas.pop(grant.id, None) is not None:
+            grant.close()
 
     async def open_channel(
         self, geometry: Geometry = DEFAULT_GEOMETRY, priority: int = 1
@@ -272,45 +344,44 @@ class HostContext:
         try:
             ring_area = await self._map(rings.allocation, _native.AREA_RING | _native.AREA_COHERENT)
         except BaseException:
-            rings.allocation = None  # its fate is decided
-            rings.memory_fd = -1
-            rings.close()
+            rings.let_go()  # the memory's fate is decided
             raise
+        opening: Pending[int] | None = None
         try:
             with rings.remote_doorbells(apart=self.apart) as doorbells:
-                channel = await _done(
-                    self.link.open_channel(
-                        self.id,
-                        ring_area,
-                        slots=geometry.slots,
-                        slot_size=geometry.slot_size_bytes,
-                        send_offset=rings.send_offset,
-                        receive_offset=rings.receive_offset,
-                        priority=priority,
-                        doorbells=doorbells,
-                    )
+                opening = self.link.open_channel(
+                    self.id,
+                    ring_area,
+                    slots=geometry.slots,
+                    slot_size=geometry.slot_size_bytes,
+                    send_offset=rings.send_offset,
+                    receive_offset=rings.receive_offset,
+                    priority=priority,
+                    doorbells=doorbells,
                 )
-        except BaseException as error:
-            unmapping = self._take_back(ring_area, rings)
-            if unmapping is not None and isinstance(error, Error):
-                await _done(unmapping)
+                channel = await _done(opening)
+        except BaseException:
+            undo = self._undo_channel(opening, ring_area, rings.let_go())
+            _go_on(undo, "the end of a channel that came late")
             raise
         grant = ChannelGrant(channel, ring_area, priority, rings)
         self.channels[channel] = grant
         return grant
 
-    def _take_back(self, ring_area: int, rings: Rings) -> Pending[None] | None:
-        """Rings of a channel that was not opened: free once the remote has let go of them."""
+    async def _undo_channel(
+        self, opening: Pending[int] | None, ring_area: int, allocation: Allocation | None
+    ) -> None:
+        if allocation is not None:
+            self._late[id(allocation)] = allocation
         try:
-            pending = self.link.unmap_area(ring_area)
-        except LinkError:
-            rings.close()
-            return None
-        except Error as error:  # the opening may still be answered: they end with the context
+            if opening is not None:
+                with contextlib.suppress(Error):  # it was not opened, or can't be closed
+                    await _done(self.link.close_channel(await _done(opening)))
+            await self._unmap(ring_area)
+        except Error as error:
             _log.debug("ring memory stays mapped: %s", error)
-            return None
-        pending.add_done_callback(lambda _: rings.close())
-        return pending
+            return  # it ends with the context
+        self._give_back(allocation)
 
     def _bounded(self, geometry: Geometry) -> Geometry:
         limits = self.limits
@@ -321,18 +392,23 @@ class HostContext:
             )
         return geometry
 
-    async def close_channel(self, channel: int) -> None:
-        """Closes a channel and gives its ring memory back."""
-        grant = self.channels.pop(channel, None)
+    def start_close_channel(self, channel: int) -> Pending[None]:
+        """Begins to close a channel; it goes on without anybody who waits for it."""
+        grant = self.channels.get(channel)
         if grant is None:
             raise BadArgument(f"no channel {channel} in context {self.id}")
-        try:
-            await _done(self.link.close_channel(channel))
-            await _done(self.link.unmap_area(grant.ring_area))
-        except BaseException:
-            _keep(grant.rings.allocation)
-            raise
-        finally:
+        if grant.ending is None or grant.ending.done:
+            grant.ending = _go_on(self._close_channel(grant), f"closing of channel {channel}")
+        return grant.ending
+
+    async def close_channel(self, channel: int) -> None:
+        """Closes a channel and gives its ring memory back once the remote has let go of it."""
+        await _done(self.start_close_channel(channel))
+
+    async def _close_channel(self, grant: ChannelGrant) -> None:
+        await _done(self.link.close_channel(grant.id))
+        await self._unmap(grant.ring_area)
+        if self.channels.pop(grant.id, None) is not None:
             grant.rings.close()
 
     async def forget_channels(self) -> None:
@@ -342,33 +418,33 @@ class HostContext:
 
     async def close(self) -> None:
         """Destroys the context; memory goes back when the remote has acknowledged or is gone."""
+        if self._closing is None or self._closing.done:
+            self._closing = _go_on(self._close(), f"destruction of context {self.id}")
+        await _done(self._closing)
+
+    async def _close(self) -> None:
         try:
             await _done(self.link.destroy_context(self.id))
         except LinkError as error:
             _log.debug("context %d ended with its link: %s", self.id, error)
-        except BaseException:
-            self._keep_memory()
-            raise
-        finally:
-            self.release()
-
-    def _keep_memory(self) -> None:
-        """The remote has not let go: what it may still write never goes back to a heap."""
-        for area in self.areas.values():
-            _keep(area.allocation)
-        for channel in self.channels.values():
-            _keep(channel.rings.allocation)
-
-    def let_go(self) -> None:
-        """In a forked child: closes its descriptors. What goes back to a heap is the parent's."""
-        self._keep_memory()
         self.release()
 
-    def release(self) -> None:
-        """Closes this end's descriptors; the remote must have let go already."""
-        for area in self.areas.values():
-            area.close()
-        for channel in self.channels.values():
-            channel.rings.close()
+    def release(self, *, keep: bool = False) -> None:
+        """Closes this end's descriptors. The remote must have let go already.
+
+        `keep`: it has not, and is lost track of; what it may still write never goes back to a heap.
+        In a forked child: what goes back to a heap is the parent's.
+        """
+        areas, channels = list(self.areas.values()), list(self.channels.values())
+        held = [area.allocation for area in areas] + [item.rings.allocation for item in channels]
+        for allocation in [*held, *self._late.values()] if keep else ():
+            if allocation is not None:
+                allocation.release = None
         self.areas.clear()
         self.channels.clear()
+        for area in areas:
+            area.close()
+        for channel in channels:
+            channel.rings.close()
+        while self._late:
+            self._late.popitem()[1].close()

@@ -22,7 +22,8 @@
          `- ProtocolError               EPROTO      refused negotiation, or the peer broke a rule
 
 `from_status()` is the one place where C statuses (negative Linux errno numbers, see
-firmware/core/status.h) become exceptions.
+firmware/core/status.h) become exceptions, `from_system()` the one where the operating system's
+refusals do.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
@@ -54,6 +56,8 @@ __all__ = [
     "WouldBlock",
     "again",
     "from_status",
+    "from_system",
+    "resources",
 ]
 
 
@@ -190,6 +194,8 @@ _BY_CODE: dict[int, type[Error]] = {
     errno.ENOSPC: NoRoom,
     errno.EBUSY: Busy,
     errno.ENOMEM: OutOfResources,
+    errno.EMFILE: OutOfResources,
+    errno.ENFILE: OutOfResources,
     errno.EEXIST: BadArgument,
     errno.ENOTCONN: LinkError,
     errno.ECONNRESET: RemoteRestarted,
@@ -241,3 +247,37 @@ def from_status(status: int, message: str = "", *, remote: bool = False) -> Erro
         text = f"{message} answered: {meaning}" if message else meaning
         return _FROM_REMOTE.get(code, RemoteError)(text, code)
     return _BY_CODE.get(code, Error)(message or meaning, code)
+
+
+# The system has no more of something: what this process may have, or what there is.
+_EXHAUSTED = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ETOOMANYREFS,  # descriptors in flight
+}
+
+
+def from_system(error: OSError | MemoryError, step: str) -> Error:
+    """The exception for a refusal of the operating system; `step` says what it was asked for.
+
+    OutOfResources where there is no more, else LinkError: a sandbox that denies a call, say.
+    """
+    code = getattr(error, "errno", None) or errno.ENOMEM
+    kind = OutOfResources if code in _EXHAUSTED else LinkError
+    return kind(f"{step}: {os.strerror(code)}", code)
+
+
+@contextlib.contextmanager
+def resources(step: str) -> Iterator[None]:
+    """What the operating system refuses inside the block is raised by `from_system()`."""
+    try:
+        yield
+    except Error:
+        raise
+    except (OSError, MemoryError) as error:
+        raise from_system(error, step) from error

@@ -122,6 +122,7 @@ class QemuBoard:
     def connect(self) -> CarveoutTransport:
         """End the former process, start a new one, begin a life of this end."""
         self._note_crash()
+        window = self.window
         self.start()
         try:
             stream = self.open_doorbell()
@@ -133,7 +134,7 @@ class QemuBoard:
                 raise
             how = self.exit_description
             raise errors.LinkError(f"the board died as it started: {how}") from error
-        return CarveoutTransport(self.window, stream, end=self._obituary)
+        return CarveoutTransport(window, stream, end=self._obituary)
 
     def open_doorbell(self) -> int:
         """Open the doorbell's stream; its descriptor, the caller's."""

@@ -24,7 +24,7 @@ __all__ = ["far_end"]
 def far_end(work: str, size: int) -> Iterator[Connection[Any, Any]]:
     """This end of a pipe, with a process at the other that works; it has answered once."""
     near, far = Pipe()
-    fd = duplicate(far.fileno())
+    (fd,) = duplicate((far.fileno(),), "the other end's pipe")
     # -P: modules come from where ours do, not from whatever lies in this folder.
     module = ["-P", "-m", "sbe.cli.far_end"]
     command = [sys.executable, *module, str(fd), work, str(size)]

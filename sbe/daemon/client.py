@@ -122,6 +122,7 @@ class Client:
         self._channel_charges: dict[int, Charge] = {}
         self._busy = asyncio.Lock()
         self._gone = False
+        self._waiting: asyncio.Task[None] | None = None  # for a remote
 
     # -- the context's life --------------------------------------------------------------------
 
@@ -132,8 +133,7 @@ class Client:
             if self.context is not None:
                 raise BadArgument("Open was called before: one context a connection", errno.EEXIST)
             remote = self._broker.remote(link)
-            await remote.wait_up(WAIT_SECONDS)
-            self._check_here()
+            await self._wait_up(remote)
             charge = self._charge(contexts=1)
             bell = None
             try:
@@ -157,6 +157,8 @@ class Client:
     async def gone(self) -> None:
         """The connection has ended: let go of everything. Twice is fine."""
         self._gone = True
+        if self._waiting is not None:
+            self._waiting.cancel()
         async with self._busy:
             if self.context is not None and self.remote is not None and self._bell is not None:
                 await self._destroy(self.remote, self.context)
@@ -340,9 +342,20 @@ class Client:
         """A remote that is being started again is waited for, as Open does."""
         remote, context = self._opened()
         if not remote.up:
-            await remote.wait_up(WAIT_SECONDS)
-            self._check_here()
+            await self._wait_up(remote)
         return remote, context
+
+    async def _wait_up(self, remote: Remote) -> None:
+        """Wait for the remote, no longer than the client is there. Raises LinkError."""
+        self._waiting = asyncio.ensure_future(remote.wait_up(WAIT_SECONDS))
+        try:
+            await self._waiting
+        except asyncio.CancelledError:
+            self._check_here()
+            raise
+        finally:
+            self._waiting = None
+        self._check_here()
 
     def _check_here(self) -> None:
         if self._gone:
@@ -376,4 +389,5 @@ class Client:
                 if remote.up:
                     remote.reset(f"context {context.id} can't be destroyed: {error}")
                     await remote.wait_down()
+        context.release(keep=True)
         _log.error("context lost track of", extra=self._who())

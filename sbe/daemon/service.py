@@ -23,7 +23,8 @@ from sbe._native import RELEASE
 from sbe.context import AreaGrant
 from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
-from sbe.errors import BadArgument, Error, ProtocolError
+from sbe.errors import BadArgument, Error, ProtocolError, from_system
+from sbe.host.descriptors import duplicate
 from sbe.link import PowerRequest
 
 __all__ = ["ControlInterface", "Refused", "make_registry"]
@@ -57,7 +58,7 @@ def refusal(error: BaseException) -> Refused:
     if isinstance(error, Error):
         return Refused(code=abs(error.code) or errno.EIO, message=str(error))
     if isinstance(error, OSError) and error.errno:
-        return Refused(code=error.errno, message=f"the daemon: {error.strerror}")
+        return refusal(from_system(error, "the daemon"))
     _log.error("a call failed", exc_info=error)
     return Refused(code=errno.EIO, message="the daemon failed; its log says more")
 
@@ -193,15 +194,8 @@ class StatReply(TypedDict):
 
 def _lend(*fds: int) -> list[FileDescriptor]:
     """Copies that live until the reply is sent, whatever becomes of the originals meanwhile."""
-    copies: list[FileDescriptor] = []
-    try:
-        for fd in fds:
-            copies.append(FileDescriptor(os.dup(fd), should_close=True))
-    except OSError:
-        for copy in copies:
-            copy.close()
-        raise
-    return copies
+    copies = duplicate(fds, "the daemon's answer")
+    return [FileDescriptor(copy, should_close=True) for copy in copies]
 
 
 def _area(grant: AreaGrant) -> AreaReply:
@@ -248,6 +242,11 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             )
         remote, context, events_fd = await self._client.open(_clean(name), link)
         limits = context.limits
+        try:
+            (events,) = _lend(events_fd)
+        except Error:
+            await self._client.gone()
+            raise
         return {
             "context": context.id,
             "link": remote.name,
@@ -257,7 +256,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "coherent": remote.link.coherent,
             "limits": Limits(**{key: limits[key] for key in Limits.__dataclass_fields__}),
             "heaps": list(context.heaps),
-            "events_fd": _lend(events_fd)[0],
+            "events_fd": events,
         }
 
     @varlinkmethod
@@ -268,7 +267,16 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         trusted: it keeps its size though it is not sealed. sync_fd maintains caches for ranges of
         it, where the memory is not coherent.
         """
-        return _area(await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap))
+        grant = await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap)
+        return await self._hand_over(grant)
+
+    async def _hand_over(self, grant: AreaGrant) -> AreaReply:
+        """An area that the client can't be told of is freed."""
+        try:
+            return _area(grant)
+        except Error:
+            await self._client.free(grant.id)
+            raise
 
     @varlinkmethod(return_parameter="regions")
     @_refusing
@@ -280,7 +288,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @_refusing
     async def OpenRegion(self, *, name: str) -> AreaReply:
         """Make such a region an area, which memory_fd maps from offset, to be read only."""
-        return _area(await self._client.open_region(name))
+        return await self._hand_over(await self._client.open_region(name))
 
     @varlinkmethod
     @_refusing
@@ -306,7 +314,11 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         )
         rings = grant.rings
         assert self._client.remote is not None
-        memory_fd, ring_fd, wake_fd = _lend(*rings.fds)
+        try:
+            memory_fd, ring_fd, wake_fd = _lend(*rings.fds)
+        except Error:
+            await self._client.close_channel(grant.id)
+            raise
         return {
             "channel": grant.id,
             "epoch": self._client.remote.link.peer_epoch,

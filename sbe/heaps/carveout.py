@@ -42,10 +42,11 @@ class CarveoutHeap:
         self.name = name
         self.address = address
         self._coherent = coherent
-        self._fd = duplicate(fd)
         self._offset = offset_bytes
         self._size = size_bytes - size_bytes % page
-        self._memory = _native.Memory(self._fd, self._size, trusted=True, offset=offset_bytes)
+        with errors.resources(f"{name}: mapping {self._size} bytes"):
+            self._memory = _native.Memory(fd, self._size, trusted=True, offset=offset_bytes)
+        (self._fd,) = duplicate((fd,), name)
         self._lock = threading.Lock()
         self._free: list[tuple[int, int]] = [(0, self._size)]  # (offset, bytes), sorted, apart
 
@@ -74,13 +75,13 @@ class CarveoutHeap:
         size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         begin = self._take(size)
         try:
-            fd = duplicate(self._fd)
-        except OSError as error:
+            for at in range(begin, begin + size, len(_ZEROES)):
+                piece = min(len(_ZEROES), begin + size - at)
+                self._memory[at : at + piece] = _ZEROES[:piece]
+            (fd,) = duplicate((self._fd,), self.name)
+        except BaseException:
             self._give(begin, size)
-            raise errors.OutOfResources(f"{self.name}: {error.strerror}", error.errno) from error
-        for at in range(begin, begin + size, len(_ZEROES)):
-            piece = min(len(_ZEROES), begin + size - at)
-            self._memory[at : at + piece] = _ZEROES[:piece]
+            raise
         return Allocation(
             fd,
             size,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
 
 from sbe import errors
 from sbe.heaps import Allocation
-from sbe.host.descriptors import above_streams
+from sbe.host.descriptors import above_streams, close_all
 
 __all__ = ["MemfdHeap", "check_seals"]
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_EXHAUSTED = {errno.ENOMEM, errno.ENOSPC, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EDQUOT}
 
 
 class MemfdHeap:
@@ -39,15 +37,14 @@ class MemfdHeap:
         size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         fd = -1
         try:
-            flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-            fd = above_streams(os.memfd_create("sbe-area", flags))
-            os.ftruncate(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS | fcntl.F_SEAL_SEAL)
-        except OSError as error:
-            if fd >= 0:
-                os.close(fd)
-            kind = errors.OutOfResources if error.errno in _EXHAUSTED else errors.Error
-            raise kind(f"memfd of {size} bytes: {error.strerror}", error.errno) from error
+            with errors.resources(f"memfd of {size} bytes"):
+                flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+                fd = above_streams(os.memfd_create("sbe-area", flags))
+                os.ftruncate(fd, size)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS | fcntl.F_SEAL_SEAL)
+        except BaseException:
+            close_all((fd,))
+            raise
         return Allocation(fd, size, coherent=True)
 
 

@@ -14,8 +14,6 @@ __all__ = ["call", "none", "open_device", "read", "read_write", "write"]
 # include/uapi/asm-generic/ioctl.h, which arm, arm64, riscv and x86 share
 _WRITE, _READ = 1, 2
 
-_EXHAUSTED = {errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE}
-
 
 def _number(direction: int, kind: int, number: int, size: int) -> int:
     return direction << 30 | size << 16 | kind << 8 | number
@@ -77,8 +75,9 @@ def translate(error: OSError, what: str) -> errors.Error:
     """Return the exception for an error of the kernel."""
     code = error.errno or errno.EIO
     text = f"{what}: {os.strerror(code)}"
-    if code in _EXHAUSTED:
-        return errors.OutOfResources(text, code)
+    refused = errors.from_system(error, what)
+    if isinstance(refused, errors.OutOfResources):
+        return refused
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return errors.LinkError(text, code)
     return errors.from_status(-code, text)

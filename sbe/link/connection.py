@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 from sbe import _native, errors
+from sbe.host.waiting import wait_ready
 from sbe.link.pending import Pending
 from sbe.link.power import OnPower, Power, PowerRequest
 from sbe.transports import Transport
@@ -138,7 +139,8 @@ class Connection:
             pending=pending,
         )
         self._versions = (version_min, version_max)
-        self._epoll = select.epoll()
+        with errors.resources("making the descriptor that says when the link has news"):
+            self._epoll = select.epoll()
         self._watched = (-1, 0)  # descriptor and events
         self._reason = "the link was not started"
         self._ready: Pending[None] = Pending(_NEGOTIATION)
@@ -201,18 +203,24 @@ class Connection:
         if os.getpid() != self._owner:
             self._let_go_in_child()
             return
-        if self._session.state == State.CONNECTED:
-            bye: Pending[None] = Pending("the goodbye to the remote")
-            try:
-                self._talk(partial(self._session.bye, lambda *_: bye.resolve(None)))
-                self.wait(bye, timeout_s)
-            except errors.Error as error:
-                _log.debug("no orderly goodbye: %s", error)
-        self._lose("the link was closed")
-        self._closed, self._up = True, False
-        self._let_go()
-        self._epoll.close()
-        self._tell(self._on_state, State.CLOSED)
+        try:
+            self._say_goodbye(timeout_s)
+        finally:  # also when whoever closes is interrupted
+            self._lose("the link was closed")
+            self._closed, self._up = True, False
+            self._let_go()
+            self._epoll.close()
+            self._tell(self._on_state, State.CLOSED)
+
+    def _say_goodbye(self, timeout_s: float) -> None:
+        if self._session.state != State.CONNECTED:
+            return
+        bye: Pending[None] = Pending("the goodbye to the remote")
+        try:
+            self._talk(partial(self._session.bye, lambda *_: bye.resolve(None)))
+            self.wait(bye, timeout_s)
+        except errors.Error as error:
+            _log.debug("no orderly goodbye: %s", error)
 
     def _let_go_in_child(self) -> None:
         self._epoll.close()  # first: what it watches is watched for the parent as well
@@ -299,7 +307,7 @@ class Connection:
                 raise errors.Timeout(
                     f"{pending.what}: the remote has not answered within {timeout_s:g} s"
                 )
-            self._epoll.poll(left)
+            wait_ready(self._epoll.poll, left)  # the rest of an operation is not interrupted
 
     # -- power ---------------------------------------------------------------------------------
 
@@ -442,8 +450,8 @@ class Connection:
         """Ask the remote to let go of something. One that is gone has."""
         try:
             self._talk(request)
-        except errors.Error:
-            if self._handler.transport is not None:
+        except BaseException as error:
+            if self._handler.transport is not None or not isinstance(error, errors.Error):
                 finish(-errno.EAGAIN, None)
                 raise
             finish(-errno.ECONNRESET, None)

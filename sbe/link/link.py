@@ -58,13 +58,13 @@ class _Area:
     fd: int  # our own, -1 none
     segments: tuple[tuple[int, int], ...]
     registered: bool = False  # with the remote that is there now
-    dying: bool = False
+    ending: Pending[None] | None = None  # it was asked to let go, and has not answered
 
 
 @dataclass(slots=True)
 class _Context:
     registered: bool = False
-    dying: bool = False
+    ending: Pending[None] | None = None
 
 
 class _AreaIds:
@@ -126,12 +126,12 @@ class Link(Connection):
     @property
     def contexts(self) -> list[int]:
         """Live contexts, without the global one."""
-        return [number for number, context in self._contexts.items() if not context.dying]
+        return [number for number, context in self._contexts.items() if context.ending is None]
 
     @property
     def areas(self) -> list[AreaInfo]:
         """Live areas."""
-        return [area.info for area in self._areas.values() if not area.dying]
+        return [area.info for area in self._areas.values() if area.ending is None]
 
     @property
     def channels(self) -> list[ChannelInfo]:
@@ -170,13 +170,16 @@ class Link(Connection):
     def destroy_context(self, context: int) -> Pending[None]:
         """Destroy a context with its channels and areas.
 
-        Ends when the remote has let go of all of them, or is gone. Raises BadArgument when there is
-        no such context.
+        Ends when the remote has let go of all of them, or is gone. Asked again meanwhile, it is the
+        same end that is waited for. Raises BadArgument when there is no such context.
         """
         if context == _native.CONTEXT_GLOBAL:
             raise errors.BadArgument("the global context can't be destroyed")
-        self._check_context(context)
-        entry = self._contexts[context]
+        entry = self._contexts.get(context)
+        if entry is None:
+            raise self._no_context(context)
+        if entry.ending is not None:
+            return entry.ending
         pending: Pending[None] = Pending(f"destruction of context {context}")
         gone = {0, -errno.ENOENT, -errno.ECONNRESET}
 
@@ -185,10 +188,10 @@ class Link(Connection):
                 self._forget_context(context)
                 pending.resolve(None)
             else:
-                entry.dying = False
+                entry.ending = None
                 pending.fail(self._failed(pending.what, status))
 
-        entry.dying = True
+        entry.ending = pending
         if not entry.registered:
             finish(0, None)
         else:
@@ -226,11 +229,10 @@ class Link(Connection):
                 pending.fail(self._failed(pending.what, status))
 
         try:
-            copy = -1 if fd is None else duplicate(fd)
-        except OSError as error:
+            copy = -1 if fd is None else duplicate((fd,), pending.what)[0]
+        except BaseException:
             self._area_ids.give(number)
-            kind = errors.BadArgument if error.errno == errno.EBADF else errors.OutOfResources
-            raise kind(f"{pending.what}: file descriptor {fd}: {error.strerror}") from error
+            raise
         area = _Area(AreaInfo(number, context, size, flags), copy, tuple(segments))
         self._areas[number] = area
         try:
@@ -248,10 +250,13 @@ class Link(Connection):
     def unmap_area(self, area: int) -> Pending[None]:
         """Take an area back. Ends when the remote has let go of it, or is gone.
 
-        Raises AreaFreed when there is no such area, Busy while a channel has its rings in it.
+        Asked again meanwhile, it is the same end that is waited for. Raises AreaFreed when there is
+        no such area, Busy while a channel has its rings in it.
         """
         entry = self._areas.get(area)
-        if entry is None or entry.dying:
+        if entry is not None and entry.ending is not None:
+            return entry.ending
+        if entry is None:
             raise errors.AreaFreed(f"no area {area:#x}: it was unmapped, or never mapped here")
         for channel in self._channels.values():
             if channel.ring_area == area:
@@ -264,10 +269,10 @@ class Link(Connection):
                 self._release(entry)
                 pending.resolve(None)
             else:
-                entry.dying = False
+                entry.ending = None
                 pending.fail(self._failed(pending.what, status))
 
-        entry.dying = True
+        entry.ending = pending
         if not entry.registered:
             finish(0, None)
         else:
@@ -297,7 +302,7 @@ class Link(Connection):
         """
         self._check_up()
         area = self._areas.get(ring_area)
-        if area is None or area.dying:
+        if area is None or area.ending is not None:
             raise errors.AreaFreed(f"no area {ring_area:#x} to hold a channel's rings")
         self._check_context(context)
         if len(doorbells) not in (0, 2):
@@ -462,7 +467,7 @@ class Link(Connection):
                     return
             while areas:
                 area = areas.popleft()
-                if self._areas.get(area.info.id) is not area or area.dying:
+                if self._areas.get(area.info.id) is not area or area.ending is not None:
                     continue
                 if self._lives(area.info.context):
                     self._send_map(area, partial(finish, f"area {area.info.id:#x}"))
@@ -489,11 +494,15 @@ class Link(Connection):
 
     def _lives(self, context: int) -> bool:
         entry = self._contexts.get(context)
-        return context == _native.CONTEXT_GLOBAL or (entry is not None and not entry.dying)
+        return context == _native.CONTEXT_GLOBAL or (entry is not None and entry.ending is None)
 
     def _check_context(self, context: int) -> None:
         if not self._lives(context):
-            raise errors.BadArgument(f"no context {context}: it was destroyed, or never created")
+            raise self._no_context(context)
+
+    @staticmethod
+    def _no_context(context: int) -> errors.BadArgument:
+        return errors.BadArgument(f"no context {context}: it was destroyed, or never created")
 
     @staticmethod
     def _next_id(last: int, used: dict[int, _Context] | dict[int, ChannelInfo]) -> int:

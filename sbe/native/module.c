@@ -310,7 +310,7 @@ PyMODINIT_FUNC PyInit__native(void)
         native_call_init(module) < 0 || native_reply_init(module) < 0 ||
         native_request_init(module) < 0 || native_channel_init(module) < 0 ||
         native_session_init(module) < 0 || native_bootstrap_init(module) < 0 ||
-        native_doorbells_init(module) < 0) {
+        native_doorbells_init(module) < 0 || native_signals_init(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -358,6 +358,7 @@ Request *native_request_next(Channel *channel);
 
 int native_bootstrap_init(PyObject *module);
 int native_doorbells_init(PyObject *module);
+int native_signals_init(PyObject *module);
 /* The crash record of the remote's life that is there now, or None. */
 PyObject *native_read_crash(PyObject *module, PyObject *window);
 

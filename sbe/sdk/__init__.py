@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from sbe import control
+from sbe._native import SignalsHeld
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
-from sbe.errors import BadArgument, Error, LinkError
+from sbe.errors import BadArgument, Error, LinkError, resources
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
@@ -54,6 +55,13 @@ def connect(
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
+    with SignalsHeld(), resources(f"connecting to {uri or 'the default remote'}"):
+        return _connect(uri, timeout, slots, slot_size, spin_s)
+
+
+def _connect(
+    uri: str | None, timeout: float, slots: int | None, slot_size: int | None, spin_s: float
+) -> Connection:
     backend = _backend(uri, timeout, spin_s)
     try:
         geometry = Geometry(

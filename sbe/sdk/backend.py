@@ -83,6 +83,9 @@ class Backend(Protocol):
     def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
         """Opens a channel of the context."""
 
+    def close_channel(self, channel: int) -> None:
+        """Gives back a channel that can't be used. Does not wait."""
+
     def find_service(self, name: str, version: int) -> Service:
         """A service of the remote, at least of that version."""
 

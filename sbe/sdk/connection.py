@@ -279,13 +279,13 @@ class Connection:
         return self._allocate(size_bytes, heap)  # what staging keeps for later is wanted now
 
     def _allocate(self, size_bytes: int, heap: str | None) -> Area:
-        with self._control() as backend:
+        def grant(backend: Backend) -> GrantedArea:
             try:
-                granted = backend.allocate(size_bytes, heap)
+                return backend.allocate(size_bytes, heap)
             except OutOfResources as error:
                 raise self._areas.refused(error) from error
-            # The heap rounds up to pages; the application sees what it asked for.
-            return self._area(backend, granted, size_bytes)
+
+        return self._new_area(grant, size_bytes)
 
     def regions(self) -> dict[str, int]:
         """Memory that the remote owns and offers, its log or a sensor's buffer: bytes by name."""
@@ -298,9 +298,22 @@ class Connection:
         It may change at any time: `bytes(area)` is a copy that stays. Calls take it as sbe.In.
         Raises BadArgument for a name that is not in `regions()`.
         """
-        with self._control() as backend:
-            granted = backend.open_region(name)
-            return self._area(backend, granted, granted.size_bytes)
+        return self._new_area(lambda backend: backend.open_region(name))
+
+    def _new_area(
+        self, grant: Callable[[Backend], GrantedArea], size_bytes: int | None = None
+    ) -> Area:
+        area: Area | None = None
+        try:
+            with self._control() as backend:
+                granted = grant(backend)
+                # The heap rounds up to pages; the application sees what it asked for.
+                area = self._area(backend, granted, size_bytes or granted.size_bytes)
+        except BaseException:
+            if area is not None:  # interrupted at the very end
+                area.free()
+            raise
+        return area
 
     def _area(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
         area = self._areas.take(backend, granted, size_bytes)
@@ -415,6 +428,7 @@ class Connection:
                 raise
             if self._power is not None:
                 self._power.close()
+            self._power = None
             self._power = listener
 
     def _request_power(self, request: str, khz: int, timeout_s: float) -> None:
@@ -525,6 +539,9 @@ class Connection:
                 on_control=on_control,
                 max_buffers=self._backend.limits["buffers"],
             )
+        except BaseException:
+            self._backend.close_channel(granted.id)
+            raise
         finally:
             granted.rings.close()
         channel.spin_s = self._spin_s
@@ -550,7 +567,11 @@ class Connection:
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[Backend]:
-        """One control operation: the lock, a live channel before, and a lost link noticed after."""
+        """One control operation: the lock, a live channel before, and a lost link noticed after.
+
+        Handlers of signals run where it waits, and after it. Whatever it raises, the channel is
+        usable afterwards or has failed.
+        """
         self._check_process()
         with self._turn.lock:
             self._live_channel()
@@ -562,7 +583,7 @@ class Connection:
                     yield self._backend
                     with contextlib.suppress(Error):  # the next operation will tell
                         self._areas.free_unwanted(self._backend)
-            except LinkError as error:
+            except Error as error:
                 self._process_control()
                 if type(error) is LinkError and self._channel.error is not None:
                     raise again(self._channel.error) from error  # says how the link was lost
@@ -578,7 +599,7 @@ class Connection:
         """
         if self._pid != os.getpid():
             return  # a forked child has copies of everything, but the link is its parent's
-        with self._turn.lock:
+        with self._turn.lock, _native.SignalsHeld():
             if self._turn.mine:
                 self._turn.afterwards(self._end)
                 return
@@ -596,9 +617,11 @@ class Connection:
         if self._power is not None:
             self._power.close()
         self._channel.fail(LinkClosed(_CLOSED))
-        self._backend.close()
-        for area in self._areas.clear():
-            self._table.remove(area, True)
+        try:
+            self._backend.close()
+        finally:  # also when whoever closes is interrupted
+            for area in self._areas.clear():
+                self._table.remove(area, True)
 
     def _let_go_in_child(self) -> None:
         """Forked, with the locks as other threads had them: closes what this process inherited."""

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import select
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
-from sbe.errors import BadArgument, DaemonGone, LinkError, ProtocolError, RemoteRestarted
+from sbe.errors import (
+    BadArgument,
+    DaemonGone,
+    LinkError,
+    ProtocolError,
+    RemoteRestarted,
+    again,
+    resources,
+)
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
-from sbe.sdk.varlink import VarlinkClient
+from sbe.sdk.varlink import Call, VarlinkClient
 
 if TYPE_CHECKING:
     from sbe.link import OnPower
 
 __all__ = ["DaemonBackend"]
+
+_T = TypeVar("_T")
 
 
 class DaemonBackend:
@@ -24,9 +35,16 @@ class DaemonBackend:
     def __init__(self, path: str, timeout: float) -> None:
         self.uri = f"unix:{path}"
         self._path = path
-        self._client = VarlinkClient(path, timeout)
-        self._control = select.epoll()
+        with resources("making a descriptor for the daemon's news"):
+            self._control = select.epoll()
+        try:
+            self._client = VarlinkClient(path, timeout)
+        except BaseException:
+            self._control.close()
+            raise
         self._events_fd = -1
+        self._ending: dict[tuple[str, int | str], Call] = {}  # given up before they were answered
+        self._channel = -1  # the one that is used, or was
         self._rung = 0  # times the daemon has told of a loss or a return
         self._known = 0  # as many of them came before the channel was opened
         try:
@@ -37,12 +55,18 @@ class DaemonBackend:
 
     def _open(self) -> None:
         reply, fds = self._client.call("Open", protocol=PROTOCOL, name=process_name())
-        (self._events_fd,) = _take(fds, reply, "events_fd")
-        self.context = int(reply["context"])
-        self.limits: dict[str, int] = {key: int(value) for key, value in reply["limits"].items()}
+        with self._client.understanding("Open", fds):
+            self.context = int(reply["context"])
+            self.limits: dict[str, int] = {
+                key: int(reply["limits"][key])
+                for key in ("areas", "contexts", "channels", "slots", "slot_size", "buffers")
+            }
+            (events_fd,) = _take(fds, reply, "events_fd")
+        self._events_fd = events_fd
         # Replies are read where calls are made; here only the connection's end matters.
-        self._control.register(self._client.fileno(), select.EPOLLRDHUP)
-        self._control.register(self._events_fd, select.EPOLLIN)
+        with resources("watching the daemon"):
+            self._control.register(self._client.fileno(), select.EPOLLRDHUP)
+            self._control.register(self._events_fd, select.EPOLLIN)
 
     @property
     def control_fd(self) -> int:
@@ -61,30 +85,80 @@ class DaemonBackend:
                     )
             else:
                 self._control.unregister(fd)
-                error = DaemonGone(f"the daemon at {self._path} went away; connect again")
+                gone = DaemonGone(f"the daemon at {self._path} went away; connect again")
+                self._client.fail(gone)
+                assert self._client.broken is not None
+                kept = again(self._client.broken)
+                error = kept if isinstance(kept, LinkError) else gone
         return error
 
     def recover(self) -> None:
-        """The daemon restarts the remote and registers the areas; nothing is left to do here."""
-        if self._client.fileno() < 0:
+        """The daemon restarts the remote and registers the areas. A channel that failed alone is
+        closed.
+        """
+        if self._client.broken is not None:
             raise DaemonGone(f"the daemon at {self._path} went away; connect again")
+        self.close_channel(self._channel)
 
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
         """Allocates and registers memory."""
-        return _granted(*self._client.call("Allocate", size=size_bytes, heap=heap))
+        return self._granted("Allocate", size=size_bytes, heap=heap)
 
     def regions(self) -> dict[str, int]:
         """What the remote offers."""
-        reply, _ = self._client.call("ListRegions")
-        return {str(item["name"]): int(item["size"]) for item in reply["regions"]}
+        return self._ask(
+            lambda reply: {str(item["name"]): int(item["size"]) for item in reply["regions"]},
+            "ListRegions",
+        )
+
+    def _ask(
+        self, understand: Callable[[dict[str, Any]], _T], method: str, **parameters: Any
+    ) -> _T:
+        """A call whose answer carries no descriptors."""
+        reply, fds = self._client.call(method, **parameters)
+        with self._client.understanding(method, fds):
+            _take(fds, reply)
+            return understand(reply)
 
     def open_region(self, name: str) -> GrantedArea:
         """Registers memory of the remote's. Raises BadArgument for a name it does not offer."""
-        return _granted(*self._client.call("OpenRegion", name=name))
+        return self._granted("OpenRegion", name=name)
+
+    def _granted(self, method: str, **parameters: Any) -> GrantedArea:
+        reply, fds = self._client.call(
+            method,
+            undo=lambda late: self._client.tell("Free", area=late.get("area")),
+            **parameters,
+        )
+        with self._client.understanding(method, fds):
+            memory_fd, sync_fd = _take(fds, reply, "memory_fd", "sync_fd?")
+            return GrantedArea(
+                int(reply["area"]),
+                int(reply["size"]),
+                int(reply["flags"]),
+                memory_fd,
+                str(reply["heap"]),
+                int(reply["offset"]),
+                bool(reply["trusted"]),
+                sync_fd,
+            )
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
-        self._client.call("Free", area=area)
+        self._end("Free", area, area=area)
+
+    def _end(self, method: str, what: int | str, **parameters: Any) -> None:
+        """Ends something. Another attempt waits for the one that was given up."""
+        call = self._ending.get((method, what))
+        if call is None:
+            call = self._ending[method, what] = self._client.begin(method, **parameters)
+        try:
+            reply, fds = self._client.wait(call)
+            with self._client.understanding(method, fds):
+                _take(fds, reply)
+        finally:
+            if call.done:
+                del self._ending[method, what]
 
     def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
         """Opens a channel of the context."""
@@ -93,47 +167,69 @@ class DaemonBackend:
             slots=geometry.slots,
             slot_size=geometry.slot_size_bytes,
             priority=priority,
+            undo=lambda late: self._client.tell("CloseChannel", channel=late.get("channel")),
         )
-        descriptors = _take(fds, reply, "memory_fd", "ring_fd", "wake_fd")
-        self._known = int(reply["events"])
-        rings = Rings(
-            Geometry(int(reply["slots"]), int(reply["slot_size"])),
-            int(reply["line"]),
-            int(reply["send_offset"]),
-            int(reply["receive_offset"]),
-            int(reply["size"]),
-            *descriptors,
-            memory_offset=int(reply["offset"]),
-            trusted=bool(reply["trusted"]),
-        )
-        return GrantedChannel(int(reply["channel"]), int(reply["epoch"]), rings)
+        with self._client.understanding("OpenChannel", fds):
+            descriptors = _take(fds, reply, "memory_fd", "ring_fd", "wake_fd")
+            known = int(reply["events"])
+            rings = Rings(
+                Geometry(int(reply["slots"]), int(reply["slot_size"])),
+                int(reply["line"]),
+                int(reply["send_offset"]),
+                int(reply["receive_offset"]),
+                int(reply["size"]),
+                *descriptors,
+                memory_offset=int(reply["offset"]),
+                trusted=bool(reply["trusted"]),
+            )
+            granted = GrantedChannel(int(reply["channel"]), int(reply["epoch"]), rings)
+        self._known, self._channel = known, granted.id
+        return granted
+
+    def close_channel(self, channel: int) -> None:
+        """Tells the daemon, which may have closed it."""
+        self._channel = -1
+        if channel >= 0:
+            self._client.tell("CloseChannel", channel=channel)
 
     def find_service(self, name: str, version: int) -> Service:
         """A service of the remote."""
-        reply, _ = self._client.call("FindService", name=name, version=version)
-        return Service(int(reply["service"]), name, int(reply["version"]))
+        return self._ask(
+            lambda reply: Service(int(reply["service"]), name, int(reply["version"])),
+            "FindService",
+            name=name,
+            version=version,
+        )
 
     def services(self) -> list[Service]:
         """All services of the remote."""
-        reply, _ = self._client.call("ListServices")
-        return [
-            Service(int(item["id"]), str(item["name"]), int(item["version"]))
-            for item in reply["services"]
-        ]
+        return self._ask(
+            lambda reply: [
+                Service(int(item["id"]), str(item["name"]), int(item["version"]))
+                for item in reply["services"]
+            ],
+            "ListServices",
+        )
 
     def serve(self, name: str, version: int) -> int:
         """Offers a service of this process to the remote."""
-        reply, _ = self._client.call("Serve", name=name, version=version)
-        return int(reply["service"])
+        return self._ask(
+            lambda reply: int(reply["service"]),
+            "Serve",
+            name=name,
+            version=version,
+            undo=lambda _: self._client.tell("Unserve", name=name),
+        )
 
     def unserve(self, name: str) -> None:
         """Withdraws it."""
-        self._client.call("Unserve", name=name)
+        self._end("Unserve", name, name=name)
 
     def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote by way of the daemon, which may wait for it to be started first."""
         frequency = khz if request == "frequency" else None
-        self._client.call(
+        self._ask(
+            lambda _: None,
             "Power",
             longer_s=timeout_s,
             request=request,
@@ -150,11 +246,11 @@ class DaemonBackend:
 
     def describe(self) -> dict[str, Any]:
         """The daemon's List."""
-        return self._client.call("List")[0]
+        return self._ask(dict, "List")
 
     def usage(self) -> dict[str, Any]:
         """The daemon's Stat."""
-        return self._client.call("Stat")[0]
+        return self._ask(dict, "Stat")
 
     def close(self) -> None:
         """Ends the connection; the daemon destroys the context."""
@@ -166,24 +262,10 @@ class DaemonBackend:
             self._events_fd = -1
 
 
-def _granted(reply: dict[str, Any], fds: list[int]) -> GrantedArea:
-    memory_fd, sync_fd = _take(fds, reply, "memory_fd", "sync_fd?")
-    return GrantedArea(
-        int(reply["area"]),
-        int(reply["size"]),
-        int(reply["flags"]),
-        memory_fd,
-        str(reply["heap"]),
-        int(reply["offset"]),
-        bool(reply["trusted"]),
-        sync_fd,
-    )
-
-
 def _take(fds: list[int], reply: dict[str, Any], *names: str) -> list[int]:
     """The descriptors of a reply by name, -1 where one "name?" is absent.
 
-    ProtocolError, with all of them closed, unless these are what came.
+    ProtocolError unless these are what came.
     """
     places = [reply.get(name.removesuffix("?")) for name in names]
     given = [place for place in places if place is not None]
@@ -191,8 +273,6 @@ def _take(fds: list[int], reply: dict[str, Any], *names: str) -> list[int]:
         place is None and not name.endswith("?") for name, place in zip(names, places, strict=True)
     )
     if missing or len(given) != len(fds) or {*given} != {*range(len(fds))}:
-        for fd in fds:
-            os.close(fd)
         raise ProtocolError(
             f"the daemon sent {len(fds)} descriptors where {', '.join(names)} were due"
         )

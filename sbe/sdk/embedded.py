@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from sbe.channel import Geometry
 from sbe.context import AreaGrant, HostContext, run_sync
-from sbe.errors import BadArgument, LinkError, RemoteRestarted
+from sbe.errors import BadArgument, LinkError, RemoteRestarted, resources
+from sbe.host.descriptors import duplicate
 from sbe.link import Link, OnPower, PowerRequest, State
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
 from sbe.transports.remote_process import RemoteProcess
@@ -74,18 +75,23 @@ class EmbeddedBackend:
         self.name: str = getattr(self._process, "name", "loopback")
         self.uri: str = getattr(self._process, "uri", "loopback:")
         self.transport: str = getattr(self._process, "transport", "embedded")
-        self._link = Link(
-            self._process.connect,
-            name=f"sbe-sdk {os.getpid()}",
-            areas=4096,
-            services=lambda context, name, index: self._offered.look_up(name, index),
-            on_state=self._state_changed,
-        )
-        self._context = HostContext(self._link)
         try:
-            self._context.supply(self._process)
-            self._link.wait(self._link.start(), timeout)
-            self._run(self._context.open())
+            self._link = Link(
+                self._process.connect,
+                name=f"sbe-sdk {os.getpid()}",
+                areas=4096,
+                services=lambda context, name, index: self._offered.look_up(name, index),
+                on_state=self._state_changed,
+            )
+            self._context = HostContext(self._link)
+        except BaseException:
+            self._process.close()
+            raise
+        try:
+            with resources(f"connecting to {self.uri}"):
+                self._context.supply(self._process)
+                self._link.wait(self._link.start(), timeout)
+                self._run(self._context.open())
         except BaseException:
             self.close()
             raise
@@ -123,8 +129,6 @@ class EmbeddedBackend:
             self._link.reconnect(self._timeout)
             self._restarts += 1
         self._loss = None
-        for channel in [item.id for item in self._link.channels]:
-            self._run(self._context.close_channel(channel))  # it died, the remote did not
         self._run(self._context.forget_channels())
 
     def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
@@ -140,15 +144,20 @@ class EmbeddedBackend:
         return self._granted(self._run(self._context.open_region(name)))
 
     def _granted(self, grant: AreaGrant) -> GrantedArea:
+        try:
+            fd, sync_fd = duplicate((grant.fd, grant.sync_fd), "an area's descriptors")
+        except BaseException:
+            self._context.start_free(grant.id)
+            raise
         return GrantedArea(
             grant.id,
             grant.size_bytes,
             grant.flags,
-            os.dup(grant.fd),
+            fd,
             grant.heap,
             grant.offset_bytes,
             grant.trusted,
-            os.dup(grant.sync_fd) if grant.sync_fd >= 0 else -1,
+            sync_fd,
         )
 
     def free(self, area: int) -> None:
@@ -158,7 +167,15 @@ class EmbeddedBackend:
     def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
         """Opens a channel of the context."""
         grant = self._run(self._context.open_channel(geometry, priority))
-        return GrantedChannel(grant.id, self._link.peer_epoch, grant.rings.duplicate())
+        try:
+            return GrantedChannel(grant.id, self._link.peer_epoch, grant.rings.duplicate())
+        except BaseException:
+            self._context.start_close_channel(grant.id)
+            raise
+
+    def close_channel(self, channel: int) -> None:
+        """Begins to close it; what it was made of goes back when the remote has let go."""
+        self._context.start_close_channel(channel)
 
     def find_service(self, name: str, version: int) -> Service:
         """A service of the remote."""
@@ -273,9 +290,10 @@ class EmbeddedBackend:
 
         A forked child closes its descriptors: remote and heaps are its parent's.
         """
-        self._link.close()
-        if os.getpid() != self._owner:
-            self._context.let_go()
-            return
-        self._context.release()
-        self._process.close()
+        ours = os.getpid() == self._owner
+        try:
+            self._link.close()
+        finally:
+            self._context.release(keep=not ours)
+            if ours:
+                self._process.close()

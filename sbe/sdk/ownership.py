@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from sbe import _native
-from sbe.errors import AreaFreed, BadArgument, Error, LinkError, OutOfResources, Timeout
+from sbe.errors import (
+    AreaFreed,
+    BadArgument,
+    Error,
+    LinkError,
+    OutOfResources,
+    Timeout,
+    resources,
+)
+from sbe.host.descriptors import close_all
 from sbe.sdk.area import Area
 
 if TYPE_CHECKING:
@@ -29,6 +38,8 @@ class Turn:
     Thread-safe. `lock` keeps other threads out, and lets its own in again: a signal handler runs in
     the middle of whatever its thread does, and so does a finaliser that the collector calls. What
     must not be begun twice stands in `operation()`, which refuses those.
+
+    Handlers of signals run at the end of an operation, or where it waits for long.
     """
 
     def __init__(self) -> None:
@@ -55,7 +66,7 @@ class Turn:
     @contextlib.contextmanager
     def operation(self) -> Iterator[None]:
         """One operation; `afterwards()` is done at its end. BadArgument within another one."""
-        with self.lock:
+        with self.lock, _native.SignalsHeld(), resources("asking the link's control side"):
             self.check()
             self.thread = threading.get_ident()
             try:
@@ -105,25 +116,25 @@ class Areas:
     def take(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
         """The area of what was granted, whose descriptors are closed; its death frees it."""
         try:
-            area = Area(
-                granted.fd,
-                size_bytes,
-                readonly=bool(granted.flags & _native.AREA_READONLY),
-                trusted=granted.trusted,
-                offset=granted.offset_bytes,
-                sync_fd=granted.sync_fd,
-            )
+            with resources(f"mapping an area of {size_bytes} bytes"):
+                area = Area(
+                    granted.fd,
+                    size_bytes,
+                    readonly=bool(granted.flags & _native.AREA_READONLY),
+                    trusted=granted.trusted,
+                    offset=granted.offset_bytes,
+                    sync_fd=granted.sync_fd,
+                )
+            self._table.add(area, granted.id, backend.context, granted.flags)
         except BaseException:
-            backend.free(granted.id)
+            with contextlib.suppress(Error):  # why there is no area counts
+                backend.free(granted.id)
             raise
         finally:
-            os.close(granted.fd)
-            if granted.sync_fd >= 0:
-                os.close(granted.sync_fd)
+            close_all((granted.fd, granted.sync_fd))
         watch = _Watch(area, self._died)
         watch.area = granted.id
         self._watches[granted.id] = watch
-        self._table.add(area, granted.id, backend.context, granted.flags)
         area.heap = granted.heap
         return area
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sbe.errors import Error, OutOfResources
+from sbe.host.descriptors import close_all
 from sbe.sdk.handlers import answer_code, report
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ class PowerListener:
             fd = os.dup(control_fd)  # the connection may close its own at any time
             thread = threading.Thread(target=self._run, args=(fd,), name="sbe-power", daemon=True)
             thread.start()
-        except (OSError, RuntimeError) as error:
-            if fd >= 0:
-                os.close(fd)
-            raise OutOfResources(f"the thread for the handler of power: {error}") from error
+        except BaseException as error:
+            close_all((fd,))
+            if isinstance(error, (OSError, RuntimeError)):
+                raise OutOfResources(f"the thread for the handler of power: {error}") from error
+            raise
         self._thread = thread
 
     def heard(self, request: PowerRequest, khz: int, answer: Answer) -> None:

@@ -46,12 +46,8 @@ class Window:
     ) -> None:
         """Opens it. Raises BadArgument when it is too small or not as large as said."""
         self.path = os.fspath(path)
-        try:
+        with errors.resources(f"the shared RAM {self.path}"):
             fd = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC))
-        except OSError as error:
-            raise errors.LinkError(
-                f"the shared RAM {self.path}: {error.strerror}", error.errno
-            ) from error
         try:
             there = os.fstat(fd).st_size - offset_bytes
             if size_bytes is None:
@@ -63,12 +59,8 @@ class Window:
                     f"{max(size_bytes, _native.CARVEOUT_WINDOW_MIN)} are needed"
                 )
             self.size_bytes = size_bytes
-            try:
+            with errors.resources(f"the shared RAM {self.path} can't be mapped"):
                 self.memory = _native.Memory(fd, size_bytes, trusted=True, offset=offset_bytes)
-            except OSError as error:
-                raise errors.LinkError(
-                    f"the shared RAM {self.path} can't be mapped: {error.strerror}", error.errno
-                ) from error
             arena = _native.CARVEOUT_ARENA
             self.heap = CarveoutHeap(fd, offset_bytes + arena, size_bytes - arena)
         except BaseException:
@@ -113,8 +105,9 @@ class Window:
                 f"can't be mapped: regions lie from {first:#x} to {end:#x} and begin on a page of "
                 f"{mmap.PAGESIZE} bytes"
             )
+        (fd,) = duplicate((self._fd,), f"the firmware's region {name!r}")
         return Allocation(
-            duplicate(self._fd),
+            fd,
             size,
             coherent=True,
             offset_bytes=self._offset + offset,
@@ -158,12 +151,17 @@ class CarveoutTransport:
         self._retry_at = 0.0
         self._retry_until = 0.0
         try:
-            self._doorbells = _native.Doorbells(stream_fd)
+            with errors.resources("carrying doorbells over the stream"):
+                self._doorbells = _native.Doorbells(stream_fd)
         finally:
             os.close(stream_fd)
-        self._bootstrap = _native.Bootstrap(window.memory, secrets.randbits(32))
-        self._look()
-        self._rearm()
+        try:
+            self._bootstrap = _native.Bootstrap(window.memory, secrets.randbits(32))
+            self._look()
+            self._rearm()
+        except BaseException:
+            self._doorbells.close()
+            raise
 
     # -- the interface of Transport --------------------------------------------------------------
 
@@ -230,12 +228,8 @@ class CarveoutTransport:
         """Carry a channel's doorbells as tokens; the descriptors stay the caller's."""
         if rings is not None:
             raise errors.BadArgument("rings of this link must lie in its shared RAM")
-        try:
+        with errors.resources(f"doorbells of channel {channel}"):
             self._doorbells.add(channel, ring_fd, wake_fd)
-        except OSError as error:
-            raise errors.OutOfResources(
-                f"doorbells of channel {channel}: {error.strerror}", error.errno
-            ) from error
 
     def remove_doorbells(self, channel: int) -> None:
         """Forget a channel."""
@@ -348,15 +342,16 @@ def open_doorbell(where: str) -> int:
     """
     scheme, _, rest = where.partition(":")
     if scheme == "unix" and rest:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)  # where too many wait to be accepted, EAGAIN
-        try:
-            with sockets.address(rest) as address:
-                sock.connect(address)
-        except OSError as error:
-            sock.close()
-            raise errors.LinkError(f"the doorbell {rest}: {error.strerror}", error.errno) from error
-        return sock.detach()
+        with errors.resources(f"the doorbell {rest}"):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)  # where too many wait to be accepted, EAGAIN
+                with sockets.address(rest) as address:
+                    sock.connect(address)
+            except BaseException:
+                sock.close()
+                raise
+            return sock.detach()
     if scheme == "serial" and rest:
         return _open_serial(*rest.partition(",")[::2])
     raise errors.BadArgument(f"{where!r} is no doorbell: say unix:PATH or serial:DEVICE,BAUD")

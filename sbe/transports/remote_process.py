@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from sbe import _native, errors
-from sbe.host.descriptors import socket_above_streams
+from sbe.host.descriptors import close_all, socket_above_streams
 from sbe.transports.deathwatch import Deathwatch
 from sbe.transports.seqpacket import SeqpacketTransport
 
@@ -96,17 +96,16 @@ class RemoteProcess:
             )
         ours: socket.socket | None = None
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours = socket_above_streams(ours)
-            with socket_above_streams(theirs) as theirs:
-                self._child = _Child(self._command(path, theirs.fileno()), theirs.fileno())
-        except OSError as error:
+            with errors.resources(f"the embedded remote {path} can't be started"):
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours = socket_above_streams(ours)
+                with socket_above_streams(theirs) as theirs:
+                    self._child = _Child(self._command(path, theirs.fileno()), theirs.fileno())
+                return _ProcessTransport(ours, self._child)
+        except BaseException:
             if ours is not None:
                 ours.close()
-            raise errors.LinkError(
-                f"the embedded remote {path} can't be started: {error.strerror}", error.errno
-            ) from error
-        return _ProcessTransport(ours, self._child)
+            raise
 
     def read_log(self) -> str:
         """Return what the last process has written to stderr since the last call."""
@@ -155,14 +154,16 @@ class _Child:
     """One process, from its start until it is reaped."""
 
     def __init__(self, command: Sequence[str], control_fd: int) -> None:
-        reader, writer = os.pipe()
-        # Never wait for a reader: this end looks only now and then.
-        os.set_blocking(writer, False)
-        os.set_blocking(reader, False)
         self._name = Path(command[0]).name
-        self._log = open(reader, "rb", buffering=0)  # noqa: SIM115 - closed by end()
         self._last_words = b""
         self._killed_at = 0.0  # for having closed its connection and gone on
+        # Never wait for a reader: this end looks only now and then.
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._log = open(reader, "rb", buffering=0)  # noqa: SIM115 - closed by end()
+        except BaseException:
+            close_all((reader, writer))
+            raise
         try:
             self.process = subprocess.Popen(
                 command,

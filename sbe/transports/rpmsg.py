@@ -20,6 +20,7 @@ from sbe import _native, errors
 from sbe.heaps import Heap, dmabuf
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.heaps.memfd import MemfdHeap
+from sbe.host.descriptors import duplicate
 from sbe.kernel import importer, remoteproc, rpmsg, timer
 from sbe.transports import PrivateRings
 
@@ -61,8 +62,8 @@ class _Endpoint:
 
     def carry(self, ring_fd: int, wake_fd: int, rings: PrivateRings | None) -> None:
         """Keep duplicates: the caller's go before that."""
-        for fd in (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd):
-            self.carried.append(os.dup(fd))
+        fds = (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd)
+        self.carried = duplicate(fds, "a channel's doorbells")
         if rings is not None:
             self.rings = rings._replace(memory_fd=self.carried[2])
 
@@ -105,9 +106,14 @@ class RpmsgTransport:
         self._unbound: list[int] = []  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
         self._timer = timer.Timer()
-        self._epoll = select.epoll()
-        self._epoll.register(fd, select.EPOLLIN)
-        self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+        try:
+            with errors.resources(f"watching {remote}"):
+                self._epoll = select.epoll()
+                self._epoll.register(fd, select.EPOLLIN)
+                self._epoll.register(self._timer.fileno(), select.EPOLLIN)
+        except BaseException:
+            self._timer.close()
+            raise
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Send or queue a message. Descriptors can't cross rpmsg: BadArgument.
@@ -173,16 +179,15 @@ class RpmsgTransport:
         self.remove_doorbells(channel)
         endpoint = _Endpoint(self._open_doorbell())
         try:
-            if rings is None and _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
-                os.dup2(endpoint.fd, ring_fd, inheritable=False)
-                os.dup2(endpoint.fd, wake_fd, inheritable=False)
-            else:
-                endpoint.carry(ring_fd, wake_fd, rings)
-        except OSError as error:
+            with errors.resources(f"doorbells of channel {channel}"):
+                if rings is None and _is_eventfd(ring_fd) and _is_eventfd(wake_fd):
+                    os.dup2(endpoint.fd, ring_fd, inheritable=False)
+                    os.dup2(endpoint.fd, wake_fd, inheritable=False)
+                else:
+                    endpoint.carry(ring_fd, wake_fd, rings)
+        except BaseException:
             endpoint.close(self._fd)
-            raise errors.OutOfResources(
-                f"doorbells of channel {channel}: {error.strerror}", error.errno
-            ) from error
+            raise
         self._endpoints[channel] = endpoint
         self._unbound.append(channel)
 
@@ -325,7 +330,11 @@ class RpmsgRemote:
         def on_gone() -> None:
             self._dying, self._dying_until_s = life, time.monotonic() + _REMOVAL_S
 
-        return RpmsgTransport(fd, name, self.open_doorbell, on_gone)
+        try:
+            return RpmsgTransport(fd, name, self.open_doorbell, on_gone)
+        except BaseException:
+            rpmsg.destroy_endpoint(fd)
+            raise
 
     def open_doorbell(self) -> int:
         """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sbe import _native, errors
+from sbe.host.descriptors import close_all, duplicate
 from sbe.transports import PrivateRings
 
 __all__ = ["SeqpacketTransport"]
@@ -22,13 +23,7 @@ _QUEUE_MAX = 1024  # messages; a peer that reads nothing costs this end no more
 _INT = array.array("i").itemsize
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_FDS_ROOM * _INT)
 _LATER = (errno.EAGAIN, errno.ENOBUFS)
-_EXHAUSTED = (errno.ENOMEM, errno.ETOOMANYREFS)  # the latter: descriptors in flight
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close descriptors that belong to nobody else."""
-    for fd in fds:
-        os.close(fd)
+_EXHAUSTED = (errno.ENOMEM, errno.ETOOMANYREFS, errno.EMFILE)  # the second: in flight
 
 
 class SeqpacketTransport:
@@ -64,7 +59,7 @@ class SeqpacketTransport:
             raise errors.WouldBlock(
                 f"the other end has left {len(self._queue)} control messages unread"
             )
-        self._queue.append((message, self._duplicate(fds)))
+        self._queue.append((message, duplicate(fds, "a descriptor to send")))
 
     def receive(self) -> tuple[bytes, list[int]] | None:
         """Return the next message and its descriptors, now the caller's; None when there is none.
@@ -143,26 +138,11 @@ class SeqpacketTransport:
             if error.errno in _LATER:
                 return False
             if error.errno in _EXHAUSTED:
-                raise errors.OutOfResources(
-                    f"control message: {error.strerror}", error.errno
-                ) from error
+                raise errors.from_system(error, "control message") from error
             if error.errno == errno.EBADF and self._sock.fileno() >= 0:
                 raise errors.BadArgument("a descriptor to send is not open") from error
             raise errors.LinkError(self._gone(error.strerror)) from error
         return True
-
-    @staticmethod
-    def _duplicate(fds: Sequence[int]) -> list[int]:
-        copies: list[int] = []
-        try:
-            for fd in fds:
-                copies.append(os.dup(fd))
-        except OSError as error:
-            close_all(copies)
-            if error.errno == errno.EBADF:
-                raise errors.BadArgument("a descriptor to send is not open") from error
-            raise errors.OutOfResources(f"descriptor to send: {error.strerror}") from error
-        return copies
 
     def _hung_up(self) -> bool:
         """Tell the end of the connection from a message of no bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import sbe
-from tests.integration.varlink_client import Daemon, daemon
+from sbe.control import PROTOCOL
+from tests.integration.varlink_client import Daemon, VarlinkClient, daemon
 
 PATIENCE_S = 30.0  # bounds what must not hang; nothing waits that long when all is well
 
@@ -102,3 +104,48 @@ def test_socket_without_permission(tmp_path: Path):
         )
     assert "no permission on the daemon's socket" in done.stdout, done.stderr
     assert "group" in done.stdout
+
+
+STUCK = """
+[[link]]
+name = "embedded"
+transport = "embedded"
+[[link]]
+name = "absent"
+transport = "carveout"
+memory = "{folder}/no-memory"
+doorbell = "unix:{folder}/no-doorbell"
+trust_clients = true
+"""
+
+
+def test_stopped_under_operations_of_clients(tmp_path: Path):
+    with (
+        daemon(tmp_path, STUCK.format(folder=tmp_path)) as running,
+        contextlib.ExitStack() as stack,
+    ):
+
+        def client() -> VarlinkClient:
+            return stack.enter_context(running.client())
+
+        pid = next(link["pid"] for link in running.list()["links"] if link["name"] == "embedded")
+        waiting, opening, *busy = [client() for _ in range(8)]
+        waiting.send("Open", protocol=PROTOCOL, name="waits for its remote", link="absent")
+        for each in busy:
+            each.open()
+        area = busy[0].call("Allocate", size=4096)["area"]
+        channel = busy[1].call("OpenChannel")["channel"]
+        os.kill(pid, signal.SIGSTOP)
+        opening.send("Open", protocol=PROTOCOL, name="opens")
+        busy[0].send("Free", area=area)
+        busy[1].send("CloseChannel", channel=channel)
+        busy[2].send("Allocate", size=4096)
+        busy[3].send("OpenChannel")
+        busy[4].send("FindService", name="echo", version=0)
+        busy[5].send("ListServices")
+        for _ in range(2):
+            running.stat()  # the loop has gone round: all of them are under way
+        assert running.stop() == 0
+        log = running.log()
+        assert "Traceback" not in log
+        assert " error " not in log.partition("stopping")[2]

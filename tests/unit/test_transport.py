@@ -261,7 +261,7 @@ def test_no_descriptor_left_for_the_program(tmp_path: Path):
     for spare in range(5):
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
         try:
-            with pytest.raises(errors.LinkError, match="can't be started: Too many open files"):
+            with pytest.raises(errors.OutOfResources, match="started: Too many open files"):
                 remote.connect()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
