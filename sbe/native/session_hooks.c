@@ -166,11 +166,11 @@ static void hook_area_detach(void *opaque, struct sbe_area *area)
     (void)done(self, call(self, "area_detach", "(I)", area->id));
 }
 
-static int hook_channel_open(void *opaque, const struct sbe_channel_open *message, void *send,
-                             void *receive)
+static int hook_channel_open(void *opaque, const struct sbe_session_channel *place,
+                             const struct sbe_channel_open *message, void *send, void *receive)
 {
     Session *self = opaque;
-    (void)send, (void)receive;
+    (void)place, (void)send, (void)receive;
     PyObject *result =
         call(self, "channel_open", "(IIIIIIKKII)", message->channel, message->context,
              message->ring_area, message->slots, message->slot_size, message->line,
@@ -182,10 +182,10 @@ static int hook_channel_open(void *opaque, const struct sbe_channel_open *messag
     return SBE_OK;
 }
 
-static int hook_channel_close(void *opaque, uint32_t channel)
+static void hook_channel_close(void *opaque, const struct sbe_session_channel *place)
 {
     Session *self = opaque;
-    return done(self, call(self, "channel_close", "(I)", channel));
+    (void)done(self, call(self, "channel_close", "(I)", place->id));
 }
 
 static bool fill_service(PyObject *found, struct sbe_service_reply *reply)
@@ -201,15 +201,15 @@ static bool fill_service(PyObject *found, struct sbe_service_reply *reply)
            session_set_name(reply->name, name, size);
 }
 
-static int hook_service(void *opaque, uint32_t context, const char *name, int64_t index,
+static int hook_service(void *opaque, uint32_t context, const char *name, uint32_t index,
                         struct sbe_service_reply *reply)
 {
     Session *self = opaque;
     PyObject *wanted = name == NULL ? Py_None : session_wire_name(name);
     if (wanted == Py_None)
         Py_INCREF(wanted);
-    PyObject *found =
-        wanted == NULL ? NULL : call(self, "service", "(IOL)", context, wanted, (long long)index);
+    long long at = name == NULL ? (long long)index : -1;
+    PyObject *found = wanted == NULL ? NULL : call(self, "service", "(IOL)", context, wanted, at);
     Py_XDECREF(wanted);
     if (found == NULL)
         return refuse(self);
