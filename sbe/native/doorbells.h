@@ -8,11 +8,14 @@
 #include <stdint.h>
 
 #include "mirror/mirror.h"
+#include "native.h"
 
 #define FRAMES_TELL_NS 1000000u /* the next frame tells of free slots, unless it takes longer */
 
-struct doorbell { /* of one channel */
-    struct doorbell *next;
+struct doorbell {          /* of one channel */
+    struct doorbell *next; /* whose channel's number is alike */
+    struct doorbell *busy_next;
+    bool busy; /* in the list of those that are looked at each turn */
     uint32_t channel;
     int ring_fd;     /* rung here, for the remote */
     int wake_fd;     /* rung by the remote */
@@ -37,9 +40,11 @@ uint64_t native_endpoint_send(const struct doorbell *doorbell, bool late);
 /* Takes what came and rings for it. False: the endpoint is gone, look no more. */
 bool native_endpoint_read(const struct doorbell *doorbell);
 
-/* The rings in `size` bytes of a file that can't shrink. NULL: errno says why. */
-struct frames *native_frames_new(int memory_fd, uint64_t size, uint64_t send_offset,
-                                 uint64_t receive_offset, const struct sbe_ring_geometry *geometry);
+/*
+ * The channel's rings in memory that the remote does not see: None, or a tuple of the descriptor of
+ * a file that can't shrink, its size, offsets and the geometry. False: an exception is set.
+ */
+bool native_frames_parse(PyObject *rings, struct frames **frames);
 void native_frames_free(struct frames *frames);
 
 #endif
