@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,37 +73,45 @@ class _Context:
 class _AreaIds:
     """Index in the low 16 bits, generation above: a reused index makes another id, 65,535 times.
 
-    Fresh indexes first, then the one given back longest ago: a stale id stays stale long.
+    Fresh indexes first, then the one given back longest ago: a stale id stays stale long. Plain
+    numbers, not objects: these outlive those who held the areas, and would keep the memory around
+    them from being given back.
     """
 
     def __init__(self) -> None:
-        self._fresh = 0
-        self._free: deque[int] = deque()
-        self._beyond: deque[int] = deque()  # free, of a former remote that could hold more
+        self._generations = array("H")  # by index, of all that were ever taken
+        self._free = array("H")  # in the order in which they were given back, from `_first` on
+        self._first = 0
+        self._beyond = array("H")  # free, of a former remote that could hold more
         self._limit = 0
-        self._generations: dict[int, int] = {}
 
     def take(self, limit: int) -> int:
         """Return an id below the remote's limit. Raises OutOfResources."""
         if limit > self._limit:
             self._free.extend(self._beyond)
-            self._beyond.clear()
+            del self._beyond[:]
         self._limit = limit
-        if self._fresh < limit:
-            self._free.appendleft(self._fresh)
-            self._fresh += 1
-        while self._free:
-            index = self._free.popleft()
+        if len(self._generations) < limit:
+            self._generations.append(0)
+            return self._renew(len(self._generations) - 1)
+        while self._first < len(self._free):
+            index = self._free[self._first]
+            self._first += 1
+            if self._first > len(self._free) // 2:
+                del self._free[: self._first]
+                self._first = 0
             if index < limit:
-                generation = self._generations.get(index, 0) % 0xFFFF + 1
-                self._generations[index] = generation
-                return index | generation << 16
+                return self._renew(index)
             self._beyond.append(index)
         raise errors.OutOfResources(f"all {limit} areas that the remote can hold are in use")
 
     def give(self, area: int) -> None:
         """Take back an id that neither end uses any more."""
         self._free.append(area & 0xFFFF)
+
+    def _renew(self, index: int) -> int:
+        self._generations[index] = generation = self._generations[index] % 0xFFFF + 1
+        return index | generation << 16
 
 
 class Link(Connection):

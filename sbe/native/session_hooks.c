@@ -90,7 +90,11 @@ static int refuse(Session *self)
     return status;
 }
 
-/* Calls a method of the handler; the format makes a tuple. */
+/*
+ * Calls a method of the handler; the format makes a tuple. The name is the interpreter's one string
+ * of it: of each other one its cache of attributes would keep a copy, somewhere in memory that
+ * could otherwise be given back.
+ */
 static PyObject *call(Session *self, const char *method, const char *format, ...)
 {
     va_list values;
@@ -101,9 +105,11 @@ static PyObject *call(Session *self, const char *method, const char *format, ...
     va_start(values, format);
     PyObject *arguments = Py_VaBuildValue(format, values);
     va_end(values);
-    PyObject *bound = arguments == NULL ? NULL : PyObject_GetAttrString(self->handler, method);
+    PyObject *name = arguments == NULL ? NULL : PyUnicode_InternFromString(method);
+    PyObject *bound = name == NULL ? NULL : PyObject_GetAttr(self->handler, name);
     PyObject *result = bound == NULL ? NULL : PyObject_CallObject(bound, arguments);
     Py_XDECREF(bound);
+    Py_XDECREF(name);
     Py_XDECREF(arguments);
     return result;
 }

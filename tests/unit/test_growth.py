@@ -53,7 +53,7 @@ class Crowd:
     """A link with so many contexts, each with two areas and a channel."""
 
     def __init__(self, count: int, memory: int) -> None:
-        tables = {"areas": 1000, "contexts": 400, "channels": 400}
+        tables: dict[str, Any] = {"areas": 1000, "contexts": 400, "channels": 400}
         self.remote = PythonRemote(**tables)
         self.link = Link(self.remote.connect, **tables)
         self.link.reconnect()
@@ -86,22 +86,31 @@ class Crowd:
         self.remote.die()
 
 
+def steps_beside(count: int, memory: int) -> list[int]:
+    """Of a client that comes, tidies up, comes again and leaves."""
+    crowd = Crowd(count, memory)
+    came: list[tuple[int, int, int, int]] = []
+
+    def come() -> None:
+        came.append(crowd.come())
+
+    def tidy() -> None:
+        crowd.tidy(*came.pop())
+
+    def leave() -> None:
+        crowd.done(crowd.link.destroy_context(came.pop()[0]))
+
+    come()
+    leave()  # what is done once is done
+    counts = [steps(work) for work in (come, tidy, come, leave)]
+    assert len(crowd.link.contexts) == len(crowd.link.channels) == count
+    assert len(crowd.link.areas) == len(crowd.remote.handler.areas) == 2 * count
+    crowd.close()
+    return counts
+
+
 def test_a_client_that_comes_and_goes(memory: int):
-    counts = []
-    for count in (FEW, MANY):
-        crowd = Crowd(count, memory)
-        crowd.done(crowd.link.destroy_context(crowd.come()[0]))  # what is done once is done
-        came: list[tuple[int, int, int, int]] = []
-        counts.append(
-            (
-                steps(lambda crowd=crowd, came=came: came.append(crowd.come())),
-                steps(lambda crowd=crowd, came=came: crowd.tidy(*came.pop())),
-                steps(lambda crowd=crowd: crowd.done(crowd.link.destroy_context(crowd.come()[0]))),
-            )
-        )
-        assert len(crowd.link.contexts) == len(crowd.link.channels) == count
-        assert len(crowd.link.areas) == len(crowd.remote.handler.areas) == 2 * count
-        crowd.close()
+    counts = [steps_beside(count, memory) for count in (FEW, MANY)]
     assert counts[0] == counts[1]
     assert min(counts[0]) > 100  # something was counted
 
@@ -121,7 +130,8 @@ def test_the_end_of_a_context_takes_its_own(memory: int):
     with pytest.raises(errors.Busy, match=f"channel {channel}"):
         crowd.link.unmap_area(clients[2][2])
     crowd.done(crowd.link.destroy_context(clients[2][0]))
-    assert crowd.link.areas == crowd.link.channels == []
+    assert not crowd.link.areas
+    assert not crowd.link.channels
     assert crowd.link.contexts == [clients[0][0]]
     crowd.close()
 
