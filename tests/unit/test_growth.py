@@ -12,6 +12,7 @@ import pytest
 
 import sbe
 from sbe import errors
+from sbe.daemon import remote as remote_of_daemon
 from sbe.heaps.memfd import MemfdHeap
 from sbe.link import Link, Pending
 from sbe.link.link import _AreaIds
@@ -134,6 +135,27 @@ def test_the_end_of_a_context_takes_its_own(memory: int):
     assert not crowd.link.channels
     assert crowd.link.contexts == [clients[0][0]]
     crowd.close()
+
+
+def test_all_contexts_of_a_daemon_may_end_at_once():
+    """Before the remote has answered the first of them."""
+    count = remote_of_daemon._CONTEXTS
+    remote = PythonRemote(contexts=count)
+    link = Link(remote.connect, contexts=count, pending=remote_of_daemon._PENDING)
+    link.reconnect()
+    contexts = [link.wait(link.create_context(), 10) for _ in range(count)]
+    remote.deaf = True
+    ends = [link.destroy_context(context) for context in contexts]
+    ping = link.ping()
+    remote.deaf = False
+    while not ping.done:
+        remote.pump()
+        link.process()
+    for end in ends:
+        end.result()
+    assert link.contexts == []
+    link.close()
+    remote.die()
 
 
 def test_indexes_beyond_what_the_remote_holds_cost_nothing():
