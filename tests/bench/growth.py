@@ -3,7 +3,7 @@
 growth.c drives the remote's end of a link over rpmsg, engine and all, beside `MANY` channels, kept
 requests or contexts, and beside none. What is counted is the remote's work alone. CI holds the
 ratio of the two, and where the core walks a table of its own (docs/design/core.md) what each other
-entry adds.
+entry adds. Of `inline`, which has no remote, the extension's work is counted.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import programs
-from tests.bench.instructions import Profile, profile
+from tests.bench import procs, programs
+from tests.bench.instructions import Profile, extension, profile
 from tests.bench.model import ROOT, UnavailableError
 
 MANY = 1_000
@@ -38,6 +38,7 @@ WORK = {
     "any": Work("any of them", ratio=1.1),
     "cancel": Work("any of them cancelled", ratio=1.1),
     "bind": Work("a channel opened, bound and closed beside so many", each=15),
+    "inline": Work("a call whose buffer rides inline, in a process with so many links", ratio=1.15),
     "context": Work("a context with area and channel, beside so many with ten areas", each=60),
 }
 
@@ -68,16 +69,41 @@ class Growth(NamedTuple):
 
 def count(build: Path, work: str) -> Growth:
     """Both counts of this work."""
-    program = str(programs.build(build, "growth"))
+    if work == "inline":
+        code = "from tests.bench.growth import scripted; scripted(*sys.argv[1:])"
+        command = procs.python(code)
+    else:
+        command = [str(programs.build(build, "growth")), work]
 
     def rounds(many: int) -> float:
-        one, two = (profile([program, work, str(many), str(n * _ROUNDS)]) for n in (1, 2))
-        return (_remote(two, work) - _remote(one, work)) / _ROUNDS
+        one, two = (profile([*command, str(many), str(n * _ROUNDS)]) for n in (1, 2))
+        return (_counted(two, work) - _counted(one, work)) / _ROUNDS
 
     return Growth(rounds(MANY), rounds(1))
 
 
-def _remote(found: Profile, work: str) -> int:
+def scripted(many: str, calls: str) -> None:
+    """What runs under callgrind: calls answered in advance, beside the areas of so many links."""
+    from sbe import In, _native
+    from sbe.heaps.memfd import MemfdHeap
+    from tests.bench.scripted import Script
+
+    script, heap, areas = Script(), MemfdHeap(), []
+    script.write(2 * _ROUNDS, together=False)
+    for _ in range(int(many)):
+        with heap.allocate(4096) as allocation:
+            areas.append(_native.Memory(allocation.fd, 4096))
+        _native.Table(1).add(areas[-1], 1 << 16, 1)
+    buffer = In(b"inline")
+    for answer in range(1, int(calls) + 1):
+        script.head[0] = answer
+        script.link.call("echo", buffer)
+    script.link.close()
+
+
+def _counted(found: Profile, work: str) -> int:
+    if work == "inline":
+        return extension(found)
     names = _LINK if work == "cancel" else (*_LINK, "sbe_kept_answer")
     return sum(found.inclusive[name] for name in names)
 
