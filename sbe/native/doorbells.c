@@ -21,7 +21,6 @@
 #include "native.h"
 
 #define BATCH       64
-#define BUCKETS     512u
 #define TAG_MESSAGE ((uintptr_t)1) /* in an event's data: the doorbell's endpoint, not ring_fd */
 
 typedef struct {
@@ -34,14 +33,12 @@ typedef struct {
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */
-    struct doorbell *doorbells[BUCKETS]; /* by channel modulo its size */
-    struct doorbell *busy, **busy_end;   /* those that owe something, or have to look again */
-    struct doorbell *dead;               /* removed, freed by the thread: its batch may name them */
-    uint32_t events_owed;                /* a bit per event to send */
-    uint32_t events;                     /* a bit per event that came */
-    uint64_t tick_ns;                    /* when to tick, 0 never */
-    uint64_t now_ns;                     /* of this turn, 0: not read */
-    uint64_t retry_ns;                   /* when to look at endpoints again, 0 never */
+    struct doorbell_table table;
+    uint32_t events_owed; /* a bit per event to send */
+    uint32_t events;      /* a bit per event that came */
+    uint64_t tick_ns;     /* when to tick, 0 never */
+    uint64_t now_ns;      /* of this turn, 0: not read */
+    uint64_t retry_ns;    /* when to look at endpoints again, 0 never */
     uint8_t partial[SBE_TOKEN_MAX];
     uint32_t partial_at, partial_size;
     bool closed;  /* the stream has ended */
@@ -101,37 +98,10 @@ static void look_again(Doorbells *self, uint64_t when_ns)
         self->retry_ns = when_ns;
 }
 
-static struct doorbell **find(Doorbells *self, unsigned long channel)
-{
-    struct doorbell **link = &self->doorbells[channel % BUCKETS];
-    while (*link != NULL && (*link)->channel != channel)
-        link = &(*link)->next;
-    return link;
-}
-
-/* One of thousands may have something to do: only those of this list are looked at. */
-static void make_busy(Doorbells *self, struct doorbell *doorbell)
-{
-    if (doorbell->busy)
-        return;
-    doorbell->busy = true;
-    doorbell->busy_next = NULL;
-    *self->busy_end = doorbell;
-    self->busy_end = &doorbell->busy_next;
-}
-
-static struct doorbell *take_busy(Doorbells *self)
-{
-    struct doorbell *first = self->busy;
-    self->busy = NULL;
-    self->busy_end = &self->busy;
-    return first;
-}
-
 static void owe(Doorbells *self, struct doorbell *doorbell)
 {
     doorbell->owed = true;
-    make_busy(self, doorbell);
+    native_doorbell_busy(&self->table, doorbell);
 }
 
 /* The clock is a system call on some machines: it is read once a turn, if at all. */
@@ -177,7 +147,8 @@ static void write_owed(Doorbells *self)
             (room = write_token(self, SBE_TOKEN_EVENT(event))))
             self->events_owed &= ~(1u << event);
     self->retry_ns = 0;
-    for (struct doorbell *each = take_busy(self), *next; each != NULL; each = next) {
+    for (struct doorbell *each = native_doorbell_take_busy(&self->table), *next; each != NULL;
+         each = next) {
         next = each->busy_next;
         each->busy = false;
         if (each->endpoint_fd >= 0)
@@ -185,7 +156,7 @@ static void write_owed(Doorbells *self)
         else if (each->owed && room && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
             each->owed = false;
         if (each->owed || (each->frames != NULL && each->frames->tell_ns != 0))
-            make_busy(self, each);
+            native_doorbell_busy(&self->table, each);
     }
     room = room && self->partial_at == self->partial_size;
     if (room == self->blocked && !self->closed) {
@@ -203,24 +174,11 @@ static void take_token(Doorbells *self, uint32_t token)
         signal_fd(self->happened_fd);
         return;
     }
-    const struct doorbell *doorbell = *find(self, SBE_TOKEN_VALUE(token));
+    const struct doorbell *doorbell = *native_doorbell_find(&self->table, SBE_TOKEN_VALUE(token));
     if (doorbell != NULL)
         signal_fd(doorbell->wake_fd);
     else
         self->strange++;
-}
-
-/* But for those that are in the list still, which a turn takes out. */
-static void free_dead(Doorbells *self)
-{
-    for (struct doorbell **link = &self->dead, *each; (each = *link) != NULL;) {
-        if (each->busy) {
-            link = &each->next;
-            continue;
-        }
-        *link = each->next;
-        free(each);
-    }
 }
 
 /* -- the thread ---------------------------------------------------------------------------- */
@@ -274,7 +232,7 @@ static void *run(void *opaque)
     struct epoll_event events[BATCH];
     for (;;) {
         pthread_mutex_lock(&self->lock);
-        free_dead(self);
+        native_doorbell_free_dead(&self->table);
         int timeout = timeout_ms(self);
         pthread_mutex_unlock(&self->lock);
         int count = epoll_wait(self->epoll_fd, events, BATCH, timeout);
@@ -312,7 +270,7 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
     Doorbells *self = (Doorbells *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->busy_end = &self->busy;
+    self->table.busy_end = &self->table.busy;
     (void)pthread_mutex_init(&self->lock, NULL);
     self->stream_fd = none ? -1 : fcntl(stream_fd, F_DUPFD_CLOEXEC, 3);
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -383,16 +341,17 @@ static void stop(Doorbells *self)
     Py_BEGIN_ALLOW_THREADS;
     (void)pthread_join(self->thread, NULL);
     Py_END_ALLOW_THREADS;
-    for (struct doorbell *each = take_busy(self); each != NULL; each = each->busy_next)
+    for (struct doorbell *each = native_doorbell_take_busy(&self->table); each != NULL;
+         each = each->busy_next)
         each->busy = false;
-    free_dead(self);
-    for (uint32_t i = 0; i < BUCKETS; i++) {
-        for (struct doorbell *each = self->doorbells[i], *next; each != NULL; each = next) {
+    native_doorbell_free_dead(&self->table);
+    for (uint32_t i = 0; i < DOORBELL_BUCKETS; i++) {
+        for (struct doorbell *each = self->table.all[i], *next; each != NULL; each = next) {
             next = each->next;
             release(each);
             free(each);
         }
-        self->doorbells[i] = NULL;
+        self->table.all[i] = NULL;
     }
     self->closed = true;
 }
@@ -451,9 +410,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     bool adopted = adopt(self, doorbell, ring_fd, wake_fd, endpoint_fd);
     int error = errno;
     if (adopted) {
-        struct doorbell **first = &self->doorbells[channel % BUCKETS];
-        doorbell->next = *first;
-        *first = doorbell;
+        native_doorbell_note(&self->table, doorbell);
         if (doorbell->frames != NULL)
             owe(self, doorbell); /* it asks for doorbells then */
     }
@@ -477,7 +434,7 @@ static PyObject *doorbells_remove(PyObject *object, PyObject *number)
     if (!self->running || self->owner != getpid())
         Py_RETURN_NONE;
     pthread_mutex_lock(&self->lock);
-    struct doorbell **link = find(self, channel), *found = *link;
+    struct doorbell **link = native_doorbell_find(&self->table, channel), *found = *link;
     if (found != NULL) {
         *link = found->next;
         (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->ring_fd, NULL);
@@ -485,8 +442,8 @@ static PyObject *doorbells_remove(PyObject *object, PyObject *number)
             (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->endpoint_fd, NULL);
         found->owed = false;
         release(found);
-        found->next = self->dead;
-        self->dead = found;
+        found->next = self->table.dead;
+        self->table.dead = found;
     }
     pthread_mutex_unlock(&self->lock);
     Py_RETURN_NONE;

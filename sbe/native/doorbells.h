@@ -32,6 +32,29 @@ struct frames {
     bool tell;        /* as soon as there are any */
 };
 
+#define DOORBELL_BUCKETS 512u
+
+/* One of thousands may have something to do: it is found by number, and only the busy are looked
+ * at each turn. */
+struct doorbell_table {
+    struct doorbell *all[DOORBELL_BUCKETS]; /* by channel modulo its size */
+    struct doorbell *busy, **busy_end;      /* those that owe something, or have to look again */
+    struct doorbell *dead; /* removed, freed by the thread: its batch may name them */
+};
+
+/* -- doorbell_table.c -- */
+
+/* Where the one of this channel hangs; NULL there if there is none. */
+struct doorbell **native_doorbell_find(struct doorbell_table *table, unsigned long channel);
+void native_doorbell_note(struct doorbell_table *table, struct doorbell *doorbell);
+void native_doorbell_busy(struct doorbell_table *table, struct doorbell *doorbell);
+/* The list, which is empty then: each is to be marked as no longer in it. */
+struct doorbell *native_doorbell_take_busy(struct doorbell_table *table);
+/* Frees the dead, but for those that are in the list still, which a turn takes out. */
+void native_doorbell_free_dead(struct doorbell_table *table);
+
+/* -- endpoint.c -- */
+
 /*
  * Sends what there is, some at most; `late`: its time to tell has come. Nanoseconds after which to
  * go on; 0: all was sent. An endpoint that is gone takes everything.
