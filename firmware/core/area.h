@@ -24,6 +24,7 @@ struct sbe_area {
     size_t size;       /* bytes; an area beyond this end's width is refused */
     size_t missing;    /* bytes not described yet: refused to frames until 0 */
     void *base;        /* where this end sees it, NULL if it does not */
+    struct sbe_area *next, **before; /* the session's: in the list of its context */
 };
 
 struct sbe_area_table {

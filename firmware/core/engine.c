@@ -74,17 +74,39 @@ static bool is_output(const struct sbe_buffer *buffer)
     return (buffer->direction & (SBE_DIR_OUT | SBE_DIR_SHARED)) != 0;
 }
 
+/* From `engine` on a kept request is as the request was. */
+#define TAKEN_OVER (offsetof(struct sbe_kept, place) - offsetof(struct sbe_kept, engine))
+#define SAME_PLACE(field)                                                                  \
+    _Static_assert(offsetof(struct sbe_kept, field) - offsetof(struct sbe_kept, engine) == \
+                       offsetof(struct sbe_request, field),                                \
+                   #field)
+SAME_PLACE(engine);
+SAME_PLACE(channel);
+SAME_PLACE(service);
+SAME_PLACE(payload);
+SAME_PLACE(payload_size);
+SAME_PLACE(buffer_count);
+SAME_PLACE(transaction);
+SAME_PLACE(begun_ns);
+SAME_PLACE(waited_ns);
+
 /*
- * Sends engine->response, whose transaction, status, waited_ns and payload are filled; there is
- * room, it was promised. It is a frame of its own because a handler may answer a kept request while
- * it looks at another.
+ * Answers a request, or what a kept one has of it; there is room, it was promised. The response is
+ * a frame of its own because a handler may answer a kept request while it looks at another.
  */
-static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint64_t begun_ns,
-                   const struct sbe_buffer *buffers, const uint64_t *written, uint32_t buffer_count)
+static int respond(const struct sbe_request *request, int result, const void *payload,
+                   uint32_t payload_size, const struct sbe_buffer *buffers, const uint64_t *written)
 {
+    struct sbe_engine *engine = request->engine;
+    struct sbe_channel *channel = request->channel;
     struct sbe_frame *frame = &engine->response;
     struct sbe_buffer *next = frame->buffers;
-    for (; buffer_count > 0; buffer_count--, buffers++, written++) {
+    frame->status = result;
+    frame->payload = payload;
+    frame->payload_size = payload_size;
+    frame->transaction = request->transaction;
+    frame->waited_ns = request->waited_ns;
+    for (uint32_t left = request->buffer_count; left > 0; left--, buffers++, written++) {
         if (!is_output(buffers))
             continue;
         hand_over(channel, SBE_GIVE_BACK, buffers, 1);
@@ -95,7 +117,7 @@ static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint6
     }
     frame->type = SBE_FRAME_RESPONSE;
     frame->buffer_count = (uint16_t)(next - frame->buffers);
-    frame->handled_ns = between(begun_ns, now(engine));
+    frame->handled_ns = between(request->begun_ns, now(engine));
     int status = sbe_channel_send(channel, frame);
     if (status == SBE_EMSGSIZE) {
         frame->status = SBE_ENOSPC; /* the answer does not fit: say so rather than nothing */
@@ -107,6 +129,22 @@ static int respond(struct sbe_engine *engine, struct sbe_channel *channel, uint6
 }
 
 /* -- kept requests ------------------------------------------------------------------------- */
+
+/*
+ * Those of a channel are a trie by the bits of their transactions, the lowest first, in which
+ * requesters count. So the cost of each is that of the bits which tell it from the others, at most
+ * 64 whatever a requester makes of them, and not of how many are kept or in which order they end.
+ */
+SBE_OUT_OF_LINE static struct sbe_kept **place_of(struct sbe_channel *channel, uint64_t transaction)
+{
+    struct sbe_kept **place = &((struct sbe_engine_channel *)(void *)channel)->kept;
+    for (uint64_t bits = transaction; *place != NULL; bits >>= 1) {
+        if ((*place)->transaction == transaction)
+            break;
+        place = &(*place)->below[bits & 1];
+    }
+    return place;
+}
 
 static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hold)
 {
@@ -121,19 +159,6 @@ static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hol
             sbe_session_unpin(&engine->session, area);
     }
 }
-
-/* What a kept request begins with is copied whole. */
-#define SAME_PLACE(field) \
-    _Static_assert(offsetof(struct sbe_kept, field) == offsetof(struct sbe_request, field), #field)
-SAME_PLACE(engine);
-SAME_PLACE(channel);
-SAME_PLACE(service);
-SAME_PLACE(payload);
-SAME_PLACE(payload_size);
-SAME_PLACE(buffer_count);
-SAME_PLACE(transaction);
-SAME_PLACE(begun_ns);
-SAME_PLACE(waited_ns);
 
 static int stash(struct sbe_kept *kept, uint8_t *scratch, uint32_t room)
 {
@@ -167,10 +192,13 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
     /* One slot is never promised to what is kept, or a CANCEL could not come in. */
     if (channel->promised > channel->tx.mask)
         return SBE_EAGAIN;
-    if (request->transaction == 0 || count > SBE_KEPT_BUFFERS || request->service->cancel == NULL)
+    struct sbe_kept **place = place_of(channel, request->transaction);
+    if (request->transaction == 0 || *place != NULL || count > SBE_KEPT_BUFFERS ||
+        request->service->cancel == NULL)
         return SBE_ENOTSUP;
-    memcpy(kept, request, offsetof(struct sbe_kept, next));
-    kept->next = engine->kept;
+    kept->below[0] = kept->below[1] = NULL;
+    kept->place = place;
+    memcpy(&kept->engine, request, TAKEN_OVER);
     memcpy(kept->buffers, request->buffers, count * sizeof *kept->buffers);
     memcpy(kept->written, request->written, count * sizeof *kept->written);
     int status = stash(kept, scratch, scratch_size);
@@ -178,64 +206,62 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
         return status;
     pin(engine, kept, true);
     channel->promised++;
-    engine->kept = kept;
+    *place = kept;
     return SBE_OK;
 }
 
-static void unlink_kept(struct sbe_kept *kept)
+/* The last one below takes its place: the bits that lead there are its own, too. */
+static void take_out(struct sbe_kept *kept)
 {
-    struct sbe_kept **link = &kept->engine->kept;
-    while (*link != NULL && *link != kept)
-        link = &(*link)->next;
-    if (*link != NULL)
-        *link = kept->next;
+    struct sbe_kept *last = kept, *next = kept;
+    do {
+        last = next;
+        next = last->below[last->below[0] == NULL];
+    } while (next != NULL);
+    *last->place = NULL;
+    if (last != kept) {
+        last->place = kept->place;
+        *last->place = last;
+        for (uint32_t i = 0; i < 2; i++) {
+            last->below[i] = kept->below[i];
+            if (last->below[i] != NULL)
+                last->below[i]->place = &last->below[i];
+        }
+    }
+    kept->channel->promised--;
 }
 
 int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size)
 {
-    struct sbe_engine *engine = kept->engine;
     struct sbe_channel *channel = kept->channel;
     if (channel == NULL)
         return SBE_OK;
-    unlink_kept(kept);
-    channel->promised--;
-    struct sbe_frame *response = &engine->response;
-    response->transaction = kept->transaction;
-    response->status = status;
-    response->waited_ns = kept->waited_ns;
-    response->payload = payload;
-    response->payload_size = payload_size;
-    int sent =
-        respond(engine, channel, kept->begun_ns, kept->buffers, kept->written, kept->buffer_count);
+    take_out(kept);
+    int sent = respond((const void *)&kept->engine, status, payload, payload_size, kept->buffers,
+                       kept->written);
     sbe_channel_flush(channel);
-    pin(engine, kept, false);
+    pin(kept->engine, kept, false);
     kept->channel = NULL;
     return sent;
 }
 
-static void cancel_kept(struct sbe_engine *engine, const struct sbe_channel *channel)
+static void cancel_kept(const struct sbe_engine *engine, struct sbe_channel *channel)
 {
-    for (struct sbe_kept *kept = engine->kept; kept != NULL; kept = kept->next) {
-        if (kept->channel == channel && kept->transaction == engine->frame.transaction) {
-            kept->service->cancel(kept);
-            return;
-        }
-    }
+    struct sbe_kept *kept = *place_of(channel, engine->frame.transaction);
+    if (kept != NULL)
+        kept->service->cancel(kept);
 }
 
 /* The requester is gone: its kept requests end without an answer. */
-static void drop_kept(struct sbe_engine *engine, struct sbe_channel *channel)
+static void drop_kept(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
-    for (struct sbe_kept *kept = engine->kept, *next; kept != NULL; kept = next) {
-        next = kept->next;
-        if (kept->channel != channel)
-            continue;
-        unlink_kept(kept);
+    struct sbe_kept *kept;
+    while ((kept = entry->kept) != NULL) { /* the service may answer others as well */
+        take_out(kept);
         kept->channel = NULL;
         kept->service->cancel(kept);
-        hand_over(channel, SBE_GIVE_BACK, kept->buffers, kept->buffer_count);
+        hand_over(&entry->channel, SBE_GIVE_BACK, kept->buffers, kept->buffer_count);
         pin(engine, kept, false);
-        next = engine->kept; /* from the start: the service may have answered others as well */
     }
 }
 
@@ -305,7 +331,7 @@ SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_re
 static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     struct sbe_request *request = &engine->request;
-    struct sbe_frame *frame = &engine->frame, *response = &engine->response;
+    struct sbe_frame *frame = &engine->frame;
     request->begun_ns = now(engine);
     request->waited_ns = between(frame->seen_ns, request->begun_ns);
     request->engine = engine;
@@ -323,14 +349,9 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
         return;
     if (status == SBE_OK && request->reply_size > request->reply_room)
         status = SBE_ENOSPC;
-    response->transaction = request->transaction;
-    response->status = status;
-    response->waited_ns = request->waited_ns;
-    response->payload = request->reply;
-    response->payload_size = status == SBE_OK ? request->reply_size : 0;
     /* a broken ring is told by the next receive */
-    (void)respond(engine, channel, request->begun_ns, request->buffers, request->written,
-                  request->buffer_count);
+    (void)respond(request, status, request->reply, status == SBE_OK ? request->reply_size : 0,
+                  request->buffers, request->written);
 }
 
 static void meet_response(struct sbe_engine *engine, struct sbe_channel *channel)
@@ -472,14 +493,14 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
 
 /* -- what the session asks ----------------------------------------------------------------- */
 
-static int find_service(void *self, uint32_t context, const char *name, int64_t index,
+static int find_service(void *self, uint32_t context, const char *name, uint32_t index,
                         struct sbe_service_reply *reply)
 {
     const struct sbe_engine_config *config = ((struct sbe_engine *)self)->config;
     (void)context; /* firmware services are everyone's */
     for (uint32_t i = 0; i < config->service_count; i++) {
         const struct sbe_service *service = config->services[i];
-        if (name != NULL ? strcmp(name, service->name) != 0 : index != (int64_t)i)
+        if (name != NULL ? strcmp(name, service->name) != 0 : index != i)
             continue;
         reply->service = (uint16_t)(i + 1);
         reply->version = service->version;
@@ -489,23 +510,12 @@ static int find_service(void *self, uint32_t context, const char *name, int64_t 
     return SBE_ENOENT;
 }
 
-/* The place of the channel with this id, 0 for a free one; the number of places: none. */
-static uint32_t find_place(const struct sbe_engine_config *config, uint32_t id)
-{
-    uint32_t i = 0;
-    while (i < config->session.limits.channels && config->channels[i].channel.id != id)
-        i++;
-    return i;
-}
-
-static int open_channel(void *self, const struct sbe_channel_open *message, void *send,
-                        void *receive)
+static int open_channel(void *self, const struct sbe_session_channel *known,
+                        const struct sbe_channel_open *message, void *send, void *receive)
 {
     struct sbe_engine *engine = self;
     const struct sbe_engine_config *config = engine->config;
-    uint32_t place = find_place(config, 0);
-    if (place == config->session.limits.channels)
-        return SBE_ENOMEM;
+    size_t place = (size_t)(known - config->session.channels);
     struct sbe_engine_channel *entry = &config->channels[place];
     uint32_t calls = config->calls == NULL ? 0 : config->calls_per_channel;
     struct sbe_channel_config channel = {
@@ -516,7 +526,7 @@ static int open_channel(void *self, const struct sbe_channel_open *message, void
         .receive = receive,
         .port = engine->port,
         .areas = &engine->session.areas,
-        .calls = calls == 0 ? NULL : config->calls + (size_t)place * calls,
+        .calls = calls == 0 ? NULL : config->calls + place * calls,
         /* Two engines that call each other never fill both rings with requests alone. */
         .call_count = calls < message->slots / 2 ? calls : message->slots / 2,
     };
@@ -542,30 +552,18 @@ static void fail_call(void *self, void *owner)
     call->done(call, SBE_ESHUTDOWN, NULL);
 }
 
-static int close_channel(void *self, uint32_t id)
+static void close_channel(void *self, const struct sbe_session_channel *known)
 {
     struct sbe_engine *engine = self;
     const struct sbe_engine_config *config = engine->config;
-    uint32_t place = find_place(config, id);
-    if (place == config->session.limits.channels)
-        return SBE_ENOENT;
-    struct sbe_engine_channel *entry = &config->channels[place];
+    struct sbe_engine_channel *entry = &config->channels[known - config->session.channels];
     entry->used = false;
     forget_work(engine, entry);
-    drop_kept(engine, &entry->channel);
+    drop_kept(engine, entry);
     sbe_channel_abort(&entry->channel, fail_call, NULL);
     if (config->closed != NULL)
         config->closed(config->port->self, &entry->channel);
     *entry = (struct sbe_engine_channel){0};
-    return SBE_OK;
-}
-
-static void refused(void *self, enum sbe_refusal why, bool theirs, uint16_t peer_min,
-                    uint16_t peer_max)
-{
-    const struct sbe_engine_config *config = ((struct sbe_engine *)self)->config;
-    if (config->refused != NULL)
-        config->refused(config->port->self, why, theirs, peer_min, peer_max);
 }
 
 int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
@@ -578,7 +576,6 @@ int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
     engine->hooks.channel_close = close_channel;
     engine->hooks.service = find_service;
     engine->hooks.replied = found;
-    engine->hooks.refused = refused;
     memset(config->channels, 0, sizeof *config->channels * config->session.limits.channels);
     config->session.port = config->port;
     config->session.hooks = &engine->hooks;

@@ -20,7 +20,8 @@
 struct sbe_engine_channel {
     struct sbe_channel channel; /* first, so that a channel leads to its entry */
     struct sbe_engine_channel *next;
-    uint32_t budget; /* frames per turn */
+    struct sbe_kept *kept; /* the first of those that came by it */
+    uint32_t budget;       /* frames per turn */
     uint8_t priority;
     bool active; /* in the list of its priority: it may have work */
     bool used;
@@ -38,9 +39,6 @@ struct sbe_engine_config {
     /* A channel was opened or is about to close: the port keeps its doorbells. self: the port's. */
     int (*opened)(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message);
     void (*closed)(void *self, struct sbe_channel *channel);
-    /* Negotiation failed; may be NULL. */
-    void (*refused)(void *self, enum sbe_refusal why, bool theirs, uint16_t peer_min,
-                    uint16_t peer_max);
     struct sbe_session_config session; /* port and hooks are filled by sbe_engine_init() */
 };
 
@@ -49,10 +47,9 @@ struct sbe_engine {
     const struct sbe_port *port;
     struct sbe_engine_config *config;
     struct sbe_engine_channel *last[SBE_PRIORITIES]; /* of those with work; its next is the first */
-    struct sbe_kept *kept;
-    struct sbe_task *tasks; /* for the next round */
-    uint32_t served;        /* frames taken so far, for the port to see whether there is traffic */
-    bool busy;              /* set by a port that looks again soon: no doorbell is asked for */
+    struct sbe_task *tasks;                          /* for the next round */
+    uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
+    bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
     struct sbe_frame response; /* the answer under way */
@@ -60,7 +57,10 @@ struct sbe_engine {
     struct sbe_session_hooks hooks;
 };
 
-/* config must outlive the engine. */
+/*
+ * config must outlive the engine. After this a port may fill those of the engine's hooks that are
+ * NULL; their self is the engine.
+ */
 int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config);
 
 /* A doorbell of this channel rang, or may have. */

@@ -22,7 +22,8 @@
 struct sbe_engine;
 struct sbe_kept;
 
-struct sbe_request { /* valid until the handler returns */
+/* Valid until the handler returns. The engine also sees what a struct sbe_kept has of it so. */
+struct __attribute__((may_alias)) sbe_request {
     struct sbe_engine *engine;
     struct sbe_channel *channel;
     const struct sbe_service *service;
@@ -55,7 +56,8 @@ struct sbe_service {
 };
 
 /* A request to be answered later; the service owns the storage until it has answered. */
-struct sbe_kept { /* begins as the request did */
+struct sbe_kept {
+    struct sbe_kept *below[2]; /* the engine's: others of its channel */
     struct sbe_engine *engine;
     struct sbe_channel *channel; /* NULL: the requester is gone, answering does nothing */
     const struct sbe_service *service;
@@ -65,15 +67,16 @@ struct sbe_kept { /* begins as the request did */
     uint64_t transaction;
     uint64_t begun_ns;
     uint32_t waited_ns;
-    struct sbe_kept *next;
+    struct sbe_kept **place; /* the engine's: where it hangs */
     struct sbe_buffer buffers[SBE_KEPT_BUFFERS];
     uint64_t written[SBE_KEPT_BUFFERS];
 };
 
 /*
  * Keeps a request: areas stay mapped, payload and inline bytes are copied to scratch, 8-byte
- * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS or no transaction,
- * SBE_EAGAIN as many are kept as the ring has slots but one. The handler then returns SBE_KEPT.
+ * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS, no transaction or
+ * one that is kept already, SBE_EAGAIN as many are kept as the ring has slots but one. The handler
+ * then returns SBE_KEPT.
  */
 int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
                      uint32_t scratch_size);

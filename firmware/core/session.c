@@ -108,7 +108,7 @@ static void forget_peer(struct sbe_session *session, enum sbe_session_state stat
 {
     session->peer_epoch = 0;
     session->confirmed_epoch = 0;
-    sbe_peer_drop(session, SBE_CONTEXT_ALL);
+    sbe_peer_drop(session);
     uint32_t epoch = session->epoch;
     fail_pending(session);
     if (session->epoch == epoch) /* who was told may have started the next life */
@@ -264,8 +264,7 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
     const struct sbe_session_hooks *hooks = session->config->hooks;
     struct sbe_service_reply reply = {.service = 0};
     /* `which` is the least version that will do for a name, else an index */
-    int status =
-        hooks->service(hooks->self, context, name, name != NULL ? -1 : (int64_t)which, &reply);
+    int status = hooks->service(hooks->self, context, name, which, &reply);
     if (status == SBE_OK && name != NULL && reply.version < which)
         status = SBE_ENOTSUP; /* the reply says which version there is */
     reply.control.id = message->id;

@@ -31,20 +31,22 @@ enum sbe_session_state {
 };
 
 struct sbe_session;
+struct sbe_session_channel;
 
 /* What the floor above is told and asked. The first three are required. */
 struct sbe_session_hooks {
     void *self;
     /*
      * The peer opens a channel: memory, context and limits are checked, the rings lie at send and
-     * receive as this end sees them. Zero or a status.
+     * receive as this end sees them. Zero or a status. `place` is its entry in the table, from now
+     * to its close.
      */
-    int (*channel_open)(void *self, const struct sbe_channel_open *message, void *send,
-                        void *receive);
+    int (*channel_open)(void *self, const struct sbe_session_channel *place,
+                        const struct sbe_channel_open *message, void *send, void *receive);
     /* Close the channel now, answer nothing more on it, end the open requests that came by it. */
-    int (*channel_close)(void *self, uint32_t channel);
+    void (*channel_close)(void *self, const struct sbe_session_channel *place);
     /* Fills service, version and name: of the one with this name, or (name NULL) at this index. */
-    int (*service)(void *self, uint32_t context, const char *name, int64_t index,
+    int (*service)(void *self, uint32_t context, const char *name, uint32_t index,
                    struct sbe_service_reply *reply);
     void (*state_changed)(void *self, enum sbe_session_state state);
     /* A HELLO was refused, by this end or (theirs) by the peer. */
@@ -61,6 +63,7 @@ struct sbe_session_context {
     uint32_t id; /* 0: free; the global context needs no entry */
     uint32_t destroy_id;
     bool dying;
+    struct sbe_area *areas; /* the first of those in it */
 };
 
 struct sbe_session_channel {
@@ -98,6 +101,7 @@ struct sbe_session_config {
 
 struct sbe_session {
     struct sbe_area_table areas;
+    struct sbe_area *global; /* the first of those that are nobody's */
     enum sbe_session_state state;
     struct sbe_limits limits; /* agreed */
     const struct sbe_session_config *config;

@@ -24,23 +24,20 @@ static struct sbe_session_channel *find_channel(struct sbe_session *session, uin
 
 /* -- their ends ---------------------------------------------------------------------------- */
 
-static bool context_lives(struct sbe_session *session, uint32_t id)
+/* Where the list of a context's areas begins, NULL if there is no such context. */
+SBE_OUT_OF_LINE static struct sbe_area **areas_of(struct sbe_session *session, uint32_t id)
 {
     if (id == SBE_CONTEXT_GLOBAL)
-        return true;
-    const struct sbe_session_context *context = find_context(session, id);
-    return context != NULL && !context->dying;
+        return &session->global;
+    struct sbe_session_context *context = find_context(session, id);
+    return context != NULL && !context->dying ? &context->areas : NULL;
 }
 
 static void settle_context(struct sbe_session *session, uint32_t id)
 {
     struct sbe_session_context *context = find_context(session, id);
-    if (context == NULL || !context->dying)
+    if (context == NULL || !context->dying || context->areas != NULL)
         return; /* also the global one, whose id finds a free entry */
-    const struct sbe_area *area = session->areas.areas;
-    for (uint32_t left = session->areas.count; left > 0; left--, area++)
-        if (area->id != 0 && area->context == id)
-            return;
     sbe_session_reply(session, SBE_CONTROL_CONTEXT_DESTROY, context->destroy_id, SBE_OK);
     *context = (struct sbe_session_context){0};
 }
@@ -53,6 +50,11 @@ static void settle_area(struct sbe_session *session, struct sbe_area *area)
     if (!area->dying || area->pins != 0)
         return;
     port->area_detach(port->self, area);
+    if (*area->before == area) { /* else its context has gone, with the peer that was */
+        *area->before = area->next;
+        if (area->next != NULL)
+            area->next->before = area->before;
+    }
     sbe_area_remove(area);
     if (unmap_id != 0)
         sbe_session_reply(session, SBE_CONTROL_AREA_UNMAP, unmap_id, SBE_OK);
@@ -75,27 +77,42 @@ static void close_channel(struct sbe_session *session, struct sbe_session_channe
 {
     const struct sbe_session_hooks *hooks = session->config->hooks;
     struct sbe_area *ring = sbe_area_find(&session->areas, channel->ring_area);
-    (void)hooks->channel_close(hooks->self, channel->id);
+    hooks->channel_close(hooks->self, channel);
     *channel = (struct sbe_session_channel){0};
     if (ring != NULL)
         sbe_session_unpin(session, ring);
 }
 
-/* Closes channels first: that ends the open requests which hold areas. */
-void sbe_peer_drop(struct sbe_session *session, uint32_t context)
+/* Ends the channels of a context, or those of all. */
+static void close_channels(struct sbe_session *session, uint32_t context)
 {
     const struct sbe_session_config *config = session->config;
-    bool all = context == SBE_CONTEXT_ALL;
-    if (all) /* first: areas that go must not answer for a context */
-        sbe_table_clear(config->contexts, config->limits.contexts, sizeof *config->contexts);
     struct sbe_session_channel *channel = config->channels;
     for (uint32_t left = config->limits.channels; left > 0; left--, channel++)
-        if (channel->id != 0 && (all || channel->context == context))
+        if (channel->id != 0 && (context == SBE_CONTEXT_ALL || channel->context == context))
             close_channel(session, channel);
-    struct sbe_area *area = session->areas.areas;
-    for (uint32_t left = session->areas.count; left > 0; left--, area++)
-        if (area->id != 0 && (all || area->context == context))
-            kill_area(session, area);
+}
+
+/* A hook may end the session meanwhile, and with it those that are still to come. */
+static void kill_areas(struct sbe_session *session, struct sbe_area *area)
+{
+    for (struct sbe_area *next; area != NULL && area->id != 0; area = next) {
+        next = area->next;
+        kill_area(session, area);
+    }
+}
+
+/* Closes channels first: that ends the open requests which hold areas. */
+void sbe_peer_drop(struct sbe_session *session)
+{
+    const struct sbe_session_config *config = session->config;
+    close_channels(session, SBE_CONTEXT_ALL);
+    kill_areas(session, session->global);
+    struct sbe_session_context *context = config->contexts;
+    for (uint32_t left = config->limits.contexts; left > 0; left--, context++) {
+        kill_areas(session, context->areas);
+        *context = (struct sbe_session_context){0};
+    }
 }
 
 /* -- requests about them ------------------------------------------------------------------- */
@@ -121,8 +138,9 @@ int sbe_peer_context_destroy(struct sbe_session *session, const struct sbe_contr
         body->context == SBE_CONTEXT_GLOBAL ? NULL : find_context(session, body->context);
     if (context == NULL || context->dying)
         return SBE_ENOENT;
-    /* Not dying yet: areas that go while we walk the table must not answer for the whole. */
-    sbe_peer_drop(session, body->context);
+    /* Not dying yet: areas that go while we walk the list must not answer for the whole. */
+    close_channels(session, body->context);
+    kill_areas(session, context->areas);
     context->dying = true;
     context->destroy_id = message->id;
     settle_context(session, body->context);
@@ -190,7 +208,8 @@ int sbe_peer_area_map(struct sbe_session *session, const struct sbe_control *mes
         tail % sizeof(struct sbe_segment) != 0 ||
         map->handles > (map->segment_first == 0 ? 1u : 0u))
         return SBE_EBADMSG;
-    if (!context_lives(session, map->context))
+    struct sbe_area **first = areas_of(session, map->context);
+    if (first == NULL)
         return SBE_ENOENT;
     if (map->segment_first != 0)
         return extend_area(session, map);
@@ -211,11 +230,17 @@ int sbe_peer_area_map(struct sbe_session *session, const struct sbe_control *mes
         return status;
     area->missing = left;
     status = port->area_attach(port->self, area, map);
-    if (status < 0)
+    if (status < 0) {
         sbe_area_remove(area);
-    else
-        area->segments = (uint16_t)map->segment_count;
-    return status;
+        return status;
+    }
+    area->segments = (uint16_t)map->segment_count;
+    area->before = first;
+    area->next = *first;
+    if (area->next != NULL)
+        area->next->before = &area->next;
+    *first = area;
+    return SBE_OK;
 }
 
 int sbe_peer_area_unmap(struct sbe_session *session, const struct sbe_control *message)
@@ -266,7 +291,7 @@ int sbe_peer_channel_open(struct sbe_session *session, const struct sbe_control 
     const struct sbe_session_hooks *hooks = session->config->hooks;
     if (open->channel == 0 || open->priority > 3 || (open->handles != 0 && open->handles != 2))
         return SBE_EINVAL;
-    if (!context_lives(session, open->context))
+    if (areas_of(session, open->context) == NULL)
         return SBE_ENOENT;
     struct sbe_area *ring = sbe_area_find(&session->areas, open->ring_area);
     if (ring == NULL || ring->dying || ring->missing != 0)
@@ -283,7 +308,7 @@ int sbe_peer_channel_open(struct sbe_session *session, const struct sbe_control 
     if (channel == NULL)
         return SBE_ENOMEM;
     uint8_t *base = ring->base;
-    status = hooks->channel_open(hooks->self, open, base + (size_t)open->receive_offset,
+    status = hooks->channel_open(hooks->self, channel, open, base + (size_t)open->receive_offset,
                                  base + (size_t)open->send_offset);
     if (status < 0)
         return status;

@@ -27,8 +27,8 @@ static inline void *sbe_table_find(void *table, uint32_t count, size_t entry_siz
     return NULL;
 }
 
-/* Ends what is in a context, or in SBE_CONTEXT_ALL. */
-void sbe_peer_drop(struct sbe_session *session, uint32_t context);
+/* Ends everything. */
+void sbe_peer_drop(struct sbe_session *session);
 
 /* Requests whose size and reserved fields are checked: a status for the reply, or SBE_REPLIED. */
 int sbe_peer_context_create(struct sbe_session *session, const struct sbe_control *message);

@@ -10,12 +10,21 @@ bool sbe_power_suspended(const struct sbe_power *power)
     return power->suspended_by != 0 && power->suspended_by == power->engine->session.peer_epoch;
 }
 
+static bool keeps_requests(const struct sbe_engine *engine)
+{
+    const struct sbe_engine_channel *entry = engine->config->channels;
+    for (uint32_t left = engine->config->session.limits.channels; left > 0; left--, entry++)
+        if (entry->kept != NULL)
+            return true;
+    return false;
+}
+
 static int suspend(struct sbe_power *power)
 {
     const struct sbe_power_hooks *hooks = power->hooks;
     if (sbe_power_suspended(power))
         return SBE_OK;
-    if (power->engine->kept != NULL)
+    if (keeps_requests(power->engine))
         return SBE_EBUSY; /* who keeps a request may be writing its buffers */
     int status = hooks != NULL && hooks->suspend != NULL ? hooks->suspend(hooks->self) : SBE_OK;
     if (status == SBE_OK)

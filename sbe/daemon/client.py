@@ -176,8 +176,8 @@ class Client:
 
     async def remote_lost(self) -> None:
         """The remote is gone, and with it all channels; contexts and areas come back with it."""
-        assert self.remote is not None
-        assert self.context is not None
+        if self.remote is None or self.context is None:
+            return  # it went while others were told
         gone = list(self.context.channels)
         try:
             await self.remote.run(self.context.forget_channels())

@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 
 # What this end can hold; the remote's own limits are usually the smaller ones.
 _AREAS, _CONTEXTS, _CHANNELS = 16384, 2048, 2048
+_PENDING = 2 * _CONTEXTS  # requests: one of each context, all of which may end at once, and some
 
 
 class Tenant(Protocol):
@@ -84,6 +85,7 @@ class Remote:
             areas=_AREAS,
             contexts=_CONTEXTS,
             channels=_CHANNELS,
+            pending=_PENDING,
             services=self._service,
             on_state=self._state_changed,
             on_power=self._power.carry_out,

@@ -5,6 +5,7 @@ import errno
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypedDict, TypeVar
@@ -14,6 +15,7 @@ from asyncvarlink import (
     TypedVarlinkErrorReply,
     VarlinkInterface,
     VarlinkInterfaceRegistry,
+    VarlinkMethodCall,
     varlinkmethod,
 )
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
@@ -417,9 +419,26 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         }
 
 
+class _Call(VarlinkMethodCall):
+    """A call whose method's name is the interpreter's one string of it.
+
+    Each other string would stay in its cache of attributes, somewhere in memory that could
+    otherwise be given back.
+    """
+
+    @property
+    def method_name(self) -> str:
+        return sys.intern(super().method_name)
+
+
+class _Registry(VarlinkInterfaceRegistry):
+    def lookup_method(self, call: VarlinkMethodCall) -> Any:
+        return super().lookup_method(_Call(**vars(call)))
+
+
 def make_registry(client: Client, broker: Broker) -> VarlinkInterfaceRegistry:
     """Return what one connection is offered: org.sbe.Control and varlink's introspection."""
-    registry = VarlinkInterfaceRegistry()
+    registry = _Registry()
     registry.register_interface(
         VarlinkServiceInterface("Structured Buffer Exchange", "sbe-daemon", RELEASE, "", registry)
     )

@@ -6,9 +6,10 @@ import errno
 import os
 import secrets
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -59,42 +60,59 @@ class _Area:
     segments: tuple[tuple[int, int], ...]
     registered: bool = False  # with the remote that is there now
     ending: Pending[None] | None = None  # it was asked to let go, and has not answered
+    channels: set[int] = field(default_factory=set)  # whose rings are in it
 
 
 @dataclass(slots=True)
 class _Context:
     registered: bool = False
     ending: Pending[None] | None = None
+    areas: dict[int, _Area] = field(default_factory=dict)
+    channels: set[int] = field(default_factory=set)
 
 
 class _AreaIds:
     """Index in the low 16 bits, generation above: a reused index makes another id, 65,535 times.
 
-    Fresh indexes first, then the one given back longest ago: a stale id stays stale long.
+    Fresh indexes first, then the one given back longest ago: a stale id stays stale long. Plain
+    numbers, not objects: these outlive those who held the areas, and would keep the memory around
+    them from being given back.
     """
 
     def __init__(self) -> None:
-        self._fresh = 0
-        self._free: deque[int] = deque()
-        self._generations: dict[int, int] = {}
+        self._generations = array("H")  # by index, of all that were ever taken
+        self._free = array("H")  # in the order in which they were given back, from `_first` on
+        self._first = 0
+        self._beyond = array("H")  # free, of a former remote that could hold more
+        self._limit = 0
 
     def take(self, limit: int) -> int:
         """Return an id below the remote's limit. Raises OutOfResources."""
-        if self._fresh < limit:
-            self._free.appendleft(self._fresh)
-            self._fresh += 1
-        for _ in range(len(self._free)):
-            index = self._free.popleft()
+        if limit > self._limit:
+            self._free.extend(self._beyond)
+            del self._beyond[:]
+        self._limit = limit
+        if len(self._generations) < limit:
+            self._generations.append(0)
+            return self._renew(len(self._generations) - 1)
+        while self._first < len(self._free):
+            index = self._free[self._first]
+            self._first += 1
+            if self._first > len(self._free) // 2:
+                del self._free[: self._first]
+                self._first = 0
             if index < limit:
-                generation = self._generations.get(index, 0) % 0xFFFF + 1
-                self._generations[index] = generation
-                return index | generation << 16
-            self._free.append(index)  # of a former remote that could hold more
+                return self._renew(index)
+            self._beyond.append(index)
         raise errors.OutOfResources(f"all {limit} areas that the remote can hold are in use")
 
     def give(self, area: int) -> None:
         """Take back an id that neither end uses any more."""
         self._free.append(area & 0xFFFF)
+
+    def _renew(self, index: int) -> int:
+        self._generations[index] = generation = self._generations[index] % 0xFFFF + 1
+        return index | generation << 16
 
 
 class Link(Connection):
@@ -235,6 +253,8 @@ class Link(Connection):
             raise
         area = _Area(AreaInfo(number, context, size, flags), copy, tuple(segments))
         self._areas[number] = area
+        if context in self._contexts:
+            self._contexts[context].areas[number] = area
         try:
             self._send_map(area, finish)
         except BaseException:
@@ -258,9 +278,9 @@ class Link(Connection):
             return entry.ending
         if entry is None:
             raise errors.AreaFreed(f"no area {area:#x}: it was unmapped, or never mapped here")
-        for channel in self._channels.values():
-            if channel.ring_area == area:
-                raise errors.Busy(f"area {area:#x} holds the rings of channel {channel.id}")
+        if entry.channels:
+            channel = next(iter(entry.channels))
+            raise errors.Busy(f"area {area:#x} holds the rings of channel {channel}")
         pending: Pending[None] = Pending(f"unmapping of area {area:#x}")
         gone = {0, -errno.EFAULT, -errno.ECONNRESET}
 
@@ -341,6 +361,9 @@ class Link(Connection):
             finish,
         )
         self._channels[number] = info
+        area.channels.add(number)
+        if context in self._contexts:
+            self._contexts[context].channels.add(number)
         try:
             if doorbells and not fds and transport is not None:
                 transport.add_doorbells(number, doorbells[0], doorbells[1], private)
@@ -481,8 +504,10 @@ class Link(Connection):
         self._channels.clear()
         for context in self._contexts.values():
             context.registered = False
+            context.channels.clear()
         for area in self._areas.values():
             area.registered = False
+            area.channels.clear()
 
     def _let_go(self) -> None:
         self._contexts.clear()
@@ -541,20 +566,29 @@ class Link(Connection):
 
     def _release(self, area: _Area) -> None:
         """Nobody uses it any more: its index and our descriptor are free."""
-        if self._areas.get(area.info.id) is area:
-            del self._areas[area.info.id]
-            self._area_ids.give(area.info.id)
+        number = area.info.id
+        if self._areas.get(number) is area:
+            del self._areas[number]
+            if context := self._contexts.get(area.info.context):
+                context.areas.pop(number, None)
+            self._area_ids.give(number)
             if area.fd >= 0:
                 os.close(area.fd)
 
     def _forget_context(self, context: int) -> None:
-        self._contexts.pop(context, None)
-        for area in [area for area in self._areas.values() if area.info.context == context]:
-            self._release(area)
-        for channel in [c.id for c in self._channels.values() if c.context == context]:
-            self._forget_channel(channel)
+        entry = self._contexts.pop(context, None)
+        if entry is not None:
+            for area in entry.areas.values():
+                self._release(area)
+            for channel in list(entry.channels):
+                self._forget_channel(channel)
 
     def _forget_channel(self, channel: int) -> None:
-        self._channels.pop(channel, None)
+        info = self._channels.pop(channel, None)
+        if info is not None:
+            if area := self._areas.get(info.ring_area):
+                area.channels.discard(channel)
+            if context := self._contexts.get(info.context):
+                context.channels.discard(channel)
         if self._handler.transport is not None:
             self._handler.transport.remove_doorbells(channel)

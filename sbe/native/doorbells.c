@@ -36,13 +36,12 @@ typedef struct {
     int happened_fd; /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */
-    struct doorbell *doorbells;
-    struct doorbell *dead; /* removed, freed by the thread: its batch may name them */
-    uint32_t events_owed;  /* a bit per event to send */
-    uint32_t events;       /* a bit per event that came */
-    uint64_t tick_ns;      /* when to tick, 0 never */
-    uint64_t now_ns;       /* of this turn, 0: not read */
-    uint64_t retry_ns;     /* when to look at endpoints again, 0 never */
+    struct doorbell_table table;
+    uint32_t events_owed; /* a bit per event to send */
+    uint32_t events;      /* a bit per event that came */
+    uint64_t tick_ns;     /* when to tick, 0 never */
+    uint64_t now_ns;      /* of this turn, 0: not read */
+    uint64_t retry_ns;    /* when to look at endpoints again, 0 never */
     uint8_t partial[SBE_TOKEN_MAX];
     uint32_t partial_at, partial_size;
     bool closed;  /* the stream has ended */
@@ -104,6 +103,12 @@ static void look_again(Doorbells *self, uint64_t when_ns)
         self->retry_ns = when_ns;
 }
 
+static void owe(Doorbells *self, struct doorbell *doorbell)
+{
+    doorbell->owed = true;
+    native_doorbell_busy(&self->table, doorbell);
+}
+
 /* The clock is a system call on some machines: it is read once a turn, if at all. */
 static uint64_t now_of(Doorbells *self)
 {
@@ -131,7 +136,8 @@ static void take_messages(Doorbells *self, struct doorbell *doorbell, uint32_t e
     bool gone = !native_endpoint_read(doorbell) || (events & (uint32_t)(EPOLLERR | EPOLLHUP)) != 0;
     if (gone && doorbell->endpoint_fd >= 0)
         (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
-    doorbell->owed = doorbell->owed || frames != NULL;
+    if (frames != NULL)
+        owe(self, doorbell);
     if (frames != NULL && sbe_mirror_owes(&frames->mirror)) {
         frames->tell = false;
         frames->tell_ns = now_of(self) + FRAMES_TELL_NS;
@@ -146,11 +152,16 @@ static void write_owed(Doorbells *self)
             (room = write_token(self, SBE_TOKEN_EVENT(event))))
             self->events_owed &= ~(1u << event);
     self->retry_ns = 0;
-    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next) {
+    for (struct doorbell *each = native_doorbell_take_busy(&self->table), *next; each != NULL;
+         each = next) {
+        next = each->busy_next;
+        each->busy = false;
         if (each->endpoint_fd >= 0)
             send_owed(self, each);
         else if (each->owed && room && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
             each->owed = false;
+        if (each->owed || (each->frames != NULL && each->frames->tell_ns != 0))
+            native_doorbell_busy(&self->table, each);
     }
     room = room && self->partial_at == self->partial_size;
     if (room == self->blocked && !self->closed) {
@@ -168,22 +179,11 @@ static void take_token(Doorbells *self, uint32_t token)
         signal_fd(self->happened_fd);
         return;
     }
-    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next) {
-        if (each->channel == SBE_TOKEN_VALUE(token)) {
-            signal_fd(each->wake_fd);
-            return;
-        }
-    }
-    self->strange++;
-}
-
-static void free_dead(Doorbells *self)
-{
-    while (self->dead != NULL) {
-        struct doorbell *next = self->dead->next;
-        free(self->dead);
-        self->dead = next;
-    }
+    const struct doorbell *doorbell = *native_doorbell_find(&self->table, SBE_TOKEN_VALUE(token));
+    if (doorbell != NULL)
+        signal_fd(doorbell->wake_fd);
+    else
+        self->strange++;
 }
 
 /* -- the thread ---------------------------------------------------------------------------- */
@@ -225,7 +225,7 @@ static void take_event(Doorbells *self, const struct epoll_event *event)
     } else if (event->data.ptr != doorbell) {
         take_messages(self, doorbell, event->events);
     } else if (doorbell != NULL) {
-        doorbell->owed = true;
+        owe(self, doorbell);
     } else if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
         read_stream(self);
     }
@@ -237,7 +237,7 @@ static void *run(void *opaque)
     struct epoll_event events[BATCH];
     for (;;) {
         pthread_mutex_lock(&self->lock);
-        free_dead(self);
+        native_doorbell_free_dead(&self->table);
         int timeout = timeout_ms(self);
         pthread_mutex_unlock(&self->lock);
         int count = epoll_wait(self->epoll_fd, events, BATCH, timeout);
@@ -275,6 +275,7 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
     Doorbells *self = (Doorbells *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
+    self->table.busy_end = &self->table.busy;
     (void)pthread_mutex_init(&self->lock, NULL);
     self->stream_fd = none ? -1 : fcntl(stream_fd, F_DUPFD_CLOEXEC, 3);
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -347,14 +348,19 @@ static void stop(Doorbells *self)
     Py_BEGIN_ALLOW_THREADS;
     (void)pthread_join(self->thread, NULL);
     Py_END_ALLOW_THREADS;
-    free_dead(self);
+    for (struct doorbell *each = native_doorbell_take_busy(&self->table); each != NULL;
+         each = each->busy_next)
+        each->busy = false;
+    native_doorbell_free_dead(&self->table);
     if (self->is_socket) /* a forked child's copy would keep it open */
         (void)shutdown(self->stream_fd, SHUT_RDWR);
-    while (self->doorbells != NULL) {
-        struct doorbell *next = self->doorbells->next;
-        release(self->doorbells);
-        free(self->doorbells);
-        self->doorbells = next;
+    for (uint32_t i = 0; i < DOORBELL_BUCKETS; i++) {
+        for (struct doorbell *each = self->table.all[i], *next; each != NULL; each = next) {
+            next = each->next;
+            release(each);
+            free(each);
+        }
+        self->table.all[i] = NULL;
     }
     self->closed = true;
 }
@@ -369,8 +375,9 @@ static PyObject *doorbells_close(PyObject *object, PyObject *unused)
     if (self->owner == getpid())
         stop(self);
     self->running = false;
-    for (struct doorbell *each = self->doorbells; each != NULL; each = each->next)
-        release(each); /* in a forked child: copies */
+    for (uint32_t i = 0; i < DOORBELL_BUCKETS; i++)
+        for (struct doorbell *each = self->table.all[i]; each != NULL; each = each->next)
+            release(each); /* in a forked child: copies */
     close_fd(&self->stream_fd);
     close_fd(&self->epoll_fd);
     close_fd(&self->stop_fd);
@@ -389,25 +396,6 @@ static void doorbells_dealloc(PyObject *object)
 
 /* -- methods ------------------------------------------------------------------------------- */
 
-/* The channel's rings in memory that the remote does not see: None, or a tuple. */
-static bool parse_frames(PyObject *rings, struct frames **frames)
-{
-    int fd;
-    uint64_t size, send, receive;
-    struct sbe_ring_geometry geometry;
-    *frames = NULL;
-    if (rings == Py_None)
-        return true;
-    if (!PyArg_ParseTuple(rings, "iO&O&O&O&O&O&", &fd, native_as_u64, &size, native_as_u64, &send,
-                          native_as_u64, &receive, native_as_u32, &geometry.slots, native_as_u32,
-                          &geometry.slot_size, native_as_u32, &geometry.line))
-        return false;
-    *frames = native_frames_new(fd, size, send, receive, &geometry);
-    if (*frames == NULL)
-        PyErr_SetFromErrno(PyExc_OSError);
-    return *frames != NULL;
-}
-
 static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
 {
     Doorbells *self = (Doorbells *)object;
@@ -425,7 +413,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     struct doorbell *doorbell = calloc(1, sizeof *doorbell);
     if (doorbell == NULL)
         return PyErr_NoMemory();
-    if (!parse_frames(rings, &doorbell->frames)) {
+    if (!native_frames_parse(rings, &doorbell->frames)) {
         free(doorbell);
         return NULL;
     }
@@ -433,10 +421,11 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     pthread_mutex_lock(&self->lock); /* the thread may hear of it at once */
     bool adopted = adopt(self, doorbell, ring_fd, wake_fd, endpoint_fd);
     int error = errno;
-    doorbell->next = self->doorbells;
-    if (adopted)
-        self->doorbells = doorbell;
-    doorbell->owed = doorbell->frames != NULL; /* it asks for doorbells then */
+    if (adopted) {
+        native_doorbell_note(&self->table, doorbell);
+        if (doorbell->frames != NULL)
+            owe(self, doorbell); /* it asks for doorbells then */
+    }
     pthread_mutex_unlock(&self->lock);
     if (!adopted) {
         release(doorbell);
@@ -457,18 +446,16 @@ static PyObject *doorbells_remove(PyObject *object, PyObject *number)
     if (!self->running || self->owner != getpid())
         Py_RETURN_NONE;
     pthread_mutex_lock(&self->lock);
-    struct doorbell **link = &self->doorbells;
-    while (*link != NULL && (*link)->channel != channel)
-        link = &(*link)->next;
-    struct doorbell *found = *link;
+    struct doorbell **link = native_doorbell_find(&self->table, channel), *found = *link;
     if (found != NULL) {
         *link = found->next;
         (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->ring_fd, NULL);
         if (found->endpoint_fd >= 0)
             (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->endpoint_fd, NULL);
+        found->owed = false;
         release(found);
-        found->next = self->dead;
-        self->dead = found;
+        found->next = self->table.dead;
+        self->table.dead = found;
     }
     pthread_mutex_unlock(&self->lock);
     Py_RETURN_NONE;

@@ -55,8 +55,9 @@ static uint64_t send_frames(const struct doorbell *doorbell, bool late)
 uint64_t native_endpoint_send(const struct doorbell *doorbell, bool late)
 {
     const uint64_t one = 1; /* as an eventfd takes it: the same on both ways to ring */
-    return doorbell->frames != NULL ? send_frames(doorbell, late)
-                                    : write_now(doorbell, &one, sizeof one);
+    if (doorbell->frames != NULL)
+        return send_frames(doorbell, late);
+    return write_now(doorbell, &one, sizeof one) ? 0 : FULL_NS;
 }
 
 bool native_endpoint_read(const struct doorbell *doorbell)
@@ -77,7 +78,7 @@ bool native_endpoint_read(const struct doorbell *doorbell)
     return size >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
-struct frames *native_frames_new(int memory_fd, uint64_t size, uint64_t send_offset,
+static struct frames *frames_new(int memory_fd, uint64_t size, uint64_t send_offset,
                                  uint64_t receive_offset, const struct sbe_ring_geometry *geometry)
 {
     int64_t ring = sbe_ring_size(geometry);
@@ -103,6 +104,24 @@ struct frames *native_frames_new(int memory_fd, uint64_t size, uint64_t send_off
     native_frames_free(frames);
     errno = -status;
     return NULL;
+}
+
+bool native_frames_parse(PyObject *rings, struct frames **frames)
+{
+    int fd;
+    uint64_t size, send, receive;
+    struct sbe_ring_geometry geometry;
+    *frames = NULL;
+    if (rings == Py_None)
+        return true;
+    if (!PyArg_ParseTuple(rings, "iO&O&O&O&O&O&", &fd, native_as_u64, &size, native_as_u64, &send,
+                          native_as_u64, &receive, native_as_u32, &geometry.slots, native_as_u32,
+                          &geometry.slot_size, native_as_u32, &geometry.line))
+        return false;
+    *frames = frames_new(fd, size, send, receive, &geometry);
+    if (*frames == NULL)
+        PyErr_SetFromErrno(PyExc_OSError);
+    return *frames != NULL;
 }
 
 void native_frames_free(struct frames *frames)

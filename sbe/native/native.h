@@ -84,11 +84,8 @@ PyObject *native_slice_new(Memory *memory, uint64_t offset, uint64_t size);
 struct table {
     PyObject ob_base;
     struct sbe_area_table areas;
-    Memory **members;    /* by area index, borrowed: a Memory leaves before it dies */
-    Memory **by_address; /* sorted by base, borrowed, freed ones included */
-    uint32_t address_count;
-    uint32_t address_room;
-    struct table *next_table; /* all tables of the process, to tell whose a pointer is */
+    Memory **members; /* by area index, borrowed: a Memory leaves before it dies */
+    uint32_t member_count;
 };
 
 extern PyTypeObject *Table_Type;

@@ -90,7 +90,11 @@ static int refuse(Session *self)
     return status;
 }
 
-/* Calls a method of the handler; the format makes a tuple. */
+/*
+ * Calls a method of the handler; the format makes a tuple. The name is the interpreter's one string
+ * of it: of each other one its cache of attributes would keep a copy, somewhere in memory that
+ * could otherwise be given back.
+ */
 static PyObject *call(Session *self, const char *method, const char *format, ...)
 {
     va_list values;
@@ -101,9 +105,11 @@ static PyObject *call(Session *self, const char *method, const char *format, ...
     va_start(values, format);
     PyObject *arguments = Py_VaBuildValue(format, values);
     va_end(values);
-    PyObject *bound = arguments == NULL ? NULL : PyObject_GetAttrString(self->handler, method);
+    PyObject *name = arguments == NULL ? NULL : PyUnicode_InternFromString(method);
+    PyObject *bound = name == NULL ? NULL : PyObject_GetAttr(self->handler, name);
     PyObject *result = bound == NULL ? NULL : PyObject_CallObject(bound, arguments);
     Py_XDECREF(bound);
+    Py_XDECREF(name);
     Py_XDECREF(arguments);
     return result;
 }
@@ -166,11 +172,11 @@ static void hook_area_detach(void *opaque, struct sbe_area *area)
     (void)done(self, call(self, "area_detach", "(I)", area->id));
 }
 
-static int hook_channel_open(void *opaque, const struct sbe_channel_open *message, void *send,
-                             void *receive)
+static int hook_channel_open(void *opaque, const struct sbe_session_channel *place,
+                             const struct sbe_channel_open *message, void *send, void *receive)
 {
     Session *self = opaque;
-    (void)send, (void)receive;
+    (void)place, (void)send, (void)receive;
     PyObject *result =
         call(self, "channel_open", "(IIIIIIKKII)", message->channel, message->context,
              message->ring_area, message->slots, message->slot_size, message->line,
@@ -182,10 +188,10 @@ static int hook_channel_open(void *opaque, const struct sbe_channel_open *messag
     return SBE_OK;
 }
 
-static int hook_channel_close(void *opaque, uint32_t channel)
+static void hook_channel_close(void *opaque, const struct sbe_session_channel *place)
 {
     Session *self = opaque;
-    return done(self, call(self, "channel_close", "(I)", channel));
+    (void)done(self, call(self, "channel_close", "(I)", place->id));
 }
 
 static bool fill_service(PyObject *found, struct sbe_service_reply *reply)
@@ -201,15 +207,15 @@ static bool fill_service(PyObject *found, struct sbe_service_reply *reply)
            session_set_name(reply->name, name, size);
 }
 
-static int hook_service(void *opaque, uint32_t context, const char *name, int64_t index,
+static int hook_service(void *opaque, uint32_t context, const char *name, uint32_t index,
                         struct sbe_service_reply *reply)
 {
     Session *self = opaque;
     PyObject *wanted = name == NULL ? Py_None : session_wire_name(name);
     if (wanted == Py_None)
         Py_INCREF(wanted);
-    PyObject *found =
-        wanted == NULL ? NULL : call(self, "service", "(IOL)", context, wanted, (long long)index);
+    long long at = name == NULL ? (long long)index : -1;
+    PyObject *found = wanted == NULL ? NULL : call(self, "service", "(IOL)", context, wanted, at);
     Py_XDECREF(wanted);
     if (found == NULL)
         return refuse(self);

@@ -11,7 +11,16 @@
 
 PyTypeObject *Table_Type;
 
-static Table *all_tables; /* guarded by the GIL */
+/*
+ * The areas of all tables, sorted by base, freed ones included, borrowed: one search tells whose a
+ * pointer is, however many links there are. To add one moves pointers, eight bytes for each of the
+ * others. Guarded by the GIL.
+ */
+static struct {
+    Memory **at;
+    uint32_t count;
+    uint32_t room;
+} by_address;
 
 static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
@@ -27,8 +36,6 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     self->areas.areas = PyMem_Calloc(capacity, sizeof *self->areas.areas);
     self->members = PyMem_Calloc(capacity, sizeof(Memory *));
     self->areas.count = capacity;
-    self->next_table = all_tables;
-    all_tables = self;
     if (self->areas.areas == NULL || self->members == NULL) {
         native_drop(self);
         return PyErr_NoMemory();
@@ -40,26 +47,19 @@ static void table_dealloc(PyObject *object)
 {
     Table *self = (Table *)object;
     PyTypeObject *type = Py_TYPE(object);
-    for (Table **link = &all_tables; *link != NULL; link = &(*link)->next_table) {
-        if (*link == self) {
-            *link = self->next_table;
-            break;
-        }
-    }
     PyMem_Free(self->areas.areas);
     PyMem_Free(self->members);
-    PyMem_Free(self->by_address);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
-/* Position of the first member whose base is above `address`. */
-static uint32_t above(const Table *table, const uint8_t *address)
+/* Position of the first area whose base is above `address`. */
+static uint32_t above(const uint8_t *address)
 {
-    uint32_t low = 0, high = table->address_count;
+    uint32_t low = 0, high = by_address.count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (table->by_address[middle]->base > address)
+        if (by_address.at[middle]->base > address)
             high = middle;
         else
             low = middle + 1;
@@ -73,24 +73,20 @@ static Memory *living(Memory *memory)
     return memory != NULL && Py_REFCNT((PyObject *)memory) > 0 ? memory : NULL;
 }
 
-Memory *native_table_find(const Table *table, const void *start)
+Memory *native_any_table_find(const void *start)
 {
-    uint32_t position = above(table, start);
+    uint32_t position = above(start);
     if (position == 0)
         return NULL;
-    Memory *memory = table->by_address[position - 1];
+    Memory *memory = by_address.at[position - 1];
     uint64_t offset = (uint64_t)((const uint8_t *)start - memory->base);
     return offset < memory->size ? living(memory) : NULL;
 }
 
-Memory *native_any_table_find(const void *start)
+Memory *native_table_find(const Table *table, const void *start)
 {
-    for (const Table *table = all_tables; table != NULL; table = table->next_table) {
-        Memory *memory = native_table_find(table, start);
-        if (memory != NULL)
-            return memory;
-    }
-    return NULL;
+    Memory *memory = native_any_table_find(start);
+    return memory != NULL && memory->table == table ? memory : NULL;
 }
 
 Memory *native_table_member(const Table *table, uint32_t id)
@@ -98,23 +94,23 @@ Memory *native_table_member(const Table *table, uint32_t id)
     return living(table->members[SBE_AREA_INDEX(id)]);
 }
 
-static int remember(Table *table, Memory *memory)
+static int remember(Memory *memory)
 {
-    if (table->address_count == table->address_room) {
-        uint32_t room = table->address_room == 0 ? 16 : table->address_room * 2;
-        Memory **grown = PyMem_Realloc(table->by_address, room * sizeof *grown);
+    if (by_address.count == by_address.room) {
+        uint32_t room = by_address.room == 0 ? 64 : by_address.room * 2;
+        Memory **grown = PyMem_Realloc(by_address.at, room * sizeof *grown);
         if (grown == NULL) {
             PyErr_NoMemory();
             return -1;
         }
-        table->by_address = grown;
-        table->address_room = room;
+        by_address.at = grown;
+        by_address.room = room;
     }
-    uint32_t position = above(table, memory->base);
-    memmove(&table->by_address[position + 1], &table->by_address[position],
-            (table->address_count - position) * sizeof *table->by_address);
-    table->by_address[position] = memory;
-    table->address_count++;
+    uint32_t position = above(memory->base);
+    memmove(&by_address.at[position + 1], &by_address.at[position],
+            (by_address.count - position) * sizeof *by_address.at);
+    by_address.at[position] = memory;
+    by_address.count++;
     return 0;
 }
 
@@ -127,20 +123,20 @@ static void unregister(Memory *memory)
         return;
     sbe_area_remove(area);
     table->members[SBE_AREA_INDEX(memory->id)] = NULL;
+    table->member_count--;
 }
 
 void native_table_forget(Memory *memory)
 {
-    Table *table = memory->table;
-    if (table == NULL)
+    if (memory->table == NULL)
         return;
     unregister(memory);
-    uint32_t position = above(table, memory->base);
-    if (position == 0 || table->by_address[position - 1] != memory)
+    uint32_t position = above(memory->base);
+    if (position == 0 || by_address.at[position - 1] != memory)
         return;
-    memmove(&table->by_address[position - 1], &table->by_address[position],
-            (table->address_count - position) * sizeof *table->by_address);
-    table->address_count--;
+    memmove(&by_address.at[position - 1], &by_address.at[position],
+            (by_address.count - position) * sizeof *by_address.at);
+    by_address.count--;
 }
 
 static PyObject *table_add(PyObject *object, PyObject *arguments)
@@ -157,12 +153,13 @@ static PyObject *table_add(PyObject *object, PyObject *arguments)
     int status = sbe_area_add(&self->areas, id, context, flags, memory->size, &area);
     if (status < 0)
         return native_raise(status, false, "area %u in a table of %u", id, self->areas.count);
-    if (remember(self, memory) < 0) {
+    if (remember(memory) < 0) {
         sbe_area_remove(area);
         return NULL;
     }
     area->base = memory->base;
     self->members[SBE_AREA_INDEX(id)] = memory;
+    self->member_count++;
     memory->id = id;
     native_hold(self);
     memory->table = self;
@@ -206,11 +203,7 @@ static PyObject *table_locate(PyObject *object, PyObject *target)
 
 static Py_ssize_t table_length(PyObject *object)
 {
-    const Table *self = (const Table *)object;
-    Py_ssize_t count = 0;
-    for (uint32_t i = 0; i < self->areas.count; i++)
-        count += self->members[i] != NULL;
-    return count;
+    return (Py_ssize_t)((const Table *)object)->member_count;
 }
 
 static PyMethodDef TABLE_METHODS[] = {

@@ -103,7 +103,7 @@ class RpmsgTransport:
         self._on_gone = on_gone
         self._endpoints: dict[int, _Endpoint] = {}
         self._carrier: _native.Doorbells | None = None
-        self._unbound: list[int] = []  # channels whose opening has not been sent
+        self._unbound: deque[int] = deque()  # channels whose opening has not been sent
         self._queue: deque[bytes] = deque()
         self._timer = timer.Timer()
         try:
@@ -213,7 +213,7 @@ class RpmsgTransport:
                     self._timer.set(_RETRY_S)
                     return
                 raise self._gone(error) from error
-            self._unbound.pop(0)
+            self._unbound.popleft()
 
     def _hand_over(self, channel: int, endpoint: _Endpoint) -> None:
         """Let the thread carry: not before the remote knows whose messages these are."""

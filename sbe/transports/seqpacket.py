@@ -19,7 +19,8 @@ __all__ = ["SeqpacketTransport"]
 
 _FDS_MAX = 2  # CHANNEL_OPEN's two doorbells are the most that any message carries
 _FDS_ROOM = 16  # for a peer that sends more: they arrive, are counted as wrong and closed
-_QUEUE_MAX = 1024  # messages; a peer that reads nothing costs this end no more
+# Messages: all contexts of a daemon may ask at once. A peer that reads nothing costs no more.
+_QUEUE_MAX = 4096
 _INT = array.array("i").itemsize
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_FDS_ROOM * _INT)
 _LATER = (errno.EAGAIN, errno.ENOBUFS)

@@ -100,7 +100,7 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
         host.found = ((const struct sbe_service_reply *)(const void *)message)->service;
 }
 
-static int no_service(void *self, uint32_t context, const char *name, int64_t index,
+static int no_service(void *self, uint32_t context, const char *name, uint32_t index,
                       struct sbe_service_reply *reply)
 {
     (void)self;
@@ -111,20 +111,21 @@ static int no_service(void *self, uint32_t context, const char *name, int64_t in
     return SBE_ENOENT;
 }
 
-static int no_channel(void *self, const struct sbe_channel_open *message, void *send, void *receive)
+static int no_channel(void *self, const struct sbe_session_channel *place,
+                      const struct sbe_channel_open *message, void *send, void *receive)
 {
     (void)self;
+    (void)place;
     (void)message;
     (void)send;
     (void)receive;
     return SBE_ENOTSUP;
 }
 
-static int not_open(void *self, uint32_t channel)
+static void not_open(void *self, const struct sbe_session_channel *place)
 {
     (void)self;
-    (void)channel;
-    return SBE_ENOENT;
+    (void)place;
 }
 
 /* -- making the link ----------------------------------------------------------------------- */

@@ -19,7 +19,8 @@ def build(folder: Path, name: str) -> Path:
     """The program `name`, built into `folder` when a source is newer; UnavailableError says why
     not."""
     program = folder.resolve() / "bench-c" / name
-    sources = [*_HERE.glob("*.[ch]"), *ROOT.glob("firmware/**/*.[ch]")]
+    folders = (_HERE, _HERE.parent / "core", ROOT / "firmware")
+    sources = [path for folder in folders for path in folder.rglob("*.[ch]")]
     newest = max(path.stat().st_mtime for path in sources)
     if program.exists() and program.stat().st_mtime > newest:
         return program

@@ -74,24 +74,24 @@ static void doorbell(void *self, const struct sbe_channel *channel)
     CHECK(write(((struct host *)self)->bell_out, &one, sizeof one) == sizeof one);
 }
 
-static int channel_open(void *self, const struct sbe_channel_open *message, void *send,
-                        void *receive)
+static int channel_open(void *self, const struct sbe_session_channel *place,
+                        const struct sbe_channel_open *message, void *send, void *receive)
 {
     (void)self;
+    (void)place;
     (void)message;
     (void)send;
     (void)receive;
     return SBE_ENOTSUP;
 }
 
-static int channel_close(void *self, uint32_t channel)
+static void channel_close(void *self, const struct sbe_session_channel *place)
 {
     (void)self;
-    (void)channel;
-    return SBE_ENOENT;
+    (void)place;
 }
 
-static int offer_service(void *self, uint32_t context, const char *name, int64_t index,
+static int offer_service(void *self, uint32_t context, const char *name, uint32_t index,
                          struct sbe_service_reply *reply)
 {
     (void)context;

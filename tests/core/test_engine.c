@@ -16,7 +16,7 @@
 #define SLOT_SIZE 256u
 #define QUEUE     32u
 #define LOG       4096u
-#define POOL      8u
+#define POOL      40u
 
 #define ID(generation, index) ((uint32_t)(generation) << 16 | (index))
 #define DATA                  ID(1, 5) /* a global area, mapped by begin() */
@@ -160,7 +160,7 @@ static void cancel(struct sbe_kept *kept)
     if (answer_all)
         for (uint32_t i = 0; i < pooled; i++) {
             CHECK_EQ(sbe_kept_answer(&pool[i].kept, SBE_ECANCELED, NULL, 0), SBE_OK);
-            pool[i].kept.next = NULL; /* the service's again */
+            memset(pool[i].kept.below, 0xee, sizeof pool[i].kept.below); /* the service's again */
         }
 }
 
@@ -352,7 +352,7 @@ static void replied(void *self, void *token_given, int status, const struct sbe_
 }
 
 /* The host's services, as the engine finds them. */
-static int host_service(void *self, uint32_t context, const char *name, int64_t index,
+static int host_service(void *self, uint32_t context, const char *name, uint32_t index,
                         struct sbe_service_reply *reply)
 {
     (void)self;
@@ -863,6 +863,14 @@ static void test_deadline(void)
 
 /* -- kept requests -------------------------------------------------------------------------- */
 
+static bool nothing_kept(void)
+{
+    for (uint32_t i = 0; i < CHANNELS; i++)
+        if (remote.channels[i].kept != NULL)
+            return false;
+    return true;
+}
+
 static void test_kept(void)
 {
     begin();
@@ -888,7 +896,84 @@ static void test_kept(void)
         expect_nothing(1);
     }
     CHECK_EQ(remote.opened[1]->promised, 0);
-    CHECK(remote.engine.kept == NULL);
+    CHECK(nothing_kept());
+}
+
+/* Whatever a requester counts in, and in whatever order its requests end. */
+static uint64_t strange_transaction(uint32_t pattern, uint32_t i)
+{
+    static const uint32_t SHIFTS[] = {0, 20, 32, 59};
+    if (pattern < 4)
+        return (uint64_t)(i + 1) << SHIFTS[pattern];
+    return pattern == 4 ? 1ull << (63 - i) : ~0ull << i;
+}
+
+static void send_strange(uint64_t transaction)
+{
+    struct sbe_frame frame = request_frame(KEEP, NULL, 0);
+    frame.transaction = transaction;
+    CHECK_EQ(sbe_channel_send(&host.channels[2], &frame), SBE_OK);
+    sbe_channel_flush(&host.channels[2]);
+    run();
+}
+
+static void check_any_order(uint32_t pattern, uint32_t order)
+{
+    enum {
+        COUNT = 31
+    }; /* of 32 slots, one for what cancels */
+    uint32_t state = order, left[COUNT];
+    begin();
+    open_sized(2, 0, 32, 0);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        left[i] = i;
+        send_strange(strange_transaction(pattern, i));
+    }
+    CHECK_EQ(pooled, COUNT);
+    for (uint32_t count = COUNT; count > 0; count--) {
+        state = state * 1664525u + 1013904223u;
+        uint32_t at = order == 0 ? count - 1 : order == 1 ? 0 : (state >> 16) % count;
+        uint32_t which = left[at];
+        memmove(&left[at], &left[at + 1], (count - 1 - at) * sizeof *left);
+        if (which % 2 == 0) {
+            cancel_call(2, strange_transaction(pattern, which));
+            run();
+            CHECK(pool[which].cancelled);
+        }
+        CHECK_EQ(remote.opened[2]->promised, count);
+        CHECK_EQ(sbe_kept_answer(&pool[which].kept, SBE_OK, NULL, 0), SBE_OK);
+        pool[which].used = false; /* cancel() must not be told of it again */
+        cancel_call(2, strange_transaction(pattern, which)); /* too late: it names nothing */
+        run();
+        while (sbe_channel_receive(&host.channels[2], &host.frame, host.scratch) != 0)
+            CHECK_EQ(host.frame.transaction, strange_transaction(pattern, which));
+        sbe_channel_idle(&host.channels[2]);
+    }
+    CHECK(nothing_kept());
+    CHECK_EQ(remote.opened[2]->promised, 0);
+    CHECK_EQ(host.channels[2].counters.late, COUNT); /* the host has no call of such numbers */
+}
+
+static void test_kept_in_any_order(void)
+{
+    for (uint32_t pattern = 0; pattern < 6; pattern++)
+        for (uint32_t order = 0; order < 8; order++)
+            check_any_order(pattern, order);
+}
+
+/* A transaction that is open is not open twice. */
+static void test_kept_twice(void)
+{
+    begin();
+    open_sized(2, 0, 32, 0);
+    send_strange(7);
+    send_strange(7);
+    CHECK_EQ(pooled, 1);
+    CHECK_EQ(remote.opened[2]->promised, 1);
+    (void)sbe_channel_receive(&host.channels[2], &host.frame, host.scratch);
+    CHECK_EQ(host.frame.status, SBE_ENOTSUP);
+    close_channel(2);
+    CHECK(pool[0].cancelled && nothing_kept());
 }
 
 static void test_kept_inline(void)
@@ -946,7 +1031,7 @@ static void test_cannot_keep(void)
     CHECK_EQ(sbe_channel_send(&host.channels[1], &frame), SBE_OK);
     sbe_channel_flush(&host.channels[1]);
     run();
-    CHECK(remote.engine.kept == NULL);
+    CHECK(nothing_kept());
     CHECK_EQ(remote.opened[1]->promised, 0);
     CHECK_EQ(sbe_area_find(&remote.engine.session.areas, DATA)->pins, 0);
 }
@@ -969,7 +1054,7 @@ static void test_cancel(void)
     run();
     expect(1, first, SBE_ECANCELED);
     expect_nothing(1);
-    CHECK(remote.engine.kept == NULL);
+    CHECK(nothing_kept());
 }
 
 /* A transaction number of one channel means nothing on another. */
@@ -1040,7 +1125,7 @@ static void test_kept_and_closed(void)
         CHECK_EQ(sbe_kept_answer(&pool[0].kept, SBE_OK, NULL, 0), SBE_OK); /* does nothing */
         CHECK_EQ(sbe_kept_answer(&pool[3].kept, SBE_OK, NULL, 0), SBE_OK);
         expect(2, bystander, SBE_OK);
-        CHECK(remote.engine.kept == NULL);
+        CHECK(nothing_kept());
         open_channel(1, 0); /* and again */
         uint64_t transaction = ask(1, ECHO);
         run();
@@ -1347,7 +1432,7 @@ static void test_answer_others_in_cancel(void)
     run();
     answer_all = true;
     close_channel(1);
-    CHECK(remote.engine.kept == NULL);
+    CHECK(nothing_kept());
     uint32_t cancelled = 0;
     for (uint32_t i = 0; i < 4; i++) {
         CHECK(pool[i].kept.channel == NULL);
@@ -1489,6 +1574,8 @@ int main(void)
     test_reply_room();
     test_deadline();
     test_kept();
+    test_kept_in_any_order();
+    test_kept_twice();
     test_kept_inline();
     test_cannot_keep();
     test_cancel();

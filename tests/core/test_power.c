@@ -135,19 +135,19 @@ static void heard(void *self, uint32_t event, uint32_t value)
     host.value = value;
 }
 
-static int no_channel(void *self, const struct sbe_channel_open *message, void *send, void *receive)
+static int no_channel(void *self, const struct sbe_session_channel *place,
+                      const struct sbe_channel_open *message, void *send, void *receive)
 {
-    (void)self, (void)message, (void)send, (void)receive;
+    (void)self, (void)place, (void)message, (void)send, (void)receive;
     return SBE_EPERM;
 }
 
-static int no_close(void *self, uint32_t channel)
+static void no_close(void *self, const struct sbe_session_channel *place)
 {
-    (void)self, (void)channel;
-    return SBE_ENOENT;
+    (void)self, (void)place;
 }
 
-static int no_service(void *self, uint32_t context, const char *name, int64_t index,
+static int no_service(void *self, uint32_t context, const char *name, uint32_t index,
                       struct sbe_service_reply *reply)
 {
     (void)self, (void)context, (void)name, (void)index, (void)reply;

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A real sbe-remote in a process of its own, the core as its host. SBE_REMOTE names the program. */
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -388,6 +391,36 @@ static void test_hosts_come_and_go(void)
     CHECK(rmdir(folder) == 0); /* the socket is gone */
 }
 
+/* A host that asks much faster than it reads is made to wait, and gets every answer. */
+static void test_a_flood_of_requests(void)
+{
+    static struct host host;
+    const uint32_t count = 3000;
+    start(&host);
+    for (uint32_t sent = 0, taken = 0; taken < count;) {
+        struct sbe_ping ping = {.control = {.type = SBE_CONTROL_PING,
+                                            .size = sizeof ping,
+                                            .epoch = host.session.epoch,
+                                            .id = sent + 1},
+                                .cookie = sent};
+        if (sent < count && send(host.control, &ping, sizeof ping, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+                                (ssize_t)sizeof ping) {
+            sent++;
+            continue;
+        }
+        CHECK(sent == count || errno == EAGAIN); /* it has not hung up */
+        struct pollfd wish = {.fd = host.control, .events = POLLIN};
+        CHECK(poll(&wish, 1, 20000) == 1);
+        CHECK(recv(host.control, &ping, sizeof ping, 0) > 0);
+        if ((ping.control.type & ~SBE_CONTROL_REPLY) == SBE_CONTROL_HELLO)
+            continue; /* of the negotiation: HELLOs that crossed are answered twice */
+        CHECK(ping.control.type == (SBE_CONTROL_PING | SBE_CONTROL_REPLY));
+        CHECK(ping.cookie == taken);
+        taken++;
+    }
+    CHECK(end_remote(&host) == 0);
+}
+
 int main(void)
 {
     if (getenv("SBE_REMOTE") == NULL) {
@@ -406,5 +439,6 @@ int main(void)
     test_idle_remote_sleeps(false);
     test_idle_remote_sleeps(true);
     test_hosts_come_and_go();
+    test_a_flood_of_requests();
     return 0;
 }

@@ -103,10 +103,11 @@ static void area_detach(void *self, struct sbe_area *area)
     ((struct end *)self)->detached++;
 }
 
-static int channel_open(void *self, const struct sbe_channel_open *message, void *send,
-                        void *receive)
+static int channel_open(void *self, const struct sbe_session_channel *place,
+                        const struct sbe_channel_open *message, void *send, void *receive)
 {
     struct end *end = self;
+    CHECK_EQ(place->id, 0); /* not before it is open */
     if (end->open_status < 0)
         return end->open_status;
     end->open = *message;
@@ -116,15 +117,14 @@ static int channel_open(void *self, const struct sbe_channel_open *message, void
     return SBE_OK;
 }
 
-static int channel_close(void *self, uint32_t channel)
+static void channel_close(void *self, const struct sbe_session_channel *place)
 {
     struct end *end = self;
     end->closed++;
-    end->closed_id = channel;
-    return SBE_OK;
+    end->closed_id = place->id;
 }
 
-static int service(void *self, uint32_t context, const char *name, int64_t index,
+static int service(void *self, uint32_t context, const char *name, uint32_t index,
                    struct sbe_service_reply *reply)
 {
     (void)self;
@@ -835,6 +835,69 @@ static void test_destroy_one_of_two(void)
     CHECK_EQ(close_channel(2), SBE_OK); /* the bystander kept everything */
     CHECK_EQ(unmap(ID(1, 2)), SBE_OK);
     CHECK_EQ(unmap(ID(1, 0)), SBE_OK);
+}
+
+/* Areas come and go in any order, and a context takes its own with it and no others. */
+static void test_areas_of_contexts(void)
+{
+    uint32_t state = 1, owner[AREAS] = {0}, generation = 1;
+    bool mapped[AREAS] = {false}, lives[CONTEXTS] = {true}; /* the first is the global one */
+    connect_both();
+    for (uint32_t step = 0; step < 4000; step++) {
+        state = state * 1664525u + 1013904223u;
+        uint32_t area = state >> 30, context = (state >> 20) % CONTEXTS, kind = state >> 28 & 3;
+        if (kind == 0 && context != 0) {
+            CHECK_EQ(lives[context] ? destroy_context(context) : create_context(context), SBE_OK);
+            lives[context] = !lives[context];
+            for (uint32_t i = 0; i < AREAS; i++)
+                mapped[i] = mapped[i] && (owner[i] != context || lives[context]);
+        } else if (mapped[area]) {
+            const struct sbe_area *found = &remote.session.areas.areas[area];
+            CHECK_EQ(found->context, owner[area]);
+            CHECK_EQ(unmap(found->id), SBE_OK);
+            mapped[area] = false;
+        } else if (lives[context]) {
+            generation = generation % 0xffff + 1;
+            CHECK_EQ(map(ID(generation, area), context, 0), SBE_OK);
+            mapped[area] = true;
+            owner[area] = context;
+        }
+        for (uint32_t i = 0; i < AREAS; i++)
+            CHECK_EQ(remote.session.areas.areas[i].id != 0, mapped[i]);
+    }
+    sbe_session_lost(&remote.session);
+    CHECK_EQ(remote.attached, remote.detached);
+}
+
+/* What is held still when the peer has gone means nothing to the next one's contexts. */
+static void test_pins_of_a_former_life(void)
+{
+    connect_both();
+    CHECK_EQ(create_context(1), SBE_OK);
+    CHECK_EQ(map(ID(1, 0), 1, 0), SBE_OK);
+    CHECK_EQ(map(ID(1, 1), 1, 0), SBE_OK);
+    struct sbe_area *one = sbe_area_find(&remote.session.areas, ID(1, 0));
+    struct sbe_area *other = sbe_area_find(&remote.session.areas, ID(1, 1));
+    one->pins = other->pins = 1;
+    struct sbe_context_message destroy = {.context = 1};
+    CHECK_EQ(sbe_session_request(&host.session, SBE_CONTROL_CONTEXT_DESTROY, &destroy.control,
+                                 sizeof destroy, &token_a),
+             SBE_OK);
+    pump();
+    prepare(&host, SBE_ROLE_HOST);
+    initialise(&host);
+    CHECK_EQ(sbe_session_start(&host.session, 77), SBE_OK);
+    pump();
+    CHECK_EQ(map(ID(1, 3), SBE_CONTEXT_GLOBAL, 0), SBE_OK);
+    uint32_t sent = remote.sent;
+    CHECK_EQ(unmap(ID(1, 3)), SBE_OK);
+    CHECK_EQ(remote.sent, sent + 1); /* nothing but that answer */
+    CHECK_EQ(create_context(1), SBE_OK);
+    CHECK_EQ(map(ID(1, 2), 1, 0), SBE_OK);
+    sbe_session_unpin(&remote.session, one);
+    sbe_session_unpin(&remote.session, other);
+    CHECK_EQ(destroy_context(1), SBE_OK);
+    CHECK_EQ(remote.attached, remote.detached);
 }
 
 static void test_channels(void)
@@ -1703,6 +1766,8 @@ int main(void)
     test_map_in_parts();
     test_pins();
     test_destroy_one_of_two();
+    test_areas_of_contexts();
+    test_pins_of_a_former_life();
     test_channels();
     test_services();
     test_event();

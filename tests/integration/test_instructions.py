@@ -1,4 +1,5 @@
-"""Instructions of an empty call and of a batch, held to the record: tests/bench/instructions.py."""
+"""Instructions of an empty call and of a batch, held to the record, and those of one among many:
+tests/bench/instructions.py, growth.py."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import instructions
+from tests.bench import growth, instructions
 from tests.bench.model import UnavailableError
 from tests.rigs.missing import give_up
 
@@ -48,6 +49,28 @@ def test_no_count_grows_beyond_the_record(tmp_path: Path) -> None:
         give_up(str(error))
     found = instructions.faults(record, counted)
     assert not found, "\n".join([*found, instructions.HOW_TO_RECORD])
+
+
+@pytest.mark.rig
+@pytest.mark.timeout(1200)
+def test_work_for_one_does_not_grow_with_how_many_others_there_are(tmp_path: Path) -> None:
+    if os.environ.get("SBE_RIGS") != "required":
+        pytest.skip("half a minute under valgrind: set SBE_RIGS=required, as CI does")
+    try:
+        found = {work: growth.count(tmp_path, work).fault(work) for work in growth.WORK}
+    except UnavailableError as error:
+        give_up(str(error))
+    assert not any(found.values()), "\n".join(fault for fault in found.values() if fault)
+
+
+def test_growth_is_judged_by_ratio_or_by_what_each_adds() -> None:
+    assert growth.Growth(105, 100).fault("doorbell") == ""
+    assert growth.Growth(106, 100).fault("doorbell") == (
+        "doorbell: 106 instructions among 1,000, 100 alone "
+        "(an empty call on one of so many channels)"
+    )
+    assert growth.Growth(15_100, 100).fault("bind") == ""
+    assert growth.Growth(15_101, 100).fault("bind") != ""
 
 
 def test_a_profile_is_read_by_object_and_by_callee() -> None:

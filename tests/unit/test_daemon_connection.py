@@ -109,3 +109,10 @@ async def test_slow_reader_within_the_deadline_is_kept():
     assert not ends.closed.is_set()
     ends.peer.close()
     await asyncio.wait_for(ends.closed.wait(), SECONDS)
+
+
+async def test_a_client_that_went_while_others_were_told_of_the_remote():
+    broker = Broker({}, Policy(PolicyConfig()))
+    client = Client(Peer(os.getpid(), os.getuid(), os.getgid()), broker)
+    await client.gone()
+    await client.remote_lost()

@@ -159,6 +159,95 @@ def test_rings_that_cant_be():
         sock.close()
 
 
+class Bells:
+    """A carrier with some channels, an endpoint each."""
+
+    def __init__(self, count: int) -> None:
+        self.carrier = _native.Doorbells()
+        self.rings = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(count)]
+        self.wakes = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(count)]
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        self.near, self.far = ([pair[end] for pair in pairs] for end in (0, 1))
+        for number in range(count):
+            self.near[number].setblocking(False)
+            self.far[number].settimeout(LIMIT_S)
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        ring, wake = self.rings[number], self.wakes[number]
+        self.carrier.add(1000 * number, ring, wake, self.near[number].fileno())
+
+    def ring(self, number: int) -> bytes:
+        """Ring one, and return what arrives for it."""
+        os.eventfd_write(self.rings[number], 1)
+        return self.far[number].recv(496)
+
+    def silent(self, number: int) -> bool:
+        return not select.select([self.far[number]], [], [], 0)[0]
+
+    def close(self) -> None:
+        self.carrier.close()
+        for sock in (*self.near, *self.far):
+            sock.close()
+        for fd in (*self.rings, *self.wakes):
+            os.close(fd)
+
+
+def test_a_bell_is_one_message():
+    """Turns that others cause send nothing for a channel that owes nothing."""
+    bells = Bells(2)
+    assert bells.ring(0) == (1).to_bytes(8, "little")
+    for _ in range(3):
+        bells.ring(1)
+    assert bells.silent(0)
+    bells.close()
+
+
+def test_a_bell_that_finds_its_endpoint_full_is_not_lost():
+    bells = Bells(2)
+    count = 0
+    while True:
+        try:
+            bells.near[0].send(bytes(8))
+        except BlockingIOError:
+            break
+        count += 1
+    os.eventfd_write(bells.rings[0], 1)
+    bells.ring(1)  # a turn has passed, which tried it
+    for _ in range(count):
+        assert bells.far[0].recv(496) == bytes(8)
+    assert bells.far[0].recv(496) == (1).to_bytes(8, "little")
+    bells.ring(1)
+    assert bells.silent(0)
+    bells.close()
+
+
+def test_many_channels_come_and_go():
+    """Also while they have something to send, and with numbers that are alike."""
+    bells = Bells(40)
+    for turn in range(3):
+        for number in range(40):
+            os.eventfd_write(bells.rings[number], 1)
+            if number % 3 == turn:
+                bells.carrier.remove(1000 * number)
+        for number in range(40):
+            if number % 3 != turn:
+                assert bells.far[number].recv(496) == (1).to_bytes(8, "little")
+        for number in range(turn, 40, 3):
+            bells.add(number)  # its bell may count anew, and may have been sent before
+        for number in range(40):
+            bells.far[number].send(b"x")
+            assert select.select([bells.wakes[number]], [], [], LIMIT_S)[0]
+            os.eventfd_read(bells.wakes[number])
+        for number in range(turn, 40, 3):
+            while not bells.silent(number):
+                bells.far[number].recv(496)
+            bells.ring(number)
+            while not bells.silent(number):
+                bells.far[number].recv(496)
+    bells.close()
+
+
 def test_bells_alone():
     """Each message is a bell, whatever it holds, and each bell a message."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

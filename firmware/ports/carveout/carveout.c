@@ -44,6 +44,7 @@ void carveout_take_ring(struct carveout *link)
     link->overrun = true;
 }
 
+/* A look at each open channel, CARVEOUT_CHANNELS at most: the doorbell did not say for which. */
 static void ring_everything(struct carveout *link)
 {
     link->look = true;
@@ -52,6 +53,7 @@ static void ring_everything(struct carveout *link)
             sbe_engine_doorbell(&link->engine, &channels[i].channel);
 }
 
+/* The host counts ids up, so channels collide only where one outlives CARVEOUT_CHANNELS others. */
 static struct sbe_channel *find(const struct carveout *link, uint32_t id)
 {
     struct sbe_channel *channel = link->by_id[id & (CARVEOUT_CHANNELS - 1)];

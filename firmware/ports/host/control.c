@@ -21,6 +21,24 @@ int host_take_fd(struct host *host, uint32_t index)
 
 /* -- sending ------------------------------------------------------------------------------- */
 
+/*
+ * While half of the outbox waits nothing more is taken from a host that has asked faster than it
+ * reads the answers. The other half is for what does not answer, or answers several at once.
+ */
+static bool has_room(const struct host *host)
+{
+    return host->outbox_count <= HOST_OUTBOX / 2;
+}
+
+static void watch_control(struct host *host)
+{
+    uint32_t events = (has_room(host) ? (uint32_t)EPOLLIN : 0u) |
+                      (host->outbox_count > 0 ? (uint32_t)EPOLLOUT : 0u);
+    if (events != host->control_events)
+        (void)host_watch(host, host->control_fd, events, &host->control_fd);
+    host->control_events = events;
+}
+
 /* True: it is on its way. False: the socket is full, or host->lost is set. */
 static bool send_now(struct host *host, const void *bytes, uint32_t size)
 {
@@ -43,7 +61,6 @@ int host_control_send(void *self, const void *message, uint32_t size)
             return SBE_OK;
         if (host->lost)
             return SBE_ENOTCONN;
-        (void)host_watch(host, host->control_fd, EPOLLIN | EPOLLOUT, &host->control_fd);
     }
     if (host->outbox_count == HOST_OUTBOX) {
         host_log("disconnecting: the host leaves %u control messages unread", HOST_OUTBOX);
@@ -54,6 +71,7 @@ int host_control_send(void *self, const void *message, uint32_t size)
         &host->outbox[(host->outbox_first + host->outbox_count++) % HOST_OUTBOX];
     slot->size = size;
     memcpy(slot->bytes, message, size);
+    watch_control(host);
     return SBE_OK;
 }
 
@@ -62,11 +80,11 @@ void host_control_flush(struct host *host)
     while (host->outbox_count > 0) {
         const struct host_message *slot = &host->outbox[host->outbox_first];
         if (!send_now(host, slot->bytes, slot->size))
-            return;
+            break;
         host->outbox_first = (host->outbox_first + 1) % HOST_OUTBOX;
         host->outbox_count--;
     }
-    (void)host_watch(host, host->control_fd, EPOLLIN, &host->control_fd);
+    watch_control(host);
 }
 
 /* -- receiving ----------------------------------------------------------------------------- */
@@ -153,6 +171,6 @@ static bool receive_one(struct host *host)
 
 void host_control_receive(struct host *host)
 {
-    for (uint32_t i = 0; i < RECEIVE_AT_ONCE && receive_one(host); i++)
+    for (uint32_t i = 0; i < RECEIVE_AT_ONCE && has_room(host) && receive_one(host); i++)
         ;
 }

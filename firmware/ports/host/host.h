@@ -56,6 +56,7 @@ struct host {
     struct host_message outbox[HOST_OUTBOX];
     uint32_t outbox_first;
     uint32_t outbox_count;
+    uint32_t control_events; /* that control_fd is watched for */
     struct host_channel *channels;
     uint32_t channels_high; /* entries at and after this index were never used */
     struct sbe_port port;

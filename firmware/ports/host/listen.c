@@ -25,6 +25,7 @@ bool host_start(struct host *host)
     uint32_t epoch;
     host->lost = false;
     host->refusal_told = false;
+    host->control_events = EPOLLIN;
     if (!host_watch(host, host->control_fd, EPOLLIN, &host->control_fd) ||
         !new_epoch(host->engine.session.epoch, &epoch)) {
         host_log("cannot start a session: %s", strerror(errno));

@@ -80,7 +80,6 @@ static bool start_engine(void)
         .port = &host.port,
         .opened = host_channel_opened,
         .closed = host_channel_closed,
-        .refused = tell_refusal,
         .session =
             {
                 .name = "sbe-remote",
@@ -103,6 +102,7 @@ static bool start_engine(void)
         host_log("the engine refuses these limits (%d)", status);
     sbe_power_init(&host.power, &host.engine, NULL);
     host.engine.hooks.event = take_event;
+    host.engine.hooks.refused = tell_refusal;
     return status == SBE_OK;
 }
 

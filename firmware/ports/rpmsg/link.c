@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "ports/rpmsg/places.h"
+
 #define CHANNELS   RPMSG_LINK_CHANNELS
 #define OUTBOX     RPMSG_LINK_OUTBOX
 #define BIND_MAGIC 0x42454253u /* "SBEB" */
@@ -21,8 +23,11 @@ static struct sbe_call calls[CHANNELS * RPMSG_LINK_CALLS];
 static uint64_t scratch_in[RPMSG_LINK_SLOT_SIZE / sizeof(uint64_t)];
 static uint64_t scratch_out[RPMSG_LINK_SLOT_SIZE / sizeof(uint64_t)];
 
-static bool send(struct rpmsg_link *link, uint32_t source, uint32_t destination, const void *data,
-                 uint32_t size)
+PLACES(by_host, CHANNELS); /* the host's endpoints */
+PLACES(by_id, CHANNELS);
+
+static bool send(const struct rpmsg_link *link, uint32_t source, uint32_t destination,
+                 const void *data, uint32_t size)
 {
     return link->config->send(link->config->self, source, destination, data, size);
 }
@@ -61,11 +66,31 @@ static void flush_outbox(struct rpmsg_link *link)
     }
 }
 
-/* -- doorbells ----------------------------------------------------------------------------- */
+/* -- channels with something to send: a list, because one of a thousand may be active -----------
+ */
 
 static uint32_t index_of(const struct sbe_channel *channel)
 {
     return (uint32_t)((const struct sbe_engine_channel *)(const void *)channel - channels);
+}
+
+static struct sbe_channel *engine_channel(const struct rpmsg_link *link,
+                                          const struct rpmsg_link_channel *entry)
+{
+    return &channels[entry - link->channels].channel;
+}
+
+static void list(struct rpmsg_link *link, struct rpmsg_link_channel *entry)
+{
+    if (entry->listed)
+        return;
+    entry->listed = true;
+    entry->next = entry;
+    if (link->last != NULL) {
+        entry->next = link->last->next;
+        link->last->next = entry;
+    }
+    link->last = entry;
 }
 
 /* -- private rings ------------------------------------------------------------------------- */
@@ -78,128 +103,178 @@ static bool wants_private(const struct rpmsg_link *link, const struct sbe_channe
 }
 
 #if RPMSG_LINK_PRIVATE_RINGS
-static bool is_private(const struct rpmsg_link *link, uint32_t index)
+static bool is_private(const struct rpmsg_link_channel *entry)
 {
-    return link->private[index];
+    return entry->private;
 }
 
-static int open_private(struct rpmsg_link *link, const struct sbe_channel *channel,
+static int open_private(struct rpmsg_link *link, struct rpmsg_link_channel *entry,
                         const struct sbe_channel_open *message)
 {
-    uint32_t index = index_of(channel);
+    const struct sbe_channel *channel = engine_channel(link, entry);
     struct sbe_ring_geometry geometry = {message->slots, message->slot_size, message->line};
-    link->private[index] = wants_private(link, message);
-    if (!link->private[index])
+    entry->private = wants_private(link, message);
+    if (!entry->private)
         return SBE_OK;
-    return sbe_mirror_open(&link->mirror[index], channel->tx.producer, channel->rx.producer,
-                           &geometry);
+    return sbe_mirror_open(&entry->mirror, channel->tx.producer, channel->rx.producer, &geometry);
 }
 
-static void take_frame(struct rpmsg_link *link, uint32_t index, const void *data, uint32_t size)
+static void take_frame(struct rpmsg_link_channel *entry, const void *data, uint32_t size)
 {
-    (void)sbe_mirror_receive(&link->mirror[index], data, size);
+    (void)sbe_mirror_receive(&entry->mirror, data, size);
 }
 
-/* `all`: nothing else is to be done. False: no buffer was free. */
-static bool send_frames(struct rpmsg_link *link, uint32_t index, bool all)
+/*
+ * `all`: nothing else is to be done. False: there is more; waits is set if it found no buffer. At
+ * the end the own end is asked for a doorbell, which lists the channel again.
+ */
+static bool send_frames(struct rpmsg_link *link, struct rpmsg_link_channel *entry, bool all)
 {
     uint64_t message[SBE_MIRROR_MAX / sizeof(uint64_t)];
-    struct sbe_mirror *mirror = &link->mirror[index];
+    struct sbe_mirror *mirror = &entry->mirror;
     uint32_t size;
-    while (link->doorbell[index] != 0 && (size = sbe_mirror_next(mirror, message, all)) != 0) {
-        if (!send(link, RPMSG_LINK_DOORBELL, link->doorbell[index], message, size))
-            return false;
-        sbe_mirror_sent(mirror);
-    }
-    return true;
+    do {
+        while ((size = sbe_mirror_next(mirror, message, all)) != 0) {
+            if (!send(link, RPMSG_LINK_DOORBELL, entry->host, message, size)) {
+                link->waits = true;
+                return false;
+            }
+            sbe_mirror_sent(mirror);
+        }
+    } while (all && !sbe_mirror_sleep(mirror, all));
+    return all;
 }
 #else
-static bool is_private(const struct rpmsg_link *link, uint32_t index)
+static bool is_private(const struct rpmsg_link_channel *entry)
 {
-    (void)link, (void)index;
+    (void)entry;
     return false;
 }
 
-static int open_private(struct rpmsg_link *link, const struct sbe_channel *channel,
+static int open_private(struct rpmsg_link *link, struct rpmsg_link_channel *entry,
                         const struct sbe_channel_open *message)
 {
-    (void)channel;
+    (void)entry;
     return wants_private(link, message) ? SBE_ENOTSUP : SBE_OK;
 }
 
-static void take_frame(struct rpmsg_link *link, uint32_t index, const void *data, uint32_t size)
+static void take_frame(struct rpmsg_link_channel *entry, const void *data, uint32_t size)
 {
-    (void)link, (void)index, (void)data, (void)size;
+    (void)entry, (void)data, (void)size;
 }
 
-static bool send_frames(struct rpmsg_link *link, uint32_t index, bool all)
+static bool send_frames(struct rpmsg_link *link, struct rpmsg_link_channel *entry, bool all)
 {
-    (void)link, (void)index, (void)all;
+    (void)link, (void)entry, (void)all;
     return true;
 }
 #endif
 
-static void ring(struct rpmsg_link *link, uint32_t index)
+/* -- doorbells ----------------------------------------------------------------------------- */
+
+/* False: there is no buffer for it. */
+static bool ring(const struct rpmsg_link *link, struct rpmsg_link_channel *entry)
 {
-    if (is_private(link, index))
-        return;             /* rpmsg_link_run() looks */
     const uint64_t one = 1; /* what an eventfd would take: the host's code is the same for both */
-    link->owed[index] = link->doorbell[index] == 0 ||
-                        !send(link, RPMSG_LINK_DOORBELL, link->doorbell[index], &one, sizeof one);
+    entry->owed = !send(link, RPMSG_LINK_DOORBELL, entry->host, &one, sizeof one);
+    return !entry->owed;
 }
 
 static void doorbell(void *self, const struct sbe_channel *channel)
 {
-    ring(self, index_of(channel));
+    struct rpmsg_link *link = self;
+    struct rpmsg_link_channel *entry = &link->channels[index_of(channel)];
+    entry->owed = true;
+    if (entry->host != 0 && (is_private(entry) || !ring(link, entry)))
+        list(link, entry);
+}
+
+/* False: there is more to send. `before` the engine's round, or after it. */
+static bool send_one(struct rpmsg_link *link, struct rpmsg_link_channel *entry, bool before,
+                     bool all)
+{
+    if (entry->host == 0)
+        return true; /* closed meanwhile */
+    if (is_private(entry))
+        return send_frames(link, entry, all);
+    if (entry->owed && before) /* after it, it has just been tried */
+        (void)ring(link, entry);
+    link->waits = link->waits || entry->owed;
+    return !entry->owed;
+}
+
+/* Each channel of the list has its turn; those with more to send stay in it. */
+static void send_listed(struct rpmsg_link *link, bool before, bool all)
+{
+    struct rpmsg_link_channel *last = link->last, *entry = last != NULL ? last->next : NULL;
+    link->last = NULL;
+    link->waits = false;
+    while (entry != NULL) {
+        struct rpmsg_link_channel *next = entry != last ? entry->next : NULL;
+        entry->listed = false;
+        if (!send_one(link, entry, before, all))
+            list(link, entry);
+        entry = next;
+    }
+}
+
+/* A closed channel stays in the list until its turn, which finds nothing. */
+static void reset(struct rpmsg_link_channel *entry, uint32_t index)
+{
+    places_forget(&by_host, index);
+    places_forget(&by_id, index);
+    entry->host = 0;
+    entry->owed = false;
 }
 
 static int channel_opened(void *self, struct sbe_channel *channel,
                           const struct sbe_channel_open *message)
 {
     struct rpmsg_link *link = self;
+    uint32_t index = index_of(channel);
     if (message->handles != 0)
         return SBE_EINVAL;
-    link->doorbell[index_of(channel)] = 0;
-    link->owed[index_of(channel)] = false;
-    return open_private(link, channel, message);
+    int status = open_private(link, &link->channels[index], message);
+    if (status == SBE_OK)
+        places_note(&by_id, index, channel->id);
+    return status;
 }
 
 static void channel_closed(void *self, struct sbe_channel *channel)
 {
-    ((struct rpmsg_link *)self)->doorbell[index_of(channel)] = 0;
+    uint32_t index = index_of(channel);
+    reset(&((struct rpmsg_link *)self)->channels[index], index);
 }
 
 /* The first endpoint to name a channel keeps it: a client can't take another one's doorbell. */
 static void take_bind(struct rpmsg_link *link, uint32_t source, const void *data, uint32_t size)
 {
     struct bind bind;
-    if (size != sizeof bind)
+    if (size != sizeof bind || source == 0)
         return;
     memcpy(&bind, data, sizeof bind);
-    if (bind.magic != BIND_MAGIC || bind.channel == 0)
+    uint32_t index = places_find(&by_id, bind.channel);
+    if (bind.magic != BIND_MAGIC || index == PLACES_NONE || link->channels[index].host != 0)
         return;
-    for (uint32_t i = 0; i < CHANNELS; i++) {
-        struct sbe_channel *channel = &channels[i].channel;
-        if (channel->id != bind.channel || link->doorbell[i] != 0)
-            continue;
-        link->doorbell[i] = source;
-        sbe_engine_doorbell(&link->engine, channel);
-        if (link->owed[i])
-            ring(link, i);
-    }
+    link->channels[index].host = source;
+    places_note(&by_host, index, source);
+    list(link, &link->channels[index]);
+    sbe_engine_doorbell(&link->engine, &channels[index].channel);
 }
 
 static void take_doorbell(struct rpmsg_link *link, uint32_t source, const void *data, uint32_t size)
 {
-    for (uint32_t i = 0; i < CHANNELS; i++) {
-        if (link->doorbell[i] == source) {
-            if (is_private(link, i))
-                take_frame(link, i, data, size);
-            sbe_engine_doorbell(&link->engine, &channels[i].channel);
-            return;
-        }
+    uint32_t index = places_find(&by_host, source);
+    if (index == PLACES_NONE) {
+        take_bind(link, source, data, size);
+        return;
     }
-    take_bind(link, source, data, size);
+    struct rpmsg_link_channel *entry = &link->channels[index];
+    if (is_private(entry)) {
+        take_frame(entry, data, size);
+        list(link, entry);
+    }
+    sbe_engine_doorbell(&link->engine, &channels[index].channel);
 }
 
 void rpmsg_link_receive(struct rpmsg_link *link, uint32_t source, uint32_t destination,
@@ -244,15 +319,10 @@ bool rpmsg_link_run(struct rpmsg_link *link)
     if (!link->up)
         return false;
     flush_outbox(link);
-    for (uint32_t i = 0; i < CHANNELS; i++)
-        if (link->owed[i] && link->doorbell[i] != 0)
-            ring(link, i);
+    send_listed(link, true, false); /* what waited goes before what comes now */
     bool more = sbe_power_run(&link->power);
-    link->waits = link->outbox_count > 0;
-    for (uint32_t i = 0; i < CHANNELS; i++) {
-        bool stuck = is_private(link, i) ? !send_frames(link, i, !more) : link->owed[i];
-        link->waits = link->waits || (stuck && link->doorbell[i] != 0);
-    }
+    send_listed(link, false, !more);
+    link->waits = link->waits || link->outbox_count > 0;
     return more;
 }
 
@@ -265,6 +335,8 @@ static void take_event(void *self, uint32_t event, uint32_t value)
 int rpmsg_link_init(struct rpmsg_link *link, const struct rpmsg_link_config *config)
 {
     *link = (struct rpmsg_link){.config = config, .port = config->port};
+    places_clear(&by_host);
+    places_clear(&by_id);
     link->port.self = link;
     link->port.control_send = control_send;
     link->port.doorbell = doorbell;

@@ -75,6 +75,17 @@ struct rpmsg_link_waiting {
     uint8_t bytes[SBE_CONTROL_MAX];
 };
 
+struct rpmsg_link_channel { /* at the same index as the engine's */
+    uint32_t host;          /* the host's endpoint, 0 unbound */
+    struct rpmsg_link_channel *next;
+    bool listed; /* among those with something to send */
+    bool owed;   /* a doorbell without a buffer or an endpoint */
+#if RPMSG_LINK_PRIVATE_RINGS
+    bool private; /* frames go through the mirror */
+    struct sbe_mirror mirror;
+#endif
+};
+
 struct rpmsg_link {
     const struct rpmsg_link_config *config;
     bool up;
@@ -82,12 +93,8 @@ struct rpmsg_link {
     uint32_t host_address; /* of its control endpoint, 0 not heard of */
     uint32_t outbox_first, outbox_count;
     struct rpmsg_link_waiting outbox[RPMSG_LINK_OUTBOX];
-    uint32_t doorbell[RPMSG_LINK_CHANNELS]; /* the host's endpoint per channel, 0 unbound */
-    bool owed[RPMSG_LINK_CHANNELS];         /* a doorbell without a buffer or an endpoint */
-#if RPMSG_LINK_PRIVATE_RINGS
-    struct sbe_mirror mirror[RPMSG_LINK_CHANNELS];
-    bool private[RPMSG_LINK_CHANNELS]; /* frames go through the mirror */
-#endif
+    struct rpmsg_link_channel *last; /* of those with something to send; its next is the first */
+    struct rpmsg_link_channel channels[RPMSG_LINK_CHANNELS];
     struct sbe_port port;
     struct sbe_engine_config engine_config;
     struct sbe_engine engine;

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The channels of a carrier of doorbells, by number, and those with something to do. */
+#include <stdlib.h>
+
+#include "doorbells.h"
+
+struct doorbell **native_doorbell_find(struct doorbell_table *table, unsigned long channel)
+{
+    struct doorbell **link = &table->all[channel % DOORBELL_BUCKETS];
+    while (*link != NULL && (*link)->channel != channel)
+        link = &(*link)->next;
+    return link;
+}
+
+void native_doorbell_note(struct doorbell_table *table, struct doorbell *doorbell)
+{
+    struct doorbell **first = &table->all[doorbell->channel % DOORBELL_BUCKETS];
+    doorbell->next = *first;
+    *first = doorbell;
+}
+
+void native_doorbell_busy(struct doorbell_table *table, struct doorbell *doorbell)
+{
+    if (doorbell->busy)
+        return;
+    doorbell->busy = true;
+    doorbell->busy_next = NULL;
+    *table->busy_end = doorbell;
+    table->busy_end = &doorbell->busy_next;
+}
+
+struct doorbell *native_doorbell_take_busy(struct doorbell_table *table)
+{
+    struct doorbell *first = table->busy;
+    table->busy = NULL;
+    table->busy_end = &table->busy;
+    return first;
+}
+
+void native_doorbell_free_dead(struct doorbell_table *table)
+{
+    for (struct doorbell **link = &table->dead, *each; (each = *link) != NULL;) {
+        if (each->busy) {
+            link = &each->next;
+            continue;
+        }
+        *link = each->next;
+        free(each);
+    }
+}
