@@ -4,8 +4,8 @@
  * the places whose keys are alike modulo it. Keys that are counted up fill the chains evenly; who
  * chooses others on purpose gets long ones, at most the table. All zero at first, key 0 is none.
  */
-#ifndef SBE_PORTS_PLACES_H
-#define SBE_PORTS_PLACES_H
+#ifndef SBE_PORTS_RPMSG_PLACES_H
+#define SBE_PORTS_RPMSG_PLACES_H
 
 #include <stdint.h>
 #include <string.h>
