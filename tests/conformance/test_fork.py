@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import sbe
+from tests.children import in_child
 from tests.conformance.ends import Connector
 from tests.conformance.gate import LIMIT_S
 from tests.conformance.services import shown
@@ -38,21 +39,6 @@ def descriptors() -> Counter[str]:
             if target.startswith(OPEN):
                 found[target.partition(":[")[0] if "socket" in target else target] += 1
     return found
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Exit status of a forked child that runs work: 0 if it returns."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import sbe
 from sbe import _native, errors
 from sbe.heaps.memfd import MemfdHeap
+from tests.children import in_child
 from tests.unit.channel_pair import LIMIT_S, Pair
 
 BIG = 1 << 32
@@ -103,21 +103,6 @@ def test_nothing_may_be_assigned_from_anywhere(fd: int):
     with pytest.raises(errors.OutOfRange):
         memory[0:2] = b"abc"
     assert bytes(memory[0:3]) == b"ab\0"
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Exit status of a forked child that runs work: 0 if it returns."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
