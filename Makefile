@@ -78,6 +78,7 @@ firmware: $(FIRMWARE) ## cross-build the images of the emulated boards (gcc-arm-
 build/firmware/%/sbe-firmware.elf: $(NATIVE) $(BASE)
 	@command -v arm-none-eabi-gcc >/dev/null || { echo "sbe: no arm-none-eabi-gcc. Install with: \
 	sudo apt install gcc-arm-none-eabi libnewlib-arm-none-eabi" >&2; exit 1; }
+	@mkdir -p build
 	@$(BIN)/cmake -S firmware -B build/firmware/$* -G Ninja \
 		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DSBE_BOARD=$* -DCMAKE_BUILD_TYPE=Release \
 		--toolchain $(CURDIR)/firmware/ports/mps2/toolchain.cmake > build/firmware-$*.log 2>&1 || \

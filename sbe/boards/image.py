@@ -60,9 +60,15 @@ def find_image(board: Board) -> Path:
     top = Path(__file__).resolve().parents[2]
     path = top / "build" / "firmware" / board.name / "sbe-firmware.elf"
     if not path.is_file():
+        checkout = (top / "Makefile").is_file()
+        where = (
+            f"{path} is missing; build it with `make firmware`"
+            if checkout
+            else ("the package brings none; build it in a checkout with `make firmware`")
+        )
         raise errors.LinkError(
-            f"no firmware for {board.name}: {path} is missing (build it with `make firmware`, or "
-            "name an image in SBE_FIRMWARE)"
+            f"no firmware for {board.name}: {where}, or name an image: qemu:{board.name},IMAGE or "
+            "SBE_FIRMWARE=IMAGE"
         )
     return path
 

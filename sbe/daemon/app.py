@@ -77,7 +77,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     if options.check_config:
-        print("the configuration is fine")
+        path = options.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
+        where = f"there is no {DEFAULT_PATH}: the defaults" if path is None else str(path)
+        print(f"{where}: the configuration is fine")
         return 0
     try:
         inherited = listen_sockets()  # before a descriptor of ours can be taken for one of them

@@ -26,7 +26,7 @@ __all__ = ["WAIT_SECONDS", "Broker", "Client"]
 
 _log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 10.0  # for a remote that is not connected
+WAIT_SECONDS = 8.0  # for a remote that is not connected; clients wait for longer, and hear why
 _SERVICES_MAX = 64  # that one context may offer
 
 

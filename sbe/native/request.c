@@ -65,7 +65,11 @@ static PyObject *view_of(Request *request, uint32_t i, const struct sbe_buffer *
         return NULL;
     view = PyMemoryView_FromObject(base); /* keeps base alive */
     Py_DECREF(base);
-    return view;
+    if (view == NULL || buffer->direction != SBE_DIR_IN)
+        return view;
+    base = PyObject_CallMethod(view, "toreadonly", NULL); /* the other end's input stays as it is */
+    Py_DECREF(view);
+    return base;
 }
 
 /* What the remote may write inline comes back in one frame: more is not even made room for. */
@@ -493,7 +497,7 @@ static PyMethodDef REQUEST_METHODS[] = {
 
 static PyGetSetDef REQUEST_GETSET[] = {
     {"payload", request_get, NULL, "bytes", "p"},
-    {"buffers", request_get, NULL, "memoryviews, one per buffer; write the Out ones", "b"},
+    {"buffers", request_get, NULL, "memoryviews, one per buffer; In ones are read-only", "b"},
     {"service", request_get, NULL, "id of the service called", "s"},
     {"transaction", request_get, NULL, "0: a message, nobody waits", "t"},
     {"cancelled", request_get, NULL, "the requester gave it up", "c"},

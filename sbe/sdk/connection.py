@@ -351,7 +351,7 @@ class Connection:
         """Offers a service to the remote: handler(payload, *buffers) -> bytes or None.
 
         Handlers run one after the other in a thread of their own; buffers are memoryviews, those
-        the remote gave as Out are writable. An `sbe.Error` raised there is the remote's status.
+        the remote gave as In read-only. An `sbe.Error` raised there is the remote's status.
         Anything else that it raises, and an answer that can't be sent, is logged, and EIO there
         (ENOSPC: an answer larger than a frame); other requests go on. BadArgument for what is no
         plain function.

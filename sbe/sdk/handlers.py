@@ -36,12 +36,14 @@ def check_handler(what: str, handler: Callable[..., Any]) -> None:
 def answer_code(error: BaseException) -> int:
     """What the other end is told of an error: a positive errno, never 0.
 
-    An `sbe.Error` and an OSError keep theirs, whichever sign it was given; all else is EIO.
+    An `sbe.Error` and an OSError keep theirs, whichever sign it was given; all else is EIO, and so
+    is a file that the handler has not found: at the other end ENOENT says that there is no such
+    service.
     """
     code: object = None
     if isinstance(error, Error):
         code = error.code
-    elif isinstance(error, OSError):
+    elif isinstance(error, OSError) and error.errno != errno.ENOENT:
         code = error.errno
     code = abs(code) if isinstance(code, int) else 0
     return code if 0 < code <= _CODE_MAX else errno.EIO

@@ -70,6 +70,7 @@ MISTAKES: dict[str, tuple[Any, int]] = {
     "unprintable": (throw(Unprintable()), errno.EIO),
     "os": (throw(OSError(errno.EXDEV, "a number of its own")), errno.EXDEV),
     "os-negative": (throw(OSError(-errno.EXDEV, "the kernel's way")), errno.EXDEV),
+    "os-missing": (throw(FileNotFoundError(errno.ENOENT, "no file")), errno.EIO),
     "os-bare": (throw(OSError("no number")), errno.EIO),
     "str": (lambda payload: "text", errno.EIO),
     "int": (lambda payload: 5, errno.EIO),

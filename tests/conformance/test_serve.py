@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import sbe
+import sbe.testing
 from tests.conformance.ends import Connector
 from tests.conformance.gate import LIMIT_S
 
@@ -245,3 +246,19 @@ def test_lists_show_both_ends(connect: Connector, relay: sbe.Connection) -> None
     offered = {(item["name"], item["context"]) for item in listed}
     assert {("mine", relay.context), ("echo", 0)} <= offered  # context 0: the remote's own
     assert np.int64(relay.stat()["connection"]["requests"]) == 0
+
+
+def test_what_the_caller_gives_as_input_is_read_only() -> None:
+    """In an area and inline alike: a handler can't change it by mistake."""
+    seen: list[bool] = []
+
+    def look(payload: bytes, *buffers: memoryview) -> None:
+        seen.extend(buffer.readonly for buffer in buffers)
+        with pytest.raises(TypeError, match="read-only"):
+            buffers[0][0] = 77
+
+    with sbe.testing.Remote({"look": look}) as remote, remote.link() as link:
+        area = link.allocate(64)
+        link.call("look", sbe.In(area), sbe.Out(area[:8]), sbe.InOut(area[8:16]), sbe.In(b"abc"))
+        assert bytes(area[:1]) == b"\0"
+    assert seen == [True, False, False, True]
