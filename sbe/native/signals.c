@@ -10,6 +10,7 @@
 #include "native.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -75,6 +76,18 @@ static void give_signals(void)
             (void)raise(number); /* to this thread, before raise() returns */
         }
     }
+}
+
+/* In a forked child nobody is in a block, if it was another thread's; and dispositions are kept. */
+static void forked(void)
+{
+    for (int number = 1; number < SIGNALS; number++) {
+        if (held.taken[number])
+            (void)sigaction(number, &held.former[number], NULL);
+        held.taken[number] = false;
+        noted[number] = 0;
+    }
+    held.depth = 0;
 }
 
 static int hold(void)
@@ -230,6 +243,8 @@ int native_signals_init(PyObject *module)
     PyObject *signals = PyImport_ImportModule("_signal");
     if (signals == NULL)
         return -1;
+    if (getsignal == NULL)
+        (void)pthread_atfork(NULL, NULL, forked);
     getsignal = PyObject_GetAttrString(signals, "getsignal");
     Py_DECREF(signals);
     if (getsignal == NULL || native_add_type(module, &HELD_SPEC, &Held_Type) < 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import Any
@@ -41,12 +42,13 @@ def answer_code(error: BaseException) -> int:
     service.
     """
     code: object = None
-    if isinstance(error, Error):
-        code = error.code
-    elif isinstance(error, OSError) and error.errno != errno.ENOENT:
-        code = error.errno
-    code = abs(code) if isinstance(code, int) else 0
-    return code if 0 < code <= _CODE_MAX else errno.EIO
+    with contextlib.suppress(Exception):  # a class of the application's may say anything here
+        if isinstance(error, Error):
+            code = error.code
+        elif isinstance(error, OSError) and error.errno != errno.ENOENT:
+            code = error.errno
+    number = int.__abs__(code) if isinstance(code, int) else 0
+    return number if 0 < number <= _CODE_MAX else errno.EIO
 
 
 def report(what: str, error: BaseException) -> None:
@@ -58,4 +60,5 @@ def report(what: str, error: BaseException) -> None:
     except BaseException:  # a log handler of the application's
         import traceback
 
-        traceback.print_exc()
+        with contextlib.suppress(BaseException):  # whose standard error does not work either
+            traceback.print_exc()

@@ -60,6 +60,21 @@ class Unprintable(Exception):
         raise ValueError("not even its text")
 
 
+class Bare(sbe.Error):
+    def __init__(self) -> None:
+        pass  # and so without a code
+
+
+class Lying(sbe.Error):
+    @property
+    def code(self) -> int:  # type: ignore[override]
+        raise ValueError("not even its code")
+
+    @code.setter
+    def code(self, value: int) -> None:
+        pass
+
+
 MISTAKES: dict[str, tuple[Any, int]] = {
     "exit": (leave, errno.EIO),
     "exit-0": (throw(SystemExit(0)), errno.EIO),
@@ -86,6 +101,8 @@ ANSWERS = {
     "negative": (sbe.Error("the kernel's way", -errno.EINVAL), errno.EINVAL),
     "zero": (sbe.Error("no number", 0), errno.EIO),
     "huge": (sbe.Error("no errno", 1 << 40), errno.EIO),
+    "bare": (Bare(), errno.EIO),
+    "lying": (Lying(), errno.EIO),
     "no-number": (sbe.Error("no errno", "EINVAL"), errno.EIO),  # type: ignore[arg-type]
 }
 

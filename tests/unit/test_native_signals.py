@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from sbe._native import SignalsHeld, SignalsLet
+from tests.children import in_child
 
 
 class Came(Exception):
@@ -169,3 +171,22 @@ def test_a_child_of_fork_has_them_too(came: list[int]):
         os._exit(len(came))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert came == []
+
+
+def test_a_child_that_another_thread_forks_hears_signals(came: list[int]):
+    """It has no part in a block of its parent's main thread."""
+
+    def hear() -> None:
+        with contextlib.suppress(Came):
+            signal.raise_signal(signal.SIGUSR1)
+            signal.pause()
+        with SignalsHeld():
+            signal.raise_signal(signal.SIGUSR2)
+        assert came == [signal.SIGUSR1, signal.SIGUSR2]
+
+    status: list[int] = []
+    thread = threading.Thread(target=lambda: status.append(in_child(hear)))
+    with SignalsHeld():
+        thread.start()
+        thread.join(60)
+    assert status == [0]
