@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 from sbe import _native
 from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import AreaFreed, BadArgument, Error, LinkError
-from sbe.heaps import Allocation, Heap, Offering
-from sbe.heaps.memfd import MemfdHeap
+from sbe.heaps import Allocation, Heap
 from sbe.link import Link, Pending
+from sbe.remotes import Memory
 
 __all__ = ["AreaGrant", "ChannelGrant", "HostContext", "run_async", "run_sync"]
 
@@ -165,10 +165,7 @@ class HostContext:
     """One context of a link: what its application has been given, and its orderly end."""
 
     link: Link
-    heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
-    ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
-    slot_size_max: int | None = None  # of a ring's slot, bytes, beside what the link agrees on
-    offering: Offering | None = None  # memory that the remote owns
+    memory: Memory = field(default_factory=Memory.memfds)  # what comes with the remote
     apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
     areas: dict[int, AreaGrant] = field(default_factory=dict)
@@ -176,20 +173,6 @@ class HostContext:
     _late: dict[int, Allocation] = field(default_factory=dict)
     """Memory that nobody was given: the remote has it until it answers, at most until the end."""
     _closing: Pending[None] | None = None
-
-    def supply(self, remote: object) -> None:
-        """Takes memory from what comes with a remote, before `open()`.
-
-        That may be `heaps` by name, `ring_heap` (else the first is for rings too),
-        `slot_size_max`, and `window`, which offers regions. The rest stays as it is.
-        """
-        heaps: dict[str, Heap] | None = getattr(remote, "heaps", None)
-        if heaps is None:
-            return
-        self.heaps = heaps
-        self.ring_heap = getattr(remote, "ring_heap", next(iter(heaps.values()), None))
-        self.slot_size_max = getattr(remote, "slot_size_max", None)
-        self.offering = getattr(remote, "window", None)
 
     async def open(self) -> None:
         """Creates the context at the remote."""
@@ -208,23 +191,24 @@ class HostContext:
     def limits(self) -> dict[str, int]:
         """What the link agreed on, less where its rings allow less."""
         limits = dict(self.link.limits)
-        if self.slot_size_max is not None:
-            limits["slot_size"] = min(limits["slot_size"], self.slot_size_max)
+        if self.memory.slot_size_max is not None:
+            limits["slot_size"] = min(limits["slot_size"], self.memory.slot_size_max)
         return limits
 
     def heap(self, name: str | None) -> Heap:
         """The heap of this name, or the first. BadArgument says which there are."""
-        if name is None and self.heaps:
-            return next(iter(self.heaps.values()))
+        heaps = self.memory.heaps
+        if name is None and heaps:
+            return next(iter(heaps.values()))
         if name is None:
             raise LinkError(
                 "this machine has no memory that the remote can reach; what rides in a frame needs "
                 "none",
                 errno.ENODEV,
             )
-        if name not in self.heaps:
-            raise BadArgument(f"no heap {name!r}; there are: {', '.join(self.heaps)}")
-        return self.heaps[name]
+        if name not in heaps:
+            raise BadArgument(f"no heap {name!r}; there are: {', '.join(heaps)}")
+        return heaps[name]
 
     async def allocate(self, size_bytes: int, heap: str | None = None) -> AreaGrant:
         """Allocates memory and registers it with the remote.
@@ -237,14 +221,15 @@ class HostContext:
     @property
     def regions(self) -> dict[str, int]:
         """Bytes of each region that the remote owns and offers, by name."""
-        return {} if self.offering is None else self.offering.regions
+        return {} if self.memory.offering is None else self.memory.offering.regions
 
     async def open_region(self, name: str) -> AreaGrant:
         """Registers one of `regions`, to be looked at. BadArgument says which there are."""
-        if self.offering is None or name not in self.regions:
+        offering = self.memory.offering
+        if offering is None or name not in offering.regions:
             offered = ", ".join(self.regions) or "none"
             raise BadArgument(f"the remote offers no region {name!r}; it offers: {offered}")
-        return await self.register(self.offering.open_region(name), f"remote:{name}")
+        return await self.register(offering.open_region(name), f"remote:{name}")
 
     async def register(self, allocation: Allocation, heap: str) -> AreaGrant:
         """Makes memory an area, which owns it from now on. `heap` says where it is from."""
@@ -339,7 +324,7 @@ class HostContext:
     ) -> ChannelGrant:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
-        rings = create_rings(geometry, self.link.line, self.ring_heap)
+        rings = create_rings(geometry, self.link.line, self.memory.rings)
         assert rings.allocation is not None  # just made
         try:
             ring_area = await self._map(rings.allocation, _native.AREA_RING | _native.AREA_COHERENT)

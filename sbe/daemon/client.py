@@ -18,7 +18,7 @@ from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.context import AreaGrant, ChannelGrant, HostContext
 from sbe.daemon.config import Quota
 from sbe.daemon.policy import Accounts, Charge, Peer, Policy
-from sbe.daemon.remote import Remote
+from sbe.daemon.supervisor import Supervisor
 from sbe.errors import BadArgument, Error, LinkClosed, OutOfResources
 from sbe.link import PowerRequest, ServiceInfo
 
@@ -34,12 +34,12 @@ _SERVICES_MAX = 64  # that one context may offer
 class Broker:
     """What all connections share. Not thread-safe: it belongs to the loop."""
 
-    remotes: dict[str, Remote]
+    remotes: dict[str, Supervisor]
     policy: Policy
     accounts: Accounts = field(default_factory=Accounts)
     clients: set[Client] = field(default_factory=set)
 
-    def remote(self, name: str | None) -> Remote:
+    def remote(self, name: str | None) -> Supervisor:
         """Return the link of this name, or the first."""
         if name is None:
             return next(iter(self.remotes.values()))
@@ -110,7 +110,7 @@ class Client:
         self.peer = peer
         self.quota: Quota = broker.policy.quota(peer)
         self.name = ""
-        self.remote: Remote | None = None
+        self.remote: Supervisor | None = None
         self.context: HostContext | None = None
         self.offers: dict[str, tuple[int, int]] = {}
         """Services of this context: id and version by name."""
@@ -126,7 +126,7 @@ class Client:
 
     # -- the context's life --------------------------------------------------------------------
 
-    async def open(self, name: str, link: str | None) -> tuple[Remote, HostContext, int]:
+    async def open(self, name: str, link: str | None) -> tuple[Supervisor, HostContext, int]:
         """Create the context; the remote, the context and the descriptor of the client's bell."""
         async with self._busy:
             self._check_here()
@@ -209,7 +209,7 @@ class Client:
             return await self._grant(remote, context.allocate(size_bytes, heap), charge)
 
     async def _grant(
-        self, remote: Remote, operation: Coroutine[Any, Any, AreaGrant], charge: Charge
+        self, remote: Supervisor, operation: Coroutine[Any, Any, AreaGrant], charge: Charge
     ) -> AreaGrant:
         try:
             grant = await remote.run(operation)
@@ -332,20 +332,20 @@ class Client:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _opened(self) -> tuple[Remote, HostContext]:
+    def _opened(self) -> tuple[Supervisor, HostContext]:
         self._check_here()
         if self.context is None or self.remote is None:
             raise BadArgument("this connection has no context yet: call Open first")
         return self.remote, self.context
 
-    async def _connected(self) -> tuple[Remote, HostContext]:
+    async def _connected(self) -> tuple[Supervisor, HostContext]:
         """A remote that is being started again is waited for, as Open does."""
         remote, context = self._opened()
         if not remote.up:
             await self._wait_up(remote)
         return remote, context
 
-    async def _wait_up(self, remote: Remote) -> None:
+    async def _wait_up(self, remote: Supervisor) -> None:
         """Wait for the remote, no longer than the client is there. Raises LinkError."""
         self._waiting = asyncio.ensure_future(remote.wait_up(WAIT_SECONDS))
         try:
@@ -377,7 +377,7 @@ class Client:
             "uid": self.peer.uid,
         }
 
-    async def _destroy(self, remote: Remote, context: HostContext) -> None:
+    async def _destroy(self, remote: Supervisor, context: HostContext) -> None:
         """Destroy the context; a remote that can't do it is started again, which ends it too."""
         for _ in range(3):
             try:

@@ -255,7 +255,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "line": remote.link.line,
             "coherent": remote.link.coherent,
             "limits": Limits(**{key: limits[key] for key in Limits.__dataclass_fields__}),
-            "heaps": list(context.heaps),
+            "heaps": list(context.memory.heaps),
             "events_fd": events,
         }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sbe.context import HostContext
 from sbe.daemon.client import Broker, Client
 from sbe.daemon.policy import COUNTERS, Peer
-from sbe.daemon.remote import Remote
+from sbe.daemon.supervisor import Supervisor
 
 __all__ = [
     "AreaEntry",
@@ -155,7 +155,7 @@ def uptime_seconds() -> float:
     return round(time.monotonic() - _STARTED, 3)
 
 
-def _holders(broker: Broker) -> list[tuple[Client, Remote, HostContext]]:
+def _holders(broker: Broker) -> list[tuple[Client, Supervisor, HostContext]]:
     found = [
         (client, client.remote, client.context)
         for client in broker.clients

@@ -24,9 +24,9 @@ import pytest
 
 import sbe
 import sbe.testing
-from sbe.boards import QemuBoard
 from sbe.channel import Geometry
 from sbe.kernel.remoteproc import RemoteProcessor
+from sbe.remotes.boards import QemuBoard
 from tests.conformance.services import PYTHON_SERVICES
 from tests.rigs.boards import require_board
 from tests.rigs.kernel import parts

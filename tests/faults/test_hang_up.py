@@ -11,7 +11,7 @@ import pytest
 
 import sbe
 from sbe.link import Link
-from sbe.transports.remote_process import RemoteProcess
+from sbe.remotes.process import RemoteProcess
 from tests.conformance.ends import RESTART, daemon_process
 
 LIMIT_S = 20.0

@@ -45,7 +45,7 @@ def test_program_of_the_readme_in_both_forms(tmp_path: Path):
         if "sbe.connect" in block
     ]
     program = f"{connects}\nprint('by', type(link._backend).__name__)\n"
-    assert "by EmbeddedBackend" in run(program, tmp_path)
+    assert "by DirectBackend" in run(program, tmp_path)
     with daemon() as connect:
         with connect() as link:
             path = link._backend.uri.removeprefix("unix:")

@@ -58,7 +58,7 @@ PYTHON_FLOORS: Floors = [
     [["sbe.kernel", "sbe.kernel.*"]],
     [["sbe.heaps", "sbe.heaps.*"]],
     [["sbe.transports", "sbe.transports.*"]],
-    [["sbe.boards", "sbe.boards.*"]],
+    [["sbe.remotes", "sbe.remotes.*"]],
     [["sbe.link", "sbe.link.*"]],
     [["sbe.channel"]],
     [["sbe.context"]],

@@ -11,10 +11,10 @@ from sbe.context import AreaGrant, HostContext, run_sync
 from sbe.errors import BadArgument, LinkError, RemoteRestarted, resources
 from sbe.host.descriptors import duplicate
 from sbe.link import Link, OnPower, PowerRequest, State
+from sbe.remotes import Remote
 from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
-from sbe.transports.remote_process import RemoteProcess
 
-__all__ = ["EmbeddedBackend", "Offered"]
+__all__ = ["DirectBackend", "Offered"]
 
 _T = TypeVar("_T")
 
@@ -56,28 +56,21 @@ class Offered:
         return [Service(id, name, version) for name, (id, version) in self._offered.items()]
 
 
-class EmbeddedBackend:
+class DirectBackend:
     """The whole link in this process. Serialised by the connection that owns it."""
 
-    def __init__(self, timeout: float, remote: Any = None) -> None:
-        """Starts the remote and connects; `timeout` in seconds bounds each control operation.
-
-        `remote` has connect() -> Transport and close(), and may have `heaps` by name, `ring_heap`
-        (else the first is for rings too), `window` with what it offers, `name`, `uri` and
-        `transport`; the default starts sbe-remote.
-        """
+    def __init__(self, timeout: float, remote: Remote) -> None:
+        """Takes over a remote and connects; `timeout` in seconds bounds each control operation."""
         self._timeout = timeout
         self._owner = os.getpid()
         self._loss: LinkError | None = None
         self._restarts = 0
         self._offered = Offered()
-        self._process: Any = remote if remote is not None else RemoteProcess()
-        self.name: str = getattr(self._process, "name", "loopback")
-        self.uri: str = getattr(self._process, "uri", "loopback:")
-        self.transport: str = getattr(self._process, "transport", "embedded")
+        self._remote = remote
+        self.uri = remote.uri
         try:
             self._link = Link(
-                self._process.connect,
+                self._remote.connect,
                 name=f"sbe-sdk {os.getpid()}",
                 areas=4096,
                 services=lambda context, name, index: self._offered.look_up(name, index),
@@ -85,11 +78,11 @@ class EmbeddedBackend:
             )
             self._context = HostContext(self._link)
         except BaseException:
-            self._process.close()
+            self._remote.close()
             raise
         try:
             with resources(f"connecting to {self.uri}"):
-                self._context.supply(self._process)
+                self._context.memory = remote.memory
                 self._link.wait(self._link.start(), timeout)
                 self._run(self._context.open())
         except BaseException:
@@ -105,7 +98,7 @@ class EmbeddedBackend:
     def _state_changed(self, state: State) -> None:
         if state is not State.WAITING:
             return
-        how = getattr(self._process, "exit_description", None)
+        how = self._remote.exit_description
         self._loss = RemoteRestarted(
             "the remote died or restarted"
             + (f" ({how})" if how else "")
@@ -210,17 +203,17 @@ class EmbeddedBackend:
         return {
             "links": [
                 {
-                    "name": self.name,
-                    "transport": self.transport,
+                    "name": self._remote.name,
+                    "transport": self._remote.transport,
                     "state": "suspended" if self._link.suspended else self._link.state.name.lower(),
                     "epoch": self._link.peer_epoch,
                     "remote": self._link.peer_name,
-                    "pid": getattr(self._process, "pid", None),
+                    "pid": self._remote.pid,
                 }
             ],
             "contexts": [
                 {
-                    "link": self.name,
+                    "link": self._remote.name,
                     "id": context.id,
                     "client": process_name(),
                     "pid": os.getpid(),
@@ -229,7 +222,7 @@ class EmbeddedBackend:
             ],
             "areas": [
                 {
-                    "link": self.name,
+                    "link": self._remote.name,
                     "id": area.id,
                     "context": context.id,
                     "size": area.size_bytes,
@@ -240,7 +233,7 @@ class EmbeddedBackend:
             ],
             "channels": [
                 {
-                    "link": self.name,
+                    "link": self._remote.name,
                     "id": channel.id,
                     "context": context.id,
                     "slots": channel.rings.geometry.slots,
@@ -250,7 +243,7 @@ class EmbeddedBackend:
                 for channel in context.channels.values()
             ],
             "services": [
-                {"link": self.name, "context": owner, **item._asdict()}
+                {"link": self._remote.name, "context": owner, **item._asdict()}
                 for owner, items in ((0, self.services()), (context.id, self._offered.all()))
                 for item in items
             ],
@@ -268,14 +261,14 @@ class EmbeddedBackend:
         return {
             "links": [
                 {
-                    "name": self.name,
+                    "name": self._remote.name,
                     "restarts": self._restarts,
                     "bad_messages": self._link.bad_messages,
                 }
             ],
             "channels": [
                 {
-                    "link": self.name,
+                    "link": self._remote.name,
                     "id": channel.id,
                     "context": self.context,
                     **channel.rings.counters(),
@@ -296,4 +289,4 @@ class EmbeddedBackend:
         finally:
             self._context.release(keep=not ours)
             if ours:
-                self._process.close()
+                self._remote.close()
