@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from sbe import _native, remotes
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.errors import Error, LinkError
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend
 from sbe.sdk.handlers import check_handler

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
-from sbe.context import AreaGrant, ChannelGrant, HostContext
 from sbe.daemon.config import Quota
 from sbe.daemon.policy import Accounts, Charge, Peer, Policy
 from sbe.daemon.supervisor import Supervisor
 from sbe.errors import BadArgument, Error, LinkClosed, OutOfResources
-from sbe.link import PowerRequest, ServiceInfo
+from sbe.link.context import HostContext
+from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.link import ServiceInfo
+from sbe.link.offers import Offers
+from sbe.link.power import PowerRequest
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 
 __all__ = ["WAIT_SECONDS", "Broker", "Client"]
 
@@ -112,9 +115,8 @@ class Client:
         self.name = ""
         self.remote: Supervisor | None = None
         self.context: HostContext | None = None
-        self.offers: dict[str, tuple[int, int]] = {}
-        """Services of this context: id and version by name."""
-        self._last_offer = 0
+        self.offers = Offers(_SERVICES_MAX)
+        """Services of this context."""
         self._broker = broker
         self._bell: _Bell | None = None
         self._charges: list[Charge] = []
@@ -178,7 +180,7 @@ class Client:
         """The remote is gone, and with it all channels; contexts and areas come back with it."""
         assert self.remote is not None
         assert self.context is not None
-        gone = list(self.context.channels)
+        gone = [channel.id for channel in self.context.channels]
         try:
             await self.remote.run(self.context.forget_channels())
         except Error as error:
@@ -199,7 +201,7 @@ class Client:
 
     # -- areas and channels --------------------------------------------------------------------
 
-    async def allocate(self, size_bytes: int, heap: str | None) -> AreaGrant:
+    async def allocate(self, size_bytes: int, heap: str | None) -> Grant:
         """Allocate an area and register it with the remote."""
         async with self._busy:
             remote, context = await self._connected()
@@ -209,8 +211,8 @@ class Client:
             return await self._grant(remote, context.allocate(size_bytes, heap), charge)
 
     async def _grant(
-        self, remote: Supervisor, operation: Coroutine[Any, Any, AreaGrant], charge: Charge
-    ) -> AreaGrant:
+        self, remote: Supervisor, operation: Coroutine[Any, Any, Grant], charge: Charge
+    ) -> Grant:
         try:
             grant = await remote.run(operation)
         except BaseException:
@@ -224,7 +226,7 @@ class Client:
         """Bytes of each region that the remote offers, by name."""
         return self._opened()[1].regions
 
-    async def open_region(self, name: str) -> AreaGrant:
+    async def open_region(self, name: str) -> Grant:
         """Make memory of the remote's an area; it counts as one, its bytes are not the user's."""
         async with self._busy:
             remote, context = await self._connected()
@@ -287,36 +289,16 @@ class Client:
     def serve(self, name: str, version: int) -> int:
         """Offer a service of this context to the remote; its id."""
         self._opened()
-        if not name or len(name.encode()) >= _native.NAME_SIZE or not name.isprintable():
-            raise BadArgument(
-                f"{name!r:.80} can't be a service's name: 1 to {_native.NAME_SIZE - 1} bytes"
-            )
-        if name in self.offers:
-            raise BadArgument(f"this context offers {name!r} already", errno.EEXIST)
-        if len(self.offers) >= _SERVICES_MAX:
-            raise OutOfResources(f"a context may offer {_SERVICES_MAX} services at most")
-        ids = {number for number, _ in self.offers.values()}
-        while self._last_offer in ids or self._last_offer == 0:
-            self._last_offer = self._last_offer % 0xFFFF + 1
-        self.offers[name] = (self._last_offer, version)
-        return self._last_offer
+        return self.offers.add(name, version)
 
     def unserve(self, name: str) -> None:
         """Offer it no more."""
         self._opened()
-        if name not in self.offers:
-            raise BadArgument(f"this context offers no {name!r:.80}", errno.ENOENT)
-        del self.offers[name]
+        self.offers.remove(name)
 
     def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
         """Answer the remote's question: (id, version, name)."""
-        if name is None:
-            names = list(self.offers)
-            if not 0 <= index < len(names):
-                return None
-            name = names[index]
-        offer = self.offers.get(name)
-        return None if offer is None else (*offer, name)
+        return self.offers.look_up(name, index)
 
     # -- power ---------------------------------------------------------------------------------
 

@@ -10,12 +10,15 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from sbe.context import HostContext, run_async
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.daemon.power import PowerCommand
 from sbe.errors import Error, LinkError, ProtocolError, Timeout, again
 from sbe.kernel import remoteproc
-from sbe.link import Link, Pending, PowerRequest, ServiceInfo, State
+from sbe.link.context import HostContext, run_async
+from sbe.link.link import Link, ServiceInfo
+from sbe.link.pending import Pending
+from sbe.link.power import PowerRequest
+from sbe.link.session import State
 from sbe.remotes import Remote
 from sbe.remotes.carveout import Carveout, CarveoutConfig
 from sbe.remotes.process import RemoteProcess

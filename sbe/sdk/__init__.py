@@ -7,8 +7,8 @@ import stat
 
 from sbe import control
 from sbe._native import SignalsHeld
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.errors import Error, LinkError, resources
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.remotes import uris
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service

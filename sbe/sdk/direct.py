@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sbe.channel import Geometry
-from sbe.context import AreaGrant, HostContext, run_sync
-from sbe.errors import BadArgument, LinkError, RemoteRestarted, resources
-from sbe.host.descriptors import duplicate
-from sbe.link import Link, OnPower, PowerRequest, State
+from sbe.errors import LinkError, RemoteRestarted, resources
+from sbe.link.context import HostContext, run_sync
+from sbe.link.description import (
+    ContextEntry,
+    LinkEntry,
+    count_channels,
+    count_link,
+    describe_areas,
+    describe_channels,
+    describe_services,
+)
+from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.link import Link
+from sbe.link.offers import Offers
+from sbe.link.power import OnPower, PowerRequest
+from sbe.link.rings import Geometry
+from sbe.link.session import State
 from sbe.remotes import Remote
-from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
+from sbe.sdk.backend import Service, process_name
 
-__all__ = ["DirectBackend", "Offered"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["DirectBackend"]
 
 _T = TypeVar("_T")
-
-
-class Offered:
-    """Services of this end, by name, with ids from 1. Serialised by its owner."""
-
-    def __init__(self) -> None:
-        self._offered: dict[str, tuple[int, int]] = {}
-        self._last = 0
-
-    def add(self, name: str, version: int) -> int:
-        """The id of a new service. BadArgument if the name is taken or too long."""
-        if name in self._offered:
-            raise BadArgument(f"service {name!r} is served already")
-        if not 0 < len(name.encode()) < 32 or "\0" in name:
-            raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
-        self._last += 1
-        self._offered[name] = (self._last, version)
-        return self._last
-
-    def remove(self, name: str) -> None:
-        """Withdraws a service. BadArgument if there is none."""
-        if self._offered.pop(name, None) is None:
-            raise BadArgument(f"service {name!r} is not served")
-
-    def look_up(self, name: str | None, index: int) -> tuple[int, int, str] | None:
-        """(id, version, name) by name or by position."""
-        if name is None:
-            names = list(self._offered)
-            if not 0 <= index < len(names):
-                return None
-            name = names[index]
-        found = self._offered.get(name)
-        return None if found is None else (found[0], found[1], name)
-
-    def all(self) -> list[Service]:
-        """Every service offered."""
-        return [Service(id, name, version) for name, (id, version) in self._offered.items()]
 
 
 class DirectBackend:
@@ -65,7 +45,8 @@ class DirectBackend:
         self._owner = os.getpid()
         self._loss: LinkError | None = None
         self._restarts = 0
-        self._offered = Offered()
+        self._up_since = 0.0
+        self._offered = Offers()
         self._remote = remote
         self.uri = remote.uri
         try:
@@ -96,6 +77,8 @@ class DirectBackend:
         return run_sync(self._link, operation, self._timeout)
 
     def _state_changed(self, state: State) -> None:
+        if state is State.CONNECTED:
+            self._up_since = time.monotonic()
         if state is not State.WAITING:
             return
         how = self._remote.exit_description
@@ -124,7 +107,7 @@ class DirectBackend:
         self._loss = None
         self._run(self._context.forget_channels())
 
-    def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
+    def allocate(self, size_bytes: int, heap: str | None) -> Grant:
         """Allocates and registers memory."""
         return self._granted(self._run(self._context.allocate(size_bytes, heap)))
 
@@ -132,36 +115,26 @@ class DirectBackend:
         """What the remote offers; nothing where the transport can't say."""
         return self._context.regions
 
-    def open_region(self, name: str) -> GrantedArea:
+    def open_region(self, name: str) -> Grant:
         """Registers memory of the remote's."""
         return self._granted(self._run(self._context.open_region(name)))
 
-    def _granted(self, grant: AreaGrant) -> GrantedArea:
+    def _granted(self, grant: Grant) -> Grant:
         try:
-            fd, sync_fd = duplicate((grant.fd, grant.sync_fd), "an area's descriptors")
+            return grant.duplicate()
         except BaseException:
             self._context.start_free(grant.id)
             raise
-        return GrantedArea(
-            grant.id,
-            grant.size_bytes,
-            grant.flags,
-            fd,
-            grant.heap,
-            grant.offset_bytes,
-            grant.trusted,
-            sync_fd,
-        )
 
     def free(self, area: int) -> None:
         """Unregisters memory."""
         self._run(self._context.free(area))
 
-    def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
+    def open_channel(self, geometry: Geometry, priority: int) -> ChannelGrant:
         """Opens a channel of the context."""
         grant = self._run(self._context.open_channel(geometry, priority))
         try:
-            return GrantedChannel(grant.id, self._link.peer_epoch, grant.rings.duplicate())
+            return grant.duplicate()
         except BaseException:
             self._context.start_close_channel(grant.id)
             raise
@@ -199,82 +172,43 @@ class DirectBackend:
 
     def describe(self) -> dict[str, Any]:
         """The same form as the daemon's List, of this one link."""
-        context = self._context
-        return {
-            "links": [
-                {
-                    "name": self._remote.name,
-                    "transport": self._remote.transport,
-                    "state": "suspended" if self._link.suspended else self._link.state.name.lower(),
-                    "epoch": self._link.peer_epoch,
-                    "remote": self._link.peer_name,
-                    "pid": self._remote.pid,
-                }
+        name, context, link = self._remote.name, self._context, self._link
+        services = [(item.id, item.version, item.name) for item in self.services()]
+        return _as_dicts(
+            links=[
+                LinkEntry(
+                    name,
+                    self._remote.transport,
+                    "suspended" if link.suspended else link.state.name.lower(),
+                    link.peer_epoch,
+                    link.peer_name,
+                    self._remote.pid,
+                )
             ],
-            "contexts": [
-                {
-                    "link": self._remote.name,
-                    "id": context.id,
-                    "client": process_name(),
-                    "pid": os.getpid(),
-                    "uid": os.getuid(),
-                }
+            contexts=[ContextEntry(name, context.id, process_name(), os.getpid(), os.getuid())],
+            areas=describe_areas(name, context),
+            channels=describe_channels(name, context),
+            services=[
+                *describe_services(name, 0, services),
+                *describe_services(name, context.id, self._offered.all()),
             ],
-            "areas": [
-                {
-                    "link": self._remote.name,
-                    "id": area.id,
-                    "context": context.id,
-                    "size": area.size_bytes,
-                    "flags": area.flags,
-                    "heap": area.heap,
-                }
-                for area in context.areas.values()
-            ],
-            "channels": [
-                {
-                    "link": self._remote.name,
-                    "id": channel.id,
-                    "context": context.id,
-                    "slots": channel.rings.geometry.slots,
-                    "slot_size": channel.rings.geometry.slot_size_bytes,
-                    "priority": channel.priority,
-                }
-                for channel in context.channels.values()
-            ],
-            "services": [
-                {"link": self._remote.name, "context": owner, **item._asdict()}
-                for owner, items in ((0, self.services()), (context.id, self._offered.all()))
-                for item in items
-            ],
-        }
+        )
 
     def usage(self) -> dict[str, Any]:
         """The same form as the daemon's Stat; nobody sets a quota here."""
-        areas = self._context.areas.values()
+        name, context = self._remote.name, self._context
         used = {
-            "bytes": sum(area.size_bytes for area in areas),
-            "areas": len(areas),
-            "channels": len(self._context.channels),
+            "bytes": sum(area.size_bytes for area in context.areas),
+            "areas": len(context.areas),
+            "channels": len(context.channels),
             "contexts": 1,
         }
+        uptime_seconds = time.monotonic() - self._up_since if self._link.connected else 0.0
         return {
-            "links": [
-                {
-                    "name": self._remote.name,
-                    "restarts": self._restarts,
-                    "bad_messages": self._link.bad_messages,
-                }
-            ],
-            "channels": [
-                {
-                    "link": self._remote.name,
-                    "id": channel.id,
-                    "context": self.context,
-                    **channel.rings.counters(),
-                }
-                for channel in self._context.channels.values()
-            ],
+            **_as_dicts(
+                links=[count_link(name, self._link, self._restarts, uptime_seconds)],
+                channels=count_channels(name, context),
+            ),
             "users": [{"uid": os.getuid(), "used": used}],
         }
 
@@ -290,3 +224,7 @@ class DirectBackend:
             self._context.release(keep=not ours)
             if ours:
                 self._remote.close()
+
+
+def _as_dicts(**kinds: Sequence[DataclassInstance]) -> dict[str, Any]:
+    return {kind: [asdict(entry) for entry in entries] for kind, entries in kinds.items()}

@@ -24,8 +24,8 @@ import pytest
 
 import sbe
 import sbe.testing
-from sbe.channel import Geometry
 from sbe.kernel.remoteproc import RemoteProcessor
+from sbe.link.rings import Geometry
 from sbe.remotes.boards import QemuBoard
 from tests.conformance.services import PYTHON_SERVICES
 from tests.rigs.boards import require_board

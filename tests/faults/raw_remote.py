@@ -20,7 +20,7 @@ from typing import Any
 
 import sbe
 from sbe import _native, remotes
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend
 from sbe.transports.seqpacket import SeqpacketTransport

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sbe
-from sbe.link import Link
+from sbe.link.link import Link
 from sbe.remotes.process import RemoteProcess
 from tests.conformance.ends import RESTART, daemon_process
 

@@ -13,7 +13,9 @@ import pytest
 
 from sbe import _native, errors
 from sbe.heaps.memfd import MemfdHeap
-from sbe.link import Link, Pending, State
+from sbe.link.link import Link
+from sbe.link.pending import Pending
+from sbe.link.session import State
 from sbe.remotes.process import RemoteProcess
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from sbe import errors
-from sbe.channel import Geometry, create_rings
-from sbe.context import HostContext, run_async, run_sync
 from sbe.heaps.carveout import CarveoutHeap
-from sbe.link import Link
+from sbe.link.context import HostContext, run_async, run_sync
+from sbe.link.link import Link
+from sbe.link.rings import Geometry, create_rings
 from sbe.remotes import Memory
 from tests.unit.session_pair import PythonRemote, count_fds
 

@@ -13,7 +13,7 @@ import pytest
 
 from sbe import errors
 from sbe.kernel import remoteproc, rpmsg, userproc
-from sbe.link import Link
+from sbe.link.link import Link
 from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend

@@ -9,7 +9,7 @@ import pytest
 import sbe
 from sbe import Error, In, InOut, Out, Shared, _native, errors
 from sbe.kernel import remoteproc, rpmsg
-from sbe.link import Link
+from sbe.link.link import Link
 from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend
