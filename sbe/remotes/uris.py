@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sbe.errors import BadArgument
+from sbe.remotes import Remote
 
-if TYPE_CHECKING:
-    from sbe.remotes import Remote
-
-__all__ = ["DAEMON", "forms", "open_remote", "split"]
+__all__ = ["DAEMON", "check_remote", "forms", "open_remote", "split"]
 
 DAEMON = "unix"
 """The scheme whose remote is a daemon's: whoever connects speaks to that instead."""
@@ -29,6 +27,15 @@ def split(uri: str) -> tuple[str, str]:
         if bool(rest) == bool(form) or (colon and form.startswith("[")):
             return scheme, rest
     raise _no_link(uri)
+
+
+def check_remote(given: Remote) -> Remote:
+    """What stands in the place of a URI. Raises BadArgument for anything else than a remote."""
+    if Remote not in type(given).__mro__:
+        raise BadArgument(
+            f"{given!r:.80} is no link: say a URI, or derive it from sbe.remotes.Remote"
+        )
+    return given
 
 
 def open_remote(uri: str, spin_s: float = 0.0) -> Remote:

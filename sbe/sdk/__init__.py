@@ -9,7 +9,7 @@ from sbe import control
 from sbe._native import SignalsHeld
 from sbe.errors import Error, LinkError, resources
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
-from sbe.remotes import uris
+from sbe.remotes import Remote, uris
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def connect(
-    uri: str | None = None,
+    uri: str | Remote | None = None,
     *,
     timeout: float = 10.0,
     slots: int | None = None,
@@ -43,7 +43,8 @@ def connect(
     remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
     as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
     (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
-    place, else the embedded remote. `timeout`: seconds for connecting and for each control
+    place, else the embedded remote. In place of a URI, a `sbe.remotes.Remote` is one of your own, and
+    closed with the connection. `timeout`: seconds for connecting and for each control
     operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
     up to this long, for latency at the price of a busy core while there is traffic; it does so only
@@ -53,12 +54,17 @@ def connect(
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
-    with SignalsHeld(), resources(f"connecting to {uri or 'the default remote'}"):
+    what = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
+    with SignalsHeld(), resources(f"connecting to {what or 'the default remote'}"):
         return _connect(uri, timeout, slots, slot_size, spin_s)
 
 
 def _connect(
-    uri: str | None, timeout: float, slots: int | None, slot_size: int | None, spin_s: float
+    uri: str | Remote | None,
+    timeout: float,
+    slots: int | None,
+    slot_size: int | None,
+    spin_s: float,
 ) -> Connection:
     backend = _backend(uri, timeout, spin_s)
     try:
@@ -77,7 +83,7 @@ def _as_allowed(asked: int | None, usual: int, limit: int) -> int:
     return min(usual, limit) if asked is None else asked
 
 
-def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
+def _backend(uri: str | Remote | None, timeout: float, spin_s: float) -> Backend:
     if uri is None:
         named = control.named_socket()
         if named is not None:
@@ -91,17 +97,19 @@ def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
                 import logging  # only when there is something to say
 
                 logging.getLogger(__name__).warning("%s; using an embedded remote", error)
-        return _direct("loopback:", timeout, spin_s)
+        uri = "loopback:"
+    if not isinstance(uri, str):
+        return _direct(uri, timeout)
     scheme, rest = uris.split(uri)
     if scheme == uris.DAEMON:
         return _daemon(rest, timeout)
-    return _direct(uri, timeout, spin_s)
+    return _direct(uris.open_remote(uri, spin_s), timeout)
 
 
-def _direct(uri: str, timeout: float, spin_s: float) -> Backend:
+def _direct(remote: Remote, timeout: float) -> Backend:
     from sbe.sdk.direct import DirectBackend
 
-    return DirectBackend(timeout, uris.open_remote(uri, spin_s))
+    return DirectBackend(timeout, remote)
 
 
 def _daemon(path: str, timeout: float) -> Backend:

@@ -14,14 +14,15 @@ import pytest
 from tests.conformance.ends import daemon
 from tests.pages import ROOT, blocks_of, pages
 
-PAGES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/testing-your-app.md"]
+TUTORIALS = ("first-steps", "own-board", "testing-your-app")
+PAGES = ["README.md", *(f"docs/tutorials/{name}.md" for name in TUTORIALS)]
 
 
 def run(program: str, folder: Path, **environment: str) -> str:
     """What a program prints. It finds no daemon unless SBE_SOCKET leads to one."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "SBE_SOCKET": "", **environment},
+        env={**os.environ, "SBE_SOCKET": "", "PYTHONPATH": str(ROOT), **environment},
         cwd=folder,
         capture_output=True,
         text=True,

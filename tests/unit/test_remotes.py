@@ -119,6 +119,15 @@ def test_a_remote_that_does_not_answer_is_let_go():
     with pytest.raises(sbe.LinkError):
         DirectBackend(5.0, remote)
     assert remote.closed == 1
+    with pytest.raises(sbe.LinkError):
+        sbe.connect(remote)
+    assert remote.closed == 2
+
+
+@pytest.mark.parametrize("given", [5, b"loopback:", object(), Deaf])
+def test_what_is_neither_a_uri_nor_a_remote(given: object):
+    with pytest.raises(sbe.BadArgument, match="is no link: say a URI, or derive it from"):
+        sbe.connect(given)  # type: ignore[arg-type]
 
 
 def test_what_a_remote_must_have_is_missed_before_it_is_used():
