@@ -43,8 +43,8 @@ def connect(
     remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
     as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
     (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
-    place, else the embedded remote. In place of a URI, a `sbe.remotes.Remote` is one of your own, and
-    closed with the connection. `timeout`: seconds for connecting and for each control
+    place, else the embedded remote. In place of a URI, a `sbe.remotes.Remote` is one of your
+    own, closed with the connection. `timeout`: seconds for connecting and for each control
     operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
     up to this long, for latency at the price of a busy core while there is traffic; it does so only
