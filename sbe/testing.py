@@ -21,11 +21,11 @@ import threading
 from collections.abc import Mapping
 from types import TracebackType
 
-from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
+from sbe import _native, remotes
 from sbe.errors import Error, LinkError
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
-from sbe.sdk.embedded import EmbeddedBackend
+from sbe.sdk.direct import DirectBackend
 from sbe.sdk.handlers import check_handler
 from sbe.sdk.serving import Handler, answer
 from sbe.transports.seqpacket import SeqpacketTransport
@@ -186,7 +186,7 @@ class _End:
         return handlers[service - 1] if 0 < service <= len(handlers) else ("", None)
 
 
-class Remote:
+class Remote(remotes.Remote):
     """A remote made of Python functions: handler(payload, *buffers) -> bytes or None.
 
     `restart()` is a crash: the link is lost, calls in flight fail, a new epoch begins at the next
@@ -194,6 +194,10 @@ class Remote:
     what it can hold; `versions` are the protocol versions it claims to speak. Thread-safe as the
     connection that uses it.
     """
+
+    name = "testing"
+    uri = "testing:"
+    transport = "testing"
 
     def __init__(
         self,
@@ -227,7 +231,7 @@ class Remote:
 
     def link(self, *, timeout: float = 10.0, geometry: Geometry = DEFAULT_GEOMETRY) -> Connection:
         """A connection to this remote."""
-        backend = EmbeddedBackend(timeout, self)
+        backend = DirectBackend(timeout, self)
         try:
             return Connection(backend, geometry=geometry)
         except BaseException:

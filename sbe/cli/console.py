@@ -22,7 +22,7 @@ __all__ = ["console"]
 def console(session: Session, name: str, follow: bool) -> int:
     """Show the console of the board NAME. Ctrl-C ends it."""
     from sbe import errors
-    from sbe.boards import Resident
+    from sbe.remotes.boards import Resident
 
     board = Resident.find(name)
     log = board.directory / "console.log"

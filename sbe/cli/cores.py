@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sbe import errors
-from sbe.boards import Resident
 from sbe.cli.screen import Screen
 from sbe.kernel import remoteproc, rpmsg
+from sbe.remotes.boards import Resident
 
 _KERNELS_OWN = ("rpmsg_ctrl", "rpmsg_ns")  # devices on every rpmsg bus that no remote announces
 

@@ -155,7 +155,7 @@ def _tell(session: Session, core: Core) -> int:
     elif facts["state"] in ("running", "frozen"):
         screen.line(f"  {facts['uri']}")
     if facts.get("crash") is not None:
-        from sbe.transports.carveout import describe_crash
+        from sbe.transports.window import describe_crash
 
         screen.line(f"  {describe_crash(facts['crash'])}")
         for key, value in facts["crash"].items():

@@ -10,7 +10,7 @@ import click
 
 import sbe
 from sbe.cli.screen import Screen
-from sbe.sdk import uri_forms
+from sbe.remotes import uris
 
 __all__ = ["Session", "common_options", "daemon_of", "describe_link"]
 
@@ -62,7 +62,7 @@ def common_options(command: _F) -> _F:
             metavar="URI",
             expose_value=False,
             callback=_set,
-            help=f"The link: {', '.join(uri_forms())}. Default: a running daemon, else loopback:.",
+            help=f"The link: {', '.join(uris.forms())}. Default: a running daemon, else loopback:.",
         ),
     ):
         command = option(command)

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
-from sbe.context import AreaGrant, ChannelGrant, HostContext
 from sbe.daemon.config import Quota
 from sbe.daemon.policy import Accounts, Charge, Peer, Policy
-from sbe.daemon.remote import Remote
+from sbe.daemon.supervisor import Supervisor
 from sbe.errors import BadArgument, Error, LinkClosed, OutOfResources
-from sbe.link import PowerRequest, ServiceInfo
+from sbe.link.context import HostContext
+from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.link import ServiceInfo
+from sbe.link.offers import Offers
+from sbe.link.power import PowerRequest
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 
 __all__ = ["WAIT_SECONDS", "Broker", "Client"]
 
@@ -34,12 +37,12 @@ _SERVICES_MAX = 64  # that one context may offer
 class Broker:
     """What all connections share. Not thread-safe: it belongs to the loop."""
 
-    remotes: dict[str, Remote]
+    remotes: dict[str, Supervisor]
     policy: Policy
     accounts: Accounts = field(default_factory=Accounts)
     clients: set[Client] = field(default_factory=set)
 
-    def remote(self, name: str | None) -> Remote:
+    def remote(self, name: str | None) -> Supervisor:
         """Return the link of this name, or the first."""
         if name is None:
             return next(iter(self.remotes.values()))
@@ -110,11 +113,10 @@ class Client:
         self.peer = peer
         self.quota: Quota = broker.policy.quota(peer)
         self.name = ""
-        self.remote: Remote | None = None
+        self.remote: Supervisor | None = None
         self.context: HostContext | None = None
-        self.offers: dict[str, tuple[int, int]] = {}
-        """Services of this context: id and version by name."""
-        self._last_offer = 0
+        self.offers = Offers(_SERVICES_MAX)
+        """Services of this context."""
         self._broker = broker
         self._bell: _Bell | None = None
         self._charges: list[Charge] = []
@@ -126,7 +128,7 @@ class Client:
 
     # -- the context's life --------------------------------------------------------------------
 
-    async def open(self, name: str, link: str | None) -> tuple[Remote, HostContext, int]:
+    async def open(self, name: str, link: str | None) -> tuple[Supervisor, HostContext, int]:
         """Create the context; the remote, the context and the descriptor of the client's bell."""
         async with self._busy:
             self._check_here()
@@ -178,7 +180,7 @@ class Client:
         """The remote is gone, and with it all channels; contexts and areas come back with it."""
         if self.remote is None or self.context is None:
             return  # it went while others were told
-        gone = list(self.context.channels)
+        gone = [channel.id for channel in self.context.channels]
         try:
             await self.remote.run(self.context.forget_channels())
         except Error as error:
@@ -199,7 +201,7 @@ class Client:
 
     # -- areas and channels --------------------------------------------------------------------
 
-    async def allocate(self, size_bytes: int, heap: str | None) -> AreaGrant:
+    async def allocate(self, size_bytes: int, heap: str | None) -> Grant:
         """Allocate an area and register it with the remote."""
         async with self._busy:
             remote, context = await self._connected()
@@ -209,8 +211,8 @@ class Client:
             return await self._grant(remote, context.allocate(size_bytes, heap), charge)
 
     async def _grant(
-        self, remote: Remote, operation: Coroutine[Any, Any, AreaGrant], charge: Charge
-    ) -> AreaGrant:
+        self, remote: Supervisor, operation: Coroutine[Any, Any, Grant], charge: Charge
+    ) -> Grant:
         try:
             grant = await remote.run(operation)
         except BaseException:
@@ -224,7 +226,7 @@ class Client:
         """Bytes of each region that the remote offers, by name."""
         return self._opened()[1].regions
 
-    async def open_region(self, name: str) -> AreaGrant:
+    async def open_region(self, name: str) -> Grant:
         """Make memory of the remote's an area; it counts as one, its bytes are not the user's."""
         async with self._busy:
             remote, context = await self._connected()
@@ -287,36 +289,16 @@ class Client:
     def serve(self, name: str, version: int) -> int:
         """Offer a service of this context to the remote; its id."""
         self._opened()
-        if not name or len(name.encode()) >= _native.NAME_SIZE or not name.isprintable():
-            raise BadArgument(
-                f"{name!r:.80} can't be a service's name: 1 to {_native.NAME_SIZE - 1} bytes"
-            )
-        if name in self.offers:
-            raise BadArgument(f"this context offers {name!r} already", errno.EEXIST)
-        if len(self.offers) >= _SERVICES_MAX:
-            raise OutOfResources(f"a context may offer {_SERVICES_MAX} services at most")
-        ids = {number for number, _ in self.offers.values()}
-        while self._last_offer in ids or self._last_offer == 0:
-            self._last_offer = self._last_offer % 0xFFFF + 1
-        self.offers[name] = (self._last_offer, version)
-        return self._last_offer
+        return self.offers.add(name, version)
 
     def unserve(self, name: str) -> None:
         """Offer it no more."""
         self._opened()
-        if name not in self.offers:
-            raise BadArgument(f"this context offers no {name!r:.80}", errno.ENOENT)
-        del self.offers[name]
+        self.offers.remove(name)
 
     def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
         """Answer the remote's question: (id, version, name)."""
-        if name is None:
-            names = list(self.offers)
-            if not 0 <= index < len(names):
-                return None
-            name = names[index]
-        offer = self.offers.get(name)
-        return None if offer is None else (*offer, name)
+        return self.offers.look_up(name, index)
 
     # -- power ---------------------------------------------------------------------------------
 
@@ -332,20 +314,20 @@ class Client:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _opened(self) -> tuple[Remote, HostContext]:
+    def _opened(self) -> tuple[Supervisor, HostContext]:
         self._check_here()
         if self.context is None or self.remote is None:
             raise BadArgument("this connection has no context yet: call Open first")
         return self.remote, self.context
 
-    async def _connected(self) -> tuple[Remote, HostContext]:
+    async def _connected(self) -> tuple[Supervisor, HostContext]:
         """A remote that is being started again is waited for, as Open does."""
         remote, context = self._opened()
         if not remote.up:
             await self._wait_up(remote)
         return remote, context
 
-    async def _wait_up(self, remote: Remote) -> None:
+    async def _wait_up(self, remote: Supervisor) -> None:
         """Wait for the remote, no longer than the client is there. Raises LinkError."""
         self._waiting = asyncio.ensure_future(remote.wait_up(WAIT_SECONDS))
         try:
@@ -377,7 +359,7 @@ class Client:
             "uid": self.peer.uid,
         }
 
-    async def _destroy(self, remote: Remote, context: HostContext) -> None:
+    async def _destroy(self, remote: Supervisor, context: HostContext) -> None:
         """Destroy the context; a remote that can't do it is started again, which ends it too."""
         for _ in range(3):
             try:

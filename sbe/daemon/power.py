@@ -10,7 +10,7 @@ import os
 import signal
 
 from sbe.daemon.config import PowerConfig
-from sbe.link import Answer, PowerRequest
+from sbe.link.power import Answer, PowerRequest
 
 __all__ = ["PowerCommand"]
 

@@ -24,7 +24,7 @@ from sbe.daemon.client import Broker, Client
 from sbe.daemon.config import Config, DaemonConfig
 from sbe.daemon.connection import ClientConnection, ClientTransport, Misbehaviour
 from sbe.daemon.policy import Charge, Peer, Policy
-from sbe.daemon.remote import Remote
+from sbe.daemon.supervisor import Supervisor
 from sbe.errors import Error, OutOfResources
 from sbe.host import files
 from sbe.kernel.uevents import Uevents
@@ -237,7 +237,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._uevents: Uevents | None = None
         self.broker = Broker(
-            remotes={link.name: Remote(link) for link in config.link},
+            remotes={link.name: Supervisor(link) for link in config.link},
             policy=Policy(config.policy),
         )
 

@@ -22,12 +22,13 @@ from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 from sbe import control
 from sbe._native import RELEASE
-from sbe.context import AreaGrant
 from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
 from sbe.errors import BadArgument, Error, ProtocolError, from_system
 from sbe.host.descriptors import duplicate
-from sbe.link import PowerRequest
+from sbe.link import description
+from sbe.link.grants import Grant
+from sbe.link.power import PowerRequest
 
 __all__ = ["ControlInterface", "Refused", "make_registry"]
 
@@ -176,11 +177,11 @@ class FindServiceReply(TypedDict):
 class ListReply(TypedDict):
     """Answer to List."""
 
-    links: list[status.LinkEntry]
-    contexts: list[status.ContextEntry]
-    areas: list[status.AreaEntry]
-    channels: list[status.ChannelEntry]
-    services: list[status.ServiceEntry]
+    links: list[description.LinkEntry]
+    contexts: list[description.ContextEntry]
+    areas: list[description.AreaEntry]
+    channels: list[description.ChannelEntry]
+    services: list[description.ServiceEntry]
 
 
 class StatReply(TypedDict):
@@ -189,8 +190,8 @@ class StatReply(TypedDict):
     version: str
     pid: int
     uptime_seconds: float
-    links: list[status.LinkStat]
-    channels: list[status.ChannelStat]
+    links: list[description.LinkStat]
+    channels: list[description.ChannelStat]
     users: list[status.UserStat]
 
 
@@ -200,7 +201,7 @@ def _lend(*fds: int) -> list[FileDescriptor]:
     return [FileDescriptor(copy, should_close=True) for copy in copies]
 
 
-def _area(grant: AreaGrant) -> AreaReply:
+def _area(grant: Grant) -> AreaReply:
     lent = _lend(grant.fd, grant.sync_fd) if grant.sync_fd >= 0 else _lend(grant.fd)
     return {
         "area": grant.id,
@@ -257,7 +258,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "line": remote.link.line,
             "coherent": remote.link.coherent,
             "limits": Limits(**{key: limits[key] for key in Limits.__dataclass_fields__}),
-            "heaps": list(context.heaps),
+            "heaps": list(context.memory.heaps),
             "events_fd": events,
         }
 
@@ -272,7 +273,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         grant = await self._client.allocate(_check("size", size, 1, _BYTES_MAX), heap)
         return await self._hand_over(grant)
 
-    async def _hand_over(self, grant: AreaGrant) -> AreaReply:
+    async def _hand_over(self, grant: Grant) -> AreaReply:
         """An area that the client can't be told of is freed."""
         try:
             return _area(grant)
@@ -315,7 +316,6 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             _PRIORITY if priority is None else _check("priority", priority, 0, _PRIORITY_MAX),
         )
         rings = grant.rings
-        assert self._client.remote is not None
         try:
             memory_fd, ring_fd, wake_fd = _lend(*rings.fds)
         except Error:
@@ -323,7 +323,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             raise
         return {
             "channel": grant.id,
-            "epoch": self._client.remote.link.peer_epoch,
+            "epoch": grant.epoch,
             "slots": rings.geometry.slots,
             "slot_size": rings.geometry.slot_size_bytes,
             "line": rings.line_bytes,

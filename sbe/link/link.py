@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from sbe import _native, errors
 from sbe.host.descriptors import duplicate
-from sbe.link.connection import Connection, Finish, Reply
 from sbe.link.pending import Pending
+from sbe.link.session import Finish, HostSession, Reply
 from sbe.transports import PrivateRings
 
 __all__ = ["AreaInfo", "ChannelInfo", "Link", "ServiceInfo"]
@@ -115,7 +115,7 @@ class _AreaIds:
         return index | generation << 16
 
 
-class Link(Connection):
+class Link(HostSession):
     """Host side of one pair. Starts no thread, needs no event loop, blocks only in `wait()`,
     `reconnect()` and `close()`.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from typing import Literal
 
 from sbe import control
 from sbe._native import SignalsHeld
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
-from sbe.errors import BadArgument, Error, LinkError, resources
+from sbe.errors import Error, LinkError, resources
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
+from sbe.remotes import Remote, uris
 from sbe.sdk.area import Area, buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
@@ -25,12 +24,11 @@ __all__ = [
     "Service",
     "buffer_dtype",
     "connect",
-    "uri_forms",
 ]
 
 
 def connect(
-    uri: str | None = None,
+    uri: str | Remote | None = None,
     *,
     timeout: float = 10.0,
     slots: int | None = None,
@@ -45,7 +43,8 @@ def connect(
     remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
     as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
     (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
-    place, else the embedded remote. `timeout`: seconds for connecting and for each control
+    place, else the embedded remote. In place of a URI, a `sbe.remotes.Remote` is one of your
+    own, closed with the connection. `timeout`: seconds for connecting and for each control
     operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
     up to this long, for latency at the price of a busy core while there is traffic; it does so only
@@ -55,12 +54,17 @@ def connect(
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
-    with SignalsHeld(), resources(f"connecting to {uri or 'the default remote'}"):
+    what = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
+    with SignalsHeld(), resources(f"connecting to {what or 'the default remote'}"):
         return _connect(uri, timeout, slots, slot_size, spin_s)
 
 
 def _connect(
-    uri: str | None, timeout: float, slots: int | None, slot_size: int | None, spin_s: float
+    uri: str | Remote | None,
+    timeout: float,
+    slots: int | None,
+    slot_size: int | None,
+    spin_s: float,
 ) -> Connection:
     backend = _backend(uri, timeout, spin_s)
     try:
@@ -79,94 +83,45 @@ def _as_allowed(asked: int | None, usual: int, limit: int) -> int:
     return min(usual, limit) if asked is None else asked
 
 
-def uri_forms() -> list[str]:
-    """How `connect()`'s URIs are written, one for each kind of link."""
-    return [f"{scheme}:{form}" for scheme, (form, _) in _SCHEMES.items()]
-
-
-def _backend(uri: str | None, timeout: float, spin_s: float) -> Backend:
+def _backend(uri: str | Remote | None, timeout: float, spin_s: float) -> Backend:
     if uri is None:
         named = control.named_socket()
         if named is not None:
-            return _named_daemon(named, timeout, spin_s)
+            return _named_daemon(named, timeout)
         if _is_socket(control.DEFAULT_SOCKET):
             try:
-                return _daemon(control.DEFAULT_SOCKET, timeout, spin_s)
+                return _daemon(control.DEFAULT_SOCKET, timeout)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
                 import logging  # only when there is something to say
 
                 logging.getLogger(__name__).warning("%s; using an embedded remote", error)
-        return _loopback("", timeout, spin_s)
-    scheme, colon, rest = uri.partition(":")
-    if scheme in _SCHEMES:
-        form, opened = _SCHEMES[scheme]
-        if bool(rest) == bool(form) or (colon and form.startswith("[")):
-            return opened(rest, timeout, spin_s)
-    raise _no_link(uri)
+        uri = "loopback:"
+    if not isinstance(uri, str):
+        return _direct(uri, timeout)
+    scheme, rest = uris.split(uri)
+    if scheme == uris.DAEMON:
+        return _daemon(rest, timeout)
+    return _direct(uris.open_remote(uri, spin_s), timeout)
 
 
-def _no_link(uri: str) -> BadArgument:
-    *most, last = uri_forms()
-    return BadArgument(f"{uri!r} is no link: say {', '.join(most)} or {last}")
+def _direct(remote: Remote, timeout: float) -> Backend:
+    from sbe.sdk.direct import DirectBackend
+
+    return DirectBackend(timeout, remote)
 
 
-def _loopback(_: str, timeout: float, spin_s: float) -> Backend:
-    from sbe.sdk.embedded import EmbeddedBackend
-    from sbe.transports.remote_process import RemoteProcess
-
-    spin = ("--spin-us", str(int(spin_s * 1e6)))
-    return EmbeddedBackend(timeout, RemoteProcess(arguments=spin))
-
-
-def _daemon(path: str, timeout: float, _: float) -> Backend:
+def _daemon(path: str, timeout: float) -> Backend:
     from sbe.sdk.daemon_client import DaemonBackend
 
     return DaemonBackend(path, timeout)
 
 
-def _board(rest: str, timeout: float, _: float) -> Backend:
-    from sbe.boards import QemuBoard
-    from sbe.sdk.embedded import EmbeddedBackend
-
-    board, comma, image = rest.partition(",")
-    return EmbeddedBackend(timeout, QemuBoard(board, image if comma else None))
-
-
-def _carveout(path: str, timeout: float, _: float) -> Backend:
-    from sbe.sdk.embedded import EmbeddedBackend
-    from sbe.transports.carveout import Carveout, CarveoutConfig
-
-    return EmbeddedBackend(timeout, Carveout(CarveoutConfig.load(path), path))
-
-
-def _rpmsg(rest: str, timeout: float, _: float) -> Backend:
-    from sbe.sdk.embedded import EmbeddedBackend
-    from sbe.transports.rpmsg import RpmsgRemote
-
-    processor, comma, rings = rest.partition(",")
-    if comma and rings != "messages":
-        raise _no_link(f"rpmsg:{rest}")
-    how: Literal["messages"] | None = "messages" if comma else None
-    return EmbeddedBackend(timeout, RpmsgRemote(processor or None, rings=how))
-
-
-# What follows the colon, as it is shown to people, and who opens it. Nothing may follow where the
-# form is empty, something must unless all of it is in brackets.
-_SCHEMES: dict[str, tuple[str, Callable[[str, float, float], Backend]]] = {
-    "loopback": ("", _loopback),
-    "unix": ("PATH", _daemon),
-    "qemu": ("BOARD[,IMAGE]", _board),
-    "rpmsg": ("[PROCESSOR][,messages]", _rpmsg),
-    "carveout": ("FILE.toml", _carveout),
-}
-
-
-def _named_daemon(path: str, timeout: float, spin_s: float) -> Backend:
+def _named_daemon(path: str, timeout: float) -> Backend:
     """Whoever names a daemon means it: a simulation in its place would not be noticed."""
     try:
-        return _daemon(path, timeout, spin_s)
+        return _daemon(path, timeout)
     except Error as error:
         named = os.environ.get("SBE_SOCKET")
         raise type(error)(f"SBE_SOCKET={named!r}: {error}", error.code) from error

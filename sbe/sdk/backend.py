@@ -7,13 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sbe.channel import Geometry, Rings
 from sbe.errors import LinkError
+from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.rings import Geometry
 
 if TYPE_CHECKING:
-    from sbe.link import OnPower
+    from sbe.link.power import OnPower
 
-__all__ = ["Backend", "GrantedArea", "GrantedChannel", "Service", "process_name"]
+__all__ = ["Backend", "Service", "process_name"]
 
 
 _COMM_MAX = 15  # bytes of a process's name, as the kernel keeps it
@@ -25,27 +26,6 @@ class Service(NamedTuple):
     id: int
     name: str
     version: int
-
-
-class GrantedArea(NamedTuple):
-    """Memory that was registered; the receiver owns `fd` and `sync_fd` (-1: none), closes both."""
-
-    id: int
-    size_bytes: int
-    flags: int
-    fd: int
-    heap: str
-    offset_bytes: int = 0
-    trusted: bool = False  # the file behind fd needs no seals
-    sync_fd: int = -1  # maintains caches, where the memory is not coherent
-
-
-class GrantedChannel(NamedTuple):
-    """A channel that was opened; the receiver owns the rings' descriptors."""
-
-    id: int
-    epoch: int
-    rings: Rings
 
 
 class Backend(Protocol):
@@ -68,20 +48,20 @@ class Backend(Protocol):
     def recover(self) -> None:
         """Makes the link usable again after a loss; areas keep their ids."""
 
-    def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
-        """Allocates and registers memory."""
+    def allocate(self, size_bytes: int, heap: str | None) -> Grant:
+        """Allocates and registers memory; the descriptors are the receiver's."""
 
     def regions(self) -> dict[str, int]:
         """Bytes of each region that the remote owns and offers, by name."""
 
-    def open_region(self, name: str) -> GrantedArea:
+    def open_region(self, name: str) -> Grant:
         """Registers one of them, to be read."""
 
     def free(self, area: int) -> None:
         """Unregisters memory; returns once the remote has let go."""
 
-    def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
-        """Opens a channel of the context."""
+    def open_channel(self, geometry: Geometry, priority: int) -> ChannelGrant:
+        """Opens a channel of the context; the rings' descriptors are the receiver's."""
 
     def close_channel(self, channel: int) -> None:
         """Gives back a channel that can't be used. Does not wait."""

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.errors import (
     BadArgument,
     DaemonGone,
@@ -22,8 +21,10 @@ from sbe.errors import (
     PermissionDenied,
     again,
 )
+from sbe.link.grants import Grant
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry, attach
 from sbe.sdk.area import Area
-from sbe.sdk.backend import Backend, GrantedArea, Service
+from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult, run_batch
 from sbe.sdk.handlers import check_handler
 from sbe.sdk.ownership import Areas, Turn, close_at_exit, not_copied
@@ -279,7 +280,7 @@ class Connection:
         return self._allocate(size_bytes, heap)  # what staging keeps for later is wanted now
 
     def _allocate(self, size_bytes: int, heap: str | None) -> Area:
-        def grant(backend: Backend) -> GrantedArea:
+        def grant(backend: Backend) -> Grant:
             try:
                 return backend.allocate(size_bytes, heap)
             except OutOfResources as error:
@@ -300,9 +301,7 @@ class Connection:
         """
         return self._new_area(lambda backend: backend.open_region(name))
 
-    def _new_area(
-        self, grant: Callable[[Backend], GrantedArea], size_bytes: int | None = None
-    ) -> Area:
+    def _new_area(self, grant: Callable[[Backend], Grant], size_bytes: int | None = None) -> Area:
         area: Area | None = None
         try:
             with self._control() as backend:
@@ -315,7 +314,7 @@ class Connection:
             raise
         return area
 
-    def _area(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
+    def _area(self, backend: Backend, granted: Grant, size_bytes: int) -> Area:
         area = self._areas.take(backend, granted, size_bytes)
         area._connection = weakref.ref(self)
         return area

@@ -7,7 +7,6 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sbe.channel import Geometry, Rings
 from sbe.control import PROTOCOL
 from sbe.errors import (
     BadArgument,
@@ -18,11 +17,13 @@ from sbe.errors import (
     again,
     resources,
 )
-from sbe.sdk.backend import GrantedArea, GrantedChannel, Service, process_name
+from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.rings import Geometry, Rings
+from sbe.sdk.backend import Service, process_name
 from sbe.sdk.varlink import Call, VarlinkClient
 
 if TYPE_CHECKING:
-    from sbe.link import OnPower
+    from sbe.link.power import OnPower
 
 __all__ = ["DaemonBackend"]
 
@@ -100,7 +101,7 @@ class DaemonBackend:
             raise DaemonGone(f"the daemon at {self._path} went away; connect again")
         self.close_channel(self._channel)
 
-    def allocate(self, size_bytes: int, heap: str | None) -> GrantedArea:
+    def allocate(self, size_bytes: int, heap: str | None) -> Grant:
         """Allocates and registers memory."""
         return self._granted("Allocate", size=size_bytes, heap=heap)
 
@@ -120,11 +121,11 @@ class DaemonBackend:
             _take(fds, reply)
             return understand(reply)
 
-    def open_region(self, name: str) -> GrantedArea:
+    def open_region(self, name: str) -> Grant:
         """Registers memory of the remote's. Raises BadArgument for a name it does not offer."""
         return self._granted("OpenRegion", name=name)
 
-    def _granted(self, method: str, **parameters: Any) -> GrantedArea:
+    def _granted(self, method: str, **parameters: Any) -> Grant:
         reply, fds = self._client.call(
             method,
             undo=lambda late: self._client.tell("Free", area=late.get("area")),
@@ -132,7 +133,7 @@ class DaemonBackend:
         )
         with self._client.understanding(method, fds):
             memory_fd, sync_fd = _take(fds, reply, "memory_fd", "sync_fd?")
-            return GrantedArea(
+            return Grant(
                 int(reply["area"]),
                 int(reply["size"]),
                 int(reply["flags"]),
@@ -160,7 +161,7 @@ class DaemonBackend:
             if call.done:
                 del self._ending[method, what]
 
-    def open_channel(self, geometry: Geometry, priority: int) -> GrantedChannel:
+    def open_channel(self, geometry: Geometry, priority: int) -> ChannelGrant:
         """Opens a channel of the context."""
         reply, fds = self._client.call(
             "OpenChannel",
@@ -182,7 +183,7 @@ class DaemonBackend:
                 memory_offset=int(reply["offset"]),
                 trusted=bool(reply["trusted"]),
             )
-            granted = GrantedChannel(int(reply["channel"]), int(reply["epoch"]), rings)
+            granted = ChannelGrant(int(reply["channel"]), int(reply["epoch"]), priority, rings)
         self._known, self._channel = known, granted.id
         return granted
 

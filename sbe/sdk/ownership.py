@@ -26,7 +26,8 @@ from sbe.host.descriptors import close_all
 from sbe.sdk.area import Area
 
 if TYPE_CHECKING:
-    from sbe.sdk.backend import Backend, GrantedArea
+    from sbe.link.grants import Grant
+    from sbe.sdk.backend import Backend
     from sbe.sdk.connection import Connection
 
 __all__ = ["Areas", "Turn", "close_at_exit", "not_copied"]
@@ -113,7 +114,7 @@ class Areas:
     def __len__(self) -> int:
         return len(self._watches)
 
-    def take(self, backend: Backend, granted: GrantedArea, size_bytes: int) -> Area:
+    def take(self, backend: Backend, granted: Grant, size_bytes: int) -> Area:
         """The area of what was granted, whose descriptors are closed; its death frees it."""
         try:
             with resources(f"mapping an area of {size_bytes} bytes"):

@@ -16,7 +16,7 @@ from sbe.host.descriptors import close_all
 from sbe.sdk.handlers import answer_code, report
 
 if TYPE_CHECKING:
-    from sbe.link import Answer, PowerRequest
+    from sbe.link.power import Answer, PowerRequest
     from sbe.sdk.connection import Connection
 
 __all__ = ["PowerHandler", "PowerListener"]

@@ -8,120 +8,25 @@ memory that keeps what was in it.
 from __future__ import annotations
 
 import errno
-import logging
-import mmap
 import os
 import secrets
-import socket
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from sbe import _native, errors, extras
-from sbe.heaps import Allocation, Heap
-from sbe.heaps.carveout import CarveoutHeap
-from sbe.host import files, sockets
-from sbe.host.descriptors import above_streams, duplicate
+from sbe import _native, errors
 from sbe.transports import PrivateRings
 from sbe.transports.deathwatch import Ask, Deathwatch
+from sbe.transports.window import Window, describe_crash
 
-__all__ = ["Carveout", "CarveoutConfig", "CarveoutTransport", "Window", "open_doorbell"]
-
-_log = logging.getLogger("sbe.transports")
+__all__ = ["CarveoutTransport"]
 
 _QUEUE_MAX = 1024  # messages that wait for a remote which does not read
 _RETRY_MIN_S = 0.02  # a doorbell may be lost: ring again, ever more slowly ...
 _RETRY_MAX_S = 1.0
 _RETRY_FOR_S = 8.0  # ... for so long after the last message that this end sent
 _DEATH_S = 0.5  # from the end of a stream to the end of who was at its other end
-
-
-class Window:
-    """The shared RAM: one mapping of all of it, and the heap of its arena. Lives through losses."""
-
-    def __init__(
-        self, path: str | os.PathLike[str], offset_bytes: int = 0, size_bytes: int | None = None
-    ) -> None:
-        """Opens it. Raises BadArgument when it is too small or not as large as said."""
-        self.path = os.fspath(path)
-        with errors.resources(f"the shared RAM {self.path}"):
-            fd = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC))
-        try:
-            there = os.fstat(fd).st_size - offset_bytes
-            if size_bytes is None:
-                size_bytes = there
-            regular = os.path.isfile(path)
-            if (regular and there < size_bytes) or size_bytes < _native.CARVEOUT_WINDOW_MIN:
-                raise errors.BadArgument(
-                    f"the shared RAM {self.path} has {max(there, 0)} bytes from {offset_bytes}, "
-                    f"{max(size_bytes, _native.CARVEOUT_WINDOW_MIN)} are needed"
-                )
-            self.size_bytes = size_bytes
-            with errors.resources(f"the shared RAM {self.path} can't be mapped"):
-                self.memory = _native.Memory(fd, size_bytes, trusted=True, offset=offset_bytes)
-            arena = _native.CARVEOUT_ARENA
-            self.heap = CarveoutHeap(fd, offset_bytes + arena, size_bytes - arena)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._fd, self._offset = fd, offset_bytes
-        self._address = 0
-        self._regions: dict[str, tuple[int, int]] = {}
-
-    def agree(self, info: dict[str, Any]) -> None:
-        """Takes the remote's word on the window. Raises LinkError when it is another one."""
-        if info["window_size"] != self.size_bytes:
-            raise errors.LinkError(
-                f"the firmware on {info['board']} shares {info['window_size']} bytes of RAM, this "
-                f"end {self.size_bytes} of {self.path}: give both the same"
-            )
-        self._regions = {name: (offset, size) for name, offset, size in info["regions"]}
-        self._address = info["window_address"]
-        address = info["window_address"] + _native.CARVEOUT_ARENA
-        if self.heap.address not in (None, address):
-            raise errors.LinkError(
-                f"the firmware now sees the arena at {address:#x}, its former life at "
-                f"{self.heap.address:#x}: connect again"
-            )
-        self.heap.address = address
-
-    @property
-    def regions(self) -> dict[str, int]:
-        """Bytes of each region that the remote owns and offers, by name."""
-        return {name: size for name, (_, size) in self._regions.items()}
-
-    def open_region(self, name: str) -> Allocation:
-        """Memory of the remote, to be looked at.
-
-        Raises LinkError for one that can't be. The name is one of `regions`.
-        """
-        offset, size = self._regions[name]
-        first, end = _native.CARVEOUT_REGIONS, _native.CARVEOUT_ARENA
-        if size == 0 or offset < first or offset + size > end or offset % mmap.PAGESIZE:
-            raise errors.LinkError(
-                f"the firmware's region {name!r}, {size} bytes at {offset:#x} of the shared RAM, "
-                f"can't be mapped: regions lie from {first:#x} to {end:#x} and begin on a page of "
-                f"{mmap.PAGESIZE} bytes"
-            )
-        (fd,) = duplicate((self._fd,), f"the firmware's region {name!r}")
-        return Allocation(
-            fd,
-            size,
-            coherent=True,
-            offset_bytes=self._offset + offset,
-            segments=((self._address + offset, size),),
-            trusted=True,
-            readonly=True,
-        )
-
-    def close(self) -> None:
-        """Lets go; mappings of areas live on."""
-        self.heap.close()
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class CarveoutTransport:
@@ -323,120 +228,3 @@ class CarveoutTransport:
         if not self._retry_at or self._retry_at > now + self._retry_s:
             self._retry_at = now + self._retry_s
         self._doorbells.tick(max(self._retry_at - now, 1e-3))
-
-
-def describe_crash(crash: dict[str, Any]) -> str:
-    """One line for people."""
-    if crash["kind"] == "assert":
-        return f"{crash['text']} (near {crash['pc']:#010x})"
-    return (
-        f"{crash['text']} at pc {crash['pc']:#010x}, lr {crash['lr']:#010x} "
-        f"(CFSR {crash['cfsr']:#010x}, HFSR {crash['hfsr']:#010x})"
-    )
-
-
-def open_doorbell(where: str) -> int:
-    """Open the byte stream that "unix:PATH" or "serial:DEVICE[,BAUD]" names; its descriptor.
-
-    Raises BadArgument for anything else, LinkError when it can't be opened.
-    """
-    scheme, _, rest = where.partition(":")
-    if scheme == "unix" and rest:
-        with errors.resources(f"the doorbell {rest}"):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)  # where too many wait to be accepted, EAGAIN
-                with sockets.address(rest) as address:
-                    sock.connect(address)
-            except BaseException:
-                sock.close()
-                raise
-            return sock.detach()
-    if scheme == "serial" and rest:
-        return _open_serial(*rest.partition(",")[::2])
-    raise errors.BadArgument(f"{where!r} is no doorbell: say unix:PATH or serial:DEVICE,BAUD")
-
-
-def _open_serial(device: str, baud: str) -> int:
-    try:
-        import serial
-    except ImportError as error:
-        raise errors.LinkError(
-            extras.missing("a serial doorbell", error, "serial") or str(error)
-        ) from error
-    try:
-        with serial.Serial(device, int(baud or 115200), exclusive=True) as port:
-            return os.dup(port.fileno())
-    except (OSError, ValueError) as error:
-        raise errors.LinkError(f"the doorbell {device}: {error}") from error
-
-
-@dataclass(frozen=True)
-class CarveoutConfig:
-    """A carve-out link, as configured: see docs/tutorials/cortex-m.md.
-
-    `memory` is a file or device that can be mapped, from `offset` for `size` bytes (None: all).
-    """
-
-    memory: str
-    doorbell: str
-    offset: int = 0
-    size: int | None = None
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> CarveoutConfig:
-        """Read a TOML file with these keys. Raises BadArgument which names what is wrong."""
-        return cls.parse(files.read_toml(path), os.fspath(path))
-
-    @classmethod
-    def parse(cls, values: dict[str, Any], where: str) -> CarveoutConfig:
-        """Check a table of these keys. Raises BadArgument which names what is wrong."""
-        kinds: dict[str, type] = {"memory": str, "doorbell": str, "offset": int, "size": int}
-        for key, value in values.items():
-            if key not in kinds:
-                raise errors.BadArgument(f"{where}: {key!r} is not one of {', '.join(kinds)}")
-            if type(value) is not kinds[key] or (isinstance(value, int) and value < 0):
-                raise errors.BadArgument(f"{where}: {key} = {value!r} is no {kinds[key].__name__}")
-        for key in ("memory", "doorbell"):
-            if not values.get(key):
-                raise errors.BadArgument(f"{where}: {key} is missing")
-        return cls(**values)
-
-
-class Carveout:
-    """A remote whose power is not ours: each `connect()` begins another life of this end.
-
-    Pass `connect` to a Link, and `heaps` to its contexts. Not thread-safe.
-    """
-
-    pid = None
-
-    def __init__(self, config: CarveoutConfig, name: str = "carveout") -> None:
-        self.name = name
-        self.uri = f"carveout:{name}"
-        self.transport = "carveout"
-        self._config = config
-        self._window: Window | None = None
-
-    @property
-    def window(self) -> Window:
-        """The shared RAM, opened at the first use."""
-        if self._window is None:
-            self._window = Window(self._config.memory, self._config.offset, self._config.size)
-        return self._window
-
-    @property
-    def heaps(self) -> dict[str, Heap]:
-        """The arena."""
-        return {self.window.heap.name: self.window.heap}
-
-    def connect(self) -> CarveoutTransport:
-        """Open the doorbell. Raises LinkError, BadArgument."""
-        window = self.window
-        return CarveoutTransport(window, open_doorbell(self._config.doorbell))
-
-    def close(self) -> None:
-        """Lets go of the shared RAM."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None

@@ -1,46 +1,25 @@
-"""Control messages over rpmsg: endpoints of the kernel's rpmsg_char, one message each.
-
-Nothing is found by number: the remote is known by the name of its remote processor and the channel
-it announces, both of which survive a restart.
-"""
+"""Control messages over rpmsg: endpoints of the kernel's rpmsg_char, one message each."""
 
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import select
 import struct
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 from sbe import _native, errors
-from sbe.heaps import Heap, dmabuf
-from sbe.heaps.carveout import CarveoutHeap
-from sbe.heaps.memfd import MemfdHeap
 from sbe.host.descriptors import duplicate
-from sbe.kernel import importer, remoteproc, rpmsg, timer
+from sbe.kernel import rpmsg, timer
 from sbe.transports import PrivateRings
 
-__all__ = ["CONTROL", "DOORBELL", "RpmsgRemote", "RpmsgTransport"]
+__all__ = ["RpmsgTransport"]
 
-CONTROL = "sbe-control"  # what the remote announces
-DOORBELL = "sbe-doorbell"
 _QUEUE_MAX = 1024  # messages that wait for a remote which takes none
 _RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
 _BIND_MAGIC = 0x42454253  # "SBEB", firmware/ports/rpmsg/link.c
-_REMOVAL_S = 1.0  # the kernel takes milliseconds to remove the devices of a remote that is gone
 _GONE = (errno.EPIPE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
-
-_NODES = "sbe"  # names of our nodes begin so
-
-_numbers = itertools.count(1)
-
-
-def _unique(purpose: str) -> str:
-    return f"{_NODES}-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
 
 
 def _is_eventfd(fd: int) -> bool:
@@ -263,171 +242,3 @@ class RpmsgTransport:
             if self._on_gone is not None:
                 self._on_gone()
         return errors.LinkError(f"the rpmsg channel of {self._remote} is gone: {why}", error.errno)
-
-
-class RpmsgRemote:
-    """A remote behind the kernel's rpmsg. Pass `connect` to a Link.
-
-    `processor` is the remote processor's name ("m33" of a device tree), or None on a machine with
-    only one remote that speaks this protocol. `coherent`: it sees the processor's caches. `heaps`
-    names those that areas may come from, the first choice first, None all; together they give out
-    `budget_bytes` at most, by default half of the machine's memory. `carveouts` adds reserved
-    memory that can be mapped: (file, offset, size, its address) by name, heaps of their own that
-    are chosen first. `rings` lie in "coherent"
-    memory, or their frames travel as "messages"; None: as messages if there is no such memory.
-    """
-
-    transport = "rpmsg"
-    pid = None  # its life is the kernel's matter
-
-    def __init__(
-        self,
-        processor: str | None = None,
-        *,
-        coherent: bool = True,
-        heaps: Sequence[str] | None = None,
-        carveouts: Mapping[str, tuple[str, int, int, int]] | None = None,
-        budget_bytes: int | None = None,
-        rings: Literal["coherent", "messages"] | None = None,
-    ) -> None:
-        self._rings = rings
-        self._processor = processor
-        self._coherent = coherent
-        self._heaps = heaps
-        self._budget = dmabuf.Budget(budget_bytes)
-        self._places = carveouts or {}
-        self._arenas: dict[str, CarveoutHeap] = {}
-        self._dying, self._dying_until_s = 0, 0.0  # a channel that the kernel is removing
-        self.name = processor or "rpmsg"
-        self.uri = f"rpmsg:{processor or ''}{',messages' if rings == 'messages' else ''}"
-        self.transport = "rpmsg"
-
-    @property
-    def device(self) -> str:
-        """The platform device that reads and writes shared memory, "" unknown."""
-        service = self._find(CONTROL)
-        return remoteproc.find(service.remote).device if service.remote else ""
-
-    def connect(self) -> RpmsgTransport:
-        """Open an endpoint to the control channel. Raises LinkError with what is missing.
-
-        Or that the former one has not left yet: an endpoint made under a control node that is
-        being removed outlives it, hears nothing and does not end (Linux 6.12), and 6.1 warns of
-        a device without release().
-        """
-        service = self._find(CONTROL)
-        life = service.life
-        if life == self._dying and time.monotonic() < self._dying_until_s:
-            raise errors.LinkError(
-                f"the kernel is still removing {CONTROL!r} of {service.remote or self.name}, "
-                "which stopped or crashed",
-                errno.ENODEV,
-            )
-        rpmsg.reap(_NODES)
-        fd = rpmsg.create_endpoint(service.control, _unique("control"), service.destination)
-        name = self._processor or service.remote or "the remote"
-
-        def on_gone() -> None:
-            self._dying, self._dying_until_s = life, time.monotonic() + _REMOVAL_S
-
-        try:
-            return RpmsgTransport(fd, name, self.open_doorbell, on_gone)
-        except BaseException:
-            rpmsg.destroy_endpoint(fd)
-            raise
-
-    def open_doorbell(self) -> int:
-        """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
-        service = self._find(DOORBELL)
-        return rpmsg.create_endpoint(service.control, _unique("doorbell"), service.destination)
-
-    @property
-    def heaps(self) -> dict[str, Heap]:
-        """Memory that its device reaches, by name: carve-outs, what the kernel offers, coherent.
-
-        Raises LinkError for a heap that was asked for by name and is not there.
-        """
-        for name, place in self._places.items():
-            if name not in self._arenas:  # they know what is allocated: one for all contexts
-                self._arenas[name] = _open_arena(name, *place)
-        there: dict[str, Heap] = {
-            **{arena.name: arena for arena in self._arenas.values()},
-            **dmabuf.published(self.device, coherent=self._coherent, budget=self._budget),
-        }
-        if importer.available():
-            there["coherent"] = self._coherent_heap
-        if self._heaps is None:
-            return there
-        missing = [name for name in self._heaps if name not in there]
-        if missing:
-            raise errors.LinkError(
-                f"no heap {' and no heap '.join(missing)} for {self.name} on this machine; there "
-                f"are: {', '.join(there) or 'none, is the module sbe_dmabuf loaded?'}",
-                errno.ENODEV,
-            )
-        return {name: there[name] for name in self._heaps}
-
-    @property
-    def ring_heap(self) -> Heap:
-        """Where ring memory comes from: with messages, memory of this end alone."""
-        return MemfdHeap() if self._by_messages else self._coherent_heap
-
-    @property
-    def slot_size_max(self) -> int | None:
-        """Bytes of a ring's slot at most, beside what the link agrees on."""
-        return _native.MIRROR_SLOT_MAX if self._by_messages else None
-
-    @property
-    def _by_messages(self) -> bool:
-        return self._rings == "messages" or (self._rings is None and not importer.available())
-
-    @property
-    def _coherent_heap(self) -> dmabuf.CoherentHeap:
-        return dmabuf.CoherentHeap(self.device)
-
-    def close(self) -> None:
-        """Lets go of carve-outs; the remote lives on."""
-        while self._arenas:
-            self._arenas.popitem()[1].close()
-
-    def _find(self, name: str) -> rpmsg.Service:
-        entry = remoteproc.find(self._processor) if self._processor else None
-        found = rpmsg.services(name, entry.entry if entry else None)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(service.remote for service in found)
-            raise errors.LinkError(f"several remotes announce {name}: {names}; name one of them")
-        if entry is None:
-            raise errors.LinkError(
-                f"no remote processor announces {name!r} on rpmsg: `sbe firmware list` shows which "
-                "there are and how they are, `sbe firmware start NAME` starts one",
-                errno.ENODEV,
-            )
-        state = entry.state
-        hint = f"`sbe firmware start {entry.name}` starts it"
-        if state in ("running", "attached"):
-            hint = f"its firmware is another one, or waits: see `sbe firmware log {entry.name}`"
-        raise errors.LinkError(
-            f"remote processor {self._processor}, which is {state}, does not announce {name!r} on "
-            f"rpmsg: {hint}",
-            errno.ENODEV,
-        )
-
-
-def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> CarveoutHeap:
-    """Raises LinkError with what stands in the way."""
-    what = f"carveout:{name}: {path}"
-    fd = -1
-    try:
-        # O_SYNC: /dev/mem maps memory that is not cached then; UIO always does.
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC)
-        there = os.fstat(fd).st_size if os.path.isfile(path) else offset + size
-        if there >= offset + size:
-            return CarveoutHeap(fd, offset, size, address=address, name=f"carveout:{name}")
-    except OSError as error:
-        raise errors.LinkError(f"{what} can't be mapped: {error.strerror}") from error
-    finally:
-        if fd >= 0:
-            os.close(fd)
-    raise errors.LinkError(f"{what} has {there} bytes, {offset + size} are needed")

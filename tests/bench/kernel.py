@@ -89,12 +89,12 @@ def _endpoint(settings: Settings) -> Iterator[int]:
 @contextmanager
 def _connection(settings: Settings) -> Iterator[Any]:
     with _processor(settings) as parts:
+        from sbe.remotes.rpmsg import RpmsgRemote
         from sbe.sdk.connection import Connection
-        from sbe.sdk.embedded import EmbeddedBackend
-        from sbe.transports.rpmsg import RpmsgRemote
+        from sbe.sdk.direct import DirectBackend
 
         parts.wait_for_service("sbe-doorbell")
-        with Connection(EmbeddedBackend(LIMIT_S, RpmsgRemote(parts.NAME))) as connection:
+        with Connection(DirectBackend(LIMIT_S, RpmsgRemote(parts.NAME))) as connection:
             yield connection
 
 

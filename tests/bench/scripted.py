@@ -24,15 +24,16 @@ class Script:
 
     def __init__(self) -> None:
         try:
-            from sbe import _native, channel
+            from sbe import _native
+            from sbe.link import grants, rings
             from sbe.sdk import backend, connection
         except ImportError as error:
             raise UnavailableError(f"SBE is not built here ({error})") from error
-        self._native, self._backend = _native, backend
+        self._native, self._backend, self._grants = _native, backend, grants
         self.limits = {"areas": 64, "buffers": 16}
         self.control_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        geometry = channel.Geometry(SLOTS, SLOT_SIZE)
-        self._rings = channel.create_rings(geometry, _LINE)
+        geometry = rings.Geometry(SLOTS, SLOT_SIZE)
+        self._rings = rings.create_rings(geometry, _LINE)
         memory = memoryview(_native.Memory(self._rings.memory_fd, self._rings.size_bytes))
         self._answers = memory[self._rings.receive_offset :]
         layout = _native.layout()
@@ -60,7 +61,7 @@ class Script:
     # -- what the connection asks of its backend ------------------------------------------------
 
     def open_channel(self, geometry: Any, priority: int) -> Any:
-        return self._backend.GrantedChannel(1, 1, self._rings.duplicate())
+        return self._grants.ChannelGrant(1, 1, priority, self._rings.duplicate())
 
     def find_service(self, name: str, version: int) -> Any:
         return self._backend.Service(1, name, 1)

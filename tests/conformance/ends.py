@@ -24,9 +24,10 @@ import pytest
 
 import sbe
 import sbe.testing
-from sbe.boards import QemuBoard
-from sbe.channel import Geometry
+from examples.own_remote import Simulator
 from sbe.kernel.remoteproc import RemoteProcessor
+from sbe.link.rings import Geometry
+from sbe.remotes.boards import QemuBoard
 from tests.conformance.services import PYTHON_SERVICES
 from tests.rigs.boards import require_board
 from tests.rigs.kernel import parts
@@ -76,6 +77,12 @@ def testing() -> Iterator[Connector]:
             return remote.link(timeout=timeout, geometry=Geometry(slots, slot_size))
 
         yield Connector("testing", connect, firmware=False)
+
+
+@contextlib.contextmanager
+def own() -> Iterator[Connector]:
+    """The remote of examples/, as somebody who adds one writes it."""
+    yield Connector("own", lambda **how: sbe.connect(Simulator(), **how), firmware=True)
 
 
 QUOTA = "[policy.default]\nareas = 2000\npower = true\n"
@@ -228,6 +235,7 @@ def rpmsg_daemon(name: str, keys: str = "") -> Iterator[Connector]:
 ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "loopback": loopback,
     "testing": testing,
+    "own": own,
     "unix": daemon,
     "mps2-an521": board("mps2-an521"),
     "mps2-an385": board("mps2-an385"),

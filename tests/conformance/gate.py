@@ -9,7 +9,7 @@ from typing import Any
 
 import sbe
 import sbe.testing
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from tests.conformance.services import PYTHON_SERVICES
 
 LIMIT_S = 30.0  # turns a hang into a failure

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import sbe
-from sbe.channel import Geometry
+from sbe.link.rings import Geometry
 from tests.conformance.ends import Connector
 from tests.conformance.gate import LIMIT_S, answered, gated
 

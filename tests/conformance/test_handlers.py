@@ -318,7 +318,7 @@ def test_an_operating_system_without_descriptors_ends_no_serving(
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
         monkeypatch.setattr(link._backend, "recover", short)
-        link._backend._process.kill()  # type: ignore[attr-defined]
+        link._backend._remote.kill()  # type: ignore[attr-defined]
         for _ in range(5):
             assert failed.acquire(timeout=LIMIT_S)
         monkeypatch.setattr(link._backend, "recover", recover)

@@ -161,7 +161,7 @@ PROGRAM = """
 import os, signal, sys, threading, time
 import numpy as np
 import sbe, sbe.testing
-from sbe.channel import Geometry
+from sbe.link.rings import Geometry
 
 seen, never = threading.Event(), threading.Event()
 def gate(payload, *buffers):

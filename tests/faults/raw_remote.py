@@ -19,10 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 import sbe
-from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry
+from sbe import _native, remotes
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
-from sbe.sdk.embedded import EmbeddedBackend
+from sbe.sdk.direct import DirectBackend
 from sbe.transports.seqpacket import SeqpacketTransport
 
 _LAYOUT = _native.layout()
@@ -285,8 +285,12 @@ class Life:
 Answer = Callable[[Rings, Frame], Any]
 
 
-class RawRemote:
+class RawRemote(remotes.Remote):
     """Answers each request by `answer(rings, frame)`, which may do what it likes there."""
+
+    name = "raw"
+    uri = "raw:"
+    transport = "testing"
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -315,4 +319,4 @@ class RawRemote:
 
     def link(self, geometry: Geometry = DEFAULT_GEOMETRY) -> Connection:
         """A connection to it."""
-        return Connection(EmbeddedBackend(10.0, self), geometry=geometry)
+        return Connection(DirectBackend(10.0, self), geometry=geometry)

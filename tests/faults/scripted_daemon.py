@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sbe import _native
-from sbe.channel import Geometry, Rings, create_rings
 from sbe.control import ERROR
 from sbe.heaps.memfd import MemfdHeap
+from sbe.link.rings import Geometry, Rings, create_rings
 
 __all__ = ["Misdeed", "ScriptedDaemon"]
 

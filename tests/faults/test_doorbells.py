@@ -20,8 +20,8 @@ import pytest
 import sbe
 import sbe.testing
 from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Rings, attach, create_rings
 from sbe.errors import LinkClosed
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry, Rings, attach, create_rings
 from tests.integration.varlink_client import SECONDS, Daemon, daemon, readable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,7 @@ with sbe.connect(sys.argv[1]) as link:
 def attach_to(opened: dict[str, int], context: int) -> _native.Channel:
     """The client's end of a channel that the daemon has opened."""
     rings = Rings(
-        sbe.channel.Geometry(opened["slots"], opened["slot_size"]),
+        Geometry(opened["slots"], opened["slot_size"]),
         *(opened[name] for name in ("line", "send_offset", "receive_offset", "size")),
         *(opened[name] for name in ("memory_fd", "ring_fd", "wake_fd")),
     )

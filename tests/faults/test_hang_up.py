@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import sbe
-from sbe.link import Link
-from sbe.transports.remote_process import RemoteProcess
+from sbe.link.link import Link
+from sbe.remotes.process import RemoteProcess
 from tests.conformance.ends import RESTART, daemon_process
 
 LIMIT_S = 20.0

@@ -12,8 +12,8 @@ import pytest
 import sbe
 import sbe.testing
 from sbe import _native
-from sbe.channel import Geometry, Rings, attach, create_rings
 from sbe.errors import MessageTooLarge, RemoteError
+from sbe.link.rings import Geometry, Rings, attach, create_rings
 
 OPEN_REQUESTS = 4096  # that the host keeps for one channel
 SLOTS = 64

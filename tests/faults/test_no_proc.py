@@ -81,7 +81,7 @@ def test_what_needs_it_says_so() -> None:
         """
 import pytest
 from sbe import errors
-from sbe.boards import Resident, resident
+from sbe.remotes.boards import Resident, resident
 from sbe.heaps import dmabuf
 assert dmabuf._available_bytes() > 0
 with pytest.raises(errors.LinkError, match="/proc, which is not mounted here"):

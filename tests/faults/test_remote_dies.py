@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import sbe
-from sbe.boards import QemuBoard
+from sbe.remotes.boards import QemuBoard
 from tests.conformance.ends import Connector
 from tests.conformance.services import ref_crc32, shown
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from sbe import _native, errors
-from sbe.boards import BOARDS
-from sbe.boards.qemu import qmp
+from sbe.remotes.boards import BOARDS
+from sbe.remotes.boards.qemu import qmp
 from sbe.sdk.varlink import VarlinkClient
 from sbe.transports.seqpacket import SeqpacketTransport
 from tests.conformance.gate import LIMIT_S

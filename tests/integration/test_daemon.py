@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from sbe import _native
-from sbe.channel import Geometry, Rings, attach
 from sbe.control import INTERFACE, PROTOCOL
 from sbe.daemon.config import DaemonConfig
 from sbe.daemon.server import Listener, ListenError
+from sbe.link.rings import Geometry, Rings, attach
 from tests.integration.varlink_client import (
     SECONDS,
     Daemon,

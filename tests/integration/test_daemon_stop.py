@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from sbe.daemon.config import EmbeddedLink
-from sbe.daemon.remote import Remote
+from sbe.daemon.supervisor import Supervisor
 
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_stop_as_the_remote_gets_ready(turns: int, monkeypatch: pytest.MonkeyPatch):
     """So many turns of the loop later; of the supervisor's wait, all are passed."""
-    remote = Remote(EmbeddedLink())
+    remote = Supervisor(EmbeddedLink())
     ready = asyncio.Event()
     start = remote.link.start
 

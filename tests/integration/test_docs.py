@@ -14,14 +14,15 @@ import pytest
 from tests.conformance.ends import daemon
 from tests.pages import ROOT, blocks_of, pages
 
-PAGES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/testing-your-app.md"]
+TUTORIALS = ("first-steps", "own-board", "testing-your-app")
+PAGES = ["README.md", *(f"docs/tutorials/{name}.md" for name in TUTORIALS)]
 
 
 def run(program: str, folder: Path, **environment: str) -> str:
     """What a program prints. It finds no daemon unless SBE_SOCKET leads to one."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "SBE_SOCKET": "", **environment},
+        env={**os.environ, "SBE_SOCKET": "", "PYTHONPATH": str(ROOT), **environment},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -45,7 +46,7 @@ def test_program_of_the_readme_in_both_forms(tmp_path: Path):
         if "sbe.connect" in block
     ]
     program = f"{connects}\nprint('by', type(link._backend).__name__)\n"
-    assert "by EmbeddedBackend" in run(program, tmp_path)
+    assert "by DirectBackend" in run(program, tmp_path)
     with daemon() as connect:
         with connect() as link:
             path = link._backend.uri.removeprefix("unix:")

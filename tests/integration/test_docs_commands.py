@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sbe.boards import Resident
+from sbe.remotes.boards import Resident
 from tests.pages import ROOT, blocks_of, pages
 from tests.rigs.boards import image, require_board
 from tests.rigs.missing import require

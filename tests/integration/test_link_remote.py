@@ -13,10 +13,12 @@ import pytest
 
 from sbe import _native, errors
 from sbe.heaps.memfd import MemfdHeap
-from sbe.link import Link, Pending, State
+from sbe.link.link import Link
+from sbe.link.pending import Pending
+from sbe.link.session import State
+from sbe.remotes.process import RemoteProcess
 from sbe.sdk.connection import Connection
-from sbe.sdk.embedded import EmbeddedBackend
-from sbe.transports.remote_process import RemoteProcess
+from sbe.sdk.direct import DirectBackend
 from tests.unit.session_pair import count_fds
 
 SERVICES = {"echo", "crc32", "copy", "fill", "invert", "sobel", "fir"}
@@ -269,7 +271,7 @@ def test_a_thousand_reconnections_leave_nothing(process: RemoteProcess, link: Li
 def test_a_suspended_remote_sleeps_whatever_waits():
     """Also one that would look at its rings for a second before it sleeps."""
     remote = RemoteProcess(arguments=["--spin-us", "1000000"])
-    with Connection(EmbeddedBackend(20.0, remote)) as link:
+    with Connection(DirectBackend(20.0, remote)) as link:
         for _ in range(100):  # there is traffic: it looks
             link.call("echo")
         link.suspend()

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sbe import Connection
-from sbe.sdk.embedded import EmbeddedBackend
-from sbe.transports.remote_process import RemoteProcess
+from sbe.remotes.process import RemoteProcess
+from sbe.sdk.direct import DirectBackend
 
 CALLS = 1000
 LIMIT = 5
@@ -35,7 +35,7 @@ def remote_cpu_ns(remote: RemoteProcess) -> int:
 def cpu_ns(spin_s: float) -> tuple[int, int]:
     """CPU time of this end and of the remote for some calls; both stay on this thread's CPU."""
     remote = RemoteProcess(arguments=("--spin-us", str(int(spin_s * 1e6))))
-    with Connection(EmbeddedBackend(20.0, remote), spin_s=spin_s) as link:
+    with Connection(DirectBackend(20.0, remote), spin_s=spin_s) as link:
         link.call("echo")
         here, there = time.thread_time_ns(), remote_cpu_ns(remote)
         for _ in range(CALLS):

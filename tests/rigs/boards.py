@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import sbe
-from sbe.boards import QemuBoard
-from sbe.sdk.embedded import EmbeddedBackend
+from sbe.remotes.boards import QemuBoard
+from sbe.sdk.direct import DirectBackend
 from tests.rigs.missing import require
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ class FaultyBoard(QemuBoard):
 
 def connect(board: QemuBoard, timeout: float = 10.0, **how: Any) -> sbe.Connection:
     """What `sbe.connect("qemu:...")` does, over a board that the test holds."""
-    return sbe.Connection(EmbeddedBackend(timeout, board), **how)
+    return sbe.Connection(DirectBackend(timeout, board), **how)
 
 
 def check_log_region(link: sbe.Connection, board: QemuBoard) -> None:

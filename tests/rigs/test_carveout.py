@@ -17,8 +17,8 @@ import pytest
 
 import sbe
 from sbe import extras
-from sbe.boards import Resident
-from sbe.transports.carveout import open_doorbell
+from sbe.remotes.boards import Resident
+from sbe.transports.doorbell import open_doorbell
 from tests.rigs.boards import BOARDS, FaultyBoard, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]

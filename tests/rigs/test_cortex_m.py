@@ -22,8 +22,8 @@ import pytest
 
 import sbe
 from sbe import _native
-from sbe.boards import BOARDS, QemuBoard, qemu
-from sbe.link import Link
+from sbe.link.link import Link
+from sbe.remotes.boards import BOARDS, QemuBoard, qemu
 from tests.rigs.boards import FaultyBoard, check_log_region, connect, image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import sbe
-from sbe.boards import QemuBoard, Resident
 from sbe.cli import app, exit_codes
+from sbe.remotes.boards import QemuBoard, Resident
 from tests.rigs.boards import image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
@@ -115,7 +115,7 @@ def test_boards_in_a_place_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
 START = """
 import sys
 import sbe
-from sbe.boards import Resident
+from sbe.remotes.boards import Resident
 sys.stdin.read()
 try:
     print(Resident.start("one", sys.argv[1], sys.argv[2]).pid)

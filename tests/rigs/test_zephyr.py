@@ -13,7 +13,7 @@ import pytest
 
 import sbe
 from sbe import _native
-from sbe.boards import BOARDS, QemuBoard
+from sbe.remotes.boards import BOARDS, QemuBoard
 from tests.rigs.boards import FaultyBoard, connect
 from tests.unit.session_pair import Recorder
 

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import sbe
-from sbe.boards import QemuBoard
-from sbe.sdk.embedded import EmbeddedBackend
+from sbe.remotes.boards import QemuBoard
+from sbe.sdk.direct import DirectBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 GOAL = 600
@@ -69,7 +69,7 @@ def measure(board: str, call: Callable[[sbe.Connection], object], count: int = 8
     with QemuBoard(board) as log_home:
         log = log_home.directory / "trace.log"
         emulated = QemuBoard(board, arguments=("-singlestep", "-d", "exec,nochain", "-D", str(log)))
-        with sbe.Connection(EmbeddedBackend(30.0, emulated)) as link:
+        with sbe.Connection(DirectBackend(30.0, emulated)) as link:
             for _ in range(4 + count):
                 call(link)
                 time.sleep(_SLEEP_S)

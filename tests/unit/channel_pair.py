@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sbe import _native
-from sbe.channel import Geometry, create_rings
 from sbe.heaps.memfd import MemfdHeap
+from sbe.link.rings import Geometry, create_rings
 
 LIMIT_S = 20.0  # turns a hang into a failure
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sbe import errors
-from sbe.boards import BOARDS, Resident, check_image, resident
 from sbe.cli import app
 from sbe.host import files
+from sbe.remotes.boards import BOARDS, Resident, check_image, resident
 
 NOBODY = 65534
 BOARD = BOARDS["mps2-an521"]

@@ -24,9 +24,9 @@ import sbe.testing
 from sbe import cli, control, errors
 from sbe.cli import app, arguments, exit_codes, figures, picture, screen, session, stat
 from sbe.daemon import config
-from sbe.sdk import uri_forms
-from sbe.transports.carveout import Carveout, CarveoutConfig
-from sbe.transports.rpmsg import RpmsgRemote
+from sbe.remotes import uris
+from sbe.remotes.carveout import Carveout, CarveoutConfig
+from sbe.remotes.rpmsg import RpmsgRemote
 
 LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "transport"}
 
@@ -96,7 +96,7 @@ def test_help_shows_every_exit_code_and_completion(capsys: pytest.CaptureFixture
 
 
 def test_every_scheme_is_in_help_errors_and_documentation(capsys: pytest.CaptureFixture[str]):
-    forms = uri_forms()
+    forms = uris.forms()
     assert len(forms) == 5
     assert app.run(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())

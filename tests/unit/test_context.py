@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from sbe import errors
-from sbe.channel import Geometry, create_rings
-from sbe.context import HostContext, run_async, run_sync
 from sbe.heaps.carveout import CarveoutHeap
-from sbe.link import Link
+from sbe.link.context import HostContext, run_async, run_sync
+from sbe.link.link import Link
+from sbe.link.rings import Geometry, create_rings
+from sbe.remotes import Memory
 from tests.unit.session_pair import PythonRemote, count_fds
 
 ARENA = 1 << 20
@@ -39,7 +40,7 @@ class World:
         self.remote = PythonRemote()
         self.link = Link(self.remote.connect)
         self.link.reconnect()
-        self.context = HostContext(self.link, {"arena": self.heap}, self.heap)
+        self.context = HostContext(self.link, Memory({"arena": self.heap}))
         self.run(self.context.open())
         self.before = self.state()
 

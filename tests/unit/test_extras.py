@@ -19,7 +19,7 @@ import sbe
 from sbe import _native, cli, daemon, errors, extras
 from sbe.cli import app
 from sbe.kernel.uevents import Uevents
-from sbe.transports.carveout import open_doorbell
+from sbe.transports.doorbell import open_doorbell
 from tests.conformance.ends import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]

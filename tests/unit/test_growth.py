@@ -12,10 +12,10 @@ import pytest
 
 import sbe
 from sbe import errors
-from sbe.daemon import remote as remote_of_daemon
+from sbe.daemon import supervisor
 from sbe.heaps.memfd import MemfdHeap
-from sbe.link import Link, Pending
-from sbe.link.link import _AreaIds
+from sbe.link.link import Link, _AreaIds
+from sbe.link.pending import Pending
 from tests.unit.session_pair import PythonRemote
 
 OURS = str(Path(sbe.__file__).parent)
@@ -139,9 +139,9 @@ def test_the_end_of_a_context_takes_its_own(memory: int):
 
 def test_all_contexts_of_a_daemon_may_end_at_once():
     """Before the remote has answered the first of them."""
-    count = remote_of_daemon._CONTEXTS
+    count = supervisor._CONTEXTS
     remote = PythonRemote(contexts=count)
-    link = Link(remote.connect, contexts=count, pending=remote_of_daemon._PENDING)
+    link = Link(remote.connect, contexts=count, pending=supervisor._PENDING)
     link.reconnect()
     contexts = [link.wait(link.create_context(), 10) for _ in range(count)]
     remote.deaf = True

@@ -15,7 +15,9 @@ import pytest
 
 from sbe import _native, errors
 from sbe.heaps.memfd import MemfdHeap
-from sbe.link import AreaInfo, Link, Pending, ServiceInfo, State
+from sbe.link.link import AreaInfo, Link, ServiceInfo
+from sbe.link.pending import Pending
+from sbe.link.session import State
 from sbe.transports import Transport
 from tests.unit.session_pair import PythonRemote, count_fds
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sbe import control
 from sbe.daemon import config
 from sbe.kernel import dma_heap, importer, udmabuf
-from sbe.transports import rpmsg
+from sbe.remotes import rpmsg
 from tests.udev_rules import ROOT, rules
 
 LINUX = ROOT / "linux"

@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 
 from sbe import _native, errors
-from sbe.channel import Geometry, Rings, attach, create_rings
+from sbe.link.rings import Geometry, Rings, attach, create_rings
 from sbe.transports import PrivateRings
 from tests.unit.channel_pair import LIMIT_S, Thread
 

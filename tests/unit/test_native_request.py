@@ -196,7 +196,7 @@ ASKER = """
 import sys
 from collections import deque
 from sbe import _native
-from sbe.channel import Geometry, Rings, attach
+from sbe.link.rings import Geometry, Rings, attach
 fds = [int(word) for word in sys.argv[1:4]]
 line, send, receive, size = (int(word) for word in sys.argv[4:])
 rings = Rings(Geometry(2, 1024), line, send, receive, size, *fds)

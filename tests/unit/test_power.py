@@ -7,8 +7,8 @@ import errno
 import pytest
 
 from sbe import _native, errors
-from sbe.link import Answer, Pending, PowerRequest
-from sbe.link.power import Power
+from sbe.link.pending import Pending
+from sbe.link.power import Answer, Power, PowerRequest
 
 SUSPEND, RESUME, FREQUENCY = PowerRequest
 GONE = errors.RemoteRestarted("gone")

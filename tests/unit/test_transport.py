@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from sbe import _native, errors
-from sbe.transports.carveout import CarveoutTransport, Window, open_doorbell
+from sbe.remotes.process import RemoteProcess
+from sbe.transports.carveout import CarveoutTransport
 from sbe.transports.deathwatch import Deathwatch
-from sbe.transports.remote_process import RemoteProcess
+from sbe.transports.doorbell import open_doorbell
 from sbe.transports.seqpacket import SeqpacketTransport
+from sbe.transports.window import Window
 from tests.unit.session_pair import count_fds
 
 LONGEST = _native.CONTROL_MAX

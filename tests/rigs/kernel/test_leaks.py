@@ -7,8 +7,8 @@ import pytest
 
 from sbe import errors
 from sbe.kernel import remoteproc
-from sbe.link import Link
-from sbe.transports.rpmsg import RpmsgRemote
+from sbe.link.link import Link
+from sbe.remotes.rpmsg import RpmsgRemote
 from tests.rigs.kernel import guest_init, parts
 from tests.rigs.kernel.test_transport import exchange
 

@@ -13,10 +13,11 @@ import pytest
 
 from sbe import errors
 from sbe.kernel import remoteproc, rpmsg, userproc
-from sbe.link import Link
+from sbe.link.link import Link
+from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
-from sbe.sdk.embedded import EmbeddedBackend
-from sbe.transports.rpmsg import RpmsgRemote, RpmsgTransport
+from sbe.sdk.direct import DirectBackend
+from sbe.transports.rpmsg import RpmsgTransport
 from tests.rigs.kernel import parts
 from tests.rigs.kernel.parts import until
 
@@ -185,7 +186,7 @@ def test_doorbell_stays_with_the_first(processor: remoteproc.RemoteProcessor, tm
 
 
 def hijack(remote: RpmsgRemote) -> None:
-    with Connection(EmbeddedBackend(5, remote)) as connection:
+    with Connection(DirectBackend(5, remote)) as connection:
         thief = remote.open_doorbell()
         os.write(thief, struct.pack("<II", 0x42454253, 1))
         for _ in range(20):

@@ -18,10 +18,10 @@ import pytest
 
 from sbe import In, errors
 from sbe.kernel import remoteproc, rpmsg
+from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.area import Area
 from sbe.sdk.connection import Connection
-from sbe.sdk.embedded import EmbeddedBackend
-from sbe.transports.rpmsg import RpmsgRemote
+from sbe.sdk.direct import DirectBackend
 from tests.rigs.kernel import parts
 from tests.rigs.kernel.parts import until
 
@@ -62,7 +62,7 @@ def held(process: "subprocess.Popen[bytes]") -> dict[str, object]:
 
 
 def connect() -> Connection:
-    return Connection(EmbeddedBackend(5, RpmsgRemote(parts.NAME)))
+    return Connection(DirectBackend(5, RpmsgRemote(parts.NAME)))
 
 
 def came_back(connection: Connection, area: Area, checksum: int) -> bool:

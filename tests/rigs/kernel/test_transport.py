@@ -9,10 +9,10 @@ import pytest
 import sbe
 from sbe import Error, In, InOut, Out, Shared, _native, errors
 from sbe.kernel import remoteproc, rpmsg
-from sbe.link import Link
+from sbe.link.link import Link
+from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
-from sbe.sdk.embedded import EmbeddedBackend
-from sbe.transports.rpmsg import RpmsgRemote
+from sbe.sdk.direct import DirectBackend
 from tests.rigs.kernel import parts
 
 pytestmark = pytest.mark.kernel
@@ -32,7 +32,7 @@ def test_link_negotiates(tmp_path: Path):
 
 def exchange(remote: RpmsgRemote, heap: str) -> None:
     """What any application does; its mappings end with this function."""
-    with Connection(EmbeddedBackend(5, remote)) as connection:
+    with Connection(DirectBackend(5, remote)) as connection:
         assert connection.call("echo", payload=b"hello").payload == b"hello"
         area = connection.allocate(1 << 20, heap=heap)
         memoryview(area)[:] = bytes(range(256)) * 4096
@@ -58,7 +58,7 @@ def test_caches_are_maintained_by_range(tmp_path: Path):
 
 
 def maintain_and_count(remote: RpmsgRemote) -> None:
-    with Connection(EmbeddedBackend(5, remote)) as connection:
+    with Connection(DirectBackend(5, remote)) as connection:
         area = connection.allocate(1 << 16, heap="dma-heap:system")
         area[:8192] = bytes(range(256)) * 32
         given = bytes(memoryview(area)[:4096])

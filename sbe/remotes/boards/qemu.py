@@ -17,11 +17,13 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from sbe import _native, errors
-from sbe.boards.image import BOARDS, Board, check_image, find_image
-from sbe.heaps import Heap
 from sbe.host import files, sockets
 from sbe.host.descriptors import socket_above_streams
-from sbe.transports.carveout import CarveoutTransport, Window, describe_crash, open_doorbell
+from sbe.remotes import Memory, Remote
+from sbe.remotes.boards.image import BOARDS, Board, check_image, find_image
+from sbe.transports.carveout import CarveoutTransport
+from sbe.transports.doorbell import open_doorbell
+from sbe.transports.window import Window, describe_crash
 
 __all__ = ["QemuBoard", "memory_option", "qmp"]
 
@@ -78,14 +80,16 @@ def memory_option(ram: Path, size_bytes: int) -> str:
     return f"memory-backend-file,id=ram,size={size_bytes},mem-path={_option(ram)},share=on"
 
 
-class QemuBoard:
+class QemuBoard(Remote):
     """One emulated board: load is a new process, the RAM file outlives it.
 
     `image` is an ELF file, by default what `make firmware` built. `directory` holds the sockets,
     the console's log and the RAM; None makes one, which `close()` removes. Not thread-safe.
 
-    Pass `connect` to a Link: each call ends the former process and starts a new one.
+    Each `connect()` ends the former process and starts a new one.
     """
+
+    transport = "qemu"
 
     def __init__(
         self,
@@ -102,7 +106,6 @@ class QemuBoard:
         self.board: Board = BOARDS[board]
         self.name = board
         self.uri = f"qemu:{board}" if image is None else f"qemu:{board},{os.fspath(image)}"
-        self.transport = "qemu"
         self.image = Path(image) if image is not None else find_image(self.board)
         check_image(self.image, self.board)
         if shutil.which(_PROGRAM) is None:
@@ -249,9 +252,9 @@ class QemuBoard:
         return self._window
 
     @property
-    def heaps(self) -> dict[str, Heap]:
-        """The arena of the shared RAM."""
-        return {self.window.heap.name: self.window.heap}
+    def memory(self) -> Memory:
+        """The arena of the shared RAM, and the regions that the firmware offers."""
+        return Memory({self.window.heap.name: self.window.heap}, offering=self.window)
 
     @property
     def exit_description(self) -> str | None:

@@ -10,17 +10,21 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from sbe.context import HostContext, run_async
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.daemon.power import PowerCommand
 from sbe.errors import Error, LinkError, ProtocolError, Timeout, again
 from sbe.kernel import remoteproc
-from sbe.link import Link, Pending, PowerRequest, ServiceInfo, State
-from sbe.transports.carveout import Carveout, CarveoutConfig
-from sbe.transports.remote_process import RemoteProcess
-from sbe.transports.rpmsg import RpmsgRemote
+from sbe.link.context import HostContext, run_async
+from sbe.link.link import Link, ServiceInfo
+from sbe.link.pending import Pending
+from sbe.link.power import PowerRequest
+from sbe.link.session import State
+from sbe.remotes import Remote
+from sbe.remotes.carveout import Carveout, CarveoutConfig
+from sbe.remotes.process import RemoteProcess
+from sbe.remotes.rpmsg import RpmsgRemote
 
-__all__ = ["Remote", "Tenant", "settled"]
+__all__ = ["Supervisor", "Tenant", "settled"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -61,7 +65,7 @@ async def settled(pending: Pending[_T]) -> _T:
     return pending.result()
 
 
-class Remote:
+class Supervisor:
     """A link with the remote of its kind. Not thread-safe: all of it belongs to the asyncio loop.
 
     Nothing runs while nothing happens: the loop watches the link's descriptor, which tells the
@@ -77,10 +81,10 @@ class Remote:
         """By context."""
         self.restarts = 0
         """How often it was started again, or tried to be."""
-        self._peer = _make_peer(config)
+        self._remote = _make_remote(config)
         self._power = PowerCommand(config.name, config.power)
         self.link = Link(
-            self._peer.connect,
+            self._remote.connect,
             name="sbe-daemon",
             areas=_AREAS,
             contexts=_CONTEXTS,
@@ -99,7 +103,7 @@ class Remote:
         self._told_news = False  # somebody tells of them
         self._distrusted = False  # a processor that we start is stopped before
         self._hopeless = False  # it takes a person: no program, another version
-        self._supervisor: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._ever_up = False
 
     # -- life ----------------------------------------------------------------------------------
@@ -107,12 +111,12 @@ class Remote:
     def start(self) -> None:
         """Begin to keep the remote running."""
         asyncio.get_running_loop().add_reader(self.link.fileno(), self.link.process)
-        self._supervisor = asyncio.create_task(self._supervise(), name=f"link {self.name}")
+        self._task = asyncio.create_task(self._supervise(), name=f"link {self.name}")
 
     @property
     def wants_news(self) -> bool:
         """Its remote shows as devices: `devices_changed()` wants to be called."""
-        return isinstance(self._peer, RpmsgRemote)
+        return isinstance(self._remote, RpmsgRemote)
 
     def devices_changed(self) -> None:
         """Devices appeared or vanished: it may be worth a look at once."""
@@ -124,15 +128,15 @@ class Remote:
 
     async def stop(self) -> None:
         """Say goodbye and end the remote."""
-        if self._supervisor is not None:
-            self._supervisor.cancel()
+        if self._task is not None:
+            self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._supervisor
+                await self._task
             asyncio.get_running_loop().remove_reader(self.link.fileno())
         self._up.clear()
         await self._power.stop()
         self.link.close()
-        self._peer.close()
+        self._remote.close()
 
     def reset(self, why: str) -> None:
         """End a remote that can't be relied on; it is started again.
@@ -140,8 +144,8 @@ class Remote:
         One whose life is not ours is told: with a new epoch all that it has made ends.
         """
         _log.error("the remote is started again: %s", why, extra={"link": self.name})
-        if isinstance(self._peer, RemoteProcess):
-            self._peer.kill()
+        if isinstance(self._remote, RemoteProcess):
+            self._remote.kill()
         else:
             self._distrusted = True
             self.link.abandon(f"the remote was given up: {why}")
@@ -163,9 +167,9 @@ class Remote:
     @property
     def pid(self) -> int | None:
         """The process that runs now, None where there is none."""
-        if isinstance(self._peer, RemoteProcess) and not self._peer.alive:
+        if isinstance(self._remote, RemoteProcess) and not self._remote.alive:
             return None
-        return self._peer.pid
+        return self._remote.pid
 
     @property
     def uptime_seconds(self) -> float:
@@ -174,9 +178,7 @@ class Remote:
 
     def make_context(self) -> HostContext:
         """A context for a client, which the remote does not trust. Raises LinkError."""
-        context = HostContext(self.link, apart=True)
-        context.supply(self._peer)
-        return context
+        return HostContext(self.link, self._remote.memory, apart=True)
 
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
@@ -295,9 +297,9 @@ class Remote:
             await asyncio.to_thread(_power_up, self.config.processor, distrusted)
         ready = self.link.ready
         if ready.done:  # else the remote came back by itself, on the connection there is
-            if isinstance(self._peer, RemoteProcess):
+            if isinstance(self._remote, RemoteProcess):
                 # In a thread: the former process may take its time to end.
-                await asyncio.to_thread(self._peer.close)
+                await asyncio.to_thread(self._remote.close)
             ready = self.link.start()
         try:
             async with asyncio.timeout(self.config.answer_seconds):
@@ -344,13 +346,13 @@ class Remote:
         level = logging.ERROR if news else logging.DEBUG
         _log.log(level, "the remote is not connected: %s", error, extra={"link": self.name})
         self._trouble = trouble
-        no_program = isinstance(self._peer, RemoteProcess) and (
+        no_program = isinstance(self._remote, RemoteProcess) and (
             isinstance(error, LinkError) and error.code == errno.ENOENT
         )
         self._hopeless = no_program or kind is ProtocolError
 
 
-def _make_peer(config: LinkConfig) -> RemoteProcess | RpmsgRemote | Carveout:
+def _make_remote(config: LinkConfig) -> Remote:
     if isinstance(config, EmbeddedLink):
         return _make_process(config)
     if isinstance(config, CarveoutLink):

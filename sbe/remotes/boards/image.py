@@ -57,7 +57,7 @@ def find_image(board: Board) -> Path:
         if not os.path.exists(named):
             raise errors.BadArgument(f"SBE_FIRMWARE={named!r} names no file")
         return Path(named)
-    top = Path(__file__).resolve().parents[2]
+    top = Path(__file__).resolve().parents[3]
     path = top / "build" / "firmware" / board.name / "sbe-firmware.elf"
     if not path.is_file():
         checkout = (top / "Makefile").is_file()

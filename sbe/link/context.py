@@ -20,58 +20,36 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sbe import _native
-from sbe.channel import DEFAULT_GEOMETRY, Geometry, Rings, create_rings
 from sbe.errors import AreaFreed, BadArgument, Error, LinkError
-from sbe.heaps import Allocation, Heap, Offering
-from sbe.heaps.memfd import MemfdHeap
-from sbe.link import Link, Pending
+from sbe.heaps import Allocation, Heap
+from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.link import Link
+from sbe.link.pending import Pending
+from sbe.link.rings import DEFAULT_GEOMETRY, Geometry, create_rings
+from sbe.remotes import Memory
 
-__all__ = ["AreaGrant", "ChannelGrant", "HostContext", "run_async", "run_sync"]
+__all__ = ["HostContext", "run_async", "run_sync"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 @dataclass
-class AreaGrant:
-    """An area as its context made it. `fd` is valid as long as the area, and not its user's."""
+class _Area:
+    """An area as its context holds it; the grant's descriptors are the context's."""
 
-    id: int
-    size_bytes: int
-    flags: int
-    fd: int
-    heap: str
-    offset_bytes: int = 0
-    trusted: bool = False
-    allocation: Allocation | None = None
-    ending: Pending[None] | None = field(default=None, repr=False)  # the last attempt to free it
-
-    @property
-    def sync_fd(self) -> int:
-        """What maintains caches for ranges of it, which stays the context's; -1 where coherent."""
-        if self.allocation is None or self.allocation.coherent:
-            return -1
-        attachment = self.allocation.attachment
-        return -1 if attachment is None else attachment.fileno()
-
-    def close(self) -> None:
-        """Gives the memory back: the remote must have let go."""
-        if self.allocation is not None:
-            self.allocation.close()
-        elif self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
+    grant: Grant
+    allocation: Allocation
+    ending: Pending[None] | None = None  # the last attempt to free it
 
 
 @dataclass
-class ChannelGrant:
-    """A channel as its context opened it. The context owns the rings' descriptors."""
+class _Channel:
+    """A channel as its context holds it."""
 
-    id: int
+    grant: ChannelGrant
     ring_area: int
-    priority: int
-    rings: Rings
-    ending: Pending[None] | None = field(default=None, repr=False)  # the last attempt to close it
+    ending: Pending[None] | None = None  # the last attempt to close it
 
 
 class _Await:
@@ -165,31 +143,14 @@ class HostContext:
     """One context of a link: what its application has been given, and its orderly end."""
 
     link: Link
-    heaps: dict[str, Heap] = field(default_factory=lambda: {"memfd": MemfdHeap()})
-    ring_heap: Heap | None = None  # where ring memory comes from, None: sealed memfds
-    slot_size_max: int | None = None  # of a ring's slot, bytes, beside what the link agrees on
-    offering: Offering | None = None  # memory that the remote owns
+    memory: Memory = field(default_factory=Memory.memfds)  # what comes with the remote
     apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
-    areas: dict[int, AreaGrant] = field(default_factory=dict)
-    channels: dict[int, ChannelGrant] = field(default_factory=dict)
+    _areas: dict[int, _Area] = field(default_factory=dict)
+    _channels: dict[int, _Channel] = field(default_factory=dict)
     _late: dict[int, Allocation] = field(default_factory=dict)
     """Memory that nobody was given: the remote has it until it answers, at most until the end."""
     _closing: Pending[None] | None = None
-
-    def supply(self, remote: object) -> None:
-        """Takes memory from what comes with a remote, before `open()`.
-
-        That may be `heaps` by name, `ring_heap` (else the first is for rings too),
-        `slot_size_max`, and `window`, which offers regions. The rest stays as it is.
-        """
-        heaps: dict[str, Heap] | None = getattr(remote, "heaps", None)
-        if heaps is None:
-            return
-        self.heaps = heaps
-        self.ring_heap = getattr(remote, "ring_heap", next(iter(heaps.values()), None))
-        self.slot_size_max = getattr(remote, "slot_size_max", None)
-        self.offering = getattr(remote, "window", None)
 
     async def open(self) -> None:
         """Creates the context at the remote."""
@@ -205,28 +166,39 @@ class HostContext:
             await _done(self.link.destroy_context(await _done(creation)))
 
     @property
+    def areas(self) -> list[Grant]:
+        """What was granted and not freed, without memory of rings."""
+        return [area.grant for area in self._areas.values()]
+
+    @property
+    def channels(self) -> list[ChannelGrant]:
+        """What was opened and not closed."""
+        return [channel.grant for channel in self._channels.values()]
+
+    @property
     def limits(self) -> dict[str, int]:
         """What the link agreed on, less where its rings allow less."""
         limits = dict(self.link.limits)
-        if self.slot_size_max is not None:
-            limits["slot_size"] = min(limits["slot_size"], self.slot_size_max)
+        if self.memory.slot_size_max is not None:
+            limits["slot_size"] = min(limits["slot_size"], self.memory.slot_size_max)
         return limits
 
     def heap(self, name: str | None) -> Heap:
         """The heap of this name, or the first. BadArgument says which there are."""
-        if name is None and self.heaps:
-            return next(iter(self.heaps.values()))
+        heaps = self.memory.heaps
+        if name is None and heaps:
+            return next(iter(heaps.values()))
         if name is None:
             raise LinkError(
                 "this machine has no memory that the remote can reach; what rides in a frame needs "
                 "none",
                 errno.ENODEV,
             )
-        if name not in self.heaps:
-            raise BadArgument(f"no heap {name!r}; there are: {', '.join(self.heaps)}")
-        return self.heaps[name]
+        if name not in heaps:
+            raise BadArgument(f"no heap {name!r}; there are: {', '.join(heaps)}")
+        return heaps[name]
 
-    async def allocate(self, size_bytes: int, heap: str | None = None) -> AreaGrant:
+    async def allocate(self, size_bytes: int, heap: str | None = None) -> Grant:
         """Allocates memory and registers it with the remote.
 
         The grant's size is what was asked for, rounded up to the heap's granularity.
@@ -237,16 +209,17 @@ class HostContext:
     @property
     def regions(self) -> dict[str, int]:
         """Bytes of each region that the remote owns and offers, by name."""
-        return {} if self.offering is None else self.offering.regions
+        return {} if self.memory.offering is None else self.memory.offering.regions
 
-    async def open_region(self, name: str) -> AreaGrant:
+    async def open_region(self, name: str) -> Grant:
         """Registers one of `regions`, to be looked at. BadArgument says which there are."""
-        if self.offering is None or name not in self.regions:
+        offering = self.memory.offering
+        if offering is None or name not in offering.regions:
             offered = ", ".join(self.regions) or "none"
             raise BadArgument(f"the remote offers no region {name!r}; it offers: {offered}")
-        return await self.register(self.offering.open_region(name), f"remote:{name}")
+        return await self.register(offering.open_region(name), f"remote:{name}")
 
-    async def register(self, allocation: Allocation, heap: str) -> AreaGrant:
+    async def register(self, allocation: Allocation, heap: str) -> Grant:
         """Makes memory an area, which owns it from now on. `heap` says where it is from."""
         flags = _native.AREA_COHERENT if allocation.coherent else 0
         if allocation.readonly:
@@ -258,7 +231,8 @@ class HostContext:
         else:  # the link's serves: there may be thousands of areas, and few open files
             os.close(allocation.fd)
             allocation.fd = -1
-        grant = AreaGrant(
+        attachment = None if allocation.coherent else allocation.attachment
+        grant = Grant(
             area,
             allocation.size_bytes,
             flags,
@@ -266,9 +240,9 @@ class HostContext:
             heap,
             allocation.offset_bytes,
             allocation.trusted,
-            allocation,
+            -1 if attachment is None else attachment.fileno(),
         )
-        self.areas[area] = grant
+        self._areas[area] = _Area(grant, allocation)
         return grant
 
     async def _map(self, allocation: Allocation, flags: int) -> int:
@@ -315,12 +289,12 @@ class HostContext:
 
         Raises AreaFreed when there is no such area.
         """
-        grant = self.areas.get(area)
-        if grant is None:
+        entry = self._areas.get(area)
+        if entry is None:
             raise AreaFreed(f"no area {area} in context {self.id}: freed, or never allocated here")
-        if grant.ending is None or grant.ending.done:
-            grant.ending = _go_on(self._free(grant), f"unmapping of area {area:#x}")
-        return grant.ending
+        if entry.ending is None or entry.ending.done:
+            entry.ending = _go_on(self._free(area, entry), f"unmapping of area {area:#x}")
+        return entry.ending
 
     async def free(self, area: int) -> None:
         """Unmaps an area; its memory goes back once the remote has acknowledged, however late.
@@ -329,17 +303,17 @@ class HostContext:
         """
         await _done(self.start_free(area))
 
-    async def _free(self, grant: AreaGrant) -> None:
-        await self._unmap(grant.id)
-        if self.areas.pop(grant.id, None) is not None:
-            grant.close()
+    async def _free(self, area: int, entry: _Area) -> None:
+        await self._unmap(area)
+        if self._areas.pop(area, None) is not None:
+            entry.allocation.close()
 
     async def open_channel(
         self, geometry: Geometry = DEFAULT_GEOMETRY, priority: int = 1
     ) -> ChannelGrant:
         """Makes ring memory and doorbells, registers them, and opens the channel."""
         geometry = self._bounded(geometry)
-        rings = create_rings(geometry, self.link.line, self.ring_heap)
+        rings = create_rings(geometry, self.link.line, self.memory.rings)
         assert rings.allocation is not None  # just made
         try:
             ring_area = await self._map(rings.allocation, _native.AREA_RING | _native.AREA_COHERENT)
@@ -364,8 +338,8 @@ class HostContext:
             undo = self._undo_channel(opening, ring_area, rings.let_go())
             _go_on(undo, "the end of a channel that came late")
             raise
-        grant = ChannelGrant(channel, ring_area, priority, rings)
-        self.channels[channel] = grant
+        grant = ChannelGrant(channel, self.link.peer_epoch, priority, rings)
+        self._channels[channel] = _Channel(grant, ring_area)
         return grant
 
     async def _undo_channel(
@@ -394,26 +368,27 @@ class HostContext:
 
     def start_close_channel(self, channel: int) -> Pending[None]:
         """Begins to close a channel; it goes on without anybody who waits for it."""
-        grant = self.channels.get(channel)
-        if grant is None:
+        entry = self._channels.get(channel)
+        if entry is None:
             raise BadArgument(f"no channel {channel} in context {self.id}")
-        if grant.ending is None or grant.ending.done:
-            grant.ending = _go_on(self._close_channel(grant), f"closing of channel {channel}")
-        return grant.ending
+        if entry.ending is None or entry.ending.done:
+            ending = self._close_channel(channel, entry)
+            entry.ending = _go_on(ending, f"closing of channel {channel}")
+        return entry.ending
 
     async def close_channel(self, channel: int) -> None:
         """Closes a channel and gives its ring memory back once the remote has let go of it."""
         await _done(self.start_close_channel(channel))
 
-    async def _close_channel(self, grant: ChannelGrant) -> None:
-        await _done(self.link.close_channel(grant.id))
-        await self._unmap(grant.ring_area)
-        if self.channels.pop(grant.id, None) is not None:
-            grant.rings.close()
+    async def _close_channel(self, channel: int, entry: _Channel) -> None:
+        await _done(self.link.close_channel(channel))
+        await self._unmap(entry.ring_area)
+        if self._channels.pop(channel, None) is not None:
+            entry.grant.rings.close()
 
     async def forget_channels(self) -> None:
         """Lets go of channels that died, with the remote or alone, and of their memory."""
-        for channel in list(self.channels):
+        for channel in list(self._channels):
             await self.close_channel(channel)
 
     async def close(self) -> None:
@@ -435,16 +410,17 @@ class HostContext:
         `keep`: it has not, and is lost track of; what it may still write never goes back to a heap.
         In a forked child: what goes back to a heap is the parent's.
         """
-        areas, channels = list(self.areas.values()), list(self.channels.values())
-        held = [area.allocation for area in areas] + [item.rings.allocation for item in channels]
-        for allocation in [*held, *self._late.values()] if keep else ():
+        held = [area.allocation for area in self._areas.values()]
+        rings = [channel.grant.rings for channel in self._channels.values()]
+        ring_memory = [each.allocation for each in rings]
+        for allocation in [*held, *ring_memory, *self._late.values()] if keep else ():
             if allocation is not None:
                 allocation.release = None
-        self.areas.clear()
-        self.channels.clear()
-        for area in areas:
-            area.close()
-        for channel in channels:
-            channel.rings.close()
+        self._areas.clear()
+        self._channels.clear()
+        for allocation in held:
+            allocation.close()
+        for each in rings:
+            each.close()
         while self._late:
             self._late.popitem()[1].close()

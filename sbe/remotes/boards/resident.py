@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from sbe import _native, errors
-from sbe.boards.image import BOARDS, check_image
-from sbe.boards.qemu import QemuBoard, memory_option, qmp
 from sbe.host import files
-from sbe.transports.carveout import Window
+from sbe.remotes.boards.image import BOARDS, check_image
+from sbe.remotes.boards.qemu import QemuBoard, memory_option, qmp
+from sbe.transports.window import Window
 
 __all__ = ["Resident"]
 
-_log = logging.getLogger("sbe.boards")
+_log = logging.getLogger("sbe.remotes.boards")
 
 _SHARED = Path("/tmp")  # where there is no XDG_RUNTIME_DIR; every user can write there
 _STOP_S = 5.0

@@ -17,6 +17,7 @@ from typing import Self
 
 from sbe import _native, errors
 from sbe.host.descriptors import close_all, socket_above_streams
+from sbe.remotes import Remote
 from sbe.transports.deathwatch import Deathwatch
 from sbe.transports.seqpacket import SeqpacketTransport
 
@@ -28,7 +29,7 @@ _TERMINATE_S = 0.5  # from SIGTERM to SIGKILL
 _LOG_BYTES = 65536  # what the pipe holds; lines beyond it are lost, the remote never waits
 
 
-class RemoteProcess:
+class RemoteProcess(Remote):
     """Starts sbe-remote, and starts it again after its end. Not thread-safe: the owner serialises.
 
     The program is `path`, else the environment variable SBE_REMOTE, else the one in this package.
@@ -37,8 +38,12 @@ class RemoteProcess:
     `die_with_parent` also ends it with the thread that starts it, so the default says so only in
     the main thread.
 
-    Pass `connect` to a Link: each call ends the former process and starts a new one.
+    Each `connect()` ends the former process and starts a new one.
     """
+
+    name = "loopback"
+    uri = "loopback:"
+    transport = "embedded"
 
     def __init__(
         self,

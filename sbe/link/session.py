@@ -21,7 +21,7 @@ from sbe.link.pending import Pending
 from sbe.link.power import OnPower, Power, PowerRequest
 from sbe.transports import Transport
 
-__all__ = ["Connection", "Finish", "Reply", "Services", "State"]
+__all__ = ["Finish", "HostSession", "Reply", "Services", "State"]
 
 T = TypeVar("T")
 Reply: TypeAlias = tuple[int, int, str] | tuple[int] | None
@@ -48,7 +48,7 @@ class State(enum.IntEnum):
 class _Handler:
     """What the session asks and tells. It notes what happened; the link acts on it afterwards."""
 
-    def __init__(self, link: Connection, services: Services | None) -> None:
+    def __init__(self, link: HostSession, services: Services | None) -> None:
         self.transport: Transport | None = None
         self.fds: Sequence[int] = ()  # that go with the next message
         self.happened: deque[Callable[[], None]] = deque()
@@ -89,7 +89,7 @@ class _Handler:
         self.happened.append(partial(self._link._session_event, event, value))
 
 
-class Connection:
+class HostSession:
     """What Link is built on: negotiation, waiting, loss. See Link for thread and blocking rules.
 
     A subclass registers what it has with each new remote (`_register()`, which ends in

@@ -1,0 +1,110 @@
+"""Shared RAM of a carve-out link: a mapping of all of it, its arena and the remote's regions."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+from sbe import _native, errors
+from sbe.heaps import Allocation
+from sbe.heaps.carveout import CarveoutHeap
+from sbe.host.descriptors import above_streams, duplicate
+
+__all__ = ["Window", "describe_crash"]
+
+
+class Window:
+    """The shared RAM: one mapping of all of it, and the heap of its arena. Lives through losses."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], offset_bytes: int = 0, size_bytes: int | None = None
+    ) -> None:
+        """Opens it. Raises BadArgument when it is too small or not as large as said."""
+        self.path = os.fspath(path)
+        with errors.resources(f"the shared RAM {self.path}"):
+            fd = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC))
+        try:
+            there = os.fstat(fd).st_size - offset_bytes
+            if size_bytes is None:
+                size_bytes = there
+            regular = os.path.isfile(path)
+            if (regular and there < size_bytes) or size_bytes < _native.CARVEOUT_WINDOW_MIN:
+                raise errors.BadArgument(
+                    f"the shared RAM {self.path} has {max(there, 0)} bytes from {offset_bytes}, "
+                    f"{max(size_bytes, _native.CARVEOUT_WINDOW_MIN)} are needed"
+                )
+            self.size_bytes = size_bytes
+            with errors.resources(f"the shared RAM {self.path} can't be mapped"):
+                self.memory = _native.Memory(fd, size_bytes, trusted=True, offset=offset_bytes)
+            arena = _native.CARVEOUT_ARENA
+            self.heap = CarveoutHeap(fd, offset_bytes + arena, size_bytes - arena)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd, self._offset = fd, offset_bytes
+        self._address = 0
+        self._regions: dict[str, tuple[int, int]] = {}
+
+    def agree(self, info: dict[str, Any]) -> None:
+        """Takes the remote's word on the window. Raises LinkError when it is another one."""
+        if info["window_size"] != self.size_bytes:
+            raise errors.LinkError(
+                f"the firmware on {info['board']} shares {info['window_size']} bytes of RAM, this "
+                f"end {self.size_bytes} of {self.path}: give both the same"
+            )
+        self._regions = {name: (offset, size) for name, offset, size in info["regions"]}
+        self._address = info["window_address"]
+        address = info["window_address"] + _native.CARVEOUT_ARENA
+        if self.heap.address not in (None, address):
+            raise errors.LinkError(
+                f"the firmware now sees the arena at {address:#x}, its former life at "
+                f"{self.heap.address:#x}: connect again"
+            )
+        self.heap.address = address
+
+    @property
+    def regions(self) -> dict[str, int]:
+        """Bytes of each region that the remote owns and offers, by name."""
+        return {name: size for name, (_, size) in self._regions.items()}
+
+    def open_region(self, name: str) -> Allocation:
+        """Memory of the remote, to be looked at.
+
+        Raises LinkError for one that can't be. The name is one of `regions`.
+        """
+        offset, size = self._regions[name]
+        first, end = _native.CARVEOUT_REGIONS, _native.CARVEOUT_ARENA
+        if size == 0 or offset < first or offset + size > end or offset % mmap.PAGESIZE:
+            raise errors.LinkError(
+                f"the firmware's region {name!r}, {size} bytes at {offset:#x} of the shared RAM, "
+                f"can't be mapped: regions lie from {first:#x} to {end:#x} and begin on a page of "
+                f"{mmap.PAGESIZE} bytes"
+            )
+        (fd,) = duplicate((self._fd,), f"the firmware's region {name!r}")
+        return Allocation(
+            fd,
+            size,
+            coherent=True,
+            offset_bytes=self._offset + offset,
+            segments=((self._address + offset, size),),
+            trusted=True,
+            readonly=True,
+        )
+
+    def close(self) -> None:
+        """Lets go; mappings of areas live on."""
+        self.heap.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def describe_crash(crash: dict[str, Any]) -> str:
+    """One line for people."""
+    if crash["kind"] == "assert":
+        return f"{crash['text']} (near {crash['pc']:#010x})"
+    return (
+        f"{crash['text']} at pc {crash['pc']:#010x}, lr {crash['lr']:#010x} "
+        f"(CFSR {crash['cfsr']:#010x}, HFSR {crash['hfsr']:#010x})"
+    )
