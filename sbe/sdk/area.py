@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sbe import _native
 from sbe.errors import BadArgument
-
-if TYPE_CHECKING:
-    from sbe.sdk.connection import Connection
 
 __all__ = ["Area", "buffer_dtype"]
 
@@ -42,6 +39,11 @@ def _u64(numbers: Any) -> Any:
     return given
 
 
+class _Owner(Protocol):
+    def free(self, area: Area) -> None:
+        """Has the remote let go of it."""
+
+
 class Area(_native.Memory):
     """Memory shared with the remote, from `Connection.allocate()`.
 
@@ -54,7 +56,7 @@ class Area(_native.Memory):
     """
 
     heap: str
-    _connection: weakref.ref[Connection]
+    _owner: weakref.ref[_Owner]
 
     @property
     def size_bytes(self) -> int:
@@ -69,9 +71,9 @@ class Area(_native.Memory):
         again then. Once it has succeeded, a further call does nothing. Called by a signal handler
         or a finaliser in the middle of a control operation, it is done when that ends.
         """
-        connection = self._connection()
-        if connection is not None:
-            connection._free(self)
+        owner = self._owner()
+        if owner is not None:
+            owner.free(self)
 
     def descriptors(self, direction: type[_native.Buffer], offsets: Any, sizes: Any) -> Any:
         """A numpy array of descriptors for `Connection.batch()`.

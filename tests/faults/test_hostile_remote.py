@@ -375,7 +375,7 @@ def test_a_request_with_a_buffer_that_cant_be_never_reaches_a_handler(what: str)
     ran: list[object] = []
     with answered_by(answer) as (_, link):
         # Both ends know the rings' area by its id.
-        ids["ring"] = link._backend._context.channels[1].ring_area  # type: ignore[attr-defined]
+        ids["ring"] = link._core.backend._context.channels[1].ring_area  # type: ignore[attr-defined]
         link.serve("victim", lambda payload, *buffers: ran.append(buffers))
         area = link.allocate(4096)
         until = time.monotonic() + LIMIT_S

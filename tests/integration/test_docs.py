@@ -44,11 +44,11 @@ def test_program_of_the_readme_in_both_forms(tmp_path: Path):
         for block in blocks_of((ROOT / "README.md").read_text(), "python")
         if "sbe.connect" in block
     ]
-    program = f"{connects}\nprint('by', type(link._backend).__name__)\n"
+    program = f"{connects}\nprint('by', type(link._core.backend).__name__)\n"
     assert "by EmbeddedBackend" in run(program, tmp_path)
     with daemon() as connect:
         with connect() as link:
-            path = link._backend.uri.removeprefix("unix:")
+            path = link._core.backend.uri.removeprefix("unix:")
         assert "by DaemonBackend" in run(program, tmp_path, SBE_SOCKET=path)
 
 
