@@ -523,6 +523,7 @@ class Session:
     def list_service(self, index: int, token: object, /) -> None: ...
     def send_event(self, event: int, value: int, /) -> None: ...
 
+@final
 class SignalsHeld:
     """A block in which the main thread runs no handlers of signals, except in `SignalsLet()`.
 
@@ -533,6 +534,7 @@ class SignalsHeld:
     def __enter__(self) -> None: ...
     def __exit__(self, *raised: object) -> None: ...
 
+@final
 class SignalsLet:
     """A block inside `SignalsHeld()` in which handlers run, and may raise.
 

@@ -11,7 +11,8 @@ from sbe import control
 from sbe._native import SignalsHeld
 from sbe.channel import DEFAULT_GEOMETRY, Geometry
 from sbe.errors import BadArgument, Error, LinkError, resources
-from sbe.sdk.area import Area, buffer_dtype
+from sbe.sdk.area import Area
+from sbe.sdk.arrays import buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection

@@ -186,7 +186,8 @@ class Calls:
         `descriptors`: numpy array of `sbe.buffer_dtype()`, shape (calls, buffers per call), made
         with `Area.descriptors()`. `payloads`: None, or uint8 of shape (calls, bytes). `reply_size`:
         bytes of each reply's payload to keep. Returns when all are answered; each call's status is
-        in the result. Raises Timeout if some are not answered in time.
+        in the result. Raises Timeout if some are not answered in time, OutOfResources without
+        numpy.
         """
         return run_batch(
             self._core.live_channel(),

@@ -129,6 +129,20 @@ class Connection(Calls, Memory, Services, Power):
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """As `close()`, for asyncio: the loop goes on meanwhile. Done also when cancelled."""
+        import asyncio
+
+        await asyncio.shield(asyncio.to_thread(self.close))
+
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()

@@ -131,25 +131,26 @@ class Power:
     _core: Core
     _power: PowerListener | None
 
-    def suspend(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def suspend(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """Asks the remote to run nothing and to leave memory alone until `resume()`.
 
         Calls made meanwhile wait in the ring, with their deadlines. It concerns everyone who uses
         the link. A remote that restarts is not suspended any more. Raises Busy while the remote
-        keeps requests open, what else its board answers, and PermissionDenied from the daemon.
+        keeps requests open, what else its board answers, PermissionDenied from the daemon, and
+        Timeout after `timeout` seconds.
         """
-        self._request_power("suspend", 0, timeout_s)
+        self._request_power("suspend", 0, timeout)
 
-    def resume(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def resume(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """Ends `suspend()`; what waits is done at once."""
-        self._request_power("resume", 0, timeout_s)
+        self._request_power("resume", 0, timeout)
 
-    def request_frequency(self, khz: int, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def request_frequency(self, khz: int, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """Asks the remote to run at this frequency; 0: as it likes.
 
         Raises `sbe.Error` with code EOPNOTSUPP where the board can't.
         """
-        self._request_power("frequency", operator.index(khz), timeout_s)
+        self._request_power("frequency", operator.index(khz), timeout)
 
     def on_power(self, handler: PowerHandler | None) -> None:
         """Who decides on what the remote asks: handler("suspend", "resume" or "frequency", kHz).
@@ -178,8 +179,8 @@ class Power:
             if listener is not None:
                 self._core.at_end.append(listener.close)
 
-    def _request_power(self, request: str, khz: int, timeout_s: float) -> None:
+    def _request_power(self, request: str, khz: int, timeout: float) -> None:
         if not 0 <= khz < 1 << 32:
             raise BadArgument(f"a frequency of {khz} kHz")
         with self._core.control() as backend:
-            backend.request_power(request, khz, timeout_s)
+            backend.request_power(request, khz, timeout)

@@ -55,7 +55,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListServices": lambda link: link.services(),
     "Serve": lambda link: link.serve("mine", lambda payload: payload),
     "Unserve": unserve,
-    "Power": lambda link: link.suspend(timeout_s=0.01),
+    "Power": lambda link: link.suspend(timeout=0.01),
     "List": lambda link: link.list(),
     "Stat": lambda link: link.stat(),
 }

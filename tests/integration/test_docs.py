@@ -52,6 +52,21 @@ def test_program_of_the_readme_in_both_forms(tmp_path: Path):
         assert "by DaemonBackend" in run(program, tmp_path, SBE_SOCKET=path)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_are_typed(page: str, tmp_path: Path):
+    """As someone writes them who checks types, at the oldest Python that there may be."""
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(blocks_of((ROOT / page).read_text(), "python")))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_services_of_the_tutorial(tmp_path: Path):
     """The tutorial's C compiles without a warning, and answers the tutorial's Python."""
     page = (ROOT / "docs" / "tutorials" / "writing-a-service.md").read_text()
