@@ -385,7 +385,7 @@ def test_an_array_shows_the_area(link: sbe.Connection) -> None:
     [
         {"dtype": np.uint8, "shape": 1025},
         {"dtype": np.uint8, "shape": (32, 33)},
-        {"dtype": np.uint8, "shape": -1},
+        {"dtype": np.uint8, "shape": (-1, 2)},
         {"dtype": np.uint8, "shape": "x"},
         {"dtype": object},
         {"dtype": "no type"},
