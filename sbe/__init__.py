@@ -3,7 +3,7 @@
     import numpy as np, sbe
     with sbe.connect() as link:                        # a running daemon, else an embedded remote
         area = link.allocate(8 << 20)
-        pixels = np.frombuffer(area, np.uint8)         # no copy
+        pixels = area.array(np.uint8)                  # no copy
         reply = link.call("crc32", sbe.In(pixels[:4096]))
         print(reply.payload, reply.cost)
 

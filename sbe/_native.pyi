@@ -305,6 +305,8 @@ class Channel:
         """Rings the peer in case a doorbell was lost."""
     def has_room(self) -> bool:
         """A call can be sent; if False, the doorbell rings when it can."""
+    def failed(self) -> bool:
+        """It is dead; `error` says why."""
     def fileno(self) -> int:
         """This end's doorbell, for select and poll."""
     def fail(self, error: BaseException, /) -> None:

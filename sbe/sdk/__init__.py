@@ -10,7 +10,8 @@ from sbe._native import SignalsHeld
 from sbe.errors import Error, LinkError, resources
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.remotes import Remote, uris
-from sbe.sdk.area import Area, buffer_dtype
+from sbe.sdk.area import Area
+from sbe.sdk.arrays import buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection

@@ -9,14 +9,12 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sbe import _native
 from sbe.errors import Error, OutOfResources, Timeout, WouldBlock
+from sbe.sdk.core import Core
 from sbe.sdk.staging import StagedCall
-
-if TYPE_CHECKING:
-    from sbe.sdk.connection import Connection
 
 __all__ = ["Pump"]
 
@@ -31,13 +29,17 @@ class Pump:
 
     def __init__(
         self,
-        connection: Connection,
+        core: Core,
         channel: _native.Channel,
         loop: asyncio.AbstractEventLoop,
+        starved: set[Pump],
     ) -> None:
+        """`starved`: pumps of the connection that wait for room in the ring, so that whoever hears
+        of room can tell them."""
         self.channel = channel
         self._loop = weakref.ref(loop)  # the connection outlives loops
-        self._connection = weakref.ref(connection)
+        self._core = core
+        self._starved = starved
         self._pid = os.getpid()
         self._open: set[asyncio.Future[None]] = set()
         self._room: deque[asyncio.Future[None]] = deque()
@@ -50,16 +52,17 @@ class Pump:
     @classmethod
     def make(
         cls,
-        connection: Connection,
+        core: Core,
         channel: _native.Channel,
         loop: asyncio.AbstractEventLoop,
         pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump],
+        starved: set[Pump],
     ) -> Pump:
         """The one of this loop from now on. Those of loops that were closed with calls open go."""
         for other in [reference() for reference in pumps.keyrefs()]:
             if other is not None and other.is_closed():
                 pumps.pop(other)._stop_watching()
-        pumps[loop] = cls(connection, channel, loop)
+        pumps[loop] = cls(core, channel, loop, starved)
         return pumps[loop]
 
     @property
@@ -92,10 +95,8 @@ class Pump:
         if self.channel.error is not None or self.channel.has_room():
             return
         waiter = self.loop.create_future()
-        connection = self._connection()
         self._room.append(waiter)
-        if connection is not None:
-            connection.starved.add(self)
+        self._starved.add(self)
         try:
             self._watch(waiter)
             async with asyncio.timeout_at(deadline):
@@ -106,8 +107,8 @@ class Pump:
             self._unwatch(waiter)
             with contextlib.suppress(ValueError):
                 self._room.remove(waiter)
-            if connection is not None and not self._room:
-                connection.starved.discard(self)
+            if not self._room:
+                self._starved.discard(self)
 
     async def wait(self, call: Future, deadline: float | None) -> _native.Reply:
         """Awaits a sent call. Cancelling the task cancels the call."""
@@ -144,11 +145,9 @@ class Pump:
     def _watch(self, future: asyncio.Future[None]) -> None:
         """Raises OutOfResources."""
         if not self._open:
-            connection = self._connection()
             try:
                 self._add_reader(self.channel.fileno(), self._take)
-                if connection is not None:
-                    self._add_reader(connection.control_fd, self._process_control)
+                self._add_reader(self._core.backend.control_fd, self._process_control)
             except BaseException:
                 self._stop_watching()
                 raise
@@ -193,8 +192,7 @@ class Pump:
         self._timers[callback] = self.loop.call_later(seconds, callback)
 
     def _process_control(self) -> None:
-        connection = self._connection()
-        if connection is not None and connection._process_control(wait=False):
+        if self._core.process_control(wait=False):
             return
         # Who is in a control operation takes the news, or they stay and are seen again: the loop
         # neither waits for the lock nor looks all the time.
@@ -217,8 +215,7 @@ class Pump:
             idle = True  # the channel died: its calls have been failed, each with its own error
         if not idle:
             self.loop.call_soon(self._take)
-        connection = self._connection()
-        others = set() if connection is None else connection.starved.copy()
+        others = self._starved.copy()
         if not others or not (self.channel.error is not None or self.channel.has_room()):
             return
         for pump in others:

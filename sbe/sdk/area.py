@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from sbe import _native
 from sbe.errors import BadArgument
+from sbe.sdk import arrays
 
 if TYPE_CHECKING:
-    from sbe.sdk.connection import Connection
-
-__all__ = ["Area", "buffer_dtype"]
-
-
-@functools.cache
-def buffer_dtype() -> Any:
-    """The numpy dtype of one descriptor, as `Connection.batch()` takes them."""
     import numpy as np
+    from numpy.typing import DTypeLike, NDArray
 
-    kinds = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
-    fields = _native.layout()["sbe_wire_buffer"]
-    return np.dtype(
-        {
-            "names": list(fields),
-            "formats": [kinds[size] for _, size in fields.values()],
-            "offsets": [offset for offset, _ in fields.values()],
-        }
-    )
+    _Scalar = TypeVar("_Scalar", bound=np.generic)
+
+__all__ = ["Area"]
 
 
-def _u64(numbers: Any) -> Any:
-    """An array of them, unless they would change on the way into a descriptor."""
-    import numpy as np
-
-    given = np.asarray(numbers)
-    # Python integers beyond 64 bits come as objects.
-    if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
-        raise BadArgument("offsets and sizes are integers from 0 to 2^64 - 1")
-    return given
+class _Owner(Protocol):
+    def free(self, area: Area) -> None:
+        """Has the remote let go of it."""
 
 
 class Area(_native.Memory):
     """Memory shared with the remote, from `Connection.allocate()`.
 
-    It has the buffer protocol: `np.frombuffer(area, np.uint8)` shows it without a copy, and
+    `area.array(np.uint8)` shows it to numpy without a copy, as its buffer protocol does elsewhere;
     `area[a:b]` is a range of it that a call takes as it is, as it takes a contiguous numpy slice.
     It is freed by `free()`, at the end of a `with` block, or when its connection closes; arrays
     that still show it stay valid until they are gone. One that is dropped, and that no array,
@@ -54,7 +35,7 @@ class Area(_native.Memory):
     """
 
     heap: str
-    _connection: weakref.ref[Connection]
+    _owner: weakref.ref[_Owner]
 
     @property
     def size_bytes(self) -> int:
@@ -69,19 +50,52 @@ class Area(_native.Memory):
         again then. Once it has succeeded, a further call does nothing. Called by a signal handler
         or a finaliser in the middle of a control operation, it is done when that ends.
         """
-        connection = self._connection()
-        if connection is not None:
-            connection._free(self)
+        owner = self._owner()
+        if owner is not None:
+            owner.free(self)
+
+    @overload
+    def array(
+        self,
+        dtype: type[_Scalar],
+        shape: int | tuple[int, ...] | None = None,
+        *,
+        offset_bytes: int = 0,
+    ) -> NDArray[_Scalar]: ...
+
+    @overload
+    def array(
+        self,
+        dtype: DTypeLike,
+        shape: int | tuple[int, ...] | None = None,
+        *,
+        offset_bytes: int = 0,
+    ) -> NDArray[Any]: ...
+
+    def array(
+        self,
+        dtype: DTypeLike,
+        shape: int | tuple[int, ...] | None = None,
+        *,
+        offset_bytes: int = 0,
+    ) -> NDArray[Any]:
+        """A numpy array over this memory, without a copy: what is written there the remote sees.
+
+        It begins `offset_bytes` into the area; without a shape it is one row of all that fits. It
+        stays valid when the area is freed, and is read-only where the remote alone writes. Raises
+        BadArgument for what does not fit and for Python objects, OutOfResources without numpy.
+        """
+        made: NDArray[Any] = arrays.array(self, dtype, shape, offset_bytes)
+        return made
 
     def descriptors(self, direction: type[_native.Buffer], offsets: Any, sizes: Any) -> Any:
         """A numpy array of descriptors for `Connection.batch()`.
 
         `direction` is sbe.In, sbe.Out, sbe.InOut or sbe.Shared; offsets and sizes are in bytes,
         scalars or arrays of one shape, which is the result's. They name the area and do not keep
-        it: keep it until the batch has ended.
+        it: keep it until the batch has ended. Raises OutOfResources without numpy.
         """
-        import numpy as np
-
+        np = arrays.numpy("Area.descriptors()")
         codes = {
             _native.In: _native.DIR_IN,
             _native.Out: _native.DIR_OUT,
@@ -90,8 +104,8 @@ class Area(_native.Memory):
         }
         if direction not in codes:
             raise BadArgument("the direction is sbe.In, sbe.Out, sbe.InOut or sbe.Shared")
-        offsets, sizes = np.broadcast_arrays(_u64(offsets), _u64(sizes))
-        result = np.zeros(offsets.shape, buffer_dtype())
+        offsets, sizes = np.broadcast_arrays(arrays.u64(offsets), arrays.u64(sizes))
+        result = np.zeros(offsets.shape, arrays.buffer_dtype())
         result["area"] = self.id
         result["direction"] = codes[direction]
         result["offset"] = offsets
@@ -104,6 +118,16 @@ class Area(_native.Memory):
     def __exit__(self, *_: object) -> None:
         self.free()
 
+    async def __aenter__(self) -> Area:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """As `free()`, for asyncio: the loop goes on while the remote lets go."""
+        import asyncio
+
+        await asyncio.shield(asyncio.to_thread(self.free))
+
     def __repr__(self) -> str:
-        state = "freed" if self.freed else f"{self.size} bytes"
+        access = ", read-only" if self.readonly else ""
+        state = "freed" if self.freed else f"{self.size} bytes of {self.heap}{access}"
         return f"<sbe.Area {self.id}: {state}>"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sbe import _native
 from sbe.errors import BadArgument, from_status
-from sbe.sdk.area import buffer_dtype
+from sbe.sdk.arrays import buffer_dtype, numpy
 
 __all__ = ["BatchResult", "run_batch"]
 
@@ -24,8 +24,7 @@ class BatchResult(NamedTuple):
 
     def check(self) -> None:
         """Raises the first failure, saying which call it was."""
-        import numpy as np
-
+        np = numpy("BatchResult.check()")
         failed = np.flatnonzero(self.status)
         if failed.size:
             first = int(failed[0])
@@ -45,8 +44,7 @@ def run_batch(
     timeout: float | None,
 ) -> BatchResult:
     """Checks shapes and types, runs the batch."""
-    import numpy as np
-
+    np = numpy("Connection.batch()")
     given = np.asarray(descriptors)
     if given.dtype != buffer_dtype() or given.ndim not in (1, 2):
         raise BadArgument(

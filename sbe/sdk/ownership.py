@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 
 from sbe import _native
 from sbe.errors import (
@@ -23,12 +23,9 @@ from sbe.errors import (
     resources,
 )
 from sbe.host.descriptors import close_all
+from sbe.link.grants import Grant
 from sbe.sdk.area import Area
-
-if TYPE_CHECKING:
-    from sbe.link.grants import Grant
-    from sbe.sdk.backend import Backend
-    from sbe.sdk.connection import Connection
+from sbe.sdk.backend import Backend
 
 __all__ = ["Areas", "Turn", "close_at_exit", "not_copied"]
 
@@ -190,10 +187,18 @@ class Areas:
         return [area for area in (watch() for watch in watches.values()) if area is not None]
 
 
-_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+class _Open(Protocol):
+    def close(self) -> None:
+        """Ends it."""
+
+    def _let_go_in_child(self) -> None:
+        """Closes what a forked child inherited."""
 
 
-def close_at_exit(connection: Connection) -> None:
+_open: weakref.WeakSet[_Open] = weakref.WeakSet()
+
+
+def close_at_exit(connection: _Open) -> None:
     """If still open when the interpreter ends, it says goodbye while threads and modules live.
 
     A forked child lets go of it at once: the other end is to notice when this process dies.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import select
 import threading
@@ -11,15 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sbe.errors import Error, OutOfResources
+from sbe.errors import BadArgument, Error, OutOfResources
 from sbe.host.descriptors import close_all
-from sbe.sdk.handlers import answer_code, report
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core
+from sbe.sdk.handlers import answer_code, check_handler, report
 
 if TYPE_CHECKING:
     from sbe.link.power import Answer, PowerRequest
-    from sbe.sdk.connection import Connection
 
-__all__ = ["PowerHandler", "PowerListener"]
+__all__ = ["Power", "PowerHandler", "PowerListener"]
 
 PowerHandler = Callable[[str, int], object]
 """handler("suspend", "resume" or "frequency", kHz); returns when it is done, or raises."""
@@ -32,8 +33,8 @@ class PowerListener:
     the connection alive.
     """
 
-    def __init__(self, connection: weakref.ref[Connection], handler: PowerHandler) -> None:
-        self._connection = connection
+    def __init__(self, core: weakref.ref[Core], handler: PowerHandler) -> None:
+        self._core = core
         self._handler = handler
         self._wanted: deque[tuple[PowerRequest, int, Answer]] = deque()
         self._closing = False
@@ -93,14 +94,14 @@ class PowerListener:
                 if self._bell in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._bell)
-                connection = self._connection()
-                if connection is None:
+                core = self._core()
+                if core is None:
                     return
                 if control_fd in ready:
-                    connection._process_control()
+                    core.process_control()
                 while self._wanted and not self._closing:
-                    self._decide(connection, *self._wanted.popleft())
-                del connection
+                    self._decide(core, *self._wanted.popleft())
+                del core
         finally:
             os.close(control_fd)
             self._end()
@@ -111,9 +112,7 @@ class PowerListener:
         if bell >= 0:
             os.close(bell)
 
-    def _decide(
-        self, connection: Connection, request: PowerRequest, khz: int, answer: Answer
-    ) -> None:
+    def _decide(self, core: Core, request: PowerRequest, khz: int, answer: Answer) -> None:
         code = 0
         try:
             self._handler(request.word, khz)
@@ -121,6 +120,67 @@ class PowerListener:
             code = answer_code(error)
             if not isinstance(error, Error):
                 report(f"the handler of power failed at {request.word!r}", error)
-        with connection._turn.operation():
-            if not connection.closed:
+        with core.turn.operation():
+            if not core.closed:
                 answer(code)
+
+
+class Power:
+    """What a connection asks of the remote about power, and hears. Thread-safe."""
+
+    _core: Core
+    _power: PowerListener | None
+
+    def suspend(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Asks the remote to run nothing and to leave memory alone until `resume()`.
+
+        Calls made meanwhile wait in the ring, with their deadlines. It concerns everyone who uses
+        the link. A remote that restarts is not suspended any more. Raises Busy while the remote
+        keeps requests open, what else its board answers, PermissionDenied from the daemon, and
+        Timeout after `timeout` seconds.
+        """
+        self._request_power("suspend", 0, timeout)
+
+    def resume(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Ends `suspend()`; what waits is done at once."""
+        self._request_power("resume", 0, timeout)
+
+    def request_frequency(self, khz: int, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Asks the remote to run at this frequency; 0: as it likes.
+
+        Raises `sbe.Error` with code EOPNOTSUPP where the board can't.
+        """
+        self._request_power("frequency", operator.index(khz), timeout)
+
+    def on_power(self, handler: PowerHandler | None) -> None:
+        """Who decides on what the remote asks: handler("suspend", "resume" or "frequency", kHz).
+
+        It runs in a thread of its own. Returning says that it is done, an `sbe.Error` why not.
+        After "suspend" the application itself has to leave areas alone. None: the remote is told
+        that nobody does this, as before the first call. BadArgument over a daemon, which has
+        [link.power] for it, and for what is no plain function.
+        """
+        if handler is not None:
+            check_handler("power", handler)
+        with self._core.control() as backend:
+            listener = None if handler is None else PowerListener(weakref.ref(self._core), handler)
+            try:
+                if listener is not None:
+                    listener.start(backend.control_fd)
+                backend.listen_power(None if listener is None else listener.heard)
+            except BaseException:
+                if listener is not None:
+                    listener.close()
+                raise
+            if self._power is not None:
+                self._core.at_end.remove(self._power.close)
+                self._power.close()
+            self._power = listener
+            if listener is not None:
+                self._core.at_end.append(listener.close)
+
+    def _request_power(self, request: str, khz: int, timeout: float) -> None:
+        if not 0 <= khz < 1 << 32:
+            raise BadArgument(f"a frequency of {khz} kHz")
+        with self._core.control() as backend:
+            backend.request_power(request, khz, timeout)

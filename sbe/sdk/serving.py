@@ -6,14 +6,10 @@ import errno
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from sbe import _native
 from sbe.errors import DaemonGone, Error, LinkClosed, MessageTooLarge, OutOfResources
 from sbe.sdk.handlers import answer_code, report
-
-if TYPE_CHECKING:
-    from sbe.sdk.connection import Connection
 
 __all__ = ["Handler", "Server", "answer"]
 
@@ -57,12 +53,16 @@ class Server:
     The thread keeps neither the connection nor its handlers alive while it waits.
     """
 
-    def __init__(self, connection: weakref.ref[Connection]) -> None:
-        self._connection = connection
+    def __init__(
+        self, live_channel: Callable[[], _native.Channel], closing: threading.Event
+    ) -> None:
+        """`live_channel` brings the link back if it was lost; the thread ends with `closing`, which
+        is set before the channel fails."""
+        self._live_channel = live_channel
         self._handlers: dict[int, tuple[str, Handler]] = {}
         self._ids: dict[str, int] = {}
         self._thread: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._closing = closing
         self._offering = threading.RLock()  # held while a service is known there and not yet here
 
     def add(self, name: str, handler: Handler, offer: Callable[[], int]) -> None:
@@ -81,7 +81,10 @@ class Server:
         if self._thread is not None:
             return
         thread = threading.Thread(
-            target=_run, args=(self._connection, self._closing), name="sbe-serve", daemon=True
+            target=_run,
+            args=(weakref.ref(self), self._live_channel, self._closing),
+            name="sbe-serve",
+            daemon=True,
         )
         try:
             thread.start()
@@ -107,10 +110,6 @@ class Server:
                 found = self._handlers.get(request.service)
         answer(request, *(found or ("", None)))
 
-    def close(self) -> None:
-        """The thread ends when the connection's channel does."""
-        self._closing.set()
-
     def join(self, timeout: float) -> None:
         """Waits for the thread, seconds."""
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -122,21 +121,19 @@ def _pause_s(failures: int) -> float:
     return 0.0 if failures < 2 else min(_RETRY_S * 2.0 ** min(failures, 16), _RETRY_MAX_S)
 
 
-def _run(reference: weakref.ref[Connection], closing: threading.Event) -> None:
+def _run(
+    reference: weakref.ref[Server],
+    live_channel: Callable[[], _native.Channel],
+    closing: threading.Event,
+) -> None:
     failures = 0
     while not closing.is_set():
-        connection = reference()
-        if connection is None:
-            return
         try:
-            # Brings the link back if it was lost.
-            channel = connection._live_channel()
-            del connection
+            channel = live_channel()
             request = channel.next_request()
         except (LinkClosed, DaemonGone):
             return
         except Exception as error:  # no descriptor left, for example: it may go better later
-            connection = None
             failures += 1
             if failures > 1:
                 import logging
@@ -148,7 +145,7 @@ def _run(reference: weakref.ref[Connection], closing: threading.Event) -> None:
             closing.wait(_pause_s(failures))
             continue
         failures = 0
-        connection = reference()
-        if request is not None and connection is not None:
-            connection._server.answer(request)
-        del connection, request, channel
+        server = reference()
+        if request is not None and server is not None:
+            server.answer(request)
+        del server, request, channel

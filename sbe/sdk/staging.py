@@ -13,15 +13,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from sbe import _native
-from sbe.errors import BadArgument, Error
+from sbe.errors import BadArgument, Error, OutOfResources, PermissionDenied
+from sbe.sdk.area import Area
+from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
-
-if TYPE_CHECKING:
-    from sbe.sdk.area import Area
-    from sbe.sdk.connection import Connection
 
 __all__ = ["IDLE_S", "StagedCall", "Stager", "stage", "stage_async"]
 
@@ -42,8 +40,8 @@ class Stager:
     its size, so that small data does not keep what large data once needed.
     """
 
-    def __init__(self, connection: weakref.ref[Connection]) -> None:
-        self._connection = connection
+    def __init__(self, core: Core) -> None:
+        self._core = core
         # Re-entrant: a signal handler or a finaliser may come in the middle, and stage. What it
         # finds is whole; an area is whose who has removed it from a list.
         self._lock = threading.RLock()
@@ -53,7 +51,6 @@ class Stager:
         self._held: list[tuple[float, Area]] = []  # quarantined by calls that were given up
         self._count = 0  # areas in all, those in use included
         self._keeper: threading.Thread | None = None
-        self._closing = threading.Event()
 
     def take(self, size_bytes: int) -> Area:
         """An area of at least this size, from the pool or new."""
@@ -100,9 +97,14 @@ class Stager:
                 self._count -= 1
         return bool(idle)
 
-    def close(self) -> None:
-        """The thread ends."""
-        self._closing.set()
+    def allocate(self, size_bytes: int, heap: str | None = None) -> Area:
+        """An area that is not of the pool, which gives back what it keeps if there is none else."""
+        try:
+            return self._core.allocate(size_bytes, heap)
+        except (PermissionDenied, OutOfResources):
+            if not self.shrink():
+                raise
+        return self._core.allocate(size_bytes, heap)
 
     def _collect(self) -> None:
         with contextlib.suppress(IndexError):
@@ -113,15 +115,13 @@ class Stager:
             (self._held if entry[1].holds else self._free).append(entry)
 
     def _allocate(self, size_bytes: int) -> Area:
-        connection = self._connection()
-        assert connection is not None, "the connection makes the call"
-        area = connection.allocate(_rounded(size_bytes))
+        area = self.allocate(_rounded(size_bytes))
         with self._lock:
             self._count += 1
             if self._keeper is None:
                 keeper = threading.Thread(
                     target=_keep,
-                    args=(weakref.ref(self), self._closing),
+                    args=(weakref.ref(self), self._core.closing),
                     name="sbe-staging",
                     daemon=True,
                 )
@@ -132,10 +132,9 @@ class Stager:
 
     def tend(self) -> bool:
         """Frees what is idle. False: there is nothing left to look after."""
-        connection = self._connection()
-        if connection is None or connection.closed:
+        if self._core.closed:
             return False
-        if connection._channel.error is None:  # bringing a lost link back is for who calls
+        if self._core.channel.error is None:  # bringing a lost link back is for who calls
             try:
                 self.shrink(IDLE_S)
             except Error as error:  # as good as not yet idle

@@ -149,12 +149,12 @@ def scripted(what: str, number: str) -> None:
         script.write(BATCH, together=True)
         script.head[0] = BATCH
         calls = BATCH if number == "0" else 1
-        script.link._channel.batch(
+        script.link._core.channel.batch(
             1, calls, 0, b"", b"", 0, bytearray(4 * calls), bytearray(), bytearray(), 0, 5.0
         )
     else:
         script.write(2 * _CALLS, together=False)
-        script.link._service_id("echo")
+        script.link._core.service_id("echo")
         step = script.link.call if what == "call" else str
         for answer in range(1, int(number) + 1):
             script.head[0] = answer

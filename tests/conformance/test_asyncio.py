@@ -37,6 +37,16 @@ async def test_thousands_at_once(connect: Connector, slots: int) -> None:
     assert got == list(range(count))
 
 
+async def test_async_with_closes_and_frees(connect: Connector) -> None:
+    link = connect()
+    async with link as entered:
+        assert entered is link
+        async with link.allocate(4096) as area:
+            assert (await link.acall("fill", sbe.Out(area[:4]), payload=b"x")).written == (4,)
+        assert area.freed
+    assert link.closed
+
+
 async def test_buffers_by_reference(link: sbe.Connection) -> None:
     area = link.allocate(1 << 16)
     calls = (

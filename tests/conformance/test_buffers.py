@@ -361,3 +361,39 @@ def test_crc_of_a_staged_gigantic_message_reuses_its_pool(link: sbe.Connection) 
     for _ in range(5):
         assert link.call("crc32", sbe.In(data)).payload == wanted
     assert link.stat()["connection"]["areas"] == 1
+
+
+# -- arrays ---------------------------------------------------------------------------------------
+
+
+def test_an_array_shows_the_area(link: sbe.Connection) -> None:
+    area = link.allocate(1024)
+    row = area.array(np.uint16)
+    assert row.shape == (512,)
+    assert row.dtype == np.dtype(np.uint16)
+    link.call("fill", sbe.Out(area[:8]), payload=b"\x01")
+    assert row[:5].tolist() == [0x0101] * 4 + [0]
+    part = area.array("f4", (2, 3), offset_bytes=8)
+    part[:] = 1.5
+    assert area.array(np.float32, 6, offset_bytes=8).tolist() == [1.5] * 6
+    assert link.call("crc32", sbe.In(part)).cost.copied_bytes == 0  # it lies in the area
+    assert area.array(np.uint8, offset_bytes=1024).size == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dtype": np.uint8, "shape": 1025},
+        {"dtype": np.uint8, "shape": (32, 33)},
+        {"dtype": np.uint8, "shape": (-1, 2)},
+        {"dtype": np.uint8, "shape": "x"},
+        {"dtype": object},
+        {"dtype": "no type"},
+        {"dtype": np.uint8, "offset_bytes": -1},
+        {"dtype": np.uint8, "offset_bytes": 1025},
+    ],
+    ids=str,
+)
+def test_an_array_that_does_not_fit(link: sbe.Connection, arguments: dict[str, Any]) -> None:
+    with pytest.raises(sbe.BadArgument, match=r"no array of dtype .*Area"):
+        link.allocate(1024).array(**arguments)

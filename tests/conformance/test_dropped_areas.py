@@ -26,7 +26,7 @@ def areas(link: sbe.Connection) -> set[int]:
 
 def test_more_areas_than_there_can_be_one_after_the_other(link: sbe.Connection) -> None:
     before = areas(link)
-    for i in range(min(link._backend.limits["areas"], QUOTA) + 10):
+    for i in range(min(link._core.backend.limits["areas"], QUOTA) + 10):
         area = link.allocate(64)
         area[:1] = b"x"
         del area
@@ -71,8 +71,8 @@ def test_a_call_in_flight_keeps_its_area() -> None:
         assert calls.pop().cancel()  # given up, but the remote may write it still
         del area
         gc.collect()
-        assert number in link._areas._watches
-        assert not link._areas._unwanted
+        assert number in link._core.areas._watches
+        assert not link._core.areas._unwanted
         gate.open()
         answered(link)
         assert number not in areas(link)

@@ -225,7 +225,7 @@ def test_descriptors_of_a_channel_in_a_child(connect: Connector) -> None:
     def child() -> None:
         assert link.fileno() == -1
         with pytest.raises(sbe.LinkError, match="connect again"):
-            link._process_control()
+            link._core.process_control()
 
     assert in_child(child) == 0
     poll = select.poll()

@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -273,21 +272,11 @@ def test_every_callback_of_an_operation_is_called() -> None:
 # -- the thread that serves -----------------------------------------------------------------------
 
 
-class End:
-    """What the serving thread knows of a connection."""
-
-    def __init__(self, channel: _native.Channel) -> None:
-        self.channel = channel
-        self._server = serving.Server(weakref.ref(self))  # type: ignore[arg-type]
-
-    def _live_channel(self) -> _native.Channel:
-        return self.channel
-
-
 def test_a_request_that_comes_before_its_handler() -> None:
     """The remote knows of a service before this end has noted which handler it has."""
     with Pair() as pair:
-        end = End(pair.remote)
+        closing = threading.Event()
+        server = serving.Server(lambda: pair.remote, closing)
         calls: list[_native.Call] = []
 
         def offer() -> int:
@@ -297,11 +286,11 @@ def test_a_request_that_comes_before_its_handler() -> None:
                 assert not calls[0].done()
             return 7
 
-        end._server.add("early", lambda payload: payload + b"y", offer)
+        server.add("early", lambda payload: payload + b"y", offer)
         assert calls[0].result(LIMIT_S).payload == b"xy"
-        end._server.close()
+        closing.set()
         pair.remote.fail(sbe.LinkClosed("the test is over"))
-        end._server.join(LIMIT_S)
+        server.join(LIMIT_S)
 
 
 def test_an_operating_system_without_descriptors_ends_no_serving(
@@ -311,17 +300,17 @@ def test_an_operating_system_without_descriptors_ends_no_serving(
     with sbe.connect("loopback:") as link:
         link.serve("good", lambda payload: payload)
         failed = threading.Semaphore(0)
-        recover = link._backend.recover
+        recover = link._core.backend.recover
 
         def short() -> None:
             failed.release()
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-        monkeypatch.setattr(link._backend, "recover", short)
-        link._backend._remote.kill()  # type: ignore[attr-defined]
+        monkeypatch.setattr(link._core.backend, "recover", short)
+        link._core.backend._remote.kill()  # type: ignore[attr-defined]
         for _ in range(5):
             assert failed.acquire(timeout=LIMIT_S)
-        monkeypatch.setattr(link._backend, "recover", recover)
+        monkeypatch.setattr(link._core.backend, "recover", recover)
         assert link.call("relay", payload=b"good\0x", timeout=LIMIT_S).payload == b"x"
     assert "nothing is served" in caplog.text
 

@@ -312,7 +312,7 @@ def test_a_signal_handler_closes_the_link_while_its_thread_waits(name: str) -> N
         os.kill(link.list()["links"][0]["pid"], signal.SIGSTOP)
 
         def interrupt() -> None:
-            while link._channel.in_flight == 0:
+            while link._core.channel.in_flight == 0:
                 time.sleep(0.001)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 

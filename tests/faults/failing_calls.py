@@ -139,7 +139,7 @@ class World:
                 raise
 
     def recover(self) -> None:
-        self.link._channel.fail(sbe.RemoteRestarted("by the test"))
+        self.link._core.channel.fail(sbe.RemoteRestarted("by the test"))
         self.link.services()
 
 

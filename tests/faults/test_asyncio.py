@@ -24,7 +24,7 @@ __all__ = ["process", "victim"]  # fixtures
 
 
 async def in_flight(link: sbe.Connection) -> None:
-    while not link._channel.in_flight:
+    while not link._core.channel.in_flight:
         await asyncio.sleep(0)
 
 
@@ -38,7 +38,7 @@ async def test_what_a_lost_channel_leaves_behind(
     old._watch(last)
     process.kill()
     async with asyncio.timeout(LIMIT_S):
-        while link._channel.error is None:
+        while link._core.channel.error is None:
             await asyncio.sleep(0.001)
     assert (await link.acall("echo", payload=b"2", timeout=LIMIT_S)).payload == b"2"
     assert link._pumps[loop] is not old
@@ -129,7 +129,7 @@ class Operation:
         self._thread = threading.Thread(target=self._run, args=(link,))
 
     def _run(self, link: sbe.Connection) -> None:
-        with link._turn.operation():
+        with link._core.turn.operation():
             self.begun.set()
             self.too_late = not self.end.wait(SOON_S)
 

@@ -41,7 +41,7 @@ def unserve(link: sbe.Connection) -> None:
 
 
 def reopen(link: sbe.Connection) -> None:
-    link._channel.fail(sbe.RemoteRestarted("by the test"))
+    link._core.channel.fail(sbe.RemoteRestarted("by the test"))
     link.services()
 
 
@@ -55,7 +55,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListServices": lambda link: link.services(),
     "Serve": lambda link: link.serve("mine", lambda payload: payload),
     "Unserve": unserve,
-    "Power": lambda link: link.suspend(timeout_s=0.01),
+    "Power": lambda link: link.suspend(timeout=0.01),
     "List": lambda link: link.list(),
     "Stat": lambda link: link.stat(),
 }
@@ -128,15 +128,15 @@ def fails(
         link.serve("known", lambda payload: payload)
     scripted.misdeeds[method] = misdeed
     if error is sbe.Timeout:
-        link._backend._client._timeout = SHORT_S  # type: ignore[attr-defined]
+        link._core.backend._client._timeout = SHORT_S  # type: ignore[attr-defined]
     with pytest.raises(error):
         OPERATIONS[method](link)
-    link._backend._client._timeout = LIMIT_S  # type: ignore[attr-defined]
+    link._core.backend._client._timeout = LIMIT_S  # type: ignore[attr-defined]
 
 
 def has_failed(link: sbe.Connection) -> None:
     """Who waits without a deadline hears of it, and so does who comes later."""
-    assert isinstance(link._channel.error, sbe.LinkError)
+    assert isinstance(link._core.channel.error, sbe.LinkError)
     for _ in range(2):
         with pytest.raises(sbe.LinkError):
             link.call(3, timeout=None)
@@ -156,7 +156,7 @@ def test_the_link_is_usable_after_it(
     scripted.release()
     assert [service.name for service in link.services()] == ["echo"]
     assert link.find("echo").id == 3  # each call gets its own answer
-    assert link._channel.error is None
+    assert link._core.channel.error is None
     assert held in (0, 1, 3)
     call = link.submit(3, timeout=None)
     assert not call.done()
@@ -245,7 +245,7 @@ def test_what_was_being_ended_is_asked_for_once(
     link: sbe.Connection, scripted: ScriptedDaemon, method: str
 ):
     fails(link, scripted, method, *USABLE["not answered"])
-    link._backend._client._timeout = SHORT_S  # type: ignore[attr-defined]
+    link._core.backend._client._timeout = SHORT_S  # type: ignore[attr-defined]
     with pytest.raises(sbe.Timeout):  # it is still not done
         OPERATIONS[method](link)
     scripted.release()
@@ -256,7 +256,7 @@ def test_what_was_being_ended_is_asked_for_once(
 def test_a_daemon_that_never_answers_is_not_buried_in_calls(
     link: sbe.Connection, scripted: ScriptedDaemon
 ):
-    link._backend._client._timeout = 0.01  # type: ignore[attr-defined]
+    link._core.backend._client._timeout = 0.01  # type: ignore[attr-defined]
     before = len(scripted.called)
     for _ in range(100):
         scripted.misdeeds["ListServices"] = USABLE["not answered"][0]
@@ -264,7 +264,7 @@ def test_a_daemon_that_never_answers_is_not_buried_in_calls(
             link.services()
     assert len(scripted.called) - before < 32  # it would drop the connection beyond 64
     scripted.misdeeds.clear()
-    link._backend._client._timeout = LIMIT_S  # type: ignore[attr-defined]
+    link._core.backend._client._timeout = LIMIT_S  # type: ignore[attr-defined]
     scripted.release()
     assert link.services()
 

@@ -375,7 +375,8 @@ def test_a_request_with_a_buffer_that_cant_be_never_reaches_a_handler(what: str)
     ran: list[object] = []
     with answered_by(answer) as (_, link):
         # Both ends know the rings' area by its id.
-        ids["ring"] = link._backend._context._channels[1].ring_area  # type: ignore[attr-defined]
+        context = link._core.backend._context  # type: ignore[attr-defined]
+        ids["ring"] = context._channels[1].ring_area
         link.serve("victim", lambda payload, *buffers: ran.append(buffers))
         area = link.allocate(4096)
         until = time.monotonic() + LIMIT_S

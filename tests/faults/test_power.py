@@ -192,14 +192,14 @@ def _answer(remote: RawRemote, code: int) -> None:
 def test_a_remote_that_does_not_answer(remote: RawRemote, link: sbe.Connection) -> None:
     for _ in range(8):
         with pytest.raises(sbe.Timeout, match="has not answered"):
-            link.suspend(timeout_s=0.01)
+            link.suspend(timeout=0.01)
     with pytest.raises(sbe.Busy, match="have no answer"):
-        link.resume(timeout_s=0.01)
+        link.resume(timeout=0.01)
     remote.events.say(_native.EVENT_ANSWERED, answered(SUSPEND))  # late
     settle(remote, link)
     assert link.list()["links"][0]["state"] == "suspended"
     with pytest.raises(sbe.Timeout):
-        link.resume(timeout_s=0.01)
+        link.resume(timeout=0.01)
 
 
 def test_a_remote_that_dies_suspended(remote: RawRemote, link: sbe.Connection) -> None:

@@ -45,12 +45,27 @@ def test_program_of_the_readme_in_both_forms(tmp_path: Path):
         for block in blocks_of((ROOT / "README.md").read_text(), "python")
         if "sbe.connect" in block
     ]
-    program = f"{connects}\nprint('by', type(link._backend).__name__)\n"
+    program = f"{connects}\nprint('by', type(link._core.backend).__name__)\n"
     assert "by DirectBackend" in run(program, tmp_path)
     with daemon() as connect:
         with connect() as link:
-            path = link._backend.uri.removeprefix("unix:")
+            path = link._core.backend.uri.removeprefix("unix:")
         assert "by DaemonBackend" in run(program, tmp_path, SBE_SOCKET=path)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_are_typed(page: str, tmp_path: Path):
+    """As someone writes them who checks types, at the oldest Python that there may be."""
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(blocks_of((ROOT / page).read_text(), "python")))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_services_of_the_tutorial(tmp_path: Path):

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import assert_type
+from typing import Any, assert_type
+
+import numpy as np
+from numpy.typing import NDArray
 
 import sbe
 
@@ -42,6 +45,8 @@ def work(link: sbe.Connection) -> bytes:
         result = link.batch("crc32", area.descriptors(sbe.In, [0, 1], 1), reply_size=4)
         assert_type(result, sbe.BatchResult)
         result.check()
+        assert_type(area.array(np.float32, (2, 3)), NDArray[np.float32])
+        assert_type(area.array("u2", offset_bytes=64), NDArray[Any])
     service = link.find("echo", 1)
     assert_type((service.id, service.name, service.version), tuple[int, str, int])
     link.serve("mine", serve)
@@ -102,6 +107,28 @@ def test_numpy_is_needed_only_where_it_is_used() -> None:
     assert done.stdout.strip() == "c2412435", done.stderr
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "area.array('u1')",
+        "area.descriptors(sbe.In, 0, 1)",
+        "link.batch('crc32', [])",
+        "sbe.buffer_dtype()",
+        "sbe.BatchResult([], [], []).check()",
+    ],
+)
+def test_who_needs_numpy_says_so(code: str) -> None:
+    program = (
+        "import sys; sys.modules['numpy'] = None; import sbe\n"
+        "with sbe.connect('loopback:') as link, link.allocate(4096) as area:\n"
+        f"    try: {code}\n"
+        "    except sbe.OutOfResources as error: print(error)\n"
+    )
+    done = run("-c", program)
+    assert "needs numpy" in done.stdout, done.stderr
+    assert "pip install 'structured-buffer-exchange[numpy]'" in done.stdout
+
+
 def test_names_are_those_of_all_and_documented() -> None:
     assert sorted(sbe.__all__) == sbe.__all__
     assert len(set(sbe.__all__)) == len(sbe.__all__)
@@ -115,7 +142,8 @@ def test_names_are_those_of_all_and_documented() -> None:
 
 @pytest.mark.parametrize("name", ["Connection", "Area"])
 def test_methods_are_documented(name: str) -> None:
-    for attribute, value in vars(getattr(sbe, name)).items():
+    for attribute in dir(getattr(sbe, name)):  # those of its parts, too
+        value = getattr(getattr(sbe, name), attribute)
         if not attribute.startswith("_") and (callable(value) or isinstance(value, property)):
             assert (value.__doc__ or "").strip(), f"{name}.{attribute}"
 

@@ -39,8 +39,8 @@ HERE: dict[str, tuple[str, Callable[[sbe.Connection], object]]] = {
     "slice": ("Slice", lambda link: link.allocate(64)[:8]),
     "buffer": ("In", lambda link: sbe.In(link.allocate(64))),
     "pool": ("Pool", lambda link: sbe.Pool(link.allocate(64))),
-    "channel": ("Channel", lambda link: link._channel),
-    "table": ("Table", lambda link: link._table),
+    "channel": ("Channel", lambda link: link._core.channel),
+    "table": ("Table", lambda link: link._core.table),
     "call": ("Call", lambda link: link.submit("echo")),
     "staged call": ("StagedCall", lambda link: link.submit("crc32", sbe.In(bytes(20000)))),
 }

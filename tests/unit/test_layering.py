@@ -7,6 +7,7 @@ fails too, and so does the picture in docs/design/README.md if it shows other fl
 """
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -207,6 +208,43 @@ def test_no_include_goes_up():
 def test_no_import_goes_up():
     faults = [line for path in python_files() for line in python_faults(path, path.read_text())]
     assert not faults, "\n".join(faults)
+
+
+# Circles: also within a floor no file needs, even for its types, one that needs it
+
+
+def modules_of(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the same by file: `sbe.link.Link` is used from the file of `sbe.link`."""
+
+    def file_of(name: str) -> str:
+        while not is_module(name):
+            name = name.rpartition(".")[0]
+        return name
+
+    return {user: {file_of(name) for name in used} - {user} for user, used in imports.items()}
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one circle, first and last the same; empty when there is none."""
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_file_imports_another_in_a_circle():
+    imports = {
+        module_name(path): set(python_imports(path, path.read_text())) for path in python_files()
+    }
+    assert circle(modules_of(imports)) == []
+
+
+def test_a_circle_is_caught():
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from sbe.sdk.area import Area"
+    used = set(python_imports(ROOT / "sbe" / "sdk" / "core.py", text))
+    imports = {"sbe.sdk.area": {"sbe.sdk.core.Core"}, "sbe.sdk.core": used}
+    assert set(circle(modules_of(imports))) == {"sbe.sdk.area", "sbe.sdk.core"}
 
 
 # The tables: nothing in them is left over, and the page shows them

@@ -184,10 +184,10 @@ def test_a_lost_link_is_not_brought_back_for_it(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(link._stager, "tend", look)
         link.call("crc32", sbe.In(bytes(SIZE)))
         [keeper] = keepers()
-        link._channel.fail(sbe.RemoteRestarted("as if"))
+        link._core.channel.fail(sbe.RemoteRestarted("as if"))
         for _ in range(5):
             assert looked.acquire(timeout=LIMIT_S)
-        assert link._losses == 0
+        assert link._core.losses == 0
         assert keeper.is_alive()
         link.call("crc32", sbe.In(bytes(SIZE)))
     keeper.join(LIMIT_S)

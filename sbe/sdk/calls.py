@@ -1,0 +1,211 @@
+"""Calling: one part of a connection, over its core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sbe import _native
+from sbe.errors import BadArgument
+from sbe.sdk.backend import Service
+from sbe.sdk.batch import BatchResult, run_batch
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core
+from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
+
+if TYPE_CHECKING:
+    import asyncio
+    import weakref
+
+    from sbe.sdk.aio import Pump
+
+__all__ = ["Calls"]
+
+
+def _submission(
+    channel: _native.Channel,
+    service: int,
+    payload: Any,
+    timeout: float | None,
+    wait: bool = True,
+) -> Callable[[tuple[_native.Buffer, ...]], _native.Call]:
+    """Submits with buffers to come. In a function of its own: where a closure holds variables, each
+    call makes them anew, also those that never need it."""
+    return lambda staged: channel.submit(service, staged, payload, timeout, wait)
+
+
+class Calls:
+    """What a connection calls with. Any thread may use it at any time, `acall()` from any loop."""
+
+    _core: Core
+    _stager: Stager
+    _pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump]
+    _starved: set[Pump]
+
+    def call(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> _native.Reply:
+        """Calls a service of the remote and waits for its reply.
+
+        `buffers` are sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), with x an area, a slice
+        of one, a contiguous numpy array of numbers or any bytes. What lies in an area goes by
+        reference; the rest is copied, inline if small. `payload` are the bytes of the message
+        itself, as many as one frame holds. `timeout` is in seconds; None waits for ever.
+
+        Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
+        """
+        core = self._core
+        channel = core.channel
+        number = core.ids.get(service)
+        if number is None or channel.failed() or core.turn.thread:
+            channel = core.live_channel()
+            number = core.service_id(service)
+        try:
+            return channel.call(number, buffers, payload, timeout)
+        except _native.NeedsStaging:
+            pass  # left before what staging may raise
+        send = _submission(channel, number, payload, timeout)
+        return self._submit_staged(send, buffers).result()
+
+    def submit(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        wait: bool = True,
+    ) -> _native.Call | StagedCall:
+        """Sends a call and returns at once a future: result(), exception(), done(), cancel().
+
+        Many may be in flight; they complete in the remote's order. With the ring full it waits for
+        room, or raises WouldBlock if `wait` is False. `timeout` runs from now.
+        """
+        core = self._core
+        channel = core.channel
+        number = core.ids.get(service)
+        if number is None or channel.failed() or core.turn.thread:
+            channel = core.live_channel()
+            number = core.service_id(service)
+        try:
+            return channel.submit(number, buffers, payload, timeout, wait)
+        except _native.NeedsStaging:
+            pass
+        return self._submit_staged(_submission(channel, number, payload, timeout, wait), buffers)
+
+    async def acall(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> _native.Reply:
+        """As `call()`, for asyncio. Cancelling the task cancels the call at the remote."""
+        import asyncio  # on first use: plain programs do without its weight
+
+        from sbe.sdk.aio import Pump
+
+        core = self._core
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        number = core.ids.get(service)
+        core.turn.check()
+        if number is None or core.channel.error is not None:
+            # Control operations may wait for the remote: not in the loop's thread.
+            number = await asyncio.to_thread(core.prepare, service)
+        channel = core.channel
+        pump = self._pumps.get(loop)
+        if pump is None or pump.channel is not channel:
+            pump = Pump.make(core, channel, loop, self._pumps, self._starved)
+        call: _native.Call | StagedCall
+        try:
+            call = await pump.submit(
+                lambda left: channel.submit(number, buffers, payload, left, False), deadline
+            )
+            return await pump.wait(call, deadline)
+        except _native.NeedsStaging:
+            pass  # left before what staging may raise
+        staged = await stage_async(self._stager, core.table, buffers)
+        try:
+            call = await pump.submit(
+                lambda left: staged.begin(
+                    channel.submit(number, staged.buffers, payload, left, False)
+                ),
+                deadline,
+            )
+        except BaseException:
+            staged.abort()
+            raise
+        return await pump.wait(call, deadline)
+
+    def send(
+        self,
+        service: str | int | Service,
+        *buffers: _native.Buffer,
+        payload: Any = b"",
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        """Fire and forget: a message that nobody answers.
+
+        Its buffers must lie in areas (or be small): there is no answer to tell when the remote is
+        done with them, so ownership is the application's own agreement with the service. A message
+        does not keep an area either: keep it as long as that agreement says.
+        """
+        try:
+            self._core.live_channel().send(
+                self._core.service_id(service), buffers, payload, timeout
+            )
+        except _native.NeedsStaging:
+            raise BadArgument(
+                "a message's large data must lie in an area: nobody would say when a copy of it "
+                "is free again"
+            ) from None
+
+    def sync(
+        self, *buffers: _native.Buffer, timeout: float | None = DEFAULT_TIMEOUT_S
+    ) -> _native.Reply:
+        """Hands buffers over and back without calling a service: caches are maintained."""
+        try:
+            return self._core.live_channel().sync(0, buffers, b"", timeout).result()
+        except _native.NeedsStaging:
+            raise BadArgument("only memory of an area can be synchronised") from None
+
+    def batch(
+        self,
+        service: str | int | Service,
+        descriptors: Any,
+        payloads: Any = None,
+        *,
+        reply_size: int = 0,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> BatchResult:
+        """Thousands of calls of one service at once.
+
+        `descriptors`: numpy array of `sbe.buffer_dtype()`, shape (calls, buffers per call), made
+        with `Area.descriptors()`. `payloads`: None, or uint8 of shape (calls, bytes). `reply_size`:
+        bytes of each reply's payload to keep. Returns when all are answered; each call's status is
+        in the result. Raises Timeout if some are not answered in time, OutOfResources without
+        numpy.
+        """
+        return run_batch(
+            self._core.live_channel(),
+            self._core.service_id(service),
+            descriptors,
+            payloads,
+            reply_size,
+            timeout,
+        )
+
+    def _submit_staged(
+        self,
+        send: Callable[[tuple[_native.Buffer, ...]], _native.Call],
+        buffers: tuple[_native.Buffer, ...],
+    ) -> StagedCall:
+        staged = stage(self._stager, self._core.table, buffers)
+        try:
+            return staged.begin(send(staged.buffers))
+        except BaseException:
+            staged.abort()
+            raise

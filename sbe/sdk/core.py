@@ -1,0 +1,264 @@
+"""The private core of a connection: its channel, one control operation at a time, recovery, end.
+
+What applications call stands in `connection` and its parts. Those, asyncio and staging take the
+core; nothing here knows of any of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+
+from sbe import _native
+from sbe.errors import DaemonGone, Error, LinkClosed, LinkError, OutOfResources, again
+from sbe.link.grants import Grant
+from sbe.link.rings import Geometry, attach
+from sbe.sdk.area import Area
+from sbe.sdk.backend import Backend, Service
+from sbe.sdk.ownership import Areas, Turn
+
+__all__ = ["DEFAULT_TIMEOUT_S", "Core"]
+
+DEFAULT_TIMEOUT_S = 30.0
+"""A call without a deadline of its own ends after this: never a hang. None waits for ever."""
+
+_CLOSED = "the connection was closed"
+
+
+class Core:
+    """A backend, the channel over it and the areas of it. Any thread may use it at any time.
+
+    A thread of ours may keep it: a connection that is dropped closes it.
+    """
+
+    def __init__(self, backend: Backend, geometry: Geometry, spin_s: float) -> None:
+        """Takes over a connected backend."""
+        self.backend = backend
+        self.turn = Turn()  # of control operations, and which channel is the live one
+        self.table = _native.Table(backend.limits["areas"])
+        self.areas = Areas(self.table)
+        self.ids: dict[str | int | Service, int] = {}
+        """Of services that were called, until the remote restarts."""
+        self.closed = False
+        self.closing = threading.Event()
+        """For threads that wait: it has ended."""
+        self.at_end: list[Callable[[], object]] = []
+        """Called when it ends; nothing here may wait."""
+        self.losses = 0
+        self.epoch = 0
+        self._spin_s = spin_s
+        self._geometry = geometry
+        self._pid = os.getpid()
+        self.channel = self._open_channel()
+
+    # -- the channel ------------------------------------------------------------------------
+
+    def live_channel(self) -> _native.Channel:
+        """The channel; brings the link back if it was lost since the last call."""
+        self.turn.check()
+        channel = self.channel
+        if channel.error is None:
+            return channel
+        self.check_process()
+        with self.turn.lock:
+            if self.closed:
+                raise LinkClosed(_CLOSED)
+            if self.channel.error is not None:
+                self._recover(self.channel.error)
+            return self.channel
+
+    def check_process(self) -> None:
+        """Raises LinkError in a forked child."""
+        if self._pid != os.getpid():
+            raise LinkError(
+                "the connection belongs to the process that forked this one: connect again here"
+            )
+
+    def _recover(self, error: BaseException) -> None:
+        if isinstance(error, (DaemonGone, LinkClosed)):
+            raise again(error)
+        with self.turn.operation():
+            if self.closed:
+                raise LinkClosed(_CLOSED)
+            self.backend.recover()
+            self.ids.clear()
+            self.channel = self._open_channel()
+            self.losses += 1
+
+    def _open_channel(self) -> _native.Channel:
+        granted = self.backend.open_channel(self._geometry, priority=1)
+        control = weakref.WeakMethod(self.process_control)
+
+        def on_control() -> None:
+            process = control()
+            if process is not None:
+                process()
+
+        try:
+            channel = attach(
+                granted.rings,
+                self.table,
+                granted.id,
+                self.backend.context,
+                control_fd=self.backend.control_fd,
+                on_control=on_control,
+                max_buffers=self.backend.limits["buffers"],
+            )
+        except BaseException:
+            self.backend.close_channel(granted.id)
+            raise
+        finally:
+            granted.rings.close()
+        channel.spin_s = self._spin_s
+        self.epoch = granted.epoch
+        return channel
+
+    # -- control operations -----------------------------------------------------------------
+
+    def process_control(self, *, wait: bool = True) -> bool:
+        """The control descriptor is readable: the link's state may have changed.
+
+        False, only unless `wait`: not now, another thread is in a control operation.
+        """
+        self.check_process()
+        if not self.turn.lock.acquire(blocking=wait):
+            return False
+        try:
+            with self.turn.operation():
+                error = None if self.closed else self.backend.process_control()
+            if error is not None:
+                self.channel.fail(error)  # what hears of it may use the link
+        finally:
+            self.turn.lock.release()
+        return True
+
+    @contextlib.contextmanager
+    def control(self) -> Iterator[Backend]:
+        """One control operation: the lock, a live channel before, and a lost link noticed after.
+
+        Handlers of signals run where it waits, and after it. Whatever it raises, the channel is
+        usable afterwards or has failed.
+        """
+        self.check_process()
+        with self.turn.lock:
+            self.live_channel()
+            try:
+                with self.turn.operation():
+                    if self.closed:
+                        raise LinkClosed(_CLOSED)
+                    self.areas.free_unwanted(self.backend)
+                    yield self.backend
+                    with contextlib.suppress(Error):  # the next operation will tell
+                        self.areas.free_unwanted(self.backend)
+            except Error as error:
+                self.process_control()
+                if type(error) is LinkError and self.channel.error is not None:
+                    raise again(self.channel.error) from error  # says how the link was lost
+                raise
+            self.process_control()  # it may have succeeded because the remote is gone
+            if self.closed:
+                raise LinkClosed(_CLOSED)
+
+    # -- services and areas -----------------------------------------------------------------
+
+    def find(self, name: str, version: int) -> Service:
+        """A service of the remote by name, at least of that version. Raises UnknownService."""
+        with self.control() as backend:
+            service = backend.find_service(name, version)
+            self.channel.names[service.id] = name
+            self.ids[name] = service.id
+            return service
+
+    def service_id(self, service: str | int | Service) -> int:
+        """Its id, which is remembered; a name that was not yet called is asked for."""
+        if isinstance(service, str):
+            number = self.ids.get(service)
+            return self.find(service, 0).id if number is None else number
+        number = service.id if isinstance(service, Service) else service
+        self.ids[service] = number
+        return number
+
+    def prepare(self, service: str | int | Service) -> int:
+        """The id of a service, once the channel is live."""
+        self.live_channel()
+        return self.service_id(service)
+
+    def allocate(self, size_bytes: int, heap: str | None) -> Area:
+        """Memory that both ends reach."""
+
+        def grant(backend: Backend) -> Grant:
+            try:
+                return backend.allocate(size_bytes, heap)
+            except OutOfResources as error:
+                raise self.areas.refused(error) from error
+
+        return self.new_area(grant, size_bytes)
+
+    def new_area(self, grant: Callable[[Backend], Grant], size_bytes: int | None = None) -> Area:
+        """The area of what grant(backend) asks for."""
+        area: Area | None = None
+        try:
+            with self.control() as backend:
+                granted = grant(backend)
+                # The heap rounds up to pages; the application sees what it asked for.
+                area = self.areas.take(backend, granted, size_bytes or granted.size_bytes)
+                area._owner = weakref.ref(self)
+        except BaseException:
+            if area is not None:  # interrupted at the very end
+                area.free()
+            raise
+        return area
+
+    def free(self, area: Area) -> None:
+        """Has the remote let go of an area; nothing to do if it has."""
+        self.check_process()
+        with self.turn.lock:
+            if self.closed or area not in self.areas:
+                return
+            self.table.remove(area)  # first: no new call may name it
+            if self.turn.mine:
+                self.areas.give_up(area)  # the operation frees it at its end
+                return
+            with self.control() as backend:
+                self.areas.free(area.id, backend)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def close(self) -> bool:
+        """Ends the context. False: not by this call, but at the end of the operation that is under
+        way in this thread, or never as this is a forked child.
+        """
+        if self._pid != os.getpid():
+            return False  # a forked child has copies of everything, but the link is its parent's
+        with self.turn.lock, _native.SignalsHeld():
+            if self.turn.mine:
+                self.turn.afterwards(self._end)
+                return False
+            self._end()
+        return True
+
+    def _end(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.closing.set()
+        while self.at_end:
+            self.at_end.pop()()
+        self.channel.fail(LinkClosed(_CLOSED))
+        try:
+            self.backend.close()
+        finally:  # also when whoever closes is interrupted
+            for area in self.areas.clear():
+                self.table.remove(area, True)
+
+    def let_go_in_child(self) -> None:
+        """Forked, with the locks as other threads had them: closes what this process inherited."""
+        self.turn = Turn()
+        with contextlib.suppress(Exception):
+            self.backend.close()
+        self.channel.let_go_in_child()
+        for area in self.areas.clear():
+            self.table.remove(area, True)

@@ -1,0 +1,53 @@
+"""Services: what the remote offers, and what the application offers to it."""
+
+from __future__ import annotations
+
+from sbe import _native
+from sbe.errors import BadArgument
+from sbe.sdk.backend import Service
+from sbe.sdk.core import Core
+from sbe.sdk.handlers import check_handler
+from sbe.sdk.serving import Handler, Server
+
+__all__ = ["Services"]
+
+
+class Services:
+    """Finding and offering services over a connection. Thread-safe."""
+
+    _core: Core
+    _server: Server
+
+    def services(self) -> list[Service]:
+        """The services of the remote."""
+        with self._core.control() as backend:
+            return backend.services()
+
+    def find(self, name: str, version: int = 0) -> Service:
+        """A service of the remote by name, at least of that version. Raises UnknownService."""
+        return self._core.find(name, version)
+
+    def serve(self, name: str, handler: Handler, *, version: int = 1) -> None:
+        """Offers a service to the remote: handler(payload, *buffers) -> bytes or None.
+
+        Handlers run one after the other in a thread of their own; buffers are memoryviews, those
+        the remote gave as In read-only. An `sbe.Error` raised there is the remote's status.
+        Anything else that it raises, and an answer that can't be sent, is logged, and EIO there
+        (ENOSPC: an answer larger than a frame); other requests go on. BadArgument for what is no
+        plain function.
+        """
+        check_handler(f"service {name!r}", handler)
+        with self._core.control() as backend:
+            if self._server.offers(name):
+                raise BadArgument(f"service {name!r} is served already")
+            if not 0 < len(name.encode()) < _native.NAME_SIZE or "\0" in name:
+                raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
+            self._server.add(name, handler, lambda: backend.serve(name, version))
+
+    def unserve(self, name: str) -> None:
+        """Withdraws a service."""
+        with self._core.control() as backend:
+            if not self._server.offers(name):
+                raise BadArgument(f"service {name!r} is not served")
+            backend.unserve(name)
+            self._server.remove(name)
