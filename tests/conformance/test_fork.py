@@ -36,7 +36,8 @@ def descriptors() -> Counter[str]:
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{fd}")
-            if target.startswith(OPEN):
+            # What maintains the caches of an area belongs to the memory, which a child keeps.
+            if target.startswith(OPEN) and target != "anon_inode:[sbe-dmabuf]":
                 found[target.partition(":[")[0] if "socket" in target else target] += 1
     return found
 

@@ -267,7 +267,8 @@ def test_of_descriptors_made_in_a_row_none_is_left_when_one_fails(spare: int):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = count_fds()
     held: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    most = max(int(number) for number in os.listdir("/proc/self/fd")) + 32
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     try:
         with contextlib.suppress(OSError):
             while True:

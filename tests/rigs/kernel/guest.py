@@ -25,7 +25,7 @@ ROOT = HERE.parents[2]
 PRELOAD = ROOT / "build" / "kernel" / "uml_ptrace.so"
 """Without it no process of the guest starts on CPUs with AMX: see uml_ptrace.c."""
 LOG_LIMIT = 4 << 20  # bytes; a wedged guest writes without end
-MEMORY = "384M"  # room for contiguous memory after hundreds of tests: there is no compaction
+MEMORY = "640M"  # room for contiguous memory after hundreds of tests: there is no compaction
 
 FAULT = re.compile(
     r"BUG:|BUG at|WARNING:|Oops|Kernel panic|general protection|refcount_t:|unreferenced object"

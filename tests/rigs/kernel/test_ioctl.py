@@ -178,7 +178,7 @@ def test_missing_permission_is_named():
             try:
                 importer.allocate_coherent(4096)
             except errors.PermissionDenied as error:
-                os._exit(0 if error.code == errno.EACCES and "group" in str(error) else 1)
+                os._exit(0 if error.code == errno.EACCES and "owner" in str(error) else 1)
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
