@@ -39,7 +39,7 @@ static PyObject *get_version(PyObject *object, void *unused)
 static PyObject *get_coherent(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(((Session *)object)->session.coherent);
+    return PyBool_FromLong(((Session *)object)->session.areas.coherent);
 }
 
 static PyObject *get_peer_address_bits(PyObject *object, void *unused)

@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,33 @@ def test_no_include_goes_up():
 def test_no_import_goes_up():
     faults = [line for path in python_files() for line in python_faults(path, path.read_text())]
     assert not faults, "\n".join(faults)
+
+
+def calls_between(texts: dict[str, str]) -> dict[str, set[str]]:
+    """Return which files of the core each of them calls: a header shows more than is called."""
+    defined = {
+        name: where
+        for where, text in texts.items()
+        for name in re.findall(r"^(?!static )[a-z][\w ]*?[ *](sbe_\w+)\([^;{]*\)\n\{", text, re.M)
+    }
+    return {
+        where: {defined[name] for name in set(re.findall(r"\bsbe_\w+", text)) & defined.keys()}
+        - {where}
+        for where, text in texts.items()
+    }
+
+
+def test_the_core_calls_in_one_direction():
+    texts = {path.name: path.read_text() for path in (ROOT / "firmware/core").glob("*.c")}
+    calls = calls_between(texts)
+    assert calls["session.c"] >= {"session_peer.c", "session_base.c"}  # it sees calls
+    TopologicalSorter(calls).prepare()
+    two = {
+        "one.c": "int sbe_one(int a,\n            int b)\n{\n    return sbe_two();\n}\n",
+        "two.c": "static int x(void)\n{\n    return sbe_one(1, 2);\n}\nint sbe_two(void)\n{\n}\n",
+    }
+    with pytest.raises(CycleError):
+        TopologicalSorter(calls_between(two)).prepare()
 
 
 # The tables: nothing in them is left over, and the page shows them
