@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Channel: this process's end of a channel, over the core's. */
-#include "native.h"
+#include "channel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,17 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "batch.h"
+#include "cache.h"
+#include "call.h"
+#include "channel_call.h"
+#include "convert.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
+#include "request.h"
+#include "table.h"
+#include "wait.h"
 
 PyTypeObject *Channel_Type;
 

@@ -9,7 +9,9 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "convert.h"
 #include "core/status.h"
+#include "native.h"
 
 static PyTypeObject *Session_Type;
 

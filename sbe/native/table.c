@@ -3,11 +3,14 @@
  * Table: the areas that the channels of one link may name, by id for frames and by address for
  * numpy slices. Members are borrowed: a Memory takes itself out when it dies.
  */
-#include "native.h"
+#include "table.h"
 
 #include <string.h>
 
+#include "convert.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
 
 PyTypeObject *Table_Type;
 

@@ -235,6 +235,17 @@ def test_the_core_calls_in_one_direction():
         TopologicalSorter(calls_between(two)).prepare()
 
 
+def test_no_header_of_the_extension_shows_all():
+    headers = (ROOT / "sbe" / "native").glob("*.h")
+    shown = {
+        path.name: set(re.findall(r'^#include "(\w+\.h)"', path.read_text(), re.M))
+        for path in headers
+    }
+    TopologicalSorter(shown).prepare()  # no circle
+    assert shown["native.h"] == set()
+    assert shown["channel.h"] == {"memory.h", "native.h", "table.h"}
+
+
 # The tables: nothing in them is left over, and the page shows them
 
 
