@@ -29,7 +29,8 @@ struct sbe_area {
 
 struct sbe_area_table {
     struct sbe_area *areas;
-    uint32_t count;
+    uint16_t count;
+    bool coherent; /* both ends see all of them coherently, whatever their flags say */
 };
 
 /* A buffer in private form: the snapshot of a descriptor (struct sbe_wire_buffer), resolved. */

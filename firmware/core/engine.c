@@ -52,18 +52,15 @@ static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *en
 
 /* -- answering ----------------------------------------------------------------------------- */
 
-/* A channel of ours has its session's table, and thus the session. */
-_Static_assert(offsetof(struct sbe_session, areas) == 0, "hand_over() relies on it");
-
 /* Moves buffers to this end or back; back also after a failure, and before memory is let go. */
 static void hand_over(struct sbe_channel *channel, enum sbe_handover step,
                       const struct sbe_buffer *buffer, uint32_t count)
 {
-    const struct sbe_session *session = (const void *)channel->areas;
-    if (session->coherent)
+    const struct sbe_area_table *areas = channel->areas;
+    if (areas->coherent)
         return;
     for (; count > 0; count--, buffer++) {
-        const struct sbe_area *area = sbe_area_find(&session->areas, buffer->area);
+        const struct sbe_area *area = sbe_area_find(areas, buffer->area);
         if (area != NULL && (area->flags & SBE_AREA_COHERENT) == 0) /* NULL: it rides inline */
             channel->counters.synced += sbe_cache_handover(channel->port, step, buffer);
     }

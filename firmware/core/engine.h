@@ -42,6 +42,29 @@ struct sbe_engine_config {
     struct sbe_session_config session; /* port and hooks are filled by sbe_engine_init() */
 };
 
+/*
+ * What nearly every remote begins with: the services that the linker collected, what this code
+ * speaks, coherent memory as wide as a pointer, frames of SBE_BUFFERS_MAX buffers. The rest is its
+ * own: tables and the limits that say how large they are, a name, the cache line.
+ */
+static inline struct sbe_engine_config sbe_engine_defaults(const struct sbe_port *port)
+{
+    return (struct sbe_engine_config){
+        .services = __start_sbe_services,
+        .service_count = (uint32_t)(__stop_sbe_services - __start_sbe_services),
+        .port = port,
+        .session =
+            {
+                .role = SBE_ROLE_REMOTE,
+                .coherent = 1,
+                .address_bits = (uint8_t)(sizeof(void *) * 8),
+                .version_min = SBE_VERSION_MIN,
+                .version_max = SBE_VERSION_MAX,
+                .limits.buffers = SBE_BUFFERS_MAX,
+            },
+    };
+}
+
 /* Small fields first: Thumb's short instructions reach 124 bytes. */
 struct sbe_engine {
     const struct sbe_port *port;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/session_base.h"
 #include "core/session_peer.h"
 #include "core/status.h"
 
@@ -22,29 +23,6 @@ static void set_state(struct sbe_session *session, enum sbe_session_state state)
     session->state = state;
     if (hooks->state_changed != NULL)
         hooks->state_changed(hooks->self, state);
-}
-
-/* Sends a message whose id and status are set. */
-static int transmit(struct sbe_session *session, uint32_t type, struct sbe_control *message,
-                    uint32_t size)
-{
-    const struct sbe_port *port = session->config->port;
-    message->type = (uint16_t)type;
-    message->size = (uint16_t)size;
-    message->epoch = session->epoch;
-    return port->control_send(port->self, message, size);
-}
-
-/* A reply that can't be sent is lost as on any wire; the requester's deadline covers it. */
-void sbe_session_reply(struct sbe_session *session, enum sbe_control_type type, uint32_t id,
-                       int status)
-{
-    struct sbe_plain_reply reply;
-    if (session->peer_epoch == 0)
-        return; /* who asked is gone */
-    reply.control.id = id;
-    reply.control.status = status;
-    (void)transmit(session, type | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
 }
 
 /* What an end is, from its role to its limits, it tells as it is. */
@@ -73,7 +51,7 @@ static int send_hello(struct sbe_session *session)
     memcpy((uint8_t *)&hello + offsetof(struct sbe_hello, role),
            (const uint8_t *)config + offsetof(struct sbe_session_config, role), TOLD_SIZE);
     (void)sbe_name_set(hello.name, config->name); /* cut where it is too long */
-    return transmit(session, SBE_CONTROL_HELLO, &hello.control, sizeof hello);
+    return sbe_session_transmit(session, SBE_CONTROL_HELLO, &hello.control, sizeof hello);
 }
 
 static struct sbe_session_pending *find_pending(struct sbe_session *session, uint32_t id)
@@ -160,7 +138,7 @@ static void agree(struct sbe_session *session, const struct sbe_hello *hello, ui
     session->peer_epoch = hello->control.epoch;
     session->version = version;
     session->line = hello->cache_line > config->cache_line ? hello->cache_line : config->cache_line;
-    session->coherent = hello->coherent == 1 && config->coherent == 1;
+    session->areas.coherent = hello->coherent == 1 && config->coherent == 1;
     session->peer_address_bits = hello->address_bits;
     agree_limits(&session->limits, &config->limits, &hello->limits);
 }
@@ -196,7 +174,8 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     enum sbe_refusal why = judge(config, hello, version);
     if (why == SBE_REFUSED_NOT && !again)
         agree(session, hello, version);
-    struct sbe_hello_reply reply; /* every field is set, the rest of control by transmit() */
+    struct sbe_hello_reply
+        reply; /* every field is set, the rest of control by sbe_session_transmit() */
     reply.control.id = hello->control.id;
     reply.control.status = why == SBE_REFUSED_NOT ? SBE_OK : SBE_EPROTO;
     reply.magic = SBE_MAGIC;
@@ -205,8 +184,8 @@ static int take_hello(struct sbe_session *session, const struct sbe_control *mes
     reply.version_min = config->version_min;
     reply.version_max = config->version_max;
     reply.peer_epoch = hello->control.epoch;
-    int status =
-        transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
+    int status = sbe_session_transmit(session, SBE_CONTROL_HELLO | SBE_CONTROL_REPLY,
+                                      &reply.control, sizeof reply);
     if (why != SBE_REFUSED_NOT) {
         tell_refusal(session, why, false, hello->version_min, hello->version_max);
         return status; /* no HELLO of ours: two ends that refuse each other would never stop */
@@ -254,7 +233,8 @@ static int take_bye(struct sbe_session *session, const struct sbe_control *messa
 static int take_ping(struct sbe_session *session, const struct sbe_control *message)
 {
     struct sbe_ping reply = *(const struct sbe_ping *)(const void *)message; /* id and cookie */
-    (void)transmit(session, SBE_CONTROL_PING | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
+    (void)sbe_session_transmit(session, SBE_CONTROL_PING | SBE_CONTROL_REPLY, &reply.control,
+                               sizeof reply);
     return SBE_REPLIED;
 }
 
@@ -269,7 +249,8 @@ static int reply_service(struct sbe_session *session, const struct sbe_control *
         status = SBE_ENOTSUP; /* the reply says which version there is */
     reply.control.id = message->id;
     reply.control.status = status;
-    (void)transmit(session, message->type | SBE_CONTROL_REPLY, &reply.control, sizeof reply);
+    (void)sbe_session_transmit(session, message->type | SBE_CONTROL_REPLY, &reply.control,
+                               sizeof reply);
     return SBE_REPLIED;
 }
 
@@ -429,7 +410,7 @@ int sbe_session_init(struct sbe_session *session, const struct sbe_session_confi
 {
     *session = (struct sbe_session){
         .config = config,
-        .areas = {config->areas, config->limits.areas},
+        .areas = {.areas = config->areas, .count = (uint16_t)config->limits.areas},
         .state = SBE_SESSION_INITIALISING,
     };
     if (config->limits.areas > UINT16_MAX || config->limits.buffers > SBE_BUFFERS_MAX ||
@@ -478,7 +459,7 @@ int sbe_session_request(struct sbe_session *session, enum sbe_control_type type,
     *entry = (struct sbe_session_pending){id, (uint16_t)type, token};
     message->id = id;
     message->status = SBE_OK;
-    int status = transmit(session, type, message, size);
+    int status = sbe_session_transmit(session, type, message, size);
     if (status == SBE_OK || entry->id != id)
         return SBE_OK; /* sent, or replied already when the session ended within the hook */
     entry->id = 0;
@@ -496,12 +477,13 @@ int sbe_session_bye(struct sbe_session *session, void *token)
 
 int sbe_session_event(struct sbe_session *session, uint32_t event, uint32_t value)
 {
-    struct sbe_event_message message; /* every field is set, the rest of control by transmit() */
+    struct sbe_event_message
+        message; /* every field is set, the rest of control by sbe_session_transmit() */
     if (!can_ask(session))
         return SBE_ENOTCONN;
     message.control.id = 0;
     message.control.status = SBE_OK;
     message.event = event;
     message.value = value;
-    return transmit(session, SBE_CONTROL_EVENT, &message.control, sizeof message);
+    return sbe_session_transmit(session, SBE_CONTROL_EVENT, &message.control, sizeof message);
 }

@@ -100,14 +100,13 @@ struct sbe_session_config {
 };
 
 struct sbe_session {
-    struct sbe_area_table areas;
-    struct sbe_area *global; /* the first of those that are nobody's */
+    struct sbe_area_table areas; /* coherent: agreed, both ends are */
+    struct sbe_area *global;     /* the first of those that are nobody's */
     enum sbe_session_state state;
     struct sbe_limits limits; /* agreed */
     const struct sbe_session_config *config;
     uint32_t line;    /* agreed: the larger of both lines */
     uint16_t version; /* agreed */
-    bool coherent;    /* agreed: both ends are */
     uint8_t peer_address_bits;
     uint32_t next_id;
     uint32_t dropped; /* messages from dead epochs or in the wrong state */

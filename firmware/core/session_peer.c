@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/session_peer.h"
 
-#include <string.h>
-
+#include "core/session_base.h"
 #include "core/status.h"
-
-void sbe_table_clear(void *table, uint32_t count, size_t entry_size)
-{
-    memset(table, 0, count * entry_size);
-}
 
 static struct sbe_session_context *find_context(struct sbe_session *session, uint32_t id)
 {

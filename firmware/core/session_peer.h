@@ -6,26 +6,9 @@
 #ifndef SBE_CORE_SESSION_PEER_H
 #define SBE_CORE_SESSION_PEER_H
 
-#include <stddef.h>
-
 #include "core/session.h"
 
 #define SBE_REPLIED 1 /* a handler has replied itself, or will */
-
-/* In session.c, which has the wire. */
-void sbe_session_reply(struct sbe_session *session, enum sbe_control_type type, uint32_t id,
-                       int status);
-
-void sbe_table_clear(void *table, uint32_t count, size_t entry_size);
-
-/* The entry with this id (0: a free one) in a table whose entries begin with their id. */
-static inline void *sbe_table_find(void *table, uint32_t count, size_t entry_size, uint32_t id)
-{
-    for (uint8_t *at = table; count > 0; count--, at += entry_size)
-        if (*(const uint32_t *)(const void *)at == id)
-            return at;
-    return NULL;
-}
 
 /* Ends everything. */
 void sbe_peer_drop(struct sbe_session *session);

@@ -3,12 +3,19 @@
  * Batch: thousands of calls of one service in one Python call. Descriptors come as an array of the
  * wire's own buffer structs, results go to the caller's arrays.
  */
-#include "native.h"
+#include "batch.h"
 
 #include <sched.h>
 #include <string.h>
 
+#include "cache.h"
+#include "channel.h"
+#include "convert.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
+#include "table.h"
+#include "wait.h"
 
 #define YIELD_NS 5000000u /* as often as the interpreter switches threads */
 

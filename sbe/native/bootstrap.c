@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bootstrap: this end of a carve-out link's control rings, and what else lies in the window. */
 #define PY_SSIZE_T_CLEAN
-#include "native.h"
+#include "bootstrap.h"
 
 #include <string.h>
 
 #include "carveout/bootstrap.h"
 #include "carveout/token.h"
+#include "convert.h"
+#include "memory.h"
+#include "native.h"
 
 typedef struct {
     PyObject ob_base;

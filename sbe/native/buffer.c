@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* In, Out, InOut, Shared: a target and the direction seen from the remote. */
-#include "native.h"
+#include "buffer.h"
 
 #include <string.h>
 
 #include "core/status.h"
+#include "core/wire.h"
+#include "native.h"
 
 PyTypeObject *Buffer_Type;
 static PyTypeObject *In_Type, *Out_Type, *InOut_Type, *Shared_Type;

@@ -4,12 +4,15 @@
  * kernel module sbe_dmabuf, which maintains a range at a time. What must be done when, the core
  * says.
  */
-#include "native.h"
+#include "cache.h"
 
 #include <sbe_dmabuf.h>
 #include <sys/ioctl.h>
 
+#include "channel.h"
 #include "core/status.h"
+#include "memory.h"
+#include "table.h"
 
 static void maintain(Channel *channel, const void *start, uint64_t size, uint32_t flags)
 {

@@ -6,11 +6,18 @@
  * user sees; the hold ends only when the remote answers or is reset, because until then it may
  * still write.
  */
-#include "native.h"
+#include "call.h"
 
 #include <string.h>
 
+#include "cache.h"
+#include "call_buffers.h"
+#include "channel.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
+#include "reply.h"
+#include "wait.h"
 
 PyTypeObject *Call_Type;
 

@@ -3,9 +3,15 @@
  * A call's buffers: ranges of areas, which it holds, and other memory, which rides inline. What is
  * too large for that raises NeedsStaging.
  */
-#include "native.h"
+#include "call_buffers.h"
 
+#include "buffer.h"
+#include "call.h"
+#include "channel.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
+#include "table.h"
 
 static PyObject *NeedsStaging;
 

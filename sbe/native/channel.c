@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Channel: this process's end of a channel, over the core's. */
-#include "native.h"
+#include "channel.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "batch.h"
+#include "cache.h"
+#include "call.h"
+#include "channel_call.h"
+#include "channel_open.h"
 #include "core/status.h"
+#include "native.h"
+#include "request.h"
+#include "wait.h"
 
 PyTypeObject *Channel_Type;
 
@@ -40,93 +46,25 @@ static void ring_doorbell(void *self, const struct sbe_channel *core)
 
 /* -- life ---------------------------------------------------------------------------------- */
 
-static int open_core(Channel *self, const struct sbe_channel_config *given, uint64_t send_offset,
-                     uint64_t receive_offset, bool opener)
-{
-    struct sbe_channel_config config = *given;
-    int64_t ring_size = sbe_ring_size(&config.geometry);
-    uint64_t size = self->rings->size;
-    if (ring_size < 0 || send_offset > size || receive_offset > size ||
-        (uint64_t)ring_size > size - send_offset || (uint64_t)ring_size > size - receive_offset) {
-        native_raise(SBE_EINVAL, false, "rings of %u slots of %u bytes do not fit %llu bytes",
-                     config.geometry.slots, config.geometry.slot_size, (unsigned long long)size);
-        return -1;
-    }
-    if (self->rings->readonly || config.call_count == 0 ||
-        ((send_offset | receive_offset) & (config.geometry.line - 1)) != 0 ||
-        config.call_count > UINT16_MAX + 1u) {
-        native_raise(SBE_EINVAL, false,
-                     "channel %u: ring memory is writable, rings begin at multiples of %u bytes, "
-                     "and 1 to 65536 calls may be open",
-                     config.id, config.geometry.line);
-        return -1;
-    }
-    config.send = self->rings->base + send_offset;
-    config.receive = self->rings->base + receive_offset;
-    if (opener) {
-        sbe_ring_clear(config.send, &config.geometry, 0);
-        sbe_ring_clear(config.receive, &config.geometry, 0);
-    }
-    self->calls = PyMem_Calloc(config.call_count, sizeof *self->calls);
-    self->scratch = PyMem_Malloc(config.geometry.slot_size);
-    if (self->calls == NULL || self->scratch == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    config.port = &self->port;
-    config.areas = &self->table->areas;
-    config.calls = self->calls;
-    int status = sbe_channel_open(&self->core, &config);
-    if (status < 0)
-        native_raise(status, false, "channel %u", config.id);
-    if (config.buffers == 0)
-        self->core.buffers = 0; /* agreed on none, where 0 would mean the default */
-    return status < 0 ? -1 : 0;
-}
-
 static PyObject *channel_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"table",       "rings",      "id",          "context",        "slots",
-                            "slot_size",   "line",       "send_offset", "receive_offset", "ring_fd",
-                            "wake_fd",     "control_fd", "on_control",  "max_calls",      "opener",
-                            "max_buffers", NULL};
-    PyObject *on_control = Py_None;
-    Table *table;
-    Memory *rings;
-    uint64_t send_offset, receive_offset;
-    int ring_fd, wake_fd, control_fd = -1, opener = 0;
-    struct sbe_channel_config config = {.call_count = 4096, .buffers = SBE_BUFFERS_MAX};
-    if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "O!O!O&O&O&O&O&O&O&ii|iOO&pO&", names, Table_Type, &table,
-            Memory_Type, &rings, native_as_u32, &config.id, native_as_u32, &config.context,
-            native_as_u32, &config.geometry.slots, native_as_u32, &config.geometry.slot_size,
-            native_as_u32, &config.geometry.line, native_as_u64, &send_offset, native_as_u64,
-            &receive_offset, &ring_fd, &wake_fd, &control_fd, &on_control, native_as_u32,
-            &config.call_count, &opener, native_as_u32, &config.buffers))
+    struct channel_settings given;
+    if (!native_channel_parse(arguments, keywords, &given))
         return NULL;
     Channel *self = (Channel *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
-    native_hold(table);
-    self->table = table;
-    native_hold(rings);
-    self->rings = rings;
+    native_hold(given.table);
+    self->table = given.table;
+    native_hold(given.rings);
+    self->rings = given.rings;
     self->port =
         (struct sbe_port){.self = self, .now_ns = native_now_ns, .doorbell = ring_doorbell};
     native_cache_hooks(&self->port);
     self->ring_fd = self->wake_fd = self->kick_fd = self->sleep_fd = -1;
     self->forks = forks;
-    self->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
-    self->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
     self->names = PyDict_New();
-    if (on_control != Py_None) {
-        Py_INCREF(on_control);
-        self->on_control = on_control;
-    }
-    if (self->ring_fd < 0 || self->wake_fd < 0)
-        PyErr_SetFromErrno(PyExc_OSError);
-    if (self->names == NULL || PyErr_Occurred() != NULL || native_watch(self, control_fd) < 0 ||
-        open_core(self, &config, send_offset, receive_offset, opener != 0) < 0) {
+    if (self->names == NULL || !native_channel_open(self, &given)) {
         native_drop(self);
         return NULL;
     }

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The channel's methods that send: submit, call, sync, send. */
-#include "native.h"
+#include "channel_call.h"
 
+#include "buffer.h"
+#include "call.h"
+#include "channel.h"
+#include "convert.h"
 #include "core/status.h"
+#include "native.h"
+#include "wait.h"
 
 static void raise_no_room(const Channel *channel, int status, bool all_open)
 {

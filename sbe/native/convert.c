@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Numbers, checked: Python's own formats H, I and K cut off what does not fit. */
-#include "native.h"
+#include "convert.h"
 
 #include "core/status.h"
+#include "native.h"
 
 static int as_unsigned(PyObject *object, unsigned long long max, unsigned long long *value)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The channels of a carrier of doorbells, by number, and those with something to do. */
-#include <stdlib.h>
+#include "doorbell_table.h"
 
-#include "doorbells.h"
+#include <stdlib.h>
 
 struct doorbell **native_doorbell_find(struct doorbell_table *table, unsigned long channel)
 {

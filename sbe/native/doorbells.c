@@ -19,7 +19,10 @@
 #include <unistd.h>
 
 #include "carveout/token.h"
+#include "convert.h"
 #include "core/status.h"
+#include "doorbell_table.h"
+#include "endpoint.h"
 #include "native.h"
 
 #define BATCH       64

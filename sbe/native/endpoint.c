@@ -4,14 +4,16 @@
  * doorbell, whatever it holds; else each carries a frame. A full endpoint answers EAGAIN, and never
  * says that it has room again.
  */
+#include "endpoint.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "convert.h"
 #include "core/status.h"
-#include "doorbells.h"
-#include "native.h"
+#include "doorbell_table.h"
 
 #define AT_ONCE 64       /* messages before other channels get their turn */
 #define FULL_NS 1000000u /* an endpoint never says that it takes something again */

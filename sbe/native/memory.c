@@ -3,7 +3,7 @@
  * Memory: a shared mapping with the buffer protocol. Slice: a range of one, which is a descriptor
  * and a buffer at once. A mapping is unmapped when its last view is gone, never under one.
  */
-#include "native.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "buffer.h"
+#include "convert.h"
 #include "core/status.h"
+#include "native.h"
+#include "table.h"
 
 PyTypeObject *Memory_Type, *Slice_Type;
 

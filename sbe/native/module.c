@@ -1,13 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mirror/mirror.h"
 #include "native.h"
 
 #include <stdarg.h>
 #include <stddef.h>
 #include <time.h>
 
+#include "bootstrap.h"
+#include "buffer.h"
+#include "call.h"
+#include "channel.h"
+#include "convert.h"
 #include "core/status.h"
 #include "core/version.h"
+#include "doorbells.h"
+#include "memory.h"
+#include "mirror/mirror.h"
+#include "reply.h"
+#include "request.h"
+#include "session.h"
+#include "signals.h"
+#include "table.h"
 
 uint64_t native_now_ns(void *unused)
 {

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reply: a call's outcome. Cost: what it cost. */
-#include "native.h"
+#include "reply.h"
 
+#include "call.h"
+#include "convert.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
 
 static PyTypeObject *Reply_Type, *Cost_Type;
 

@@ -5,11 +5,19 @@
  * two ends that both wait for the other to read would wait for ever. There is a bound to what is
  * kept, so beyond it a request is refused, and lost when there is no room to say so.
  */
-#include "native.h"
+#include "request.h"
 
 #include <string.h>
 
+#include "buffer.h"
+#include "cache.h"
+#include "channel.h"
+#include "convert.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
+#include "table.h"
+#include "wait.h"
 
 PyTypeObject *Request_Type;
 

@@ -9,7 +9,9 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "convert.h"
 #include "core/status.h"
+#include "native.h"
 
 static PyTypeObject *Session_Type;
 
@@ -39,7 +41,7 @@ static PyObject *get_version(PyObject *object, void *unused)
 static PyObject *get_coherent(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(((Session *)object)->session.coherent);
+    return PyBool_FromLong(((Session *)object)->session.areas.coherent);
 }
 
 static PyObject *get_peer_address_bits(PyObject *object, void *unused)

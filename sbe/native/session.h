@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of Session share. */
+/* Session, the control protocol of one link; and what its files share. */
 #ifndef SBE_NATIVE_SESSION_H
 #define SBE_NATIVE_SESSION_H
 
-#include "native.h"
+#include <Python.h>
+
+#include <stdbool.h>
+
+#include "core/session.h"
 
 #define SEGMENTS_MAX ((SBE_CONTROL_MAX - sizeof(struct sbe_area_map)) / sizeof(struct sbe_segment))
 
@@ -19,6 +23,8 @@ typedef struct {
     char name[SBE_NAME_SIZE];
     char peer_name[SBE_NAME_SIZE]; /* of the last HELLO seen */
 } Session;
+
+int native_session_init(PyObject *module);
 
 /* -- session_hooks.c -- */
 

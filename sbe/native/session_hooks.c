@@ -9,7 +9,9 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "convert.h"
 #include "core/status.h"
+#include "native.h"
 
 #define CODE_MAX 4095 /* the largest errno there can be */
 

@@ -5,7 +5,9 @@
 
 #include <string.h>
 
+#include "convert.h"
 #include "core/status.h"
+#include "native.h"
 
 /* Ends a method that answers None: raises what a hook raised, else the status. */
 static PyObject *finish(Session *self, PyObject *outer, int status, const char *what)

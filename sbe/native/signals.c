@@ -7,7 +7,7 @@
  * What Python has said to do about a signal stays as it is, only who is called by the kernel is
  * changed for a while. Other threads never run handlers: there nothing is done.
  */
-#include "native.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "native.h"
 
 #define SIGNALS 65 /* Linux has 64 on most machines, from 1 */
 

@@ -3,11 +3,14 @@
  * Table: the areas that the channels of one link may name, by id for frames and by address for
  * numpy slices. Members are borrowed: a Memory takes itself out when it dies.
  */
-#include "native.h"
+#include "table.h"
 
 #include <string.h>
 
+#include "convert.h"
 #include "core/status.h"
+#include "memory.h"
+#include "native.h"
 
 PyTypeObject *Table_Type;
 
@@ -28,14 +31,14 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     uint32_t capacity;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O&", names, native_as_u32, &capacity))
         return NULL;
-    if (capacity == 0 || capacity > UINT16_MAX + 1u)
+    if (capacity == 0 || capacity > UINT16_MAX)
         return native_raise(SBE_EINVAL, false, "a table of %u areas", capacity);
     Table *self = (Table *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
     self->areas.areas = PyMem_Calloc(capacity, sizeof *self->areas.areas);
     self->members = PyMem_Calloc(capacity, sizeof(Memory *));
-    self->areas.count = capacity;
+    self->areas.count = (uint16_t)capacity;
     if (self->areas.areas == NULL || self->members == NULL) {
         native_drop(self);
         return PyErr_NoMemory();

@@ -4,7 +4,7 @@
  * everyone; the others sleep on a futex that moves whenever one of them should look again. All
  * state is guarded by the GIL, which is released only while a thread sleeps.
  */
-#include "native.h"
+#include "wait.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "channel.h"
 #include "core/status.h"
+#include "native.h"
 
 #ifndef SYS_futex /* 32-bit machines younger than the year 2038's problem */
 #define SYS_futex SYS_futex_time64

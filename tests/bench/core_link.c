@@ -154,27 +154,19 @@ static void start_remote(const struct core_link_hooks *hooks)
         .area_detach = detach,
         .doorbell = hooks->ring_host,
     };
-    remote.config = (struct sbe_engine_config){
-        .services = __start_sbe_services,
-        .service_count = (uint32_t)(__stop_sbe_services - __start_sbe_services),
-        .channels = remote.channels,
-        .scratch_in = remote.scratch_in,
-        .scratch_out = remote.scratch_out,
-        .port = &remote.port,
-        .session = {.name = "remote",
-                    .role = SBE_ROLE_REMOTE,
-                    .coherent = 1,
-                    .address_bits = 64,
-                    .version_min = SBE_VERSION_MIN,
-                    .version_max = SBE_VERSION_MAX,
-                    .cache_line = 64,
-                    .limits = {AREAS, 1, 1, LINK_SLOTS, LINK_SLOT_SIZE, SBE_BUFFERS_MAX},
-                    .areas = remote.areas,
-                    .contexts = remote.contexts,
-                    .channels = remote.session_channels,
-                    .pending = remote.pending,
-                    .pending_count = 4},
-    };
+    struct sbe_session_config *session = &remote.config.session;
+    remote.config = sbe_engine_defaults(&remote.port);
+    remote.config.channels = remote.channels;
+    remote.config.scratch_in = remote.scratch_in;
+    remote.config.scratch_out = remote.scratch_out;
+    session->name = "remote";
+    session->cache_line = 64;
+    session->limits = (struct sbe_limits){AREAS, 1, 1, LINK_SLOTS, LINK_SLOT_SIZE, SBE_BUFFERS_MAX};
+    session->areas = remote.areas;
+    session->contexts = remote.contexts;
+    session->channels = remote.session_channels;
+    session->pending = remote.pending;
+    session->pending_count = 4;
     CHECK(sbe_engine_init(&remote.engine, &remote.config) == SBE_OK);
     CHECK(sbe_session_start(&remote.engine.session, 1) == SBE_OK);
 }

@@ -90,8 +90,6 @@ static bool bus_send(void *self, uint32_t source, uint32_t destination, const vo
 
 static const struct rpmsg_link_config link_config = {
     .name = "link",
-    .version_min = SBE_VERSION_MIN,
-    .version_max = SBE_VERSION_MAX,
     .coherent = true,
     .port = {.now_ns = now_ns, .area_attach = attach, .area_detach = detach},
     .send = bus_send,

@@ -14,7 +14,7 @@
 #define ID(generation, index) ((uint32_t)(generation) << 16 | (index))
 
 static struct sbe_area areas[COUNT];
-static const struct sbe_area_table TABLE = {areas, COUNT};
+static const struct sbe_area_table TABLE = {.areas = areas, .count = COUNT};
 static uint8_t bytes[SIZE];
 
 static struct sbe_area *add(uint32_t id, uint32_t context, uint32_t flags)

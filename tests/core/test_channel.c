@@ -50,7 +50,7 @@ static void open_pair(uint32_t start)
 {
     memset(&pair, 0, sizeof pair);
     pair.port = (struct sbe_port){.self = &pair, .now_ns = now_ns, .doorbell = doorbell};
-    pair.table = (struct sbe_area_table){pair.areas, 4};
+    pair.table = (struct sbe_area_table){.areas = pair.areas, .count = 4};
     struct sbe_area *area;
     CHECK_EQ(sbe_area_add(&pair.table, AREA, CONTEXT, 0, sizeof area_bytes, &area), SBE_OK);
     area->base = area_bytes;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "core/engine.h"
 #include "core/service.h"
 
 static struct sbe_buffer buffers[SBE_BUFFERS_MAX];
@@ -254,8 +255,29 @@ static void test_fir(void)
     CHECK(run("fir") == SBE_ENOSPC);
 }
 
+/* What a port need not say: everything but tables, limits, a name and the cache line. */
+static void test_defaults(void)
+{
+    const struct sbe_port port = {.self = NULL};
+    const struct sbe_engine_config config = sbe_engine_defaults(&port);
+    bool echo_is_there = false;
+    for (uint32_t i = 0; i < config.service_count; i++)
+        echo_is_there = echo_is_there || strcmp(config.services[i]->name, "echo") == 0;
+    CHECK(echo_is_there);
+    CHECK(config.services + config.service_count == __stop_sbe_services);
+    CHECK(config.port == &port);
+    CHECK_EQ(config.session.role, SBE_ROLE_REMOTE);
+    CHECK_EQ(config.session.coherent, 1);
+    CHECK_EQ(config.session.address_bits, UINTPTR_MAX == UINT64_MAX ? 64 : 32);
+    CHECK_EQ(config.session.version_min, SBE_VERSION_MIN);
+    CHECK_EQ(config.session.version_max, SBE_VERSION_MAX);
+    CHECK_EQ(config.session.limits.buffers, SBE_BUFFERS_MAX);
+    CHECK(config.calls == NULL && config.opened == NULL && config.closed == NULL);
+}
+
 int main(void)
 {
+    test_defaults();
     test_echo();
     test_crc32();
     test_copy();

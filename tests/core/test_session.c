@@ -360,7 +360,7 @@ static void test_agreement(void)
     CHECK(memcmp(&remote.session.limits, &expected, sizeof expected) == 0);
     CHECK_EQ(host.session.line, 128);
     CHECK_EQ(remote.session.line, 128);
-    CHECK(!host.session.coherent && !remote.session.coherent);
+    CHECK(!host.session.areas.coherent && !remote.session.areas.coherent);
     CHECK_EQ(host.session.peer_address_bits, 40);
     CHECK_EQ(remote.session.peer_address_bits, 32);
 }

@@ -11,6 +11,7 @@ import graphlib
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,44 @@ def test_a_circle_is_caught():
     used = set(python_imports(ROOT / "sbe" / "sdk" / "core.py", text))
     imports = {"sbe.sdk.area": {"sbe.sdk.core.Core"}, "sbe.sdk.core": used}
     assert set(circle(modules_of(imports))) == {"sbe.sdk.area", "sbe.sdk.core"}
+
+
+def calls_between(texts: dict[str, str]) -> dict[str, set[str]]:
+    """Return which files of the core each of them calls: a header shows more than is called."""
+    defined = {
+        name: where
+        for where, text in texts.items()
+        for name in re.findall(r"^(?!static )[a-z][\w ]*?[ *](sbe_\w+)\([^;{]*\)\n\{", text, re.M)
+    }
+    return {
+        where: {defined[name] for name in set(re.findall(r"\bsbe_\w+", text)) & defined.keys()}
+        - {where}
+        for where, text in texts.items()
+    }
+
+
+def test_the_core_calls_in_one_direction():
+    texts = {path.name: path.read_text() for path in (ROOT / "firmware/core").glob("*.c")}
+    calls = calls_between(texts)
+    assert calls["session.c"] >= {"session_peer.c", "session_base.c"}  # it sees calls
+    TopologicalSorter(calls).prepare()
+    two = {
+        "one.c": "int sbe_one(int a,\n            int b)\n{\n    return sbe_two();\n}\n",
+        "two.c": "static int x(void)\n{\n    return sbe_one(1, 2);\n}\nint sbe_two(void)\n{\n}\n",
+    }
+    with pytest.raises(CycleError):
+        TopologicalSorter(calls_between(two)).prepare()
+
+
+def test_no_header_of_the_extension_shows_all():
+    headers = (ROOT / "sbe" / "native").glob("*.h")
+    shown = {
+        path.name: set(re.findall(r'^#include "(\w+\.h)"', path.read_text(), re.M))
+        for path in headers
+    }
+    TopologicalSorter(shown).prepare()  # no circle
+    assert shown["native.h"] == set()
+    assert shown["channel.h"] == {"memory.h", "native.h", "table.h"}
 
 
 # The tables: nothing in them is left over, and the page shows them

@@ -73,6 +73,12 @@ def test_numbers_are_not_cut_to_size(fd: int, work: Callable[[int], object]):
         work(fd)
 
 
+def test_a_table_has_room_for_what_an_area_id_can_tell():
+    assert _native.Table(65535) is not None
+    with pytest.raises(errors.BadArgument, match="a table of 65536 areas"):
+        _native.Table(65536)
+
+
 @pytest.mark.parametrize("service", [-1, 1 << 16, 1 << 70])
 def test_a_services_id_is_not_cut_to_size(service: int):
     with Pair() as pair:

@@ -279,35 +279,30 @@ static void configure_engine(struct carveout *link)
         .cache_invalidate = config->cache_invalidate,
     };
     link->port.now_ns = config->now_ns; /* boards keep their clock without self */
-    link->engine_config = (struct sbe_engine_config){
-        .services = __start_sbe_services,
-        .service_count = (uint32_t)(__stop_sbe_services - __start_sbe_services),
-        .channels = channels,
-        .calls = calls,
-        .calls_per_channel = CARVEOUT_CALLS,
-        .scratch_in = scratch_in,
-        .scratch_out = scratch_out,
-        .port = &link->port,
-        .opened = channel_opened,
-        .closed = channel_closed,
-        .session =
-            {
-                .name = config->image,
-                .role = SBE_ROLE_REMOTE,
-                .coherent = config->coherent,
-                .address_bits = 32,
-                .version_min = config->version_min,
-                .version_max = config->version_max,
-                .cache_line = CARVEOUT_LINE,
-                .limits = {CARVEOUT_AREAS, CARVEOUT_CONTEXTS, CARVEOUT_CHANNELS, CARVEOUT_SLOTS,
-                           CARVEOUT_SLOT_SIZE, SBE_BUFFERS_MAX},
-                .areas = areas,
-                .contexts = contexts,
-                .channels = session_channels,
-                .pending = pending,
-                .pending_count = CARVEOUT_PENDING,
-            },
-    };
+    struct sbe_engine_config *engine = &link->engine_config;
+    struct sbe_session_config *session = &engine->session;
+    *engine = sbe_engine_defaults(&link->port);
+    engine->channels = channels;
+    engine->calls = calls;
+    engine->calls_per_channel = CARVEOUT_CALLS;
+    engine->scratch_in = scratch_in;
+    engine->scratch_out = scratch_out;
+    engine->opened = channel_opened;
+    engine->closed = channel_closed;
+    session->name = config->image;
+    session->coherent = config->coherent;
+    session->cache_line = CARVEOUT_LINE;
+    session->limits = (struct sbe_limits){CARVEOUT_AREAS, CARVEOUT_CONTEXTS,  CARVEOUT_CHANNELS,
+                                          CARVEOUT_SLOTS, CARVEOUT_SLOT_SIZE, SBE_BUFFERS_MAX};
+    session->areas = areas;
+    session->contexts = contexts;
+    session->channels = session_channels;
+    session->pending = pending;
+    session->pending_count = CARVEOUT_PENDING;
+    if (config->version_max != 0) {
+        session->version_min = config->version_min;
+        session->version_max = config->version_max;
+    }
 }
 
 int carveout_start(struct carveout *link, const struct carveout_config *config)

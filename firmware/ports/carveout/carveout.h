@@ -47,7 +47,7 @@ struct carveout_config {
     const char *image;
     struct sbe_carveout_region regions[SBE_CARVEOUT_OFFERS];
     uint32_t seed;
-    uint16_t version_min; /* of the protocol */
+    uint16_t version_min; /* of the protocol; both 0: what this code speaks */
     uint16_t version_max;
     bool coherent;
     void (*send_byte)(void *self, uint8_t byte); /* may drop it rather than wait long */

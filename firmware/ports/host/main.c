@@ -73,26 +73,17 @@ static bool start_engine(void)
         .doorbell = host_doorbell,
     };
     struct sbe_engine_config *config = &host.config;
-    *config = (struct sbe_engine_config){
-        .services = __start_sbe_services,
-        .service_count = (uint32_t)(__stop_sbe_services - __start_sbe_services),
-        .calls_per_channel = CALLS_PER_CHANNEL,
-        .port = &host.port,
-        .opened = host_channel_opened,
-        .closed = host_channel_closed,
-        .session =
-            {
-                .name = "sbe-remote",
-                .role = SBE_ROLE_REMOTE,
-                .coherent = 1,
-                .address_bits = 64,
-                .version_min = host.options.version_min,
-                .version_max = host.options.version_max,
-                .cache_line = host.options.cache_line,
-                .limits = host.options.limits,
-                .pending_count = PENDING,
-            },
-    };
+    struct sbe_session_config *session = &config->session;
+    *config = sbe_engine_defaults(&host.port);
+    config->calls_per_channel = CALLS_PER_CHANNEL;
+    config->opened = host_channel_opened;
+    config->closed = host_channel_closed;
+    session->name = "sbe-remote";
+    session->version_min = host.options.version_min;
+    session->version_max = host.options.version_max;
+    session->cache_line = host.options.cache_line;
+    session->limits = host.options.limits;
+    session->pending_count = PENDING;
     if (!allocate()) {
         host_log("out of memory");
         return false;

@@ -3,11 +3,7 @@
 #include "ports/mps2/board.h"
 
 #ifndef SBE_PROTOCOL /* other than the core's, to test refusals */
-#define SBE_PROTOCOL_MIN SBE_VERSION_MIN
-#define SBE_PROTOCOL_MAX SBE_VERSION_MAX
-#else
-#define SBE_PROTOCOL_MIN SBE_PROTOCOL
-#define SBE_PROTOCOL_MAX SBE_PROTOCOL
+#define SBE_PROTOCOL 0
 #endif
 
 struct carveout board_link;
@@ -25,8 +21,8 @@ static const struct carveout_config CONFIG = {
     .board = BOARD_NAME,
     .image = "sbe-firmware " BOARD_NAME,
     .regions = {{"log", SBE_CARVEOUT_REGIONS, 0x4000}},
-    .version_min = SBE_PROTOCOL_MIN,
-    .version_max = SBE_PROTOCOL_MAX,
+    .version_min = SBE_PROTOCOL,
+    .version_max = SBE_PROTOCOL,
     .coherent = true,
     .send_byte = uart_send_byte,
     .now_ns = clock_now_ns,

@@ -332,6 +332,36 @@ static void take_event(void *self, uint32_t event, uint32_t value)
     sbe_power_event(&((struct rpmsg_link *)engine->port->self)->power, event, value);
 }
 
+static void configure_engine(struct rpmsg_link *link)
+{
+    const struct rpmsg_link_config *config = link->config;
+    struct sbe_engine_config *engine = &link->engine_config;
+    struct sbe_session_config *session = &engine->session;
+    *engine = sbe_engine_defaults(&link->port);
+    engine->channels = channels;
+    engine->calls = calls;
+    engine->calls_per_channel = RPMSG_LINK_CALLS;
+    engine->scratch_in = scratch_in;
+    engine->scratch_out = scratch_out;
+    engine->opened = channel_opened;
+    engine->closed = channel_closed;
+    session->name = config->name;
+    session->coherent = config->coherent;
+    session->address_bits = 32; /* an rpmsg device's, also where a process plays the core */
+    session->cache_line = RPMSG_LINK_LINE;
+    session->limits = (struct sbe_limits){RPMSG_LINK_AREAS, RPMSG_LINK_CONTEXTS,  CHANNELS,
+                                          RPMSG_LINK_SLOTS, RPMSG_LINK_SLOT_SIZE, SBE_BUFFERS_MAX};
+    session->areas = areas;
+    session->contexts = contexts;
+    session->channels = session_channels;
+    session->pending = pending;
+    session->pending_count = RPMSG_LINK_PENDING;
+    if (config->version_max != 0) {
+        session->version_min = config->version_min;
+        session->version_max = config->version_max;
+    }
+}
+
 int rpmsg_link_init(struct rpmsg_link *link, const struct rpmsg_link_config *config)
 {
     *link = (struct rpmsg_link){.config = config, .port = config->port};
@@ -340,35 +370,7 @@ int rpmsg_link_init(struct rpmsg_link *link, const struct rpmsg_link_config *con
     link->port.self = link;
     link->port.control_send = control_send;
     link->port.doorbell = doorbell;
-    link->engine_config = (struct sbe_engine_config){
-        .services = __start_sbe_services,
-        .service_count = (uint32_t)(__stop_sbe_services - __start_sbe_services),
-        .channels = channels,
-        .calls = calls,
-        .calls_per_channel = RPMSG_LINK_CALLS,
-        .scratch_in = scratch_in,
-        .scratch_out = scratch_out,
-        .port = &link->port,
-        .opened = channel_opened,
-        .closed = channel_closed,
-        .session =
-            {
-                .name = config->name,
-                .role = SBE_ROLE_REMOTE,
-                .coherent = config->coherent,
-                .address_bits = 32,
-                .version_min = config->version_min,
-                .version_max = config->version_max,
-                .cache_line = RPMSG_LINK_LINE,
-                .limits = {RPMSG_LINK_AREAS, RPMSG_LINK_CONTEXTS, CHANNELS, RPMSG_LINK_SLOTS,
-                           RPMSG_LINK_SLOT_SIZE, SBE_BUFFERS_MAX},
-                .areas = areas,
-                .contexts = contexts,
-                .channels = session_channels,
-                .pending = pending,
-                .pending_count = RPMSG_LINK_PENDING,
-            },
-    };
+    configure_engine(link);
     int status = sbe_engine_init(&link->engine, &link->engine_config);
     sbe_power_init(&link->power, &link->engine, config->power);
     link->engine.hooks.event = take_event;

@@ -59,7 +59,7 @@
 struct rpmsg_link_config {
     void *self;
     const char *name;     /* of the implementation, for people */
-    uint16_t version_min; /* of the protocol */
+    uint16_t version_min; /* of the protocol; both 0: what this code speaks */
     uint16_t version_max;
     bool coherent;
     /* The platform's: now_ns, areas and caches. Their self is the link, whose config has self. */

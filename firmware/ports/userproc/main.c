@@ -144,8 +144,6 @@ static bool work(void)
 
 static struct rpmsg_link_config config = {
     .name = SBE_PROGRAM,
-    .version_min = SBE_VERSION_MIN,
-    .version_max = SBE_VERSION_MAX,
     .coherent = true,
     .port =
         {

@@ -73,8 +73,6 @@ static void area_detach(void *self, struct sbe_area *area)
 static const struct rpmsg_link_config config = {
     .self = &end,
     .name = "sbe-zephyr " KERNEL_VERSION_STRING,
-    .version_min = SBE_VERSION_MIN,
-    .version_max = SBE_VERSION_MAX,
     .coherent = true,
     .port = {.now_ns = sbe_zephyr_now_ns, .area_attach = area_attach, .area_detach = area_detach},
     .send = openamp_send,

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory, a shared mapping; Slice, a range of it. */
+#ifndef SBE_NATIVE_MEMORY_H
+#define SBE_NATIVE_MEMORY_H
+
+#include "native.h"
+
+typedef struct table Table;
+
+typedef struct {
+    PyObject ob_base;
+    uint8_t *base;
+    uint64_t size;  /* bytes */
+    uint32_t id;    /* area id, 0: not in a table */
+    uint32_t holds; /* open or quarantined transactions that name it */
+    int sync_fd;    /* maintains caches for a range of it; -1: coherent */
+    bool readonly;
+    bool freed;   /* out of the table; the mapping lives on while views of it do */
+    Table *table; /* strong, once added */
+} Memory;
+
+typedef struct {
+    PyObject ob_base;
+    Memory *memory; /* strong */
+    uint64_t offset;
+    uint64_t size;
+} Slice;
+
+extern PyTypeObject *Memory_Type, *Slice_Type;
+int native_memory_init(PyObject *module);
+void native_memory_let_go(Memory *memory); /* of what maintains its caches */
+PyObject *native_slice_new(Memory *memory, uint64_t offset, uint64_t size);
+
+#endif
