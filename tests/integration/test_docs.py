@@ -14,7 +14,10 @@ import pytest
 from tests.conformance.ends import daemon
 from tests.pages import ROOT, blocks_of, pages
 
-PAGES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/testing-your-app.md"]
+PAGES = ["README.md"] + [
+    f"docs/tutorials/{name}.md"
+    for name in ("first-steps", "testing-your-app", "checking-your-remote")
+]
 
 
 def run(program: str, folder: Path, **environment: str) -> str:

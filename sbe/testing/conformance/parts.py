@@ -43,6 +43,7 @@ class Connector:
     large_bytes: int = 16 << 20  # of a large area
     rings_bytes: int = 32 << 20  # that one channel may take
     clock_error: float = 0.0  # of the remote's, which may be another clock
+    slots: int = 1024  # of the longest ring that the tests ask for
     slot_bytes: int = 16384  # of the largest slot
     links: list[sbe.Connection] = field(default_factory=list)
 

@@ -57,7 +57,7 @@ def test_a_descriptor_that_other_loops_can_poll(link: sbe.Connection) -> None:
 def test_extremes_of_geometry(connect: Connector, slots: int, slot_size: int) -> None:
     if 2 * slots * slot_size > connect.rings_bytes:
         pytest.skip(f"{connect.name} has {connect.rings_bytes} bytes for rings, these need more")
-    if slot_size > connect.slot_bytes:
+    if slots > connect.slots or slot_size > connect.slot_bytes:
         with pytest.raises(sbe.BadArgument, match=f"allows .* slots of {connect.slot_bytes} bytes"):
             connect(slots=slots, slot_size=slot_size)
         return

@@ -32,7 +32,7 @@ def together(count: int, work: Callable[[int], object]) -> list[object]:
 @needs("echo")
 @pytest.mark.parametrize("slots", [2, 256])
 def test_eight_threads_call(connect: Connector, slots: int) -> None:
-    link = connect(slots=slots)
+    link = connect(slots=min(slots, connect.slots))
 
     def work(i: int) -> None:
         for n in range(400):
