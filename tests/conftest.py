@@ -2,7 +2,11 @@
 
 import signal
 
+import pytest
+
 pytest_plugins = ["tests.rigs.missing", "tests.rigs.kernel.plugin"]
+
+pytest.register_assert_rewrite("sbe.testing.conformance")  # which tests/conformance takes
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,7 @@ from sbe import extras
 from sbe.cli import exit_codes
 from sbe.cli.bench import bench
 from sbe.cli.call import call
+from sbe.cli.check import check
 from sbe.cli.console import console
 from sbe.cli.demo import demo
 from sbe.cli.firmware import firmware
@@ -30,7 +31,7 @@ from sbe.host.streams import OutputError, run_program
 
 __all__ = ["app", "run"]
 
-_COMMANDS = (demo, ping, call, list_, stat, bench, firmware, console)
+_COMMANDS = (demo, ping, call, list_, stat, check, bench, firmware, console)
 
 
 class _Interrupted(Exception):

@@ -1,4 +1,8 @@
-"""Fixtures of the conformance suite: every test that takes `link` runs once per transport."""
+"""Fixtures of the conformance suite: every test that takes `link` runs once per transport.
+
+The tests of sbe.testing.conformance, and beside them in the file of the same name those that need
+more than a link: a rig, a remote that waits for the test, what is private.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 import sbe
+from sbe.testing.conformance.parts import lacks
 from tests.conformance.ends import DAEMONS, ENDS, KERNEL, Connector
 
 
@@ -56,7 +61,10 @@ def connect(
     request: pytest.FixtureRequest, _daemons: Shared, _processors: Shared
 ) -> Iterator[Connector]:
     """Opens links to one kind of remote; they are closed after the test."""
-    yield from opened(request.param, _processors if request.param in KERNEL else _daemons)
+    for connector in opened(request.param, _processors if request.param in KERNEL else _daemons):
+        if reason := lacks(request.node.iter_markers("needs"), connector):
+            pytest.skip(reason)
+        yield connector
 
 
 def opened(name: str, shared: Shared) -> Iterator[Connector]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,41 +28,26 @@ from examples.own_remote import Simulator
 from sbe.kernel.remoteproc import RemoteProcessor
 from sbe.link.rings import Geometry
 from sbe.remotes.boards import QemuBoard
-from tests.conformance.services import PYTHON_SERVICES
+from sbe.testing.conformance import parts
+from sbe.testing.conformance.services import PYTHON_SERVICES
 from tests.rigs.boards import require_board
-from tests.rigs.kernel import parts
+from tests.rigs.kernel import parts as rig
 
 START_S = 20.0  # for a daemon on a busy machine
 
 
 @dataclass
-class Connector:
-    """Opens links of one kind, as `sbe.connect()` does."""
+class Connector(parts.Connector):
+    """Opens links to one of this project's remotes."""
 
-    name: str
-    open: Callable[..., sbe.Connection]
-    firmware: bool  # the remote is sbe-remote: it has relay, and tells bytes really written
-    large_bytes: int = 16 << 20  # of a large area
-    rings_bytes: int = 32 << 20  # that one channel may take
-    clock_error: float = 0.0  # of the remote's, which may be another clock
-    slot_bytes: int = 16384  # of the largest slot
+    firmware: bool = True  # the remote is sbe-remote or its like
     board: QemuBoard | None = None  # that the test starts, and nobody else
-    links: list[sbe.Connection] = field(default_factory=list)
-
-    def __call__(self, **how: Any) -> sbe.Connection:
-        link = self.open(**how)
-        self.links.append(link)
-        return link
-
-    def close(self) -> None:
-        for link in self.links:
-            link.close()
 
 
 @contextlib.contextmanager
 def loopback() -> Iterator[Connector]:
     """sbe-remote as a child of this process."""
-    yield Connector("loopback", lambda **how: sbe.connect("loopback:", **how), firmware=True)
+    yield Connector("loopback", lambda **how: sbe.connect("loopback:", **how))
 
 
 @contextlib.contextmanager
@@ -76,7 +61,13 @@ def testing() -> Iterator[Connector]:
             remote = remotes.enter_context(sbe.testing.Remote(PYTHON_SERVICES, areas=4096))
             return remote.link(timeout=timeout, geometry=Geometry(slots, slot_size))
 
-        yield Connector("testing", connect, firmware=False)
+        yield Connector(
+            "testing",
+            connect,
+            firmware=False,
+            services=frozenset(PYTHON_SERVICES),
+            tells_written=False,
+        )
 
 
 @contextlib.contextmanager
@@ -94,7 +85,7 @@ LOOPBACK = f"[[link]]\nname = 'loopback'\n{RESTART}{QUOTA}"
 def daemon() -> Iterator[Connector]:
     """sbe-remote under a daemon process with a socket of its own."""
     with daemon_process(LOOPBACK) as uri:
-        yield Connector("unix", lambda **how: sbe.connect(uri, **how), firmware=True)
+        yield Connector("unix", lambda **how: sbe.connect(uri, **how))
 
 
 @contextlib.contextmanager
@@ -157,7 +148,6 @@ def board(name: str) -> Callable[[], contextlib.AbstractContextManager[Connector
         yield Connector(
             name,
             lambda **how: sbe.connect(f"qemu:{name}", **how),
-            firmware=True,
             large_bytes=8 << 20,  # half of all the RAM it shares
             rings_bytes=16 << 20,
         )
@@ -183,7 +173,6 @@ trust_clients = true
             yield Connector(
                 f"{name}-unix",
                 lambda **how: sbe.connect(uri, **how),
-                firmware=True,
                 large_bytes=8 << 20,
                 rings_bytes=16 << 20,
                 board=machine,
@@ -193,7 +182,6 @@ trust_clients = true
 # The guest has 384 MiB, and coherent memory of at most 4 MiB in a piece.
 # The remote's clock is calibrated in 10 ms, on a machine that may be busy.
 IN_KERNEL: dict[str, Any] = {
-    "firmware": True,
     "large_bytes": 8 << 20,
     "rings_bytes": 4 << 20,
     "clock_error": 0.1,
@@ -204,7 +192,7 @@ IN_KERNEL: dict[str, Any] = {
 def processor_running() -> Iterator[RemoteProcessor]:
     with (
         tempfile.TemporaryDirectory(prefix="sbe") as name,
-        parts.running(Path(name), leave=True) as processor,
+        rig.running(Path(name), leave=True) as processor,
     ):
         yield processor
 

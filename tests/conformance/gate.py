@@ -10,9 +10,8 @@ from typing import Any
 import sbe
 import sbe.testing
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
-from tests.conformance.services import PYTHON_SERVICES
-
-LIMIT_S = 30.0  # turns a hang into a failure
+from sbe.testing.conformance.parts import LIMIT_S
+from sbe.testing.conformance.services import PYTHON_SERVICES
 
 
 class Gate:
@@ -52,8 +51,3 @@ def gated(geometry: Geometry = DEFAULT_GEOMETRY, **how: Any) -> Iterator[tuple[G
             yield gate, link
         finally:
             gate.open()
-
-
-def answered(link: sbe.Connection) -> None:
-    """Until everything sent before has been answered: the ring keeps its order."""
-    link.call("echo", timeout=LIMIT_S)

@@ -13,9 +13,10 @@ import pytest
 
 import sbe
 import sbe.testing
+from sbe.testing.conformance.parts import LIMIT_S, answered, shown
+from sbe.testing.conformance.services import PYTHON_SERVICES
 from tests.conformance.ends import Connector
-from tests.conformance.gate import LIMIT_S, answered, gated
-from tests.conformance.services import PYTHON_SERVICES, shown
+from tests.conformance.gate import gated
 
 QUOTA = 2000  # areas, of the daemon
 

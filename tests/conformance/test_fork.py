@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import sbe
+from sbe.testing.conformance.parts import LIMIT_S, shown
 from tests.children import in_child
 from tests.conformance.ends import Connector
-from tests.conformance.gate import LIMIT_S
-from tests.conformance.services import shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 

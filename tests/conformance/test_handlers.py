@@ -22,8 +22,8 @@ import sbe.testing
 from sbe import _native
 from sbe.link.pending import Pending
 from sbe.sdk import serving
+from sbe.testing.conformance.parts import LIMIT_S
 from tests.conformance.ends import Connector
-from tests.conformance.gate import LIMIT_S
 from tests.faults.raw_remote import RawRemote
 from tests.unit.channel_pair import Pair
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import sbe
+from sbe.testing.conformance.parts import LIMIT_S, answered, shown
 from tests.conformance.ends import Connector
-from tests.conformance.gate import LIMIT_S, answered, gated
-from tests.conformance.services import shown
+from tests.conformance.gate import gated
 
 
 def descriptors() -> int:

@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 
 import sbe
+from sbe.testing.conformance.parts import LIMIT_S
 from tests.conformance.ends import Connector
-from tests.conformance.gate import LIMIT_S, gated
+from tests.conformance.gate import gated
 
 OURS = os.path.dirname(sbe.__file__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.gate import LIMIT_S
+from sbe.testing.conformance.parts import LIMIT_S
 from tests.integration.varlink_client import daemon
 from tests.rigs.boards import require_board
 

@@ -67,9 +67,9 @@ os._exit(0)
 
 EVIL_REMOTE = f"""
 import contextlib, os, socket, sys
-import sbe.testing
+import sbe.testing.remote
 
-class Evil(sbe.testing._End):
+class Evil(sbe.testing.remote._End):
     def channel_open(self, *how):
         with contextlib.suppress(OSError):
             os.eventfd_write(self.fds[0], {FULL})

@@ -17,8 +17,9 @@ import pytest
 import sbe
 import sbe.testing
 from sbe import _native, control
+from sbe.testing.conformance.parts import shown
+from sbe.testing.conformance.services import PYTHON_SERVICES
 from tests.conformance.ends import Connector, daemon
-from tests.conformance.services import PYTHON_SERVICES, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,8 +17,9 @@ import pytest
 
 import sbe
 from sbe.remotes.boards import QemuBoard
+from sbe.testing.conformance.parts import shown
+from sbe.testing.conformance.services import ref_crc32
 from tests.conformance.ends import Connector
-from tests.conformance.services import ref_crc32, shown
 
 LIMIT_S = 30.0
 SOON_S = 5.0  # "at once", on a machine that is busy with other tests

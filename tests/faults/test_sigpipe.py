@@ -19,8 +19,8 @@ from sbe import _native, errors
 from sbe.remotes.boards import BOARDS
 from sbe.remotes.boards.qemu import qmp
 from sbe.sdk.varlink import VarlinkClient
+from sbe.testing.conformance.parts import LIMIT_S
 from sbe.transports.seqpacket import SeqpacketTransport
-from tests.conformance.gate import LIMIT_S
 from tests.integration.varlink_client import daemon
 from tests.rigs.boards import require_board
 

@@ -12,7 +12,7 @@ import sbe
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ["numpy", "asyncio", "pydantic", "click", "rich", "scipy", "PIL", "logging", "subprocess"]
-HEAVY += ["importlib.metadata", "sbe.extras"]
+HEAVY += ["importlib.metadata", "sbe.extras", "sbe.testing", "pytest"]
 
 PROGRAM = """
 from __future__ import annotations
@@ -92,6 +92,12 @@ def run(*arguments: str, **how: str) -> subprocess.CompletedProcess[str]:
 
 def test_import_takes_nothing_heavy() -> None:
     done = run("-c", f"import sys, sbe; print([m for m in {HEAVY} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_remote_for_tests_takes_no_pytest() -> None:
+    code = "print([m for m in ('numpy', 'pytest') if m in sys.modules])"
+    done = run("-c", f"import sys, sbe.testing; {code}")
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import sbe
-from tests.conformance.services import shown
+from sbe.testing.conformance.parts import shown
 
 LIMIT_S = 30.0
 

@@ -40,6 +40,8 @@ IN_WHEEL = {
     "sbe/_native.pyi",
     "sbe/py.typed",
     "sbe/sbe-remote",
+    "sbe/testing/conformance/test_services.py",
+    "sbe/testing/plugin.py",
 }
 
 

@@ -45,6 +45,7 @@ def run_uevents() -> None:
         ("click", lambda: cli.main(["ping"]), "the command line needs click: {cli}"),
         ("numpy", lambda: app.run(["bench"]), "sbe bench needs numpy: {cli}"),
         ("numpy", lambda: app.run(["demo"]), "sbe demo needs numpy: {demo}"),
+        ("numpy", lambda: app.run(["check"]), "checking a remote needs numpy: {check}"),
         ("PIL", lambda: app.run(["demo"]), "sbe demo needs pillow (no module PIL): {demo}"),
         ("pydantic", lambda: daemon.main([]), "sbe-daemon needs pydantic: {daemon}"),
         ("asyncvarlink", lambda: daemon.main([]), "sbe-daemon needs asyncvarlink: {daemon}"),

@@ -64,7 +64,7 @@ PYTHON_FLOORS: Floors = [
     [["sbe.link", "sbe.link.*"]],
     [["sbe.control"]],
     [["sbe.daemon", "sbe.daemon.*"], ["sbe", "sbe.sdk", "sbe.sdk.*"]],
-    [["sbe.testing"]],
+    [["sbe.testing", "sbe.testing.*"]],
     [["sbe.cli", "sbe.cli.*", "sbe.__main__"]],
 ]
 PYTHON_NEVER = [
@@ -428,7 +428,7 @@ def test_forbidden_import_is_caught(user: str, statement: str, wrong: str):
         ("sbe/link.py", "from . import _native, errors\nfrom sbe.transports import unix"),
         ("sbe/daemon/server.py", "from sbe import control\nfrom . import config"),
         ("sbe/sdk/client.py", "from ..control import METHODS"),
-        ("sbe/testing.py", "import sbe\nfrom sbe.daemon import main"),
+        ("sbe/testing/remote.py", "import sbe\nfrom sbe.daemon import main"),
         ("sbe/cli/main.py", "import sbe.testing, sbe.daemon, sbe"),
     ],
 )

@@ -17,12 +17,8 @@ import sbe
 Bytes = Any
 
 
-def shown(area: Any) -> Any:
-    """The area as an array, without a copy; numpy types this argument from Python 3.12 on."""
-    return np.frombuffer(area, np.uint8)
-
-
 def ref_crc32(*buffers: Bytes) -> bytes:
+    """As crc32 answers."""
     value = 0
     for buffer in buffers:
         value = zlib.crc32(buffer, value)
@@ -56,14 +52,17 @@ def ref_fir(samples: Any, taps: Any) -> Any:
 
 
 def crc32(payload: bytes, *buffers: memoryview) -> bytes:
+    """CRC-32 of all buffers."""
     return ref_crc32(*buffers)
 
 
 def echo(payload: bytes, *buffers: memoryview) -> bytes:
+    """The payload."""
     return payload
 
 
 def copy(payload: bytes, *buffers: memoryview) -> None:
+    """The first buffer into the second."""
     source, target = buffers
     if len(source) > len(target):
         raise sbe.NoRoom("copy")
@@ -71,23 +70,27 @@ def copy(payload: bytes, *buffers: memoryview) -> None:
 
 
 def fill(payload: bytes, *buffers: memoryview) -> None:
+    """The payload's byte into every byte."""
     for buffer in buffers:
         np.frombuffer(buffer, np.uint8)[:] = payload[0]
 
 
 def invert(payload: bytes, *buffers: memoryview) -> None:
+    """Every bit turned over."""
     for buffer in buffers:
         array = np.frombuffer(buffer, np.uint8)
         np.invert(array, out=array)
 
 
 def sobel(payload: bytes, source: memoryview, target: memoryview) -> None:
+    """Edges of an image."""
     width, height = struct.unpack("<II", payload)
     image = np.frombuffer(source, np.uint8).reshape(height, width)
     np.frombuffer(target, np.uint8)[:] = ref_sobel(image).ravel()
 
 
 def fir(payload: bytes, source: memoryview, target: memoryview) -> None:
+    """A filter of 16-bit samples; the taps are the payload."""
     samples = np.frombuffer(source, np.int16)
     np.frombuffer(target, np.int16)[:] = ref_fir(samples, np.frombuffer(payload, np.int16))
 
