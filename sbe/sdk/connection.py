@@ -17,6 +17,7 @@ from sbe.sdk.power import Power
 from sbe.sdk.services import Services
 from sbe.sdk.serving import Server
 from sbe.sdk.staging import Stager
+from sbe.sdk.waits import Waits
 
 __all__ = ["Connection"]
 
@@ -44,8 +45,8 @@ class Connection(Calls, Memory, Services, Power):
         self._stager = Stager(self._core)
         self._server = Server(self._core.live_channel, self._core.closing)
         self._power = None
-        self._pumps = weakref.WeakKeyDictionary()
-        self._starved = set()
+        self._waits = Waits(self._core)
+        self._core.awaited_by(weakref.ref(self._waits))
         close_at_exit(self)
 
     # -- facts ------------------------------------------------------------------------------
@@ -112,6 +113,7 @@ class Connection(Calls, Memory, Services, Power):
         """
         if self._core.close():
             self._server.join(_JOIN_S)
+            self._waits.join(_JOIN_S)
             if self._power is not None:
                 self._power.join(_JOIN_S)
 

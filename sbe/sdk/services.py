@@ -21,7 +21,10 @@ class Services:
     def services(self) -> list[Service]:
         """The services of the remote."""
         with self._core.control() as backend:
-            return backend.services()
+            services = backend.services()
+            # What is called by number is named in errors, too.
+            self._core.channel.names.update({each.id: each.name for each in services})
+            return services
 
     def find(self, name: str, version: int = 0) -> Service:
         """A service of the remote by name, at least of that version. Raises UnknownService."""
