@@ -24,6 +24,12 @@ __all__ = ["Connection"]
 _JOIN_S = 5.0  # for threads that run the application's functions
 
 
+def give_up(server: Server | None) -> None:
+    """What is awaited for answers of the application's ends."""
+    if server is not None:
+        server.give_up()
+
+
 class Connection(Calls, Memory, Services, Power):
     """A link to a remote, through a daemon or with an embedded one.
 
@@ -44,6 +50,8 @@ class Connection(Calls, Memory, Services, Power):
         self._core = Core(backend, geometry, spin_s)
         self._stager = Stager(self._core)
         self._server = Server(self._core.live_channel, self._core.closing)
+        server = weakref.ref(self._server)  # its handlers may know this connection
+        self._core.at_end.append(lambda: give_up(server()))
         self._power = None
         self._waits = Waits(self._core)
         self._core.awaited_by(weakref.ref(self._waits))
