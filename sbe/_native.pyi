@@ -1,6 +1,7 @@
 """The C core for Python. Statuses become `sbe.errors` exceptions in the extension itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from typing import Any, Final, Protocol, Self, TypeAlias, final
 
 from _typeshed import structseq
@@ -185,6 +186,13 @@ class Call:
         """Waits; what went wrong, or None."""
     def done(self) -> bool:
         """True when it has ended, well or not."""
+    @property
+    def deadline(self) -> float | None:
+        """When it is given up, by time.monotonic(); None never."""
+    def __await__(self) -> Generator[Any, None, Reply]:
+        """As result(), in an asyncio loop; cancelling the task cancels the call."""
+    def future(self) -> Future[Reply]:
+        """The same as a future of concurrent.futures; cancelling that one cancels the call."""
     def cancel(self) -> bool:
         """Gives it up; its buffers stay held until the remote answers. False if ended."""
     def expire(self) -> None:
@@ -220,6 +228,7 @@ class Channel:
     context: int
     names: dict[int, str]
     error: BaseException | None
+    waits: Callable[[], object] | None
     in_flight: int
     spin_s: float
     slot_size: int

@@ -6,7 +6,7 @@
 
 #include "core/status.h"
 #include "core/wire.h"
-#include "native.h"
+#include "memory.h"
 
 PyTypeObject *Buffer_Type;
 static PyTypeObject *In_Type, *Out_Type, *InOut_Type, *Shared_Type;
@@ -153,6 +153,31 @@ static int buffer_getbuffer(PyObject *object, Py_buffer *view, int flags)
     return 0;
 }
 
+/* Areas and slices say what they are; of other memory only kind and size, it may be anything. */
+static PyObject *buffer_repr(PyObject *object)
+{
+    Buffer *self = (Buffer *)object;
+    static const char *const DIRECTIONS[] = {"", "In", "Out", "InOut", "Shared"};
+    static_assert(SBE_DIR_IN == 1 && SBE_DIR_OUT == 2 && SBE_DIR_INOUT == 3 && SBE_DIR_SHARED == 4,
+                  "the words are in this order");
+    const char *direction = DIRECTIONS[self->direction];
+    if (PyObject_TypeCheck(self->target, Memory_Type) ||
+        PyObject_TypeCheck(self->target, Slice_Type))
+        return PyUnicode_FromFormat("sbe.%s(%R)", direction, self->target);
+    PyObject *kind = PyObject_GetAttrString((PyObject *)Py_TYPE(self->target), "__name__");
+    Py_buffer view;
+    PyObject *text = NULL;
+    if (kind != NULL && PyObject_GetBuffer(self->target, &view, PyBUF_FULL_RO) == 0) {
+        text = PyUnicode_FromFormat("sbe.%s(<%zd bytes of %U>)", direction, view.len, kind);
+        PyBuffer_Release(&view);
+    } else if (kind != NULL) {
+        PyErr_Clear();
+        text = PyUnicode_FromFormat("sbe.%s(<%U>)", direction, kind);
+    }
+    Py_XDECREF(kind);
+    return text;
+}
+
 static PyGetSetDef BUFFER_GETSET[] = {
     {"target", buffer_get, NULL, "what was given", "t"},
     {"direction", buffer_get, NULL, "DIR_IN, DIR_OUT, DIR_INOUT or DIR_SHARED", "d"},
@@ -169,6 +194,7 @@ static PyType_Slot BUFFER_SLOTS[] = {
     {Py_tp_dealloc, buffer_dealloc},
     {Py_tp_methods, BUFFER_METHODS},
     {Py_tp_getset, BUFFER_GETSET},
+    {Py_tp_repr, buffer_repr},
     {Py_bf_getbuffer, buffer_getbuffer},
     {0, NULL},
 };

@@ -401,9 +401,65 @@ static PyObject *call_add_done_callback(PyObject *object, PyObject *callback)
     Py_RETURN_NONE;
 }
 
+/* What waits elsewhere than in result(), asked to do so. NULL raised. */
+static PyObject *wait_elsewhere(Call *call, const char *how)
+{
+    PyObject *waits = call->channel->waits;
+    if (waits == NULL)
+        return native_raise(SBE_EINVAL, false, "calls of this channel have only result()");
+    Py_INCREF(waits);
+    PyObject *found = PyObject_CallFunctionObjArgs(waits, NULL);
+    Py_DECREF(waits);
+    if (found == Py_None)
+        native_raise(SBE_ESHUTDOWN, false, "the connection is gone, and with it who would wait");
+    PyObject *result =
+        found == NULL || found == Py_None ? NULL : PyObject_CallMethod(found, how, "O", call);
+    Py_XDECREF(found);
+    return result;
+}
+
+static PyObject *call_await(PyObject *object)
+{
+    PyObject *coroutine = wait_elsewhere((Call *)object, "wait");
+    PyObject *steps = coroutine == NULL ? NULL : PyObject_CallMethod(coroutine, "__await__", NULL);
+    Py_XDECREF(coroutine);
+    return steps;
+}
+
+static PyObject *call_future(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return wait_elsewhere((Call *)object, "future");
+}
+
+static PyObject *call_repr(PyObject *object)
+{
+    const Call *call = (const Call *)object;
+    PyObject *id = PyLong_FromUnsignedLong(call->service);
+    PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
+    PyObject *text = NULL;
+    if (PyErr_Occurred() == NULL) {
+        const char *state = call->state == CALL_OPEN   ? "unanswered"
+                            : call->state == CALL_DONE ? "answered"
+                                                       : "failed";
+        const char *held = call->state != CALL_OPEN && call->in_flight ? ", not yet answered" : "";
+        name = name == NULL ? id : name;
+        Py_INCREF(name);
+        text = PyUnicode_FromFormat("<sbe.Call %llu of service %R: %s%s>",
+                                    (unsigned long long)call->transaction, name, state, held);
+        Py_DECREF(name);
+    }
+    Py_XDECREF(id);
+    return text;
+}
+
 static PyObject *call_get(PyObject *object, void *which)
 {
     Call *call = (Call *)object;
+    if (*(const char *)which == 'd' && call->deadline_ns == NATIVE_FOREVER)
+        Py_RETURN_NONE;
+    if (*(const char *)which == 'd')
+        return PyFloat_FromDouble((double)call->deadline_ns / 1e9);
     if (*(const char *)which == 't')
         return PyLong_FromUnsignedLongLong(call->transaction);
     return PyBool_FromLong(call->in_flight);
@@ -449,6 +505,8 @@ static PyMethodDef CALL_METHODS[] = {
     {"exception", (PyCFunction)(void (*)(void))call_exception, METH_VARARGS | METH_KEYWORDS,
      "exception(timeout=None): waits; what went wrong, or None."},
     {"done", call_done, METH_NOARGS, "True when it has ended, well or not."},
+    {"future", call_future, METH_NOARGS,
+     "future(): the same as a future of concurrent.futures; cancelling that one cancels the call."},
     {"cancel", call_cancel, METH_NOARGS,
      "cancel(): gives it up; its buffers stay held until the remote answers. False if ended."},
     {"expire", call_expire, METH_NOARGS, "expire(): its deadline has passed."},
@@ -460,6 +518,7 @@ static PyMethodDef CALL_METHODS[] = {
 
 static PyGetSetDef CALL_GETSET[] = {
     {"transaction", call_get, NULL, "its id, 0 before it is sent", "t"},
+    {"deadline", call_get, NULL, "when it is given up, by time.monotonic(); None never", "d"},
     {"in_flight", call_get, NULL, "the remote has not answered: its buffers are held", "f"},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -470,6 +529,8 @@ static PyType_Slot CALL_SLOTS[] = {
     {Py_tp_traverse, call_traverse}, /* its channel breaks the cycles: it holds what is open */
     {Py_tp_methods, CALL_METHODS},
     {Py_tp_getset, CALL_GETSET},
+    {Py_tp_repr, call_repr},
+    {Py_am_await, call_await},
     {0, NULL},
 };
 

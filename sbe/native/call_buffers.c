@@ -147,7 +147,9 @@ static int use_object(Call *call, uint32_t i, PyObject *target)
 int native_call_use(Call *call, uint32_t i, PyObject *item)
 {
     if (!PyObject_TypeCheck(item, Buffer_Type)) {
-        PyErr_Format(PyExc_TypeError, "buffer %u: say sbe.In(x), sbe.Out(x) or sbe.InOut(x)", i);
+        PyErr_Format(PyExc_TypeError,
+                     "buffer %u: say sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), not %R",
+                     i, (PyObject *)Py_TYPE(item));
         return -1;
     }
     Buffer *buffer = (Buffer *)item;

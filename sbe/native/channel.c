@@ -127,6 +127,7 @@ static int channel_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->rings);
     Py_VISIT(self->on_control);
     Py_VISIT(self->names);
+    Py_VISIT(self->waits);
     Py_VISIT(self->error);
     for (uint32_t i = 0; self->in_flight > 0 && i < self->core.call_count; i++) {
         struct open_call *open = self->calls[i].owner;
@@ -158,6 +159,7 @@ static int channel_clear(PyObject *object)
 {
     Channel *self = (Channel *)object;
     Py_CLEAR(self->on_control);
+    Py_CLEAR(self->waits);
     sbe_channel_abort(&self->core, fail_one, self); /* batches given up, too */
     while (self->ready != NULL) {
         Call *call = self->ready;
@@ -406,6 +408,26 @@ static PyObject *channel_get(PyObject *object, void *which)
     }
 }
 
+static PyObject *channel_get_waits(PyObject *object, void *unused)
+{
+    PyObject *waits = ((Channel *)object)->waits;
+    (void)unused;
+    waits = waits == NULL ? Py_None : waits;
+    Py_INCREF(waits);
+    return waits;
+}
+
+static int channel_set_waits(PyObject *object, PyObject *value, void *unused)
+{
+    Channel *self = (Channel *)object;
+    PyObject *former = self->waits;
+    (void)unused;
+    self->waits = value == Py_None ? NULL : value;
+    Py_XINCREF(self->waits);
+    Py_XDECREF(former);
+    return 0;
+}
+
 static int channel_set_spin(PyObject *object, PyObject *value, void *unused)
 {
     Channel *self = (Channel *)object;
@@ -461,6 +483,9 @@ static PyGetSetDef CHANNEL_GETSET[] = {
     {"names", channel_get, NULL, "service names by id, for messages; fill it", "n"},
     {"error", channel_get, NULL, "why it is dead, or None", "e"},
     {"in_flight", channel_get, NULL, "calls the remote has not answered", "f"},
+    {"waits", channel_get_waits, channel_set_waits,
+     "waits() returns what has wait(call), a coroutine, and future(call); None: nothing does",
+     NULL},
     {"spin_s", channel_get_spin, channel_set_spin,
      "look at the ring for so many seconds before sleeping; adapts", NULL},
     {"slot_size", channel_get, NULL, "bytes of a frame at most", "s"},

@@ -36,6 +36,7 @@ struct channel {
     int control_fd; /* borrowed, -1 none */
     PyObject *on_control;
     PyObject *names;         /* dict: service id to name, for messages */
+    PyObject *waits;         /* waits() returns who awaits calls elsewhere; NULL nobody */
     PyObject *error;         /* why the channel is dead, NULL alive */
     bool listens;            /* wake_fd is a listener: found out when it is read */
     bool messages;           /* wake_fd is an rpmsg endpoint: each doorbell has to be read */

@@ -78,7 +78,15 @@ static int parse(PyObject *const *given, Py_ssize_t count, struct arguments *par
         return -1;
     if (count > 4 && (parsed->wait = PyObject_IsTrue(given[4])) < 0)
         return -1;
-    return count < 3 || native_show_bytes(given[2], &parsed->payload, false) == SHOWN ? 0 : -1;
+    if (count < 3)
+        return 0;
+    enum native_shown shown = native_show_bytes(given[2], &parsed->payload, false);
+    if (shown == SHOWN_NOT && PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_Format(PyExc_TypeError,
+                     "payload: bytes or another object with the buffer protocol, not %R%s",
+                     (PyObject *)Py_TYPE(given[2]),
+                     PyUnicode_Check(given[2]) ? "; a string's are encode()" : "");
+    return shown == SHOWN ? 0 : -1;
 }
 
 /* A sent call, or NULL raised. */

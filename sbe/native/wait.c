@@ -55,8 +55,11 @@ int native_deadline(PyObject *timeout, uint64_t *deadline_ns, uint64_t *now_ns)
     if (timeout == NULL || timeout == Py_None)
         return 0;
     double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred() != NULL)
+    if (seconds == -1.0 && PyErr_Occurred() != NULL) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "timeout: a number of seconds or None, not %R", timeout);
         return -1;
+    }
     if (!(seconds >= 0)) {
         native_raise(SBE_EINVAL, false, "a timeout of %R seconds", timeout);
         return -1;

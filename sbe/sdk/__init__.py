@@ -15,6 +15,7 @@ from sbe.sdk.arrays import buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
+from sbe.sdk.core import seconds
 from sbe.sdk.pool import Pool
 
 __all__ = [
@@ -55,6 +56,7 @@ def connect(
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
+    seconds(timeout)
     what = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
     with SignalsHeld(), resources(f"connecting to {what or 'the default remote'}"):
         return _connect(uri, timeout, slots, slot_size, spin_s)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sbe import _native
 from sbe.errors import BadArgument
 from sbe.sdk.backend import Service
 from sbe.sdk.batch import BatchResult, run_batch
-from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, seconds
 from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
-
-if TYPE_CHECKING:
-    import asyncio
-    import weakref
-
-    from sbe.sdk.aio import Pump
+from sbe.sdk.waits import Waits
 
 __all__ = ["Calls"]
 
@@ -38,8 +33,7 @@ class Calls:
 
     _core: Core
     _stager: Stager
-    _pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump]
-    _starved: set[Pump]
+    _waits: Waits
 
     def call(
         self,
@@ -80,6 +74,9 @@ class Calls:
     ) -> _native.Call | StagedCall:
         """Sends a call and returns at once a future: result(), exception(), done(), cancel().
 
+        It may be awaited in any asyncio loop, and `future()` makes one of concurrent.futures of it,
+        for `as_completed()`, `wait()` and `asyncio.wrap_future()`.
+
         Many may be in flight; they complete in the remote's order. With the ring full it waits for
         room, or raises WouldBlock if `wait` is False. `timeout` runs from now.
         """
@@ -105,20 +102,16 @@ class Calls:
         """As `call()`, for asyncio. Cancelling the task cancels the call at the remote."""
         import asyncio  # on first use: plain programs do without its weight
 
-        from sbe.sdk.aio import Pump
-
         core = self._core
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        deadline = None if timeout is None else loop.time() + seconds(timeout)
         number = core.ids.get(service)
         core.turn.check()
         if number is None or core.channel.error is not None:
             # Control operations may wait for the remote: not in the loop's thread.
             number = await asyncio.to_thread(core.prepare, service)
         channel = core.channel
-        pump = self._pumps.get(loop)
-        if pump is None or pump.channel is not channel:
-            pump = Pump.make(core, channel, loop, self._pumps, self._starved)
+        pump = self._waits.pump(loop, channel)
         call: _native.Call | StagedCall
         try:
             call = await pump.submit(
@@ -196,6 +189,26 @@ class Calls:
             payloads,
             reply_size,
             timeout,
+        )
+
+    async def abatch(
+        self,
+        service: str | int | Service,
+        descriptors: Any,
+        payloads: Any = None,
+        *,
+        reply_size: int = 0,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> BatchResult:
+        """As `batch()`, for asyncio: it runs in another thread, the loop goes on.
+
+        A batch can't be cancelled: when the task is, it goes on until it is answered or its time
+        is over, and its descriptors' areas are the remote's until then.
+        """
+        import asyncio
+
+        return await asyncio.to_thread(
+            self.batch, service, descriptors, payloads, reply_size=reply_size, timeout=timeout
         )
 
     def _submit_staged(

@@ -17,10 +17,17 @@ from sbe.sdk.power import Power
 from sbe.sdk.services import Services
 from sbe.sdk.serving import Server
 from sbe.sdk.staging import Stager
+from sbe.sdk.waits import Waits
 
 __all__ = ["Connection"]
 
 _JOIN_S = 5.0  # for threads that run the application's functions
+
+
+def give_up(server: Server | None) -> None:
+    """What is awaited for answers of the application's ends."""
+    if server is not None:
+        server.give_up()
 
 
 class Connection(Calls, Memory, Services, Power):
@@ -43,9 +50,11 @@ class Connection(Calls, Memory, Services, Power):
         self._core = Core(backend, geometry, spin_s)
         self._stager = Stager(self._core)
         self._server = Server(self._core.live_channel, self._core.closing)
+        server = weakref.ref(self._server)  # its handlers may know this connection
+        self._core.at_end.append(lambda: give_up(server()))
         self._power = None
-        self._pumps = weakref.WeakKeyDictionary()
-        self._starved = set()
+        self._waits = Waits(self._core)
+        self._core.awaited_by(weakref.ref(self._waits))
         close_at_exit(self)
 
     # -- facts ------------------------------------------------------------------------------
@@ -112,6 +121,7 @@ class Connection(Calls, Memory, Services, Power):
         """
         if self._core.close():
             self._server.join(_JOIN_S)
+            self._waits.join(_JOIN_S)
             if self._power is not None:
                 self._power.join(_JOIN_S)
 

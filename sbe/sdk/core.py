@@ -7,25 +7,40 @@ core; nothing here knows of any of them.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 
 from sbe import _native
-from sbe.errors import DaemonGone, Error, LinkClosed, LinkError, OutOfResources, again
+from sbe.errors import BadArgument, DaemonGone, Error, LinkClosed, LinkError, OutOfResources, again
 from sbe.link.grants import Grant
 from sbe.link.rings import Geometry, attach
 from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.ownership import Areas, Turn
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Core"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Core", "seconds"]
 
 DEFAULT_TIMEOUT_S = 30.0
 """A call without a deadline of its own ends after this: never a hang. None waits for ever."""
 
+_SERVICE_MAX = (1 << 16) - 1
 _CLOSED = "the connection was closed"
+
+
+def seconds(timeout: float) -> float:
+    """A timeout that is none of the extension's. TypeError or BadArgument, which name it."""
+    try:
+        given = float(timeout) if not isinstance(timeout, str | bytes) else None
+    except (TypeError, ValueError):
+        given = None
+    if given is None:
+        raise TypeError(f"timeout: a number of seconds or None, not {timeout!r}")
+    if not given >= 0:
+        raise BadArgument(f"a timeout of {timeout!r} seconds")
+    return given
 
 
 class Core:
@@ -49,6 +64,7 @@ class Core:
         """Called when it ends; nothing here may wait."""
         self.losses = 0
         self.epoch = 0
+        self._waits: Callable[[], object] | None = None
         self._spin_s = spin_s
         self._geometry = geometry
         self._pid = os.getpid()
@@ -69,6 +85,10 @@ class Core:
             if self.channel.error is not None:
                 self._recover(self.channel.error)
             return self.channel
+
+    def awaited_by(self, waits: Callable[[], object]) -> None:
+        """What waits() returns awaits the calls of this channel and of those to come."""
+        self._waits = self.channel.waits = waits
 
     def check_process(self) -> None:
         """Raises LinkError in a forked child."""
@@ -113,6 +133,7 @@ class Core:
         finally:
             granted.rings.close()
         channel.spin_s = self._spin_s
+        channel.waits = self._waits
         self.epoch = granted.epoch
         return channel
 
@@ -178,6 +199,16 @@ class Core:
             number = self.ids.get(service)
             return self.find(service, 0).id if number is None else number
         number = service.id if isinstance(service, Service) else service
+        try:
+            number = operator.index(number)
+        except TypeError:
+            raise TypeError(
+                f"service: a name, a number or a Service, not {type(service)!r}"
+            ) from None
+        if not 0 <= number <= _SERVICE_MAX:
+            raise BadArgument(f"service: {number} is not between 0 and {_SERVICE_MAX}")
+        if isinstance(service, Service):
+            self.channel.names[number] = service.name
         self.ids[service] = number
         return number
 

@@ -9,19 +9,30 @@ from typing import Any
 
 from sbe.errors import BadArgument, Error
 
-__all__ = ["answer_code", "check_handler", "report"]
+__all__ = ["answer_code", "check_handler", "is_coroutine", "report"]
 
 _CODE_MAX = (1 << 31) - 1  # what a response's status holds
 
 
-def check_handler(what: str, handler: Callable[..., Any]) -> None:
-    """Raises BadArgument for what can't be called, and for what would answer with no result yet."""
+def is_coroutine(handler: Callable[..., Any]) -> bool:
+    """It returns no answer, but what has to be awaited for one."""
+    import inspect  # on first use: applications that serve nothing do without its weight
+
+    functions = (handler, getattr(handler, "__call__", None))  # noqa: B004 - its function
+    return any(inspect.iscoroutinefunction(function) for function in functions)
+
+
+def check_handler(what: str, handler: Callable[..., Any], *, awaits: bool = False) -> None:
+    """Raises BadArgument for what can't be called, and for what would answer with no result yet.
+
+    `awaits`: coroutine functions are welcome.
+    """
     import inspect  # on first use: applications that serve nothing do without its weight
 
     if not callable(handler):
         raise BadArgument(f"the handler of {what} is to be called, and {handler!r} can't be")
     for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - its function
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) and not awaits:
             raise BadArgument(
                 f"the handler of {what} is a coroutine function, and handlers run in a thread: "
                 "give a plain function, for example one that returns "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sbe.errors import BadArgument, Error, OutOfResources
 from sbe.host.descriptors import close_all
-from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, seconds
 from sbe.sdk.handlers import answer_code, check_handler, report
 
 if TYPE_CHECKING:
@@ -182,5 +182,6 @@ class Power:
     def _request_power(self, request: str, khz: int, timeout: float) -> None:
         if not 0 <= khz < 1 << 32:
             raise BadArgument(f"a frequency of {khz} kHz")
+        seconds(timeout)
         with self._core.control() as backend:
             backend.request_power(request, khz, timeout)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import errno
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from sbe import _native
 from sbe.errors import DaemonGone, Error, LinkClosed, MessageTooLarge, OutOfResources
 from sbe.sdk.handlers import answer_code, report
 
-__all__ = ["Handler", "Server", "answer"]
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
 
-Handler = Callable[..., "bytes | bytearray | memoryview | None"]
+__all__ = ["CoroutineHandler", "Handler", "Server", "answer"]
+
+_Answer: TypeAlias = "bytes | bytearray | memoryview | None"
+Handler = Callable[..., _Answer]
 """handler(payload: bytes, *buffers: memoryview) -> payload of the reply, or None for none."""
+CoroutineHandler = Callable[..., Coroutine[Any, Any, _Answer]]
+"""The same as a coroutine function."""
+
 
 _RETRY_S = 0.05  # after a link that could not be brought back, twice as long each time, up to
 _RETRY_MAX_S = 5.0
@@ -35,10 +44,33 @@ def answer(request: _native.Request, name: str, handler: Handler | None) -> None
     try:
         result = handler(request.payload, *request.buffers)
     except BaseException as error:
-        if not isinstance(error, Error):
-            report(f"the handler of service {name!r} failed", error)
-        request.respond(b"", -answer_code(error))
+        _refuse(request, name, error)
         return
+    _respond(request, name, result)
+
+
+async def _answer_awaited(request: _native.Request, name: str, handler: CoroutineHandler) -> None:
+    """The same with a handler that is awaited, in a loop that goes on whatever is raised."""
+    import asyncio
+
+    try:
+        result = await handler(request.payload, *request.buffers)
+    except asyncio.CancelledError:  # as when the connection is closed
+        request.respond(b"", -errno.ECANCELED)
+        raise
+    except BaseException as error:
+        _refuse(request, name, error)
+        return
+    _respond(request, name, result)
+
+
+def _refuse(request: _native.Request, name: str, error: BaseException) -> None:
+    if not isinstance(error, Error):
+        report(f"the handler of service {name!r} failed", error)
+    request.respond(b"", -answer_code(error))
+
+
+def _respond(request: _native.Request, name: str, result: _Answer) -> None:
     try:
         request.respond(b"" if result is None else result)
     except BaseException as error:
@@ -59,14 +91,23 @@ class Server:
         """`live_channel` brings the link back if it was lost; the thread ends with `closing`, which
         is set before the channel fails."""
         self._live_channel = live_channel
-        self._handlers: dict[int, tuple[str, Handler]] = {}
+        # By id; those with a loop are coroutine functions.
+        self._handlers: dict[int, tuple[str, Handler, asyncio.AbstractEventLoop | None]] = {}
+        self._awaited: dict[_native.Request, Future[None]] = {}
         self._ids: dict[str, int] = {}
         self._thread: threading.Thread | None = None
         self._closing = closing
         self._offering = threading.RLock()  # held while a service is known there and not yet here
 
-    def add(self, name: str, handler: Handler, offer: Callable[[], int]) -> None:
+    def add(
+        self,
+        name: str,
+        handler: Handler | CoroutineHandler,
+        offer: Callable[[], int],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         """Offers a service by offer(), which returns its id; the first one starts the thread.
+        A coroutine function runs in `loop`.
 
         A request may come before offer() has returned: it waits for its handler. Raises
         OutOfResources when there can be no thread, before anything is offered.
@@ -74,7 +115,7 @@ class Server:
         self._start()
         with self._offering:
             service = offer()
-            self._handlers[service] = name, handler
+            self._handlers[service] = name, cast(Handler, handler), loop
             self._ids[name] = service
 
     def _start(self) -> None:
@@ -108,7 +149,41 @@ class Server:
         if found is None:
             with self._offering:
                 found = self._handlers.get(request.service)
-        answer(request, *(found or ("", None)))
+        name, handler, loop = found or ("", None, None)
+        if loop is None or handler is None:
+            answer(request, name, handler)
+        else:
+            self._begin(request, name, cast(CoroutineHandler, handler), loop)
+
+    def _begin(
+        self,
+        request: _native.Request,
+        name: str,
+        handler: CoroutineHandler,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        import asyncio
+
+        answering = _answer_awaited(request, name, handler)
+        try:
+            future = asyncio.run_coroutine_threadsafe(answering, loop)
+        except RuntimeError as error:  # its loop was closed
+            answering.close()
+            _refuse(request, name, error)
+            return
+        self._awaited[request] = future
+
+        def ended(future: Future[None]) -> None:
+            self._awaited.pop(request, None)
+            if future.cancelled():  # perhaps before it began
+                request.respond(b"", -errno.ECANCELED)
+
+        future.add_done_callback(ended)
+
+    def give_up(self) -> None:
+        """Cancels all that is awaited."""
+        for future in list(self._awaited.values()):
+            future.cancel()
 
     def join(self, timeout: float) -> None:
         """Waits for the thread, seconds."""

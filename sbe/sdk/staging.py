@@ -12,14 +12,17 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from sbe import _native
 from sbe.errors import BadArgument, Error, OutOfResources, PermissionDenied
 from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["IDLE_S", "StagedCall", "Stager", "stage", "stage_async"]
 
@@ -287,6 +290,18 @@ class StagedCall:
         if not callable(callback):
             raise BadArgument(f"{callback!r} can't be called at the end of a call")
         self.call.add_done_callback(lambda _: callback(self))
+
+    def __await__(self) -> Generator[Any, None, _native.Reply]:
+        """As `result()`, in an asyncio loop. Cancelling the task cancels the call."""
+        yield from self.call.__await__()
+        return self.result(0)
+
+    def future(self) -> Future[_native.Reply]:
+        """The same as a future of concurrent.futures; cancelling that one cancels the call."""
+        return self.call.future()  # of what is called at the end, the copy home comes first
+
+    def __repr__(self) -> str:
+        return f"<staged {self.call!r}>"
 
     def expire(self) -> None:
         """Its deadline has passed."""

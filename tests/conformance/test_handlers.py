@@ -192,14 +192,123 @@ NO_HANDLERS: dict[str, tuple[Any, str]] = {
 def test_what_is_no_handler_is_refused(connect: Connector, kind: str) -> None:
     handler, words = NO_HANDLERS[kind]
     link = connect()
-    with pytest.raises(sbe.BadArgument, match=words):
-        link.serve("it", handler)
-    assert "it" not in {item["name"] for item in link.list()["services"]}
+    if "coroutine" not in words:
+        with pytest.raises(sbe.BadArgument, match=words):
+            link.serve("it", handler)
+        assert "it" not in {item["name"] for item in link.list()["services"]}
     if handler is not None:
         with pytest.raises(sbe.BadArgument, match=words):
             link.on_power(handler)
     with pytest.raises(sbe.BadArgument, match=words):
         sbe.testing.Remote({"it": handler})
+
+
+# -- coroutine functions --------------------------------------------------------------------------
+
+
+async def later(payload: bytes, *buffers: memoryview) -> bytes:
+    await asyncio.sleep(0)
+    if payload == b"bug":
+        raise ZeroDivisionError
+    if payload == b"no":
+        raise sbe.NoRoom("none")
+    return payload.upper()
+
+
+class Later:
+    async def __call__(self, payload: bytes) -> bytes:
+        return await later(payload)
+
+
+@pytest.mark.parametrize("handler", [later, functools.partial(later), Later(), Later().__call__])
+def test_a_coroutine_function_answers(
+    connect: Connector, handler: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not connect.firmware:
+        pytest.skip("a remote of Python functions calls nobody")
+    link = connect()
+    link.serve("later", handler)
+    assert link.call("relay", payload=b"later\0x").payload == b"X"
+    with pytest.raises(sbe.RemoteError) as caught:
+        link.call("relay", payload=b"later\0no")
+    assert caught.value.code == errno.ENOSPC
+    assert not caplog.records
+    with pytest.raises(sbe.RemoteError) as caught:
+        link.call("relay", payload=b"later\0bug")
+    assert caught.value.code == errno.EIO
+    assert "service 'later' failed" in caplog.text
+    link.unserve("later")
+
+
+async def test_a_coroutine_function_runs_in_the_loop_of_serve(connect: Connector) -> None:
+    if not connect.firmware:
+        pytest.skip("a remote of Python functions calls nobody")
+    link, ran = connect(), []
+
+    async def here(payload: bytes) -> bytes:
+        ran.append(asyncio.get_running_loop())
+        return payload
+
+    link.serve("here", here)
+    assert (await link.acall("relay", payload=b"here\0x")).payload == b"x"
+    assert ran == [asyncio.get_running_loop()]
+
+
+def test_a_coroutine_function_is_cancelled_and_others_go_on() -> None:
+    with Pair() as pair:
+        loop = asyncio.new_event_loop()
+        running = threading.Thread(target=loop.run_forever)
+        running.start()
+        closing, began, ended = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+        async def waits(payload: bytes) -> bytes:
+            began.release()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.release()
+            return b""
+
+        server = serving.Server(lambda: pair.remote, closing)
+        server.add("waits", waits, lambda: 7, loop)
+        server.add("plain", lambda payload: payload, lambda: 8)
+        closed = pair.host.submit(7, (), b"")
+        assert began.acquire(timeout=LIMIT_S)
+        assert pair.host.submit(8, (), b"x").result(LIMIT_S).payload == b"x"
+        server.give_up()
+        assert ended.acquire(timeout=LIMIT_S)
+        with pytest.raises(sbe.Error) as caught:
+            closed.result(LIMIT_S)
+        assert caught.value.code == errno.ECANCELED
+        loop.call_soon_threadsafe(loop.stop)
+        running.join(LIMIT_S)
+        loop.close()
+        with pytest.raises(sbe.RemoteError) as late:
+            pair.host.submit(7, (), b"").result(LIMIT_S)
+        assert late.value.code == errno.EIO
+        closing.set()
+        pair.remote.fail(sbe.LinkClosed("the test is over"))
+        server.join(LIMIT_S)
+
+
+def test_closing_cancels_what_is_awaited() -> None:
+    ended = threading.Event()
+
+    async def waits(payload: bytes) -> bytes:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return b""
+
+    with sbe.connect("loopback:") as link:
+        link.serve("waits", waits)
+        call = link.submit("relay", payload=b"waits\0x", timeout=None)
+        until = time.monotonic() + LIMIT_S
+        while not link._server._awaited and time.monotonic() < until:
+            call.done()
+        assert link._server._awaited
+    assert ended.wait(LIMIT_S)
 
 
 # -- power, callbacks -----------------------------------------------------------------------------

@@ -34,14 +34,14 @@ async def test_what_a_lost_channel_leaves_behind(
     """A task of the old channel ends after the first one of the new channel has begun."""
     link, loop = victim, asyncio.get_running_loop()
     assert (await link.acall("echo", payload=b"1")).payload == b"1"
-    old, last = link._pumps[loop], loop.create_future()
+    old, last = link._waits._pumps[loop], loop.create_future()
     old._watch(last)
     process.kill()
     async with asyncio.timeout(LIMIT_S):
         while link._core.channel.error is None:
             await asyncio.sleep(0.001)
     assert (await link.acall("echo", payload=b"2", timeout=LIMIT_S)).payload == b"2"
-    assert link._pumps[loop] is not old
+    assert link._waits._pumps[loop] is not old
     again = Process(link, connect.board)
     again.freeze()
     task = asyncio.create_task(link.acall("echo", timeout=None))
