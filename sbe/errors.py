@@ -269,7 +269,8 @@ def from_system(error: OSError | MemoryError, step: str) -> Error:
     """
     code = getattr(error, "errno", None) or errno.ENOMEM
     kind = OutOfResources if code in _EXHAUSTED else LinkError
-    return kind(f"{step}: {getattr(error, 'strerror', None) or os.strerror(code)}", code)
+    words = getattr(error, "strerror", None) or os.strerror(code)  # ours may say more
+    return kind(f"{step}: {words}", code)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "usermod ": ROOTS,
         "varlinkctl ": "asks the system's daemon; Debian 12 has no varlinkctl",
     },
+    "docs/tutorials/own-board.md": {
+        ".venv/bin/python -m pytest tests/conformance": "runs with the other ends, as tests",
+    },
     "docs/tutorials/writing-a-service.md": {
         ".venv/bin/python -c": "asks services of the page: test_services_of_the_tutorial",
     },

@@ -15,6 +15,7 @@ import pytest
 
 from sbe import errors
 from sbe.heaps.carveout import CarveoutHeap
+from sbe.heaps.memfd import MemfdHeap
 from sbe.link.context import HostContext, run_async, run_sync
 from sbe.link.link import Link
 from sbe.link.rings import Geometry, create_rings
@@ -278,7 +279,7 @@ def test_of_descriptors_made_in_a_row_none_is_left_when_one_fails(spare: int):
         with contextlib.ExitStack() as stack:
             refused = pytest.raises(errors.OutOfResources, match="Too many open files")
             raised = stack.enter_context(refused) if spare < 6 else None
-            rings = create_rings(GEOMETRY, 64)
+            rings = create_rings(GEOMETRY, 64, MemfdHeap())
             stack.callback(rings.close)
             with rings.remote_doorbells(apart=True):
                 pass
