@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sbe import errors
+from sbe._native import SignalsLet
 
 __all__ = ["owner", "parse_json", "private_folder", "read_file", "read_stream", "read_toml"]
 
@@ -26,7 +27,8 @@ def read_file(path: str | os.PathLike[str], limit: int, hint: str = "") -> bytes
     `hint` ends that message: what to do then.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        # It may wait: a pipe that nobody writes, a disk that is gone.
+        with SignalsLet(), open(path, "rb", buffering=0) as file:
             return read_stream(file, os.fspath(path), limit, hint)
     except OSError as error:
         error.filename = os.fspath(path)  # a read that fails does not say of what

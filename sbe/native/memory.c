@@ -94,11 +94,27 @@ void native_memory_let_go(Memory *memory)
     memory->sync_fd = -1;
 }
 
+/* In C from here to there, if the heir is: no handler of a signal comes between. */
+static void tell_heir(Memory *self)
+{
+    PyObject *type, *error, *trace;
+    if (self->at_death == NULL)
+        return;
+    PyErr_Fetch(&type, &error, &trace);
+    PyObject *result = PyObject_CallFunction(self->at_death, "I", (unsigned)self->heir_id);
+    if (result == NULL)
+        PyErr_WriteUnraisable(self->at_death);
+    Py_XDECREF(result);
+    Py_CLEAR(self->at_death);
+    PyErr_Restore(type, error, trace);
+}
+
 static void memory_dealloc(PyObject *object)
 {
     Memory *self = (Memory *)object;
     PyTypeObject *type = Py_TYPE(object);
     native_table_forget(self);
+    tell_heir(self);
     if (self->base != NULL)
         munmap(self->base, (size_t)self->size);
     native_memory_let_go(self);
@@ -210,7 +226,25 @@ static PyGetSetDef MEMORY_GETSET[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyObject *memory_at_death(PyObject *object, PyObject *heir)
+{
+    Memory *self = (Memory *)object;
+    PyObject *former = self->at_death;
+    Py_INCREF(heir);
+    self->at_death = heir;
+    self->heir_id = self->id;
+    Py_XDECREF(former);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef MEMORY_METHODS[] = {
+    {"at_death", memory_at_death, METH_O,
+     "at_death(function): function(id) is called when it dies. It must not refer to the memory."},
+    NATIVE_NOT_COPIED,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef SLICE_METHODS[] = {
     NATIVE_NOT_COPIED,
     {NULL, NULL, 0, NULL},
 };
@@ -320,7 +354,7 @@ static PyType_Slot SLICE_SLOTS[] = {
     {Py_tp_doc, "A contiguous range of an area: a descriptor and a buffer."},
     {Py_tp_dealloc, slice_dealloc},
     {Py_tp_repr, slice_repr},
-    {Py_tp_methods, MEMORY_METHODS},
+    {Py_tp_methods, SLICE_METHODS},
     {Py_tp_getset, SLICE_GETSET},
     {Py_mp_length, slice_length},
     {Py_mp_subscript, slice_subscript},

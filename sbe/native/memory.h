@@ -17,6 +17,8 @@ typedef struct {
     bool readonly;
     bool freed;   /* out of the table; the mapping lives on while views of it do */
     Table *table; /* strong, once added */
+    PyObject *at_death; /* at_death(heir_id) is called when it dies; NULL nobody's */
+    uint32_t heir_id;
 } Memory;
 
 typedef struct {

@@ -132,15 +132,20 @@ static PyObject *held_enter(PyObject *object, PyObject *unused)
 {
     Block *self = (Block *)object;
     (void)unused;
-    /* What has come before is not to wait: the block may be long. */
-    if (PyErr_CheckSignals() < 0)
-        return NULL;
     self->before = is_main_thread() ? (int)held.depth : -1;
-    if (self->before >= 0 && hold() < 0) {
+    if (self->before < 0)
+        Py_RETURN_NONE;
+    if (hold() < 0) {
         self->before = -1;
         return NULL;
     }
-    Py_RETURN_NONE;
+    /* What has come before is not to wait, nor to run in the block: from here on nothing comes. */
+    if (held.depth > 1 || PyErr_CheckSignals() == 0)
+        Py_RETURN_NONE;
+    held.depth = 0;
+    give_signals();
+    self->before = -1;
+    return NULL;
 }
 
 static PyObject *held_exit(PyObject *object, PyObject *unused)
@@ -169,6 +174,8 @@ static PyObject *let_exit(PyObject *object, PyObject *unused)
         if (held.depth == 0 && take_signals() < 0)
             return NULL;
         held.depth = (unsigned)before;
+        if (PyErr_CheckSignals() < 0) /* what came before they were taken */
+            return NULL;
     }
     Py_RETURN_NONE;
 }

@@ -43,6 +43,7 @@ class Pump:
         self._pid = os.getpid()
         self._open: set[asyncio.Future[None]] = set()
         self._room: deque[asyncio.Future[None]] = deque()
+        self._calls: dict[asyncio.Future[None], Future] = {}  # who waits for what
         # Duplicates of ours, while something is open. A loop knows one reader for each number: that
         # of another pump, of the channel before or after ours, would be replaced or removed; and a
         # number that its owner has closed may be somebody else's by the time we let go of it.
@@ -120,6 +121,7 @@ class Pump:
             else:
                 self._soon(_set, future)
 
+        self._calls[future] = call
         call.add_done_callback(ended)
         timer = None if deadline is None else self.loop.call_at(deadline, call.expire)
         try:
@@ -130,6 +132,7 @@ class Pump:
             call.cancel()
             raise
         finally:
+            self._calls.pop(future, None)
             self._unwatch(future)
             if timer is not None:
                 timer.cancel()
@@ -239,6 +242,9 @@ class Pump:
         with contextlib.suppress(Error):
             self.channel.nudge()
         self._take()
+        for future, call in list(self._calls.items()):
+            if call.done():  # a handler of a signal raised while we were told
+                _set(future)
         self._later(_BACKSTOP_S, self._backstop)
 
 

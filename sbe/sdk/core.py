@@ -17,7 +17,7 @@ from sbe import _native
 from sbe.errors import BadArgument, DaemonGone, Error, LinkClosed, LinkError, OutOfResources, again
 from sbe.link.grants import Grant
 from sbe.link.rings import Geometry, attach
-from sbe.sdk.area import Area
+from sbe.sdk.area import Area, _Owner
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.ownership import Areas, Turn
 
@@ -68,6 +68,9 @@ class Core:
         self._spin_s = spin_s
         self._geometry = geometry
         self._pid = os.getpid()
+        # Kept here: a reference that only garbage has is cleared before a finaliser of that garbage
+        # may keep the area after all.
+        self._weakly: weakref.ref[_Owner] = weakref.ref(self)
         self.channel = self._open_channel()
 
     # -- the channel ------------------------------------------------------------------------
@@ -145,16 +148,24 @@ class Core:
         False, only unless `wait`: not now, another thread is in a control operation.
         """
         self.check_process()
-        if not self.turn.lock.acquire(blocking=wait):
-            return False
-        try:
-            with self.turn.operation():
-                error = None if self.closed else self.backend.process_control()
-            if error is not None:
-                self.channel.fail(error)  # what hears of it may use the link
-        finally:
-            self.turn.lock.release()
+        if wait:
+            with self.turn.lock:
+                self._take_news()
+            return True
+        with _native.SignalsHeld():  # a handler that raises finds the lock free, or taken and noted
+            if not self.turn.lock.acquire(blocking=False):
+                return False
+            try:
+                self._take_news()
+            finally:
+                self.turn.lock.release()
         return True
+
+    def _take_news(self) -> None:
+        with self.turn.operation():
+            error = None if self.closed else self.backend.process_control()
+        if error is not None:
+            self.channel.fail(error)  # what hears of it may use the link
 
     @contextlib.contextmanager
     def control(self) -> Iterator[Backend]:
@@ -236,7 +247,7 @@ class Core:
                 granted = grant(backend)
                 # The heap rounds up to pages; the application sees what it asked for.
                 area = self.areas.take(backend, granted, size_bytes or granted.size_bytes)
-                area._owner = weakref.ref(self)
+                area._owner = self._weakly
         except BaseException:
             if area is not None:  # interrupted at the very end
                 area.free()

@@ -87,14 +87,6 @@ def not_copied(this: object) -> NoReturn:
     )
 
 
-class _Watch(weakref.ref["Area"]):
-    """A reference that knows which area has died."""
-
-    __slots__ = ("area",)
-
-    area: int
-
-
 class Areas:
     """The areas of a connection by id. Serialised by its owner, but for areas that die.
 
@@ -105,11 +97,11 @@ class Areas:
 
     def __init__(self, table: _native.Table) -> None:
         self._table = table
-        self._watches: dict[int, _Watch] = {}  # of what the remote has
+        self._there: dict[int, weakref.ref[Area]] = {}  # what the remote has
         self._unwanted: deque[int] = deque()  # of them, those to be freed
 
     def __len__(self) -> int:
-        return len(self._watches)
+        return len(self._there)
 
     def take(self, backend: Backend, granted: Grant, size_bytes: int) -> Area:
         """The area of what was granted, whose descriptors are closed; its death frees it."""
@@ -130,19 +122,15 @@ class Areas:
             raise
         finally:
             close_all((granted.fd, granted.sync_fd))
-        watch = _Watch(area, self._died)
-        watch.area = granted.id
-        self._watches[granted.id] = watch
+        self._there[granted.id] = weakref.ref(area)
+        # Not the weak reference's callback: that comes before finalisers, which may keep the area
+        # after all, and in Python, where a handler of a signal may raise before anything is done.
+        area.at_death(self._unwanted.append)
         area.heap = granted.heap
         return area
 
-    def _died(self, watch: weakref.ref[Area]) -> None:
-        assert isinstance(watch, _Watch)
-        self._unwanted.append(watch.area)
-
     def __contains__(self, area: Area) -> bool:
-        watch = self._watches.get(area.id)
-        return watch is not None and watch() is area
+        return area.id in self._there  # no id comes twice in a link's life
 
     def give_up(self, area: Area) -> None:
         """Has it freed with the next operation."""
@@ -150,11 +138,11 @@ class Areas:
 
     def free(self, number: int, backend: Backend) -> None:
         """Has the remote let go of one; nothing to do if it has. Raises what the backend raises."""
-        if number in self._watches:
+        if number in self._there:
             # AreaFreed: the remote did it after a call that timed out.
             with contextlib.suppress(AreaFreed):
                 backend.free(number)
-            self._watches.pop(number, None)
+            self._there.pop(number, None)
 
     def free_unwanted(self, backend: Backend) -> None:
         """Frees those that died or were given up. One that can't be now is tried again next time.
@@ -167,7 +155,7 @@ class Areas:
             except (LinkError, Timeout):
                 raise
             except BadArgument:  # the backend has none such: freed, and interrupted as we noted it
-                self._watches.pop(self._unwanted.popleft(), None)
+                self._there.pop(self._unwanted.popleft(), None)
             except Error:
                 self._unwanted.rotate(-1)
             else:
@@ -182,9 +170,9 @@ class Areas:
 
     def clear(self) -> list[Area]:
         """Forgets all, and returns those that live."""
-        watches, self._watches = self._watches, {}
+        there, self._there = self._there, {}
         self._unwanted.clear()
-        return [area for area in (watch() for watch in watches.values()) if area is not None]
+        return [area for area in (each() for each in there.values()) if area is not None]
 
 
 class _Open(Protocol):

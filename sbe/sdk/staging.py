@@ -255,7 +255,8 @@ class StagedCall:
         self._finish(written)
 
     def _finish(self, written: tuple[int, ...]) -> None:
-        with self._lock:
+        # A handler of a signal that raises in the middle would leave some of it behind.
+        with self._lock, _native.SignalsHeld():
             if self._home:
                 return
             self._home = True

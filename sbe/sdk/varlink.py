@@ -40,6 +40,7 @@ from sbe.host.waiting import wait_ready
 __all__ = ["Call", "VarlinkClient"]
 
 _CHUNK = 65536
+_BACKLOG_S = 0.005
 _REPLY_MAX = 16 << 20  # bytes: a list of 10,000 areas is about one
 _FDS_MAX = 64
 _AHEAD_MAX = 16  # calls that may wait for answers: of these all but one were given up
@@ -116,7 +117,7 @@ class VarlinkClient:
         try:
             self._socket.settimeout(timeout)
             with sockets.address(path) as address, SignalsLet():
-                self._socket.connect(address)
+                self._connect(address, time.monotonic() + timeout)
         except OSError as error:
             self._socket.close()
             raise _connect_error(path, error) from error
@@ -124,6 +125,15 @@ class VarlinkClient:
             self._socket.close()
             raise
         self._socket.setblocking(False)
+
+    def _connect(self, address: str, deadline: float) -> None:
+        while True:
+            try:
+                return self._socket.connect(address)
+            except BlockingIOError:  # too many wait to be accepted, and nothing tells when not
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_BACKLOG_S)
 
     def fileno(self) -> int:
         """The socket; it hangs up when the daemon is gone."""

@@ -72,7 +72,7 @@ def test_a_call_in_flight_keeps_its_area() -> None:
         assert calls.pop().cancel()  # given up, but the remote may write it still
         del area
         gc.collect()
-        assert number in link._core.areas._watches
+        assert number in link._core.areas._there
         assert not link._core.areas._unwanted
         gate.open()
         answered(link)
@@ -138,3 +138,28 @@ def test_freed_once_whatever_the_order(link: sbe.Connection) -> None:
     second.free()
     second.free()
     assert np.frombuffer(second, np.uint8).size == 64
+
+
+def test_an_area_that_a_finaliser_keeps_lives(connect: Connector) -> None:
+    """The collector has told weak references of its death before."""
+    link = connect()
+    kept: list[sbe.Area] = []
+
+    class Frame:
+        def __init__(self) -> None:
+            self.area, self.circle = link.allocate(4096), self
+
+        def __del__(self) -> None:
+            kept.append(self.area)
+
+    Frame()
+    gc.collect()
+    area = kept.pop()
+    area[:4] = b"kept"
+    other = link.allocate(4096)
+    other[:4] = b"othr"
+    assert bytes(area[:4]) == b"kept"
+    link.call("crc32", sbe.In(area))
+    area.free()
+    assert area.freed
+    assert len(link.list()["areas"]) == 1

@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import threading
 import time
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import sbe
+from sbe.sdk import aio
 from tests.conformance.ends import Connector
 from tests.conformance.gate import gated
 from tests.faults.test_remote_dies import LIMIT_S, SOON_S, Process, process, victim
@@ -238,3 +240,23 @@ def test_a_loop_closed_with_calls_open() -> None:
         once()
         gc.collect()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_handler_that_raises_while_a_call_is_told(
+    link: sbe.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the end of a call runs is Python, where a handler of a signal may raise."""
+    await link.acall("echo")
+    told, interrupted = aio._set, threading.Event()
+
+    def raising(future: asyncio.Future[None]) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+        told(future)
+
+    monkeypatch.setattr(aio, "_set", raising)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    async with asyncio.timeout(LIMIT_S):
+        assert (await link.acall("echo", payload=b"told", timeout=None)).payload == b"told"
+    assert interrupted.is_set()

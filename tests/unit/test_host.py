@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import socket
 import stat
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sbe import errors
+from sbe._native import SignalsHeld
 from sbe.host import files, sockets
 
 NOBODY = 65534
@@ -218,3 +220,23 @@ def test_private_folder_of_somebody_else(tmp_path: Path):
         files.private_folder(path, make=True),
     ):
         pass
+
+
+def test_reading_is_interrupted_where_signals_are_held(tmp_path: Path) -> None:
+    """A pipe that nobody writes: whoever connects to what it describes can still press Ctrl-C."""
+    os.mkfifo(tmp_path / "pipe")
+
+    class Came(Exception):
+        pass
+
+    def come(number: int, frame: object) -> None:
+        raise Came
+
+    former = signal.signal(signal.SIGALRM, come)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with pytest.raises(Came), SignalsHeld():
+            files.read_file(tmp_path / "pipe", 100)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
