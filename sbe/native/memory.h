@@ -15,8 +15,8 @@ typedef struct {
     uint32_t holds; /* open or quarantined transactions that name it */
     int sync_fd;    /* maintains caches for a range of it; -1: coherent */
     bool readonly;
-    bool freed;   /* out of the table; the mapping lives on while views of it do */
-    Table *table; /* strong, once added */
+    bool freed;         /* out of the table; the mapping lives on while views of it do */
+    Table *table;       /* strong, once added */
     PyObject *at_death; /* at_death(heir_id) is called when it dies; NULL nobody's */
     uint32_t heir_id;
 } Memory;
