@@ -7,6 +7,7 @@ to that kind of remote and closes what is left of them.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import select
@@ -197,15 +198,19 @@ def processor_running() -> Iterator[RemoteProcessor]:
         yield processor
 
 
+def connect_frugally(uri: str, **how: Any) -> sbe.Connection:
+    """Coherent memory is scarce, and rings are mapped as long as a test's frames show them."""
+    gc.collect()
+    return sbe.connect(uri, **how)
+
+
 @contextlib.contextmanager
 def rpmsg(name: str, suffix: str = "") -> Iterator[Connector]:
     """A remote processor of the rig's kernel, linked to this process over rpmsg."""
     with processor_running() as processor:
         uri = f"rpmsg:{processor.name}{suffix}"
         slot_bytes = 448 if suffix else 16384
-        yield Connector(
-            name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL
-        )
+        yield Connector(name, partial(connect_frugally, uri), slot_bytes=slot_bytes, **IN_KERNEL)
 
 
 @contextlib.contextmanager
@@ -216,7 +221,7 @@ def rpmsg_daemon(name: str, keys: str = "") -> Iterator[Connector]:
         with daemon_process(link + QUOTA) as uri:
             slot_bytes = 448 if keys else 16384
             yield Connector(
-                name, lambda **how: sbe.connect(uri, **how), slot_bytes=slot_bytes, **IN_KERNEL
+                name, partial(connect_frugally, uri), slot_bytes=slot_bytes, **IN_KERNEL
             )
 
 

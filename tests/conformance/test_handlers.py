@@ -43,7 +43,20 @@ def asking(connect: Connector, handlers: dict[str, Any]) -> Iterator[Ask]:
         yield lambda name: link.call(name, payload=b"x").payload
 
 
+_thrown: list[BaseException] = []
+
+
+@pytest.fixture(autouse=True)
+def _let_go() -> Iterator[None]:
+    """What is thrown outlives its test, and shows the frames that it came through: a link's."""
+    yield
+    for error in _thrown:
+        error.__traceback__ = error.__context__ = None
+
+
 def throw(error: BaseException) -> Callable[..., bytes]:
+    _thrown.append(error)
+
     def handler(payload: bytes) -> bytes:
         raise error
 
