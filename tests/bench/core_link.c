@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core_link.h"
 #include "../core/check.h"
+#include "../core/no_offer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,34 +101,6 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
         host.found = ((const struct sbe_service_reply *)(const void *)message)->service;
 }
 
-static int no_service(void *self, uint32_t context, const char *name, uint32_t index,
-                      struct sbe_service_reply *reply)
-{
-    (void)self;
-    (void)context;
-    (void)name;
-    (void)index;
-    (void)reply;
-    return SBE_ENOENT;
-}
-
-static int no_channel(void *self, const struct sbe_session_channel *place,
-                      const struct sbe_channel_open *message, void *send, void *receive)
-{
-    (void)self;
-    (void)place;
-    (void)message;
-    (void)send;
-    (void)receive;
-    return SBE_ENOTSUP;
-}
-
-static void not_open(void *self, const struct sbe_session_channel *place)
-{
-    (void)self;
-    (void)place;
-}
-
 /* -- making the link ----------------------------------------------------------------------- */
 
 static void deliver(struct queue *queue, struct sbe_session *session)
@@ -177,7 +150,7 @@ static void start_host(const struct core_link_hooks *hooks)
     host.port.control_send = post_to_remote;
     host.port.doorbell = hooks->ring_remote;
     host.hooks = (struct sbe_session_hooks){.channel_open = no_channel,
-                                            .channel_close = not_open,
+                                            .channel_close = no_close,
                                             .service = no_service,
                                             .replied = replied};
     host.config = remote.config.session;

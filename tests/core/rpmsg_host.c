@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "no_offer.h"
+
 #define CONTROL_ENDPOINT 4095u
 #define POOL_SIZE        (64u << 20)
 #define QUEUE            16u
@@ -136,25 +138,6 @@ static void replied(void *self, void *token, int status, const struct sbe_contro
     rpmsg_host.status = (uint32_t)-status;
     if (message != NULL && message->type == (SBE_CONTROL_SERVICE_FIND | SBE_CONTROL_REPLY))
         rpmsg_host.found = ((const struct sbe_service_reply *)(const void *)message)->service;
-}
-
-static int no_channel(void *self, const struct sbe_session_channel *place,
-                      const struct sbe_channel_open *message, void *send, void *receive)
-{
-    (void)self, (void)place, (void)message, (void)send, (void)receive;
-    return SBE_ENOTSUP;
-}
-
-static void no_close(void *self, const struct sbe_session_channel *place)
-{
-    (void)self, (void)place;
-}
-
-static int no_service(void *self, uint32_t context, const char *name, uint32_t index,
-                      struct sbe_service_reply *reply)
-{
-    (void)self, (void)context, (void)name, (void)index, (void)reply;
-    return SBE_ENOENT;
 }
 
 static void pump(void)

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "core/status.h"
+#include "no_offer.h"
 
 #define AREAS     4u
 #define AREA_SIZE 16384u
@@ -133,25 +134,6 @@ static void heard(void *self, uint32_t event, uint32_t value)
     host.events++;
     host.event = event;
     host.value = value;
-}
-
-static int no_channel(void *self, const struct sbe_session_channel *place,
-                      const struct sbe_channel_open *message, void *send, void *receive)
-{
-    (void)self, (void)place, (void)message, (void)send, (void)receive;
-    return SBE_EPERM;
-}
-
-static void no_close(void *self, const struct sbe_session_channel *place)
-{
-    (void)self, (void)place;
-}
-
-static int no_service(void *self, uint32_t context, const char *name, uint32_t index,
-                      struct sbe_service_reply *reply)
-{
-    (void)self, (void)context, (void)name, (void)index, (void)reply;
-    return SBE_ENOENT;
 }
 
 static void pump(void)

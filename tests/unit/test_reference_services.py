@@ -7,7 +7,7 @@ import pytest
 from scipy import signal
 
 from sbe.testing.conformance.parts import noise
-from sbe.testing.conformance.services import ref_fir, ref_sobel
+from sbe.testing.conformance.services import fir_input, ref_fir, ref_sobel
 
 
 @pytest.mark.parametrize(("width", "height"), [(3, 3), (4, 3), (17, 5), (255, 31), (258, 9)])
@@ -24,13 +24,7 @@ def test_sobel(width: int, height: int) -> None:
 @pytest.mark.parametrize(("samples", "taps"), [(1, 1), (1, 5), (5, 1), (129, 128), (5000, 180)])
 @pytest.mark.parametrize("loud", [False, True])
 def test_fir(samples: int, taps: int, loud: bool) -> None:
-    random = np.random.default_rng(samples + taps)
-    x = random.integers(-32768, 32768, samples).astype(np.int16)
-    if loud:  # sums beyond 32 bits, results beyond 16
-        h = np.full(taps, -32768, np.int16)
-        x[: samples // 2] = -32768
-    else:
-        h = (random.integers(-32768, 32768, taps) // max(taps, 2)).astype(np.int16)
+    x, h = fir_input(samples, taps, loud)
     exact = signal.lfilter(h.astype(object), [1], x.astype(object))
     wanted = [max(-32768, min(32767, (int(y) + 0x4000) >> 15)) for y in exact]
     assert ref_fir(x, h).tolist() == wanted

@@ -196,8 +196,16 @@ class Resident:
 
     @property
     def alive(self) -> bool:
-        """Its process runs."""
-        return self._runs()
+        """Its process runs: the one of the record, ours, and QEMU with the RAM of this board."""
+        if _started(self.pid) != self.started:
+            return False
+        place = Path(f"/proc/{self.pid}")
+        option = memory_option(self.directory / "ram", BOARDS[self.board].window_size)
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            return place.stat().st_uid == os.geteuid() and os.fsencode(option) in words
+        except OSError:
+            return False
 
     @property
     def state(self) -> str:
@@ -262,7 +270,7 @@ class Resident:
         except ProcessLookupError:
             return
         try:
-            if not self._runs():  # looked at while the descriptor holds: no other gets the signal
+            if not self.alive:  # looked at while the descriptor holds: no other gets the signal
                 return
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             ended = select.poll()
@@ -272,22 +280,10 @@ class Resident:
         finally:
             os.close(fd)
 
-    def _runs(self) -> bool:
-        """The process of the record is ours, and QEMU with the RAM of this board."""
-        if _started(self.pid) != self.started:
-            return False
-        place = Path(f"/proc/{self.pid}")
-        option = memory_option(self.directory / "ram", BOARDS[self.board].window_size)
-        try:
-            words = (place / "cmdline").read_bytes().split(b"\0")
-            return place.stat().st_uid == os.geteuid() and os.fsencode(option) in words
-        except OSError:
-            return False
-
     def _wait_until_it_shows(self, board: QemuBoard) -> None:
         """exec() lets its caller go on some moments before /proc has the new program's words."""
         end = time.monotonic() + _STOP_S
-        while not self._runs() and board.alive and time.monotonic() < end:
+        while not self.alive and board.alive and time.monotonic() < end:
             time.sleep(0.001)
 
     def _keep(self) -> None:

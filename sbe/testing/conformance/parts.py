@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,7 @@ __all__ = [
     "LIMIT_S",
     "STANDARD",
     "Connector",
+    "Gate",
     "answered",
     "in_a_loop",
     "lacks",
@@ -57,6 +59,37 @@ class Connector:
         """Closes what was opened."""
         for link in self.links:
             link.close()
+
+
+class Gate:
+    """A handler that answers when the test says so: what is slow, made exactly slow."""
+
+    def __init__(self) -> None:
+        self._opened = threading.Event()
+        self._seen = threading.Semaphore(0)
+        self.begun: list[bytes] = []
+        """Payloads of the calls that reached the handler."""
+
+    def handle(self, payload: bytes, *buffers: memoryview) -> bytes:
+        """Writes the payload to the first buffer, if there is one, once the gate is open."""
+        self.begun.append(payload)
+        self._seen.release()
+        assert self._opened.wait(LIMIT_S)
+        if buffers:
+            buffers[0][: len(payload)] = payload
+        return payload
+
+    def wait_seen(self) -> None:
+        """Until one more call has reached the handler."""
+        assert self._seen.acquire(timeout=LIMIT_S)
+
+    def open(self) -> None:
+        """Calls are answered from now on."""
+        self._opened.set()
+
+    def shut(self) -> None:
+        """Calls wait from now on."""
+        self._opened.clear()
 
 
 def needs(*services: str, room: int = 0) -> pytest.MarkDecorator:

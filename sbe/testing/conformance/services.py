@@ -51,6 +51,17 @@ def ref_fir(samples: Any, taps: Any) -> Any:
     return np.clip((sums + 0x4000) >> 15, -32768, 32767).astype(np.int16)
 
 
+def fir_input(count: int, tap_count: int, loud: bool) -> tuple[Any, Any]:
+    """Samples and taps, the same each time. Loud: sums beyond 32 bits, results beyond 16."""
+    random = np.random.default_rng(count + tap_count)
+    samples = random.integers(-32768, 32768, count).astype(np.int16)
+    if loud:
+        samples[: count // 2] = -32768
+        return samples, np.full(tap_count, -32768, np.int16)
+    taps = random.integers(-32768, 32768, tap_count) // max(tap_count, 2)
+    return samples, taps.astype(np.int16)
+
+
 def crc32(payload: bytes, *buffers: memoryview) -> bytes:
     """CRC-32 of all buffers."""
     return ref_crc32(*buffers)

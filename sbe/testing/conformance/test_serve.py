@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sbe
-from sbe.testing.conformance.parts import LIMIT_S, Connector, in_a_loop, needs
+from sbe.testing.conformance.parts import LIMIT_S, Connector, Gate, in_a_loop, needs
 
 
 @pytest.fixture
@@ -124,64 +124,44 @@ def test_a_handler_calls_the_remote(relay: sbe.Connection) -> None:
 @needs("echo", "relay")
 def test_a_handler_that_is_slow_holds_up_nobody_else(relay: sbe.Connection) -> None:
     """Out of order: calls sent later are answered earlier."""
-    go, seen = threading.Event(), threading.Semaphore(0)
-
-    def slow(payload: bytes) -> bytes:
-        seen.release()
-        assert go.wait(LIMIT_S)
-        return payload
-
-    relay.serve("slow", slow)
+    slow = Gate()
+    relay.serve("slow", slow.handle)
     held = relay.submit("relay", payload=b"slow\0first", timeout=LIMIT_S)
-    assert seen.acquire(timeout=LIMIT_S)
+    slow.wait_seen()
     later = [relay.submit("echo", payload=bytes([i])) for i in range(200)]
     assert [future.result().payload[0] for future in later] == list(range(200))
     assert not held.done()
-    go.set()
+    slow.open()
     assert held.result().payload == b"first"
 
 
 @needs("echo", "relay")
 def test_cancel_reaches_the_relay(relay: sbe.Connection) -> None:
-    go, seen = threading.Event(), threading.Semaphore(0)
-    begun: list[bytes] = []
-
-    def slow(payload: bytes) -> bytes:
-        begun.append(payload)
-        seen.release()
-        assert go.wait(LIMIT_S)
-        return payload
-
-    relay.serve("slow", slow)
+    slow = Gate()
+    relay.serve("slow", slow.handle)
     first = relay.submit("relay", payload=b"slow\0a", timeout=LIMIT_S)
-    assert seen.acquire(timeout=LIMIT_S)
+    slow.wait_seen()
     second = relay.submit("relay", payload=b"slow\0b", timeout=LIMIT_S)
     relay.call("echo")
     assert second.cancel()
     with pytest.raises(sbe.Cancelled, match="'relay'"):
         second.result()
     relay.call("echo")  # the remote has passed the wish on
-    go.set()
+    slow.open()
     assert first.result().payload == b"a"
     relay.serve("fence", lambda payload: payload)
     assert through(relay, "fence") == b""
-    assert begun == [b"a"]  # a cancelled call that has not begun never does
+    assert slow.begun == [b"a"]  # a cancelled call that has not begun never does
 
 
 @needs("echo", "relay")
 def test_more_calls_than_the_relay_holds(relay: sbe.Connection) -> None:
-    go, seen = threading.Event(), threading.Semaphore(0)
-
-    def slow(payload: bytes) -> bytes:
-        seen.release()
-        assert go.wait(LIMIT_S)
-        return payload
-
-    relay.serve("slow", slow)
+    slow = Gate()
+    relay.serve("slow", slow.handle)
     futures = [relay.submit("relay", payload=b"slow\0" + bytes([i])) for i in range(30)]
-    assert seen.acquire(timeout=LIMIT_S)
+    slow.wait_seen()
     relay.call("echo")
-    go.set()
+    slow.open()
     errors = [future.exception() for future in futures]
     busy = [error for error in errors if error is not None]
     assert 0 < len(busy) < 30

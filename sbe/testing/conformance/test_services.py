@@ -10,7 +10,7 @@ import pytest
 
 import sbe
 from sbe.testing.conformance.parts import Connector, needs, noise, shown
-from sbe.testing.conformance.services import ref_crc32, ref_fir, ref_sobel
+from sbe.testing.conformance.services import fir_input, ref_crc32, ref_fir, ref_sobel
 
 SIZES = [1, 2, 3, 7, 63, 64, 65, 255, 256, 257, 4095, 4096, 4097, 65_537, 1 << 20, (1 << 20) + 1]
 OFFSETS = [0, 1, 3, 63, 64, 4097]
@@ -120,13 +120,7 @@ def test_sobel(link: sbe.Connection, width: int, height: int) -> None:
 )
 @pytest.mark.parametrize("loud", [False, True])
 def test_fir(link: sbe.Connection, samples: int, taps: int, loud: bool) -> None:
-    random = np.random.default_rng(samples + taps)
-    x = random.integers(-32768, 32768, samples).astype(np.int16)
-    if loud:  # sums beyond 32 bits, results beyond 16
-        h = np.full(taps, -32768, np.int16)
-        x[: samples // 2] = -32768
-    else:
-        h = (random.integers(-32768, 32768, taps) // max(taps, 2)).astype(np.int16)
+    x, h = fir_input(samples, taps, loud)
     area = link.allocate(4 * samples + 1)
     source, target = area[1 : 1 + 2 * samples], area[1 + 2 * samples : 1 + 4 * samples]
     source[:] = x
