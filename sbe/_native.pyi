@@ -205,7 +205,8 @@ class Call:
 
 @final
 class Request:
-    """A call from the other end."""
+    """A call from the other end, or one it has given up: `type` is FRAME_CANCEL, and `transaction`
+    that of a request that was taken."""
 
     payload: bytes
     buffers: tuple[memoryview, ...]
@@ -337,7 +338,7 @@ TOKEN_CRASHED: int
 TOKEN_GOODBYE: int
 
 def restore_reply(
-    service: int,
+    service: int | str,
     payload: bytes,
     written: tuple[int, ...],
     cost: tuple[int, int, int, int, int, int],

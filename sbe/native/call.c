@@ -260,25 +260,33 @@ static PyObject *raise_given_up(const Call *call, PyObject *name)
     return NULL;
 }
 
+PyObject *native_call_service(const Call *call)
+{
+    PyObject *id = PyLong_FromUnsignedLong(call->service), *name = NULL;
+    if (id != NULL && call->channel != NULL)
+        name = PyDict_GetItemWithError(call->channel->names, id);
+    if (name == NULL)
+        return PyErr_Occurred() == NULL ? id : NULL;
+    Py_INCREF(name); /* its repr may be anything */
+    Py_DECREF(id);
+    return name;
+}
+
 static PyObject *raise_failure(const Call *call)
 {
-    PyObject *id = PyLong_FromUnsignedLong(call->service);
-    PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
-    if (PyErr_Occurred() == NULL) {
-        name = name == NULL ? id : name; /* called by number */
-        Py_INCREF(name);                 /* its repr may be anything */
-        bool ours =
-            !call->remote_said && (call->status == SBE_ETIMEDOUT || call->status == SBE_ECANCELED);
-        if (ours)
-            raise_given_up(call, name);
-        else if (call->status == SBE_EBADMSG && !call->remote_said)
-            native_raise(SBE_EBADMSG, false,
-                         "the remote's answer of service %R was malformed and dropped", name);
-        else
-            native_raise(call->status, call->remote_said, "service %R", name);
-        Py_DECREF(name);
-    }
-    Py_XDECREF(id);
+    PyObject *name = native_call_service(call);
+    if (name == NULL)
+        return NULL;
+    bool ours =
+        !call->remote_said && (call->status == SBE_ETIMEDOUT || call->status == SBE_ECANCELED);
+    if (ours)
+        raise_given_up(call, name);
+    else if (call->status == SBE_EBADMSG && !call->remote_said)
+        native_raise(SBE_EBADMSG, false,
+                     "the remote's answer of service %R was malformed and dropped", name);
+    else
+        native_raise(call->status, call->remote_said, "service %R", name);
+    Py_DECREF(name);
     return NULL;
 }
 
@@ -435,21 +443,16 @@ static PyObject *call_future(PyObject *object, PyObject *unused)
 static PyObject *call_repr(PyObject *object)
 {
     const Call *call = (const Call *)object;
-    PyObject *id = PyLong_FromUnsignedLong(call->service);
-    PyObject *name = id == NULL ? NULL : PyDict_GetItemWithError(call->channel->names, id);
-    PyObject *text = NULL;
-    if (PyErr_Occurred() == NULL) {
-        const char *state = call->state == CALL_OPEN   ? "unanswered"
-                            : call->state == CALL_DONE ? "answered"
-                                                       : "failed";
-        const char *held = call->state != CALL_OPEN && call->in_flight ? ", not yet answered" : "";
-        name = name == NULL ? id : name;
-        Py_INCREF(name);
-        text = PyUnicode_FromFormat("<sbe.Call %llu of service %R: %s%s>",
-                                    (unsigned long long)call->transaction, name, state, held);
-        Py_DECREF(name);
-    }
-    Py_XDECREF(id);
+    PyObject *name = native_call_service(call), *text;
+    if (name == NULL)
+        return NULL;
+    const char *state = call->state == CALL_OPEN   ? "unanswered"
+                        : call->state == CALL_DONE ? "answered"
+                                                   : "failed";
+    const char *held = call->state != CALL_OPEN && call->in_flight ? ", not yet answered" : "";
+    text = PyUnicode_FromFormat("<sbe.Call %llu of service %R: %s%s>",
+                                (unsigned long long)call->transaction, name, state, held);
+    Py_DECREF(name);
     return text;
 }
 

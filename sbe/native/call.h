@@ -48,6 +48,8 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
  */
 int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
                      uint64_t deadline_ns, uint64_t now_ns);
+/* Name of the service, or its number; a new reference, NULL raised. */
+PyObject *native_call_service(const Call *call);
 /* The call's outcome as a new Reply, or its exception. */
 PyObject *native_call_outcome(Call *call);
 /* Gives the call up: the user sees `status`, the buffers stay held until the remote answers. */

@@ -12,7 +12,8 @@ static PyTypeObject *Reply_Type, *Cost_Type;
 
 typedef struct {
     PyObject ob_base;
-    Call *call; /* strong */
+    Call *call;        /* strong */
+    PyObject *service; /* as it was pickled; NULL: the call knows */
 } Reply;
 
 PyObject *native_reply_new(Call *call)
@@ -71,12 +72,23 @@ static PyObject *reply_get(PyObject *object, void *which)
     return call->payload;
 }
 
+static PyObject *reply_service(const Reply *self)
+{
+    Py_XINCREF(self->service);
+    return self->service != NULL ? self->service : native_call_service(self->call);
+}
+
 static PyObject *reply_repr(PyObject *object)
 {
     const Call *call = ((Reply *)object)->call;
-    return PyUnicode_FromFormat("<Reply of service %u: %zd bytes of payload, %llu us>",
-                                (unsigned)call->service, PyBytes_Size(call->payload),
+    PyObject *name = reply_service((Reply *)object), *text;
+    if (name == NULL)
+        return NULL;
+    text = PyUnicode_FromFormat("<sbe.Reply of service %R: %zd bytes of payload, %llu us>", name,
+                                PyBytes_Size(call->payload),
                                 (unsigned long long)(call->ended_ns - call->started_ns) / 1000);
+    Py_DECREF(name);
+    return text;
 }
 
 /* -- pickling: a reply is plain data --------------------------------------------------------- */
@@ -90,12 +102,14 @@ static PyObject *reply_reduce(PyObject *object, PyObject *unused)
     Py_XDECREF(module);
     PyObject *written = restore == NULL ? NULL : reply_written(call);
     PyObject *cost = written == NULL ? NULL : reply_cost(call);
-    if (cost == NULL) {
+    PyObject *service = cost == NULL ? NULL : reply_service((Reply *)object);
+    if (service == NULL) {
+        Py_XDECREF(cost);
         Py_XDECREF(written);
         Py_XDECREF(restore);
         return NULL;
     }
-    return Py_BuildValue("N(IONN)", restore, (unsigned)call->service, call->payload, written, cost);
+    return Py_BuildValue("N(NONN)", restore, service, call->payload, written, cost);
 }
 
 /* A call that has ended, of no channel. */
@@ -122,15 +136,16 @@ static Call *restore_call(Py_ssize_t buffers)
 
 PyObject *native_restore_reply(PyObject *module, PyObject *arguments)
 {
-    uint16_t service;
-    PyObject *payload, *written, *reply = NULL;
+    uint16_t number = 0;
+    PyObject *service, *payload, *written, *reply = NULL;
     uint64_t copied, synced, total;
     uint32_t doorbells, waited, handled;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "O&O!O!(O&O&O&O&O&O&)", native_as_u16, &service, &PyBytes_Type,
-                          &payload, &PyTuple_Type, &written, native_as_u64, &copied, native_as_u64,
-                          &synced, native_as_u32, &doorbells, native_as_u32, &waited, native_as_u32,
-                          &handled, native_as_u64, &total))
+    if (!PyArg_ParseTuple(arguments, "OO!O!(O&O&O&O&O&O&)", &service, &PyBytes_Type, &payload,
+                          &PyTuple_Type, &written, native_as_u64, &copied, native_as_u64, &synced,
+                          native_as_u32, &doorbells, native_as_u32, &waited, native_as_u32,
+                          &handled, native_as_u64, &total) ||
+        (!PyUnicode_CheckExact(service) && !native_as_u16(service, &number)))
         return NULL;
     Py_ssize_t count = PyTuple_Size(written);
     if (count > SBE_BUFFERS_MAX)
@@ -145,7 +160,7 @@ PyObject *native_restore_reply(PyObject *module, PyObject *arguments)
     }
     Py_INCREF(payload);
     call->payload = payload;
-    call->service = service;
+    call->service = number;
     call->copied = copied;
     call->synced = synced;
     call->doorbells = doorbells;
@@ -154,6 +169,10 @@ PyObject *native_restore_reply(PyObject *module, PyObject *arguments)
     call->ended_ns = total;
     if (well)
         reply = native_reply_new(call);
+    if (reply != NULL) {
+        Py_INCREF(service);
+        ((Reply *)reply)->service = service;
+    }
     native_drop(call);
     return reply;
 }
@@ -162,6 +181,7 @@ static int reply_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT((PyObject *)Py_TYPE(object));
     Py_VISIT((PyObject *)((Reply *)object)->call);
+    Py_VISIT(((Reply *)object)->service);
     return 0;
 }
 
@@ -170,6 +190,7 @@ static void reply_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     native_drop(((Reply *)object)->call);
+    Py_XDECREF(((Reply *)object)->service);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }

@@ -159,9 +159,14 @@ static void refuse(Channel *channel, const struct sbe_frame *frame, int status)
         sbe_channel_flush(&channel->core);
 }
 
+/* Somebody waits for an answer to it. */
+static bool answerable(const Request *request)
+{
+    return request->transaction != 0 && request->type != SBE_FRAME_CANCEL;
+}
+
 static void take(Channel *channel, const struct sbe_frame *frame)
 {
-    bool answerable = frame->transaction != 0;
     if (channel->request_count >= OPEN_REQUESTS_MAX) {
         refuse(channel, frame, SBE_EBUSY);
         return;
@@ -197,7 +202,7 @@ static void take(Channel *channel, const struct sbe_frame *frame)
         append(&channel->requests, &channel->last_request, request);
         return;
     }
-    if (answerable)
+    if (answerable(request))
         send_answer(channel, request, status, NULL, 0);
     native_drop(request);
 }
@@ -214,11 +219,41 @@ void native_request_take(Channel *channel, const struct sbe_frame *frame)
         PyGC_Enable();
 }
 
+/* For whoever has taken the request, or it has been answered. Told is as good as lost: no error. */
+static void pass_on_cancel(Channel *channel, uint64_t transaction)
+{
+    if (channel->request_count >= OPEN_REQUESTS_MAX)
+        return;
+    Request *news = (Request *)PyType_GenericAlloc(Request_Type, 0);
+    if (news != NULL) {
+        native_hold(channel);
+        news->channel = channel;
+        news->type = SBE_FRAME_CANCEL;
+        news->transaction = transaction;
+        channel->request_count++;
+        news->views = PyTuple_New(0);
+        news->payload = PyBytes_FromStringAndSize(NULL, 0);
+        if (news->views != NULL && news->payload != NULL) {
+            append(&channel->requests, &channel->last_request, news);
+            return;
+        }
+        native_drop(news);
+    }
+    PyErr_Clear();
+}
+
 void native_request_cancel(Channel *channel, uint64_t transaction)
 {
-    for (Request *request = channel->requests; request != NULL; request = request->next)
-        if (request->transaction == transaction)
+    for (Request *request = channel->requests; request != NULL; request = request->next) {
+        if (request->transaction == transaction) {
             request->cancelled = true; /* its handler has not begun: it will not */
+            return;
+        }
+    }
+    bool collecting = PyGC_Disable() != 0; /* as above */
+    pass_on_cancel(channel, transaction);
+    if (collecting)
+        PyGC_Enable();
 }
 
 /* True: sent, or never will be. */
@@ -369,7 +404,7 @@ static bool fits(const Request *self, const uint64_t *sizes, Py_ssize_t count, P
 static void respond(Request *self, int status, const Py_buffer *payload)
 {
     Channel *channel = self->channel;
-    if (self->transaction != 0 && native_channel_usable(channel)) {
+    if (answerable(self) && native_channel_usable(channel)) {
         send_answer(channel, self, status, payload->buf, payload->len);
         return;
     }
@@ -435,7 +470,7 @@ static void answer_dropped(Request *self)
     Channel *channel = self->channel;
     Request *other = NULL;
     channel->request_count--;
-    if (self->transaction == 0 ||
+    if (!answerable(self) ||
         (channel->unsent == NULL && try_answer(channel, self, SBE_EIO, NULL, 0)))
         return;
     PyObject *type, *error, *trace; /* one may be set where it is dropped */
@@ -509,7 +544,10 @@ static PyGetSetDef REQUEST_GETSET[] = {
     {"service", request_get, NULL, "id of the service called", "s"},
     {"transaction", request_get, NULL, "0: a message, nobody waits", "t"},
     {"cancelled", request_get, NULL, "the requester gave it up", "c"},
-    {"type", request_get, NULL, "FRAME_REQUEST, FRAME_MESSAGE or FRAME_EVENT", "y"},
+    {"type", request_get, NULL,
+     "FRAME_REQUEST, FRAME_MESSAGE or FRAME_EVENT; FRAME_CANCEL: that transaction, of a request "
+     "that was taken, is not wanted any more, and nothing is to be answered",
+     "y"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

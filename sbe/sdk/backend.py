@@ -36,6 +36,8 @@ class Backend(Protocol):
 
     uri: str
     context: int
+    until: float
+    """`time.monotonic()` by which what is asked ends, if its own bound is not sooner; Timeout."""
     limits: dict[str, int]
 
     @property

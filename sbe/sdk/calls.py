@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from sbe import _native
 from sbe.errors import BadArgument
 from sbe.sdk.backend import Service
 from sbe.sdk.batch import BatchResult, run_batch
-from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, seconds
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at, seconds
 from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
 from sbe.sdk.waits import Waits
 
 __all__ = ["Calls"]
+
+_Send: TypeAlias = Callable[[tuple[_native.Buffer, ...], float | None], _native.Call]
 
 
 def _submission(
     channel: _native.Channel,
     service: int,
     payload: Any,
-    timeout: float | None,
     wait: bool = True,
-) -> Callable[[tuple[_native.Buffer, ...]], _native.Call]:
+) -> _Send:
     """Submits with buffers to come. In a function of its own: where a closure holds variables, each
     call makes them anew, also those that never need it."""
-    return lambda staged: channel.submit(service, staged, payload, timeout, wait)
+    return lambda staged, timeout: channel.submit(service, staged, payload, timeout, wait)
 
 
 class Calls:
@@ -47,7 +50,8 @@ class Calls:
         `buffers` are sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), with x an area, a slice
         of one, a contiguous numpy array of numbers or any bytes. What lies in an area goes by
         reference; the rest is copied, inline if small. `payload` are the bytes of the message
-        itself, as many as one frame holds. `timeout` is in seconds; None waits for ever.
+        itself, as many as one frame holds. `timeout` is in seconds, for all that the call does, its
+        service looked up and its data staged; None waits for ever.
 
         Raises UnknownService, RemoteError, Timeout, RemoteRestarted, BadArgument and its kin.
         """
@@ -55,14 +59,13 @@ class Calls:
         channel = core.channel
         number = core.ids.get(service)
         if number is None or channel.failed() or core.turn.thread:
-            channel = core.live_channel()
-            number = core.service_id(service)
+            channel, number, timeout = core.prepare(service, timeout)
         try:
             return channel.call(number, buffers, payload, timeout)
         except _native.NeedsStaging:
             pass  # left before what staging may raise
-        send = _submission(channel, number, payload, timeout)
-        return self._submit_staged(send, buffers).result()
+        send = _submission(channel, number, payload)
+        return self._submit_staged(send, buffers, timeout).result()
 
     def submit(
         self,
@@ -84,13 +87,12 @@ class Calls:
         channel = core.channel
         number = core.ids.get(service)
         if number is None or channel.failed() or core.turn.thread:
-            channel = core.live_channel()
-            number = core.service_id(service)
+            channel, number, timeout = core.prepare(service, timeout)
         try:
             return channel.submit(number, buffers, payload, timeout, wait)
         except _native.NeedsStaging:
             pass
-        return self._submit_staged(_submission(channel, number, payload, timeout, wait), buffers)
+        return self._submit_staged(_submission(channel, number, payload, wait), buffers, timeout)
 
     async def acall(
         self,
@@ -105,12 +107,14 @@ class Calls:
         core = self._core
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + seconds(timeout)
-        number = core.ids.get(service)
-        core.turn.check()
-        if number is None or core.channel.error is not None:
-            # Control operations may wait for the remote: not in the loop's thread.
-            number = await asyncio.to_thread(core.prepare, service)
         channel = core.channel
+        known = core.ids.get(service)
+        core.turn.check()
+        if known is None or channel.error is not None:
+            # Control operations may wait for the remote: not in the loop's thread.
+            channel, number, _ = await asyncio.to_thread(core.prepare, service, timeout)
+        else:
+            number = known
         pump = self._waits.pump(loop, channel)
         call: _native.Call | StagedCall
         try:
@@ -120,7 +124,8 @@ class Calls:
             return await pump.wait(call, deadline)
         except _native.NeedsStaging:
             pass  # left before what staging may raise
-        staged = await stage_async(self._stager, core.table, buffers)
+        until = math.inf if deadline is None else time.monotonic() + deadline - loop.time()
+        staged = await stage_async(self._stager, core.table, buffers, until)
         try:
             call = await pump.submit(
                 lambda left: staged.begin(
@@ -146,10 +151,9 @@ class Calls:
         done with them, so ownership is the application's own agreement with the service. A message
         does not keep an area either: keep it as long as that agreement says.
         """
+        channel, number, timeout = self._core.prepare(service, timeout)
         try:
-            self._core.live_channel().send(
-                self._core.service_id(service), buffers, payload, timeout
-            )
+            channel.send(number, buffers, payload, timeout)
         except _native.NeedsStaging:
             raise BadArgument(
                 "a message's large data must lie in an area: nobody would say when a copy of it "
@@ -160,8 +164,11 @@ class Calls:
         self, *buffers: _native.Buffer, timeout: float | None = DEFAULT_TIMEOUT_S
     ) -> _native.Reply:
         """Hands buffers over and back without calling a service: caches are maintained."""
+        until = ends_at(timeout)
+        channel = self._core.live_channel(until)
+        left = None if timeout is None else max(until - time.monotonic(), 0.0)
         try:
-            return self._core.live_channel().sync(0, buffers, b"", timeout).result()
+            return channel.sync(0, buffers, b"", left).result()
         except _native.NeedsStaging:
             raise BadArgument("only memory of an area can be synchronised") from None
 
@@ -182,14 +189,8 @@ class Calls:
         in the result. Raises Timeout if some are not answered in time, OutOfResources without
         numpy.
         """
-        return run_batch(
-            self._core.live_channel(),
-            self._core.service_id(service),
-            descriptors,
-            payloads,
-            reply_size,
-            timeout,
-        )
+        channel, number, timeout = self._core.prepare(service, timeout)
+        return run_batch(channel, number, descriptors, payloads, reply_size, timeout)
 
     async def abatch(
         self,
@@ -212,13 +213,13 @@ class Calls:
         )
 
     def _submit_staged(
-        self,
-        send: Callable[[tuple[_native.Buffer, ...]], _native.Call],
-        buffers: tuple[_native.Buffer, ...],
+        self, send: _Send, buffers: tuple[_native.Buffer, ...], timeout: float | None
     ) -> StagedCall:
-        staged = stage(self._stager, self._core.table, buffers)
+        until = ends_at(timeout)
+        staged = stage(self._stager, self._core.table, buffers, until)
         try:
-            return staged.begin(send(staged.buffers))
+            left = None if timeout is None else max(until - time.monotonic(), 0.0)
+            return staged.begin(send(staged.buffers, left))
         except BaseException:
             staged.abort()
             raise

@@ -7,9 +7,11 @@ core; nothing here knows of any of them.
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -21,7 +23,7 @@ from sbe.sdk.area import Area, _Owner
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.ownership import Areas, Turn
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Core", "seconds"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Core", "ends_at", "seconds"]
 
 DEFAULT_TIMEOUT_S = 30.0
 """A call without a deadline of its own ends after this: never a hang. None waits for ever."""
@@ -41,6 +43,11 @@ def seconds(timeout: float) -> float:
     if not given >= 0:
         raise BadArgument(f"a timeout of {timeout!r} seconds")
     return given
+
+
+def ends_at(timeout: float | None) -> float:
+    """When a timeout that begins now is over, `time.monotonic()`; never for None."""
+    return math.inf if timeout is None else time.monotonic() + seconds(timeout)
 
 
 class Core:
@@ -75,18 +82,21 @@ class Core:
 
     # -- the channel ------------------------------------------------------------------------
 
-    def live_channel(self) -> _native.Channel:
-        """The channel; brings the link back if it was lost since the last call."""
+    def live_channel(self, until: float = math.inf) -> _native.Channel:
+        """The channel; brings the link back if it was lost since the last call.
+
+        Raises Timeout when that takes beyond `until`, `time.monotonic()`; the next call goes on.
+        """
         self.turn.check()
         channel = self.channel
         if channel.error is None:
             return channel
         self.check_process()
-        with self.turn.lock:
+        with self.turn.held(until):
             if self.closed:
                 raise LinkClosed(_CLOSED)
             if self.channel.error is not None:
-                self._recover(self.channel.error)
+                self._recover(self.channel.error, until)
             return self.channel
 
     def awaited_by(self, waits: Callable[[], object]) -> None:
@@ -100,12 +110,21 @@ class Core:
                 "the connection belongs to the process that forked this one: connect again here"
             )
 
-    def _recover(self, error: BaseException) -> None:
-        if isinstance(error, (DaemonGone, LinkClosed)):
-            raise again(error)
+    @contextlib.contextmanager
+    def _operation(self, until: float) -> Iterator[None]:
         with self.turn.operation():
             if self.closed:
                 raise LinkClosed(_CLOSED)
+            self.backend.until = until
+            try:
+                yield
+            finally:
+                self.backend.until = math.inf
+
+    def _recover(self, error: BaseException, until: float) -> None:
+        if isinstance(error, (DaemonGone, LinkClosed)):
+            raise again(error)
+        with self._operation(until):
             self.backend.recover()
             self.ids.clear()
             self.channel = self._open_channel()
@@ -168,19 +187,17 @@ class Core:
             self.channel.fail(error)  # what hears of it may use the link
 
     @contextlib.contextmanager
-    def control(self) -> Iterator[Backend]:
+    def control(self, until: float = math.inf) -> Iterator[Backend]:
         """One control operation: the lock, a live channel before, and a lost link noticed after.
 
         Handlers of signals run where it waits, and after it. Whatever it raises, the channel is
-        usable afterwards or has failed.
+        usable afterwards or has failed. It ends by `until`, `time.monotonic()`, with Timeout.
         """
         self.check_process()
-        with self.turn.lock:
-            self.live_channel()
+        with self.turn.held(until):
+            self.live_channel(until)
             try:
-                with self.turn.operation():
-                    if self.closed:
-                        raise LinkClosed(_CLOSED)
+                with self._operation(until):
                     self.areas.free_unwanted(self.backend)
                     yield self.backend
                     with contextlib.suppress(Error):  # the next operation will tell
@@ -196,19 +213,18 @@ class Core:
 
     # -- services and areas -----------------------------------------------------------------
 
-    def find(self, name: str, version: int) -> Service:
+    def find(self, name: str, version: int, until: float = math.inf) -> Service:
         """A service of the remote by name, at least of that version. Raises UnknownService."""
-        with self.control() as backend:
+        with self.control(until) as backend:
             service = backend.find_service(name, version)
             self.channel.names[service.id] = name
             self.ids[name] = service.id
             return service
 
-    def service_id(self, service: str | int | Service) -> int:
-        """Its id, which is remembered; a name that was not yet called is asked for."""
+    def _service_id(self, service: str | int | Service, until: float) -> int:
         if isinstance(service, str):
             number = self.ids.get(service)
-            return self.find(service, 0).id if number is None else number
+            return self.find(service, 0, until).id if number is None else number
         number = service.id if isinstance(service, Service) else service
         try:
             number = operator.index(number)
@@ -223,12 +239,19 @@ class Core:
         self.ids[service] = number
         return number
 
-    def prepare(self, service: str | int | Service) -> int:
-        """The id of a service, once the channel is live."""
-        self.live_channel()
-        return self.service_id(service)
+    def prepare(
+        self, service: str | int | Service, timeout: float | None
+    ) -> tuple[_native.Channel, int, float | None]:
+        """A live channel, the id of a service and what is left of a call's timeout.
 
-    def allocate(self, size_bytes: int, heap: str | None) -> Area:
+        The id is remembered; a name that was not yet called is asked for. Raises Timeout.
+        """
+        until = ends_at(timeout)
+        channel = self.live_channel(until)
+        number = self._service_id(service, until)
+        return channel, number, None if timeout is None else max(until - time.monotonic(), 0.0)
+
+    def allocate(self, size_bytes: int, heap: str | None, until: float = math.inf) -> Area:
         """Memory that both ends reach."""
 
         def grant(backend: Backend) -> Grant:
@@ -237,13 +260,18 @@ class Core:
             except OutOfResources as error:
                 raise self.areas.refused(error) from error
 
-        return self.new_area(grant, size_bytes)
+        return self.new_area(grant, size_bytes, until)
 
-    def new_area(self, grant: Callable[[Backend], Grant], size_bytes: int | None = None) -> Area:
+    def new_area(
+        self,
+        grant: Callable[[Backend], Grant],
+        size_bytes: int | None = None,
+        until: float = math.inf,
+    ) -> Area:
         """The area of what grant(backend) asks for."""
         area: Area | None = None
         try:
-            with self.control() as backend:
+            with self.control(until) as backend:
                 granted = grant(backend)
                 # The heap rounds up to pages; the application sees what it asked for.
                 area = self.areas.take(backend, granted, size_bytes or granted.size_bytes)

@@ -70,6 +70,15 @@ class DaemonBackend:
             self._control.register(self._events_fd, select.EPOLLIN)
 
     @property
+    def until(self) -> float:
+        """When what is asked ends at the latest, `time.monotonic()`."""
+        return self._client.until
+
+    @until.setter
+    def until(self, until: float) -> None:
+        self._client.until = until
+
+    @property
     def control_fd(self) -> int:
         """An epoll descriptor over the connection's end and the daemon's events; -1 once closed."""
         return -1 if self._control.closed else self._control.fileno()

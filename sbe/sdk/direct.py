@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Coroutine, Sequence
@@ -42,6 +43,8 @@ class DirectBackend:
     def __init__(self, timeout: float, remote: Remote) -> None:
         """Takes over a remote and connects; `timeout` in seconds bounds each control operation."""
         self._timeout = timeout
+        self.until = math.inf
+        self._ready_by = 0.0  # of the negotiation that is under way, time.monotonic()
         self._owner = os.getpid()
         self._loss: LinkError | None = None
         self._restarts = 0
@@ -74,7 +77,11 @@ class DirectBackend:
         self._loss = None
 
     def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        return run_sync(self._link, operation, self._timeout)
+        return run_sync(self._link, operation, self._left)
+
+    @property
+    def _left(self) -> float:
+        return max(min(self._timeout, self.until - time.monotonic()), 0.0)
 
     def _state_changed(self, state: State) -> None:
         if state is State.CONNECTED:
@@ -102,7 +109,12 @@ class DirectBackend:
     def recover(self) -> None:
         """Starts the remote again and registers context and areas under their ids."""
         if not self._link.connected:
-            self._link.reconnect(self._timeout)
+            now = time.monotonic()
+            if self._link.ready.done or now >= self._ready_by:
+                self._ready_by = now + self._timeout
+                self._link.start()
+            # Else who had less time than that has begun it.
+            self._link.wait(self._link.ready, self._left)
             self._restarts += 1
         self._loss = None
         self._run(self._context.forget_channels())
@@ -145,12 +157,12 @@ class DirectBackend:
 
     def find_service(self, name: str, version: int) -> Service:
         """A service of the remote."""
-        found = self._link.wait(self._link.find_service(self.context, name, version), self._timeout)
+        found = self._link.wait(self._link.find_service(self.context, name, version), self._left)
         return Service(found.id, found.name, found.version)
 
     def services(self) -> list[Service]:
         """All services of the remote."""
-        listed = self._link.wait(self._link.list_services(), self._timeout)
+        listed = self._link.wait(self._link.list_services(), self._left)
         return [Service(item.id, item.name, item.version) for item in listed]
 
     def serve(self, name: str, version: int) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import math
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,6 +30,9 @@ from sbe.sdk.area import Area
 from sbe.sdk.backend import Backend
 
 __all__ = ["Areas", "Turn", "close_at_exit", "not_copied"]
+
+
+_SLICE_S = 0.1  # of waiting for another thread's operation; between them handlers of signals run
 
 
 class Turn:
@@ -60,6 +65,21 @@ class Turn:
                 "and are done afterwards",
                 errno.EDEADLK,
             )
+
+    @contextlib.contextmanager
+    def held(self, until: float = math.inf) -> Iterator[None]:
+        """The lock. Timeout when another thread has it until then, `time.monotonic()`."""
+        while True:
+            with _native.SignalsHeld():  # a handler that raises finds the lock free, or ours
+                left = max(until - time.monotonic(), 0)
+                if self.lock.acquire(timeout=min(left, _SLICE_S)):
+                    try:
+                        yield
+                    finally:
+                        self.lock.release()
+                    return
+            if left == 0:
+                raise Timeout("another thread's operation of this link has not ended in time")
 
     @contextlib.contextmanager
     def operation(self) -> Iterator[None]:

@@ -47,8 +47,8 @@ class Services:
 
         A coroutine function runs in the asyncio loop in which `serve()` was called, which has to
         go on running, else in a loop of the connection's. Other requests are answered meanwhile.
-        It is cancelled when the connection is closed, and not when the remote gives its request up.
-        BadArgument for what is neither.
+        It is cancelled when the remote gives its request up, and when the connection is
+        closed. BadArgument for what is neither.
         """
         check_handler(f"service {name!r}", handler, awaits=True)
         loop = self._loop_for(handler)

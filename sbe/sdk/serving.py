@@ -35,6 +35,8 @@ def answer(request: _native.Request, name: str, handler: Handler | None) -> None
     The thread is ours, so not even SystemExit ends it. What is no answer of the service but a
     mistake of the application is logged; an `sbe.Error` is an answer.
     """
+    if request.type == _native.FRAME_CANCEL:
+        return  # of a request that was answered meanwhile
     if handler is None:
         request.respond(b"", -errno.ENOENT)
         return
@@ -144,13 +146,19 @@ class Server:
         return name in self._ids
 
     def answer(self, request: _native.Request) -> None:
-        """Answers a request of the remote, with ENOENT if nothing is offered (any more)."""
+        """Answers a request of the remote, with ENOENT if nothing is offered (any more).
+
+        One that was given up, if it is awaited, is cancelled.
+        """
+        if request.type == _native.FRAME_CANCEL:
+            self._cancel(request.transaction)
+            return
         found = self._handlers.get(request.service)
         if found is None:
             with self._offering:
                 found = self._handlers.get(request.service)
         name, handler, loop = found or ("", None, None)
-        if loop is None or handler is None:
+        if loop is None or handler is None or request.cancelled:
             answer(request, name, handler)
         else:
             self._begin(request, name, cast(CoroutineHandler, handler), loop)
@@ -184,6 +192,11 @@ class Server:
         """Cancels all that is awaited."""
         for future in list(self._awaited.values()):
             future.cancel()
+
+    def _cancel(self, transaction: int) -> None:
+        for request, future in list(self._awaited.items()):
+            if request.transaction == transaction:
+                future.cancel()
 
     def join(self, timeout: float) -> None:
         """Waits for the thread, seconds."""

@@ -8,6 +8,7 @@ allocated with `Connection.allocate()` is never copied.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import weakref
@@ -55,9 +56,9 @@ class Stager:
         self._count = 0  # areas in all, those in use included
         self._keeper: threading.Thread | None = None
 
-    def take(self, size_bytes: int) -> Area:
-        """An area of at least this size, from the pool or new."""
-        return self.take_free(size_bytes) or self._allocate(size_bytes)
+    def take(self, size_bytes: int, until: float) -> Area:
+        """An area of at least this size, from the pool or new. Timeout after `until`."""
+        return self.take_free(size_bytes) or self._allocate(size_bytes, until)
 
     def take_free(self, size_bytes: int) -> Area | None:
         """One from the pool, None if there is none that fits."""
@@ -71,9 +72,9 @@ class Stager:
                     return entry[1]
             return None
 
-    def grow(self, size_bytes: int) -> None:
-        """Puts a new area of at least this size into the pool."""
-        self.give(self._allocate(size_bytes))
+    def grow(self, size_bytes: int, until: float) -> None:
+        """Puts a new area of at least this size into the pool. Timeout after `until`."""
+        self.give(self._allocate(size_bytes, until))
 
     def give(self, area: Area) -> None:
         """Back to the pool; quarantined ones wait until the remote has answered."""
@@ -100,14 +101,14 @@ class Stager:
                 self._count -= 1
         return bool(idle)
 
-    def allocate(self, size_bytes: int, heap: str | None = None) -> Area:
+    def allocate(self, size_bytes: int, heap: str | None = None, until: float = math.inf) -> Area:
         """An area that is not of the pool, which gives back what it keeps if there is none else."""
         try:
-            return self._core.allocate(size_bytes, heap)
+            return self._core.allocate(size_bytes, heap, until)
         except (PermissionDenied, OutOfResources):
             if not self.shrink():
                 raise
-        return self._core.allocate(size_bytes, heap)
+        return self._core.allocate(size_bytes, heap, until)
 
     def _collect(self) -> None:
         with contextlib.suppress(IndexError):
@@ -117,8 +118,8 @@ class Stager:
         for entry in waiting:
             (self._held if entry[1].holds else self._free).append(entry)
 
-    def _allocate(self, size_bytes: int) -> Area:
-        area = self.allocate(_rounded(size_bytes))
+    def _allocate(self, size_bytes: int, until: float) -> Area:
+        area = self.allocate(_rounded(size_bytes), until=until)
         with self._lock:
             self._count += 1
             if self._keeper is None:
@@ -323,19 +324,22 @@ def _lies_in_area(table: _native.Table, buffer: _native.Buffer) -> bool:
     return table.locate(buffer.target) is not None
 
 
-def stage(stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...]) -> StagedCall:
-    """A call not yet sent, what goes out copied. May wait for the remote, for a new area."""
+def stage(
+    stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...], until: float
+) -> StagedCall:
+    """A call not yet sent, what goes out copied. May wait for the remote, for a new area, until
+    `until`, `time.monotonic()`."""
     plan = Plan.of(table, buffers)
-    return StagedCall(stager, stager.take(plan.size_bytes), buffers, plan)
+    return StagedCall(stager, stager.take(plan.size_bytes, until), buffers, plan)
 
 
 async def stage_async(
-    stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...]
+    stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...], until: float
 ) -> StagedCall:
     """The same for a loop, which does not wait: a new area comes by way of the pool."""
     import asyncio
 
     plan = Plan.of(table, buffers)
     while (area := stager.take_free(plan.size_bytes)) is None:
-        await asyncio.to_thread(stager.grow, plan.size_bytes)
+        await asyncio.to_thread(stager.grow, plan.size_bytes, until)
     return StagedCall(stager, area, buffers, plan)

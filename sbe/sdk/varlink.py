@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -107,6 +108,8 @@ class VarlinkClient:
         self.broken: LinkError | None = None
         """Why the connection is of no use any more."""
         self._timeout = timeout
+        self.until = math.inf
+        """Every call ends by then, if not sooner, `time.monotonic()`."""
         self._owner = os.getpid()
         self._calls: deque[Call] = deque()  # in the order of their answers
         self._untold: deque[tuple[str, dict[str, Any]]] = deque()
@@ -186,7 +189,7 @@ class VarlinkClient:
     ) -> Call:
         """Sends a call, for `wait()`."""
         self._check()
-        deadline = time.monotonic() + self._timeout
+        deadline = self._deadline()
         while len(self._calls) >= _AHEAD_MAX:
             self._take(method, deadline)
         self._tell_all(deadline)
@@ -198,7 +201,7 @@ class VarlinkClient:
 
     def wait(self, call: Call, *, longer_s: float = 0.0) -> tuple[dict[str, Any], list[int]]:
         """Waits for the answer to a call, this time until its end, and returns it as `call()`."""
-        deadline = time.monotonic() + self._timeout + longer_s
+        deadline = self._deadline(longer_s)
         try:
             while not call.done:
                 self._take(call.method, deadline)
@@ -236,6 +239,9 @@ class VarlinkClient:
             raise error
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _deadline(self, longer_s: float = 0.0) -> float:
+        return min(time.monotonic() + self._timeout + longer_s, self.until)
 
     def _check(self) -> None:
         if self.broken is not None:

@@ -154,7 +154,7 @@ def scripted(what: str, number: str) -> None:
         )
     else:
         script.write(2 * _CALLS, together=False)
-        script.link._core.service_id("echo")
+        script.link._core.prepare("echo", None)
         step = script.link.call if what == "call" else str
         for answer in range(1, int(number) + 1):
             script.head[0] = answer

@@ -144,6 +144,7 @@ def test_reprs_tell(link: sbe.Connection) -> None:
         assert "of service 'crc32': " in repr(call)
         call.result()
         assert "of service 'crc32': answered>" in repr(call)
+        assert repr(call.result()).startswith("<sbe.Reply of service 'crc32': 4 bytes of payload")
     failed = failing(link)
     failed.exception()
     assert "failed" in repr(failed)

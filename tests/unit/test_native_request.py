@@ -56,6 +56,51 @@ def test_the_memory_behind_a_view_stays_until_the_answer():
         call.result(LIMIT_S)
 
 
+def test_a_request_that_was_taken_is_followed_by_its_cancel():
+    with Pair() as pair:
+        waiting, taken, answered = [pair.host.submit(1, (), bytes([i])) for i in range(3)]
+        requests = [pair.take() for _ in range(2)]
+        assert [request.payload for request in requests] == [b"\0", b"\1"]
+        requests[0].respond()
+        assert waiting.result(LIMIT_S).payload == b""
+        answered.cancel()  # it waits: its handler will not begin
+        taken.cancel()
+        third = pair.take()
+        assert (third.payload, third.cancelled, third.type) == (b"\2", True, _native.FRAME_REQUEST)
+        news = pair.take()
+        assert (news.type, news.transaction) == (_native.FRAME_CANCEL, requests[1].transaction)
+        assert (news.payload, news.buffers, news.service) == (b"", (), 0)
+        assert pair.remote.counters()["requests"] == 3
+        sent = pair.remote.counters()["sent"]
+        news.respond(b"nobody waits for it")
+        del news
+        assert pair.remote.counters()["sent"] == sent
+        for request in (requests[1], third):
+            request.respond(b"", -errno.ECANCELED)
+        assert pair.remote.counters()["requests"] == 0
+
+
+def test_cancels_that_nobody_takes_have_a_bound():
+    most = 4096
+    with Pair() as pair:
+        calls, taken = [], []
+        for _ in range(most // 2):
+            calls.append(pair.host.submit(1))
+            taken.append(pair.take())
+        for call in calls:
+            call.cancel()
+            pair.remote.poll()
+        assert pair.remote.counters()["requests"] == most
+        beyond = pair.host.submit(1)
+        pair.remote.poll()
+        assert isinstance(beyond.exception(LIMIT_S), errors.RemoteError)
+        for request in taken:
+            assert pair.take().transaction == request.transaction
+            request.respond()
+            pair.host.poll()
+        assert pair.remote.counters()["requests"] == 0
+
+
 def full(pair: Pair) -> list[tuple[_native.Call, _native.Request]]:
     """Requests until the remote's ring has been filled with answers, and three more."""
     asked = []

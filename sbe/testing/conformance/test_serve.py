@@ -154,6 +154,31 @@ def test_cancel_reaches_the_relay(relay: sbe.Connection) -> None:
     assert slow.begun == [b"a"]  # a cancelled call that has not begun never does
 
 
+@needs("relay")
+def test_cancel_reaches_a_coroutine_that_has_begun(relay: sbe.Connection) -> None:
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    async def endless(payload: bytes) -> bytes:
+        begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.release()
+        return payload
+
+    relay.serve("endless", endless)
+    calls = [relay.submit("relay", payload=b"endless\0", timeout=LIMIT_S) for _ in range(2)]
+    for _ in calls:
+        assert begun.acquire(timeout=LIMIT_S)
+    assert calls[0].cancel()
+    assert ended.acquire(timeout=LIMIT_S)
+    assert not calls[1].done()
+    assert calls[1].cancel()
+    assert ended.acquire(timeout=LIMIT_S)
+    relay.serve("fence", lambda payload: payload)
+    assert through(relay, "fence", b"on") == b"on"
+
+
 @needs("echo", "relay")
 def test_more_calls_than_the_relay_holds(relay: sbe.Connection) -> None:
     slow = Gate()
