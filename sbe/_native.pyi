@@ -111,7 +111,7 @@ class Memory:
         offset: int = 0,
         sync_fd: int = -1,
     ) -> Self: ...
-    def at_death(self, function: Callable[[int], object], /) -> None: ...
+    def _at_death(self, function: Callable[[int], object], /) -> None: ...
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> Slice: ...
     def __setitem__(self, key: slice, value: _BufferProtocol, /) -> None: ...
@@ -196,9 +196,9 @@ class Call:
         """The same as a future of concurrent.futures; cancelling that one cancels the call."""
     def cancel(self) -> bool:
         """Gives it up; its buffers stay held until the remote answers. False if ended."""
-    def expire(self) -> None:
+    def _expire(self) -> None:
         """Its deadline has passed."""
-    def charge(self, copied_bytes: int, /) -> None:
+    def _charge(self, copied_bytes: int, /) -> None:
         """Adds bytes copied on its behalf to its cost."""
     def add_done_callback(self, callback: Callable[[Call], object], /) -> None:
         """callback(call) once ended, in the thread that noticed."""

@@ -238,8 +238,8 @@ static PyObject *memory_at_death(PyObject *object, PyObject *heir)
 }
 
 static PyMethodDef MEMORY_METHODS[] = {
-    {"at_death", memory_at_death, METH_O,
-     "at_death(function): function(id) is called when it dies. It must not refer to the memory."},
+    {"_at_death", memory_at_death, METH_O,
+     "_at_death(function): function(id) is called when it dies. It must not refer to the memory."},
     NATIVE_NOT_COPIED,
     {NULL, NULL, 0, NULL},
 };

@@ -123,7 +123,7 @@ class Pump:
 
         self._calls[future] = call
         call.add_done_callback(ended)
-        timer = None if deadline is None else self.loop.call_at(deadline, call.expire)
+        timer = None if deadline is None else self.loop.call_at(deadline, call._expire)
         try:
             if not future.done():
                 self._watch(future)

@@ -145,7 +145,7 @@ class Areas:
         self._there[granted.id] = weakref.ref(area)
         # Not the weak reference's callback: that comes before finalisers, which may keep the area
         # after all, and in Python, where a handler of a signal may raise before anything is done.
-        area.at_death(self._unwanted.append)
+        area._at_death(self._unwanted.append)
         area.heap = granted.heap
         return area
 

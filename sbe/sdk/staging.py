@@ -235,7 +235,7 @@ class StagedCall:
     def begin(self, call: _native.Call) -> StagedCall:
         """The call was sent with `buffers`."""
         self.call = call
-        call.charge(sum(len(item.copy) for item in self._staged if item.given))
+        call._charge(sum(len(item.copy) for item in self._staged if item.given))
         call.add_done_callback(self._ended)  # also when nobody waits
         return self
 
@@ -265,7 +265,7 @@ class StagedCall:
                 if item.index >= 0 and item.index < len(written):
                     size = written[item.index]
                     item.target[:size] = memoryview(item.copy)[:size]
-                    self.call.charge(size)
+                    self.call._charge(size)
             self._staged.clear()
             self._stager.give(self._area)
 
@@ -305,9 +305,9 @@ class StagedCall:
     def __repr__(self) -> str:
         return f"<staged {self.call!r}>"
 
-    def expire(self) -> None:
+    def _expire(self) -> None:
         """Its deadline has passed."""
-        self.call.expire()
+        self.call._expire()
 
     def __reduce__(self) -> NoReturn:
         not_copied(self)

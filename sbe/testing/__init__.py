@@ -1,16 +1,19 @@
-"""For tests: a remote made of Python functions, and a check of any remote.
+"""For tests: a remote made of Python functions, a try of a handler, a check of any remote.
 
     with sbe.testing.Remote({"double": double}) as remote, remote.link() as link:
         assert link.call("double", payload=b"ab").payload == b"abab"
 
+    assert sbe.testing.try_handler(shout, payload=b"hello").payload == b"HELLO"
+
     sbe.testing.check_remote("carveout:board.toml")  # the conformance suite, on your firmware
 
-`Remote` needs nothing beyond `import sbe`; the check needs pytest and numpy (the extra `check`).
+The check needs pytest and numpy (the extra `check`), the others nothing beyond `import sbe`.
 """
 
 from __future__ import annotations
 
 from sbe.testing.check import Finding, Verdict, check_remote
+from sbe.testing.handlers import try_handler
 from sbe.testing.remote import Remote
 
-__all__ = ["Finding", "Remote", "Verdict", "check_remote"]
+__all__ = ["Finding", "Remote", "Verdict", "check_remote", "try_handler"]
