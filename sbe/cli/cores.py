@@ -30,16 +30,16 @@ class Core(Protocol):
         """Plain data: name, kind, state, firmware, and what only this kind has."""
 
     def load(self, firmware: str) -> None:
-        """Choose the firmware of the next start."""
+        """Chooses the firmware of the next start."""
 
     def start(self) -> None:
-        """Start it with the firmware that is chosen."""
+        """Starts it with the firmware that is chosen."""
 
     def stop(self) -> None:
-        """Stop it; one that does not run is fine."""
+        """Stops it; one that does not run is fine."""
 
     def act(self, verb: str) -> None:
-        """Do what only emulated boards can: reset, freeze, thaw, remove."""
+        """Does what only emulated boards can: reset, freeze, thaw, remove."""
 
     def log(self) -> dict[str, str]:
         """What its firmware has written, by the name of the buffer or stream."""
@@ -153,7 +153,7 @@ def find(name: str) -> Core:
 
 
 def start_board(name: str, board: str, image: str | None) -> Core:
-    """Start a new emulated board, or one that was stopped, with this image."""
+    """Starts a new emulated board, or one that was stopped, with this image."""
     if any(name in (core.name, core.entry) for core in remoteproc.processors()):
         raise errors.BadArgument(
             f"{name} is a remote processor of this machine: give the emulated board another name"

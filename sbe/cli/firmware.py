@@ -139,7 +139,7 @@ def list_(session: Session) -> int:
 
 
 def _tell(session: Session, core: Core) -> int:
-    """Print how a core is now."""
+    """Prints how a core is now."""
     from sbe.cli import cores
 
     screen = session.screen()

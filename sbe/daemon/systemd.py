@@ -19,7 +19,7 @@ class InheritedError(Exception):
 
 
 def notify(*assignments: str) -> None:
-    """Tell the service manager, as in `notify("READY=1", "STATUS=2 clients")`.
+    """Tells the service manager, as in `notify("READY=1", "STATUS=2 clients")`.
 
     Without one (no NOTIFY_SOCKET) or when it does not listen, nothing happens.
     """
@@ -38,7 +38,7 @@ def notify(*assignments: str) -> None:
 
 
 def listen_sockets() -> list[socket.socket]:
-    """Take the sockets that the service manager opened for this process; empty without one.
+    """Takes the sockets that the service manager opened for this process; empty without one.
 
     Raises InheritedError when they are not there; they are left as they are then.
     """

@@ -63,7 +63,7 @@ class CarveoutHeap:
             return max((size for _, size in self._free), default=0)
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory, whole pages.
+        """Returns zeroed memory, whole pages.
 
         Raises BadArgument for a size below one byte, OutOfResources when no free piece is large
         enough, LinkError before the remote has said where it sees the arena.
@@ -93,7 +93,7 @@ class CarveoutHeap:
         )
 
     def close(self) -> None:
-        """Close the file; allocations and their mappings live on."""
+        """Closes the file; allocations and their mappings live on."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -87,7 +87,7 @@ class _AreaIds:
         self._limit = 0
 
     def take(self, limit: int) -> int:
-        """Return an id below the remote's limit. Raises OutOfResources."""
+        """Returns an id below the remote's limit. Raises OutOfResources."""
         if limit > self._limit:
             self._free.extend(self._beyond)
             del self._beyond[:]
@@ -107,7 +107,7 @@ class _AreaIds:
         raise errors.OutOfResources(f"all {limit} areas that the remote can hold are in use")
 
     def give(self, area: int) -> None:
-        """Take back an id that neither end uses any more."""
+        """Takes back an id that neither end uses any more."""
         self._free.append(area & 0xFFFF)
 
     def _renew(self, index: int) -> int:
@@ -159,7 +159,7 @@ class Link(HostSession):
     # -- contexts ------------------------------------------------------------------------------
 
     def create_context(self) -> Pending[int]:
-        """Create an isolation domain; its id. It lives through reconnections.
+        """Creates an isolation domain; its id. It lives through reconnections.
 
         Raises OutOfResources at the remote's limit.
         """
@@ -186,7 +186,7 @@ class Link(HostSession):
         return pending
 
     def destroy_context(self, context: int) -> Pending[None]:
-        """Destroy a context with its channels and areas.
+        """Destroys a context with its channels and areas.
 
         Ends when the remote has let go of all of them, or is gone. Asked again meanwhile, it is the
         same end that is waited for. Raises BadArgument when there is no such context.
@@ -227,7 +227,7 @@ class Link(HostSession):
         *,
         segments: Sequence[tuple[int, int]] = (),
     ) -> Pending[int]:
-        """Register memory with the remote; the area's id, which lives through reconnections.
+        """Registers memory with the remote; the area's id, which lives through reconnections.
 
         `fd` stays the caller's. `segments` are its (address, bytes) as the remote sees them, where
         a descriptor does not say it all. Raises BadArgument, OutOfResources at a limit.
@@ -268,7 +268,7 @@ class Link(HostSession):
         return -1 if entry is None else entry.fd
 
     def unmap_area(self, area: int) -> Pending[None]:
-        """Take an area back. Ends when the remote has let go of it, or is gone.
+        """Takes an area back. Ends when the remote has let go of it, or is gone.
 
         Asked again meanwhile, it is the same end that is waited for. Raises AreaFreed when there is
         no such area, Busy while a channel has its rings in it.
@@ -314,7 +314,7 @@ class Link(HostSession):
         priority: int = 0,
         doorbells: Sequence[int] = (),
     ) -> Pending[int]:
-        """Open a channel over cleared rings in an area of the context; its id.
+        """Opens a channel over cleared rings in an area of the context; its id.
 
         `send_offset` is the ring that this end produces. `doorbells` are none, or the descriptors
         of the remote's and of this end's, which stay the caller's. The channel ends with the
@@ -374,7 +374,7 @@ class Link(HostSession):
         return pending
 
     def close_channel(self, channel: int) -> Pending[None]:
-        """Close a channel; at once done when it ended with a former remote.
+        """Closes a channel; at once done when it ended with a former remote.
 
         Raises BadArgument for an id that was never given out.
         """
@@ -399,7 +399,7 @@ class Link(HostSession):
     # -- questions -----------------------------------------------------------------------------
 
     def find_service(self, context: int, name: str, version: int = 0) -> Pending[ServiceInfo]:
-        """Ask for a service on behalf of a context; `version` is the least that will do.
+        """Asks for a service on behalf of a context; `version` is the least that will do.
 
         Ends with UnknownService when the remote has none such. Raises BadArgument for a name that
         can't be one.
@@ -420,7 +420,7 @@ class Link(HostSession):
         return pending
 
     def list_services(self) -> Pending[list[ServiceInfo]]:
-        """Ask for all services that the remote offers."""
+        """Asks for all services that the remote offers."""
         self._check_up()
         pending: Pending[list[ServiceInfo]] = Pending("the list of services")
         found: list[ServiceInfo] = []
@@ -446,7 +446,7 @@ class Link(HostSession):
         return pending
 
     def ping(self) -> Pending[int]:
-        """Ask whether the remote is there; the time there and back in ns."""
+        """Asks whether the remote is there; the time there and back in ns."""
         self._check_up()
         pending: Pending[int] = Pending("the ping")
         cookie = secrets.randbits(64)
@@ -472,7 +472,7 @@ class Link(HostSession):
         self._register_next(contexts, areas)
 
     def _register_next(self, contexts: deque[int], areas: deque[_Area]) -> None:
-        """Register one thing after the other, so that no queue overflows; then the link is up."""
+        """Registers one thing after the other, so that no queue overflows; then the link is up."""
 
         def finish(what: str, status: int, reply: Reply) -> None:
             if status == 0:
@@ -537,7 +537,7 @@ class Link(HostSession):
                 return last
 
     def _send_map(self, area: _Area, finish: Finish, first: int = 0) -> None:
-        """Send the map and, one after the other, what its list of segments needs besides."""
+        """Sends the map and, one after the other, what its list of segments needs besides."""
         fds = [] if area.fd < 0 or first else [area.fd]
         transport = self._handler.transport
         if transport is not None and not transport.carries_handles:

@@ -61,7 +61,7 @@ class Power:
     # -- what this end asks --------------------------------------------------------------------
 
     def ask(self, request: PowerRequest, khz: int) -> Pending[None]:
-        """Ask the remote. Raises Busy when it has left too many requests unanswered."""
+        """Asks the remote. Raises Busy when it has left too many requests unanswered."""
         words = f"{khz} kHz" if request is PowerRequest.FREQUENCY else request.word
         pending: Pending[None] = Pending(f"the request for {words}")
         if len(self._asked) >= _ASKED_MAX:
@@ -117,7 +117,7 @@ class Power:
             pass
 
     def _carry_out(self, request: PowerRequest, khz: int) -> bool:
-        """Have the first one carried out. True: it is answered already."""
+        """Has the first one carried out. True: it is answered already."""
         answered, returned, life = False, False, self._life
 
         def answer(code: int) -> None:

@@ -77,7 +77,7 @@ class RpmsgRemote(Remote):
         return remoteproc.find(service.remote).device if service.remote else ""
 
     def connect(self) -> RpmsgTransport:
-        """Open an endpoint to the control channel. Raises LinkError with what is missing.
+        """Opens an endpoint to the control channel. Raises LinkError with what is missing.
 
         Or that the former one has not left yet: an endpoint made under a control node that is
         being removed outlives it, hears nothing and does not end (Linux 6.12), and 6.1 warns of
@@ -105,7 +105,7 @@ class RpmsgRemote(Remote):
             raise
 
     def open_doorbell(self) -> int:
-        """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
+        """Returns an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
         service = self._find(DOORBELL)
         return rpmsg.create_endpoint(service.control, _unique("doorbell"), service.destination)
 

@@ -117,7 +117,7 @@ class Resident:
     def start(
         cls, name: str, board: str = "mps2-an521", image: str | os.PathLike[str] | None = None
     ) -> Resident:
-        """Load an image into a new process under a name; RAM of a former one stays as it is.
+        """Loads an image into a new process under a name; RAM of a former one stays as it is.
 
         Raises BadArgument for a name that can't be one, board or image that do not fit, Busy when
         that board runs, PermissionDenied when others can write where boards are kept, LinkError.
@@ -142,7 +142,7 @@ class Resident:
 
     @classmethod
     def find(cls, name: str) -> Resident:
-        """Return the board of this name, alive or not. Raises BadArgument."""
+        """Returns the board of this name, alive or not. Raises BadArgument."""
         with contextlib.suppress(FileNotFoundError), _checked_home() as home:
             _check_name(name)
             return cls._read(home / name)
@@ -151,7 +151,7 @@ class Resident:
 
     @classmethod
     def all(cls) -> list[Resident]:
-        """Return all boards, alive or not, by name. Raises PermissionDenied as `start`."""
+        """Returns all boards, alive or not, by name. Raises PermissionDenied as `start`."""
         found: list[Resident] = []
         with contextlib.suppress(FileNotFoundError), _checked_home() as home:
             for path in sorted(home.glob("*/board.json")):
@@ -217,7 +217,7 @@ class Resident:
         return "running" if qmp(self.directory / "qmp", "query-status")["running"] else "frozen"
 
     def crash(self) -> dict[str, Any] | None:
-        """Return the crash record of the firmware's present life, None if there is none."""
+        """Returns the crash record of the firmware's present life, None if there is none."""
         window = Window(self.directory / "ram", 0, BOARDS[self.board].window_size)
         try:
             return _native.read_crash(window.memory)
@@ -225,14 +225,14 @@ class Resident:
             window.close()
 
     def console(self) -> str:
-        """Return what the firmware has written to its console since the start."""
+        """Returns what the firmware has written to its console since the start."""
         try:
             return (self.directory / "console.log").read_text(errors="replace")
         except OSError:
             return ""
 
     def load(self, image: str | os.PathLike[str]) -> None:
-        """Choose the image of the next start. Raises Busy while it runs, BadArgument."""
+        """Chooses the image of the next start. Raises Busy while it runs, BadArgument."""
         with _checked_home(lock=True):
             if self.alive:
                 raise errors.Busy(f"the board {self.name} runs: stop it before loading firmware")
@@ -241,25 +241,25 @@ class Resident:
             self._keep()
 
     def reset(self) -> None:
-        """Reset the core; the image in its memory and the RAM stay."""
+        """Resets the core; the image in its memory and the RAM stay."""
         self._tell("system_reset")
         self._tell("cont")
 
     def freeze(self) -> None:
-        """Stop the core where it is."""
+        """Stops the core where it is."""
         self._tell("stop")
 
     def thaw(self) -> None:
-        """Let a frozen core go on."""
+        """Lets a frozen core go on."""
         self._tell("cont")
 
     def stop(self) -> None:
-        """End the process. One that has ended is fine. Raises LinkError when it does not end."""
+        """Ends the process. One that has ended is fine. Raises LinkError when it does not end."""
         with _checked_home(lock=True):
             self._end()
 
     def remove(self) -> None:
-        """Stop it and forget it, RAM and logs included."""
+        """Stops it and forgets it, RAM and logs included."""
         with _checked_home(lock=True) as home:
             self._end()
             shutil.rmtree(home / self.name, ignore_errors=True)
