@@ -16,7 +16,7 @@ _KERNELS_OWN = ("rpmsg_ctrl", "rpmsg_ns")  # devices on every rpmsg bus that no 
 
 _log = logging.getLogger("sbe.cli")
 
-__all__ = ["Core", "all_cores", "find", "reach", "show", "start_board", "what"]
+__all__ = ["Core", "all_cores", "describe", "endpoints", "find", "show", "start_board"]
 
 
 class Core(Protocol):
@@ -165,11 +165,14 @@ def show(screen: Screen, rows: list[dict[str, Any]]) -> None:
     """A table of the facts of cores."""
     screen.table(
         ("name", "what", "state", "firmware", "reached by"),
-        ((row["name"], what(row), row["state"], row["firmware"], reach(row)) for row in rows),
+        (
+            (row["name"], describe(row), row["state"], row["firmware"], endpoints(row))
+            for row in rows
+        ),
     )
 
 
-def what(facts: dict[str, Any]) -> str:
+def describe(facts: dict[str, Any]) -> str:
     """What a core is, in a word or two."""
     if facts["kind"] == "emulated":
         alive = facts["state"] in ("running", "frozen")
@@ -177,7 +180,7 @@ def what(facts: dict[str, Any]) -> str:
     return f"{facts['entry']}, {facts['device']}"
 
 
-def reach(facts: dict[str, Any]) -> str:
+def endpoints(facts: dict[str, Any]) -> str:
     """The URI of a board; the rpmsg channels of a processor."""
     if facts["kind"] == "emulated":
         return str(facts["uri"])

@@ -437,15 +437,15 @@ def _choose_socket(document: dict[str, Any], asked: str | None) -> None:
     named = control.named_socket()
     if asked is not None:
         given = asked.removeprefix("unix:")
-        value, what = os.path.abspath(given) if given else "", f"--socket {asked!r}"
+        value, source = os.path.abspath(given) if given else "", f"--socket {asked!r}"
     elif named is not None and "socket" not in daemon:
-        value, what = named, f"SBE_SOCKET={os.environ['SBE_SOCKET']!r}"
+        value, source = named, f"SBE_SOCKET={os.environ['SBE_SOCKET']!r}"
     else:
         return
     try:
         daemon["socket"] = _socket(value)
     except ValueError as error:
-        raise ConfigError([f"{what}: {error}"]) from error
+        raise ConfigError([f"{source}: {error}"]) from error
 
 
 def _check(document: dict[str, Any], where: str) -> Config:

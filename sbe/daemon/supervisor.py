@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.daemon.power import PowerCommand
-from sbe.errors import Error, LinkError, ProtocolError, Timeout, again
+from sbe.errors import Error, LinkError, ProtocolError, Timeout, fresh_copy
 from sbe.kernel import remoteproc
 from sbe.link.context import HostContext, run_async
 from sbe.link.link import Link, ServiceInfo
@@ -184,7 +184,7 @@ class Supervisor:
         """Raises LinkError with the reason while the remote is not connected."""
         if not self.up:
             starting = LinkError(f"link {self.name!r}: the remote is starting")
-            raise again(self._trouble or starting)
+            raise fresh_copy(self._trouble or starting)
 
     async def wait_up(self, timeout_seconds: float) -> None:
         """Waits until the remote is connected. Raises LinkError with the reason."""
@@ -221,7 +221,7 @@ class Supervisor:
             if pending.done:  # with an error of this name
                 pending.result()
             raise Timeout(
-                f"{pending.what}: the remote has not answered within {timeout_seconds:g} s"
+                f"{pending.operation}: the remote has not answered within {timeout_seconds:g} s"
             ) from None
 
     async def services(self) -> list[ServiceInfo]:

@@ -53,7 +53,7 @@ def listen_sockets() -> list[socket.socket]:
         raise InheritedError(f"LISTEN_FDS={count!r} is no number of sockets")
     fds = range(_FIRST_FD, _FIRST_FD + int(count))
     for fd in fds:
-        found = _what(fd)
+        found = _kind(fd)
         if found != "a socket":
             raise InheritedError(
                 f"LISTEN_FDS={count} says that descriptor {fd} is a socket, but it is {found}: "
@@ -64,7 +64,7 @@ def listen_sockets() -> list[socket.socket]:
     return [socket.socket(fileno=fd) for fd in fds]
 
 
-def _what(fd: int) -> str:
+def _kind(fd: int) -> str:
     """What a descriptor is, for people."""
     try:
         mode = os.fstat(fd).st_mode

@@ -44,19 +44,19 @@ class Budget:
         self.used_bytes = 0
         self._lock = threading.Lock()
 
-    def take(self, size_bytes: int, what: str) -> None:
+    def take(self, size_bytes: int, heap: str) -> None:
         """Reserves bytes. Raises OutOfResources, which says how much there would be."""
         with self._lock:
             left = self.limit_bytes - self.used_bytes
             if size_bytes > left:
                 raise errors.OutOfResources(
-                    f"{what}: {size_bytes} bytes asked for, the budget of {self.limit_bytes} "
+                    f"{heap}: {size_bytes} bytes asked for, the budget of {self.limit_bytes} "
                     f"bytes has {left} left"
                 )
             free = _available_bytes() - _KEEP_FREE
             if size_bytes > free:
                 raise errors.OutOfResources(
-                    f"{what}: {size_bytes} bytes asked for, this machine can spare {max(free, 0)}"
+                    f"{heap}: {size_bytes} bytes asked for, this machine can spare {max(free, 0)}"
                 )
             self.used_bytes += size_bytes
 

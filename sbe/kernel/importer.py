@@ -115,8 +115,8 @@ class Attachment:
         control = ioctl.open_device(DEVICE)
         try:
             data = _Import(dmabuf, -1, 0, 0, 0, _device_name(device))
-            what = f"attaching dma-buf {dmabuf} to {device or 'any device'}"
-            ioctl.call(control, IMPORT, data, what)
+            step = f"attaching dma-buf {dmabuf} to {device or 'any device'}"
+            ioctl.call(control, IMPORT, data, step)
         finally:
             os.close(control)
         self._fd = int(data.fd)

@@ -39,11 +39,11 @@ def read_write(kind: int, number: int, structure: type[ctypes.Structure]) -> int
     return _number(_READ | _WRITE, kind, number, ctypes.sizeof(structure))
 
 
-def call(fd: int, request: int, argument: ctypes.Structure | int, what: str) -> int:
+def call(fd: int, request: int, argument: ctypes.Structure | int, step: str) -> int:
     """Makes the ioctl; a structure is changed in place.
 
-    `what` begins the error's text. Raises OutOfResources, PermissionDenied, BadArgument and the
-    like after the kernel's errno.
+    `step` begins the error's text: what the kernel was asked for. Raises OutOfResources,
+    PermissionDenied, BadArgument and the like after the kernel's errno.
     """
     while True:
         try:
@@ -55,7 +55,7 @@ def call(fd: int, request: int, argument: ctypes.Structure | int, what: str) -> 
         except InterruptedError:
             continue
         except OSError as error:
-            raise translate(error, what) from error
+            raise translate(error, step) from error
 
 
 def open_device(path: str, flags: int = os.O_RDWR) -> int:
@@ -71,11 +71,11 @@ def open_device(path: str, flags: int = os.O_RDWR) -> int:
         raise translate(error, path) from error
 
 
-def translate(error: OSError, what: str) -> errors.Error:
+def translate(error: OSError, step: str) -> errors.Error:
     """Returns the exception for an error of the kernel."""
     code = error.errno or errno.EIO
-    text = f"{what}: {os.strerror(code)}"
-    refused = errors.from_system(error, what)
+    text = f"{step}: {os.strerror(code)}"
+    refused = errors.from_system(error, step)
     if isinstance(refused, errors.OutOfResources):
         return refused
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):

@@ -134,13 +134,13 @@ class RemoteProcessor:
         except OSError as error:
             raise errors.LinkError(f"{self.name} is gone: {error.strerror}", error.errno) from error
 
-    def _write(self, attribute: str, value: str, what: str) -> None:
+    def _write(self, attribute: str, value: str, step: str) -> None:
         """Writes at once: a buffered file would hide the kernel's answer."""
         try:
             fd = os.open(self.folder / attribute, os.O_WRONLY | os.O_CLOEXEC)
         except PermissionError as error:
             raise errors.PermissionDenied(
-                f"{what}: {self.folder / attribute} is not writable for this user: be root, or in "
+                f"{step}: {self.folder / attribute} is not writable for this user: be root, or in "
                 "the group sbe, to which the udev rules of linux/ give it"
             ) from error
         except OSError as error:
@@ -148,7 +148,7 @@ class RemoteProcessor:
         try:
             os.write(fd, value.encode())
         except OSError as error:
-            raise ioctl.translate(error, what) from error
+            raise ioctl.translate(error, step) from error
         finally:
             os.close(fd)
 

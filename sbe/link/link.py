@@ -175,7 +175,7 @@ class Link(HostSession):
                 pending.resolve(number)
             else:
                 self._contexts.pop(number, None)
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         self._contexts[number] = _Context(registered=True)
         try:
@@ -207,7 +207,7 @@ class Link(HostSession):
                 pending.resolve(None)
             else:
                 entry.ending = None
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         entry.ending = pending
         if not entry.registered:
@@ -244,10 +244,10 @@ class Link(HostSession):
                 pending.resolve(number)
             else:
                 self._release(area)
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         try:
-            copy = -1 if fd is None else duplicate((fd,), pending.what)[0]
+            copy = -1 if fd is None else duplicate((fd,), pending.operation)[0]
         except BaseException:
             self._area_ids.give(number)
             raise
@@ -290,7 +290,7 @@ class Link(HostSession):
                 pending.resolve(None)
             else:
                 entry.ending = None
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         entry.ending = pending
         if not entry.registered:
@@ -344,7 +344,7 @@ class Link(HostSession):
                 pending.resolve(number)
             else:
                 self._forget_channel(number)
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         open_it = partial(
             self._session.open_channel,
@@ -388,7 +388,7 @@ class Link(HostSession):
                 self._forget_channel(channel)
                 pending.resolve(None)
             else:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         if channel not in self._channels:
             finish(0, None)
@@ -414,7 +414,7 @@ class Link(HostSession):
                 least = f" of version {version} or later" if version else ""
                 pending.fail(errors.UnknownService(f"the remote has no service {name!r}{least}"))
             else:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         self._talk(partial(self._session.find_service, context, name, version, finish))
         return pending
@@ -429,7 +429,7 @@ class Link(HostSession):
             if status == -errno.ENOENT:
                 pending.resolve(found)
             elif reply is None or len(reply) != 3:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
             elif len(found) == _SERVICES_MAX:
                 pending.fail(errors.ProtocolError("the remote's list of services does not end"))
             else:
@@ -454,7 +454,7 @@ class Link(HostSession):
         def finish(status: int, reply: Reply) -> None:
             took = time.perf_counter_ns() - begun
             if reply is None:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
             elif reply != (cookie,):
                 pending.fail(errors.ProtocolError("the remote answered another ping"))
             else:
@@ -474,11 +474,11 @@ class Link(HostSession):
     def _register_next(self, contexts: deque[int], areas: deque[_Area]) -> None:
         """Registers one thing after the other, so that no queue overflows; then the link is up."""
 
-        def finish(what: str, status: int, reply: Reply) -> None:
+        def finish(subject: str, status: int, reply: Reply) -> None:
             if status == 0:
                 self._register_next(contexts, areas)
             elif status != -errno.ECONNRESET:
-                self._lose(str(self._failed(f"{what}, which the former remote had", status)))
+                self._lose(str(self._failed(f"{subject}, which the former remote had", status)))
 
         try:
             while contexts:

@@ -21,10 +21,10 @@ class Pending(Generic[T]):
     Not thread-safe: it belongs to the owner of the link that made it.
     """
 
-    __slots__ = ("_callbacks", "_error", "_value", "done", "what")
+    __slots__ = ("_callbacks", "_error", "_value", "done", "operation")
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
         """What is waited for, in words for error messages."""
         self.done = False
         """It has ended."""
@@ -40,9 +40,9 @@ class Pending(Generic[T]):
     def result(self) -> T:
         """Returns the value or raises the error. Raises WouldBlock while it is under way."""
         if not self.done:
-            raise errors.WouldBlock(f"{self.what} has not ended yet")
+            raise errors.WouldBlock(f"{self.operation} has not ended yet")
         if self._error is not None:
-            raise errors.again(self._error)
+            raise errors.fresh_copy(self._error)
         return self._value  # type: ignore[return-value]  # set by resolve()
 
     def add_done_callback(self, callback: Callable[[Pending[T]], object]) -> None:
@@ -83,4 +83,4 @@ class Pending(Generic[T]):
         try:
             callback(self)
         except Exception:
-            _log.exception("a callback on the end of %s failed", self.what)
+            _log.exception("a callback on the end of %s failed", self.operation)

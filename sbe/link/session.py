@@ -278,7 +278,7 @@ class HostSession:
             if transport is None or transport is not self._handler.transport:
                 break
             try:
-                more = self._take(transport)
+                more = self._receive(transport)
             except errors.Error as error:
                 self._lose(str(error))
                 break
@@ -293,7 +293,7 @@ class HostSession:
         this link.
         """
         if self._settling and not pending.done:
-            raise errors.BadArgument(f"a callback of the link can't wait for {pending.what}")
+            raise errors.BadArgument(f"a callback of the link can't wait for {pending.operation}")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             if not pending.done:
@@ -301,11 +301,11 @@ class HostSession:
             if pending.done:
                 return pending.result()
             if self._handler.transport is None:
-                raise errors.LinkError(f"{pending.what}: {self._reason}")
+                raise errors.LinkError(f"{pending.operation}: {self._reason}")
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise errors.Timeout(
-                    f"{pending.what}: the remote has not answered within {timeout_s:g} s"
+                    f"{pending.operation}: the remote has not answered within {timeout_s:g} s"
                 )
             wait_ready(self._epoll.poll, left)  # the rest of an operation is not interrupted
 
@@ -428,11 +428,11 @@ class HostSession:
         if not self._up:
             raise errors.LinkError(f"the remote is not connected: {self._reason}")
 
-    def _failed(self, what: str, status: int) -> errors.Error:
+    def _failed(self, operation: str, status: int) -> errors.Error:
         if status == -errno.ECONNRESET:
             kind = errors.LinkClosed if self._closing else errors.RemoteRestarted
-            return kind(f"{what}: {self._reason}")
-        return errors.from_status(status, f"the remote refused {what}")
+            return kind(f"{operation}: {self._reason}")
+        return errors.from_status(status, f"the remote refused {operation}")
 
     def _talk(self, action: Callable[[], None], fds: Sequence[int] = ()) -> None:
         """Lets the session send. A transport that fails ends the connection: RemoteRestarted."""
@@ -517,7 +517,7 @@ class HostSession:
             ready = self._ready = Pending(_NEGOTIATION)
         ready.fail(error)
 
-    def _take(self, transport: Transport) -> bool:
+    def _receive(self, transport: Transport) -> bool:
         """Takes one message. False: there was none. Raises when the connection is of no use."""
         try:
             got = transport.receive()

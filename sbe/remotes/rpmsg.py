@@ -180,7 +180,7 @@ class RpmsgRemote(Remote):
 
 def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> CarveoutHeap:
     """Raises LinkError with what stands in the way."""
-    what = f"carveout:{name}: {path}"
+    arena = f"carveout:{name}: {path}"
     fd = -1
     try:
         # O_SYNC: /dev/mem maps memory that is not cached then; UIO always does.
@@ -189,8 +189,8 @@ def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> C
         if there >= offset + size:
             return CarveoutHeap(fd, offset, size, address=address, name=f"carveout:{name}")
     except OSError as error:
-        raise errors.LinkError(f"{what} can't be mapped: {error.strerror}") from error
+        raise errors.LinkError(f"{arena} can't be mapped: {error.strerror}") from error
     finally:
         if fd >= 0:
             os.close(fd)
-    raise errors.LinkError(f"{what} has {there} bytes, {offset + size} are needed")
+    raise errors.LinkError(f"{arena} has {there} bytes, {offset + size} are needed")

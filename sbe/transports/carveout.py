@@ -95,7 +95,7 @@ class CarveoutTransport:
         Raises ProtocolError for one message that is no message (go on); LinkError when the remote
         crashed or began another life, or the stream has ended.
         """
-        message = self._take()
+        message = self._receive()
         if message is not None:
             return message, []
         events = self._doorbells.take()
@@ -104,7 +104,7 @@ class CarveoutTransport:
         self._look()
         if self._bootstrap.ready:
             self.flush()
-            message = self._take()
+            message = self._receive()
             if message is not None:
                 self._doorbells.tick(1e-9)  # there may be more, and the descriptor was just read
                 return message, []
@@ -163,7 +163,7 @@ class CarveoutTransport:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _take(self) -> bytes | None:
+    def _receive(self) -> bytes | None:
         if not self._bootstrap.ready:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The words of docstrings."""
+"""The words of docstrings and of names."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ IMPERATIVES = """
     Remember Remove Report Reserve Reset Return Ring Run Say Send Serve Set Show Start Stop
     Sub-allocate Submit Take Tell Unmap Unregister Wait Withdraw Write Yield
 """
+
+# No names of functions, parameters and attributes: each has a plainer word for what it is.
+VAGUE = {"what", "reach", "again", "_keep", "_take", "_what", "_reach", "_again"}
 
 
 def is_command(node: ast.AST) -> bool:
@@ -50,3 +53,25 @@ def test_docstrings_say_what_something_does():
     imperatives = set(IMPERATIVES.split())
     found = [(where, text) for where, text in texts if first_word(text) in imperatives]
     assert found == []
+
+
+def named(path: Path) -> Iterator[tuple[str, str]]:
+    """Where each function, parameter and attribute is that gets a name there, and the name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = ""
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            name = node.name
+        elif isinstance(node, ast.arg):
+            name = node.arg
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            name = node.attr
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        if name:
+            yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", name
+
+
+def test_names_say_what_a_thing_is():
+    names = [found for path in FILES for found in named(path)]
+    assert len(names) > 1000
+    assert [found for found in names if found[1] in VAGUE] == []

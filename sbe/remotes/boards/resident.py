@@ -132,7 +132,7 @@ class Resident:
             try:
                 pid = emulated.pid or 0
                 resident = cls(name, board, str(emulated.image.resolve()), pid, _started(pid))
-                resident._keep()
+                resident._save()
                 _write(home / name / "link.toml", _link_file(emulated))
                 resident._wait_until_it_shows(emulated)
             except BaseException:
@@ -238,7 +238,7 @@ class Resident:
                 raise errors.Busy(f"the board {self.name} runs: stop it before loading firmware")
             check_image(image, BOARDS[self.board])
             self.image = str(Path(image).resolve())
-            self._keep()
+            self._save()
 
     def reset(self) -> None:
         """Resets the core; the image in its memory and the RAM stay."""
@@ -286,7 +286,7 @@ class Resident:
         while not self.alive and board.alive and time.monotonic() < end:
             time.sleep(0.001)
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         _write(self.directory / "board.json", json.dumps(asdict(self)))
 
     def _tell(self, command: str) -> None:
