@@ -54,7 +54,7 @@ __all__ = [
     "Timeout",
     "UnknownService",
     "WouldBlock",
-    "again",
+    "fresh_copy",
     "from_status",
     "from_system",
     "resources",
@@ -216,7 +216,7 @@ _FROM_REMOTE: dict[int, type[Error]] = {
 }
 
 
-def again(error: BaseException) -> BaseException:
+def fresh_copy(error: BaseException) -> BaseException:
     """A copy of an exception that is kept, such as why a link is closed, to be raised.
 
     Raising the kept object itself would add each raise to its traceback: memory that only grows,

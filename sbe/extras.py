@@ -26,8 +26,8 @@ def install(extra: str) -> str:
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
-def missing(what: str, error: ImportError, extra: str) -> str | None:
-    """One line: what needs which package, and how to get it.
+def missing(feature: str, error: ImportError, extra: str) -> str | None:
+    """One line: which package the feature needs, and how to get it.
 
     None where no package is to blame: a module of ours or of Python's own.
     """
@@ -41,7 +41,7 @@ def missing(what: str, error: ImportError, extra: str) -> str | None:
         why = f" (no module {module})"
     else:
         why = ""
-    return f"{what} needs {package}{why}: {install(extra)}"
+    return f"{feature} needs {package}{why}: {install(extra)}"
 
 
 def intact() -> bool:

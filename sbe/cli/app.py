@@ -181,7 +181,7 @@ def _print_json_error(error: Exception, code: int, message: str, given: Sequence
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """Exit code, and one line that says what to do."""
+    """The exit code, and one line that says what to do."""
     if isinstance(error, (_Interrupted, click.Abort)):
         return exit_codes.INTERRUPTED, "interrupted"
     if isinstance(error, click.UsageError):

@@ -16,7 +16,7 @@ _KERNELS_OWN = ("rpmsg_ctrl", "rpmsg_ns")  # devices on every rpmsg bus that no 
 
 _log = logging.getLogger("sbe.cli")
 
-__all__ = ["Core", "all_cores", "find", "reach", "show", "start_board", "what"]
+__all__ = ["Core", "all_cores", "describe", "endpoints", "find", "show", "start_board"]
 
 
 class Core(Protocol):
@@ -30,16 +30,16 @@ class Core(Protocol):
         """Plain data: name, kind, state, firmware, and what only this kind has."""
 
     def load(self, firmware: str) -> None:
-        """Choose the firmware of the next start."""
+        """Chooses the firmware of the next start."""
 
     def start(self) -> None:
-        """Start it with the firmware that is chosen."""
+        """Starts it with the firmware that is chosen."""
 
     def stop(self) -> None:
-        """Stop it; one that does not run is fine."""
+        """Stops it; one that does not run is fine."""
 
     def act(self, verb: str) -> None:
-        """Do what only emulated boards can: reset, freeze, thaw, remove."""
+        """Does what only emulated boards can: reset, freeze, thaw, remove."""
 
     def log(self) -> dict[str, str]:
         """What its firmware has written, by the name of the buffer or stream."""
@@ -153,7 +153,7 @@ def find(name: str) -> Core:
 
 
 def start_board(name: str, board: str, image: str | None) -> Core:
-    """Start a new emulated board, or one that was stopped, with this image."""
+    """Starts a new emulated board, or one that was stopped, with this image."""
     if any(name in (core.name, core.entry) for core in remoteproc.processors()):
         raise errors.BadArgument(
             f"{name} is a remote processor of this machine: give the emulated board another name"
@@ -165,11 +165,14 @@ def show(screen: Screen, rows: list[dict[str, Any]]) -> None:
     """A table of the facts of cores."""
     screen.table(
         ("name", "what", "state", "firmware", "reached by"),
-        ((row["name"], what(row), row["state"], row["firmware"], reach(row)) for row in rows),
+        (
+            (row["name"], describe(row), row["state"], row["firmware"], endpoints(row))
+            for row in rows
+        ),
     )
 
 
-def what(facts: dict[str, Any]) -> str:
+def describe(facts: dict[str, Any]) -> str:
     """What a core is, in a word or two."""
     if facts["kind"] == "emulated":
         alive = facts["state"] in ("running", "frozen")
@@ -177,7 +180,7 @@ def what(facts: dict[str, Any]) -> str:
     return f"{facts['entry']}, {facts['device']}"
 
 
-def reach(facts: dict[str, Any]) -> str:
+def endpoints(facts: dict[str, Any]) -> str:
     """The URI of a board; the rpmsg channels of a processor."""
     if facts["kind"] == "emulated":
         return str(facts["uri"])

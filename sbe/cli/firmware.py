@@ -139,17 +139,17 @@ def list_(session: Session) -> int:
 
 
 def _tell(session: Session, core: Core) -> int:
-    """Print how a core is now."""
+    """Prints how a core is now."""
     from sbe.cli import cores
 
     screen = session.screen()
     facts = core.facts()
     screen.result(True, **facts)
-    screen.line(f"{facts['name']}: {cores.what(facts)}, {facts['state']}")
+    screen.line(f"{facts['name']}: {cores.describe(facts)}, {facts['state']}")
     screen.line(f"  firmware {facts['firmware']}")
     if facts["kind"] == "remoteproc":
         if facts["services"]:
-            screen.line(f"  announces {cores.reach(facts)}")
+            screen.line(f"  announces {cores.endpoints(facts)}")
         if not facts["recovery"]:
             screen.line("  stays down after a crash (recovery is disabled in sysfs)")
     elif facts["state"] in ("running", "frozen"):

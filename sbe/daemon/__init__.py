@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon; an exit status."""
+    """Runs the daemon; an exit status."""
     try:
         from sbe.daemon.app import main as run
     except ImportError as error:

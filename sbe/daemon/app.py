@@ -65,7 +65,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon; an exit status."""
+    """Runs the daemon; an exit status."""
     return run_program("sbe-daemon", lambda: _run(arguments))
 
 

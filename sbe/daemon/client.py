@@ -43,7 +43,7 @@ class Broker:
     clients: set[Client] = field(default_factory=set)
 
     def remote(self, name: str | None) -> Supervisor:
-        """Return the link of this name, or the first."""
+        """Returns the link of this name, or the first."""
         if name is None:
             return next(iter(self.remotes.values()))
         if name not in self.remotes:
@@ -70,7 +70,7 @@ class _Bell:
         self._lock = threading.Lock()  # of the two above
 
     def ring(self) -> None:
-        """Add one to the counter, soon."""
+        """Adds one to the counter, soon."""
         self.rung += 1
         with self._lock:
             self._owed += 1
@@ -129,7 +129,7 @@ class Client:
     # -- the context's life --------------------------------------------------------------------
 
     async def open(self, name: str, link: str | None) -> tuple[Supervisor, HostContext, int]:
-        """Create the context; the remote, the context and the descriptor of the client's bell."""
+        """Creates the context; the remote, the context and the descriptor of the client's bell."""
         async with self._busy:
             self._check_here()
             if self.context is not None:
@@ -157,7 +157,7 @@ class Client:
             return remote, context, bell.fd
 
     async def gone(self) -> None:
-        """The connection has ended: let go of everything. Twice is fine."""
+        """Lets go of everything: the connection has ended. Twice is fine."""
         self._gone = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -202,7 +202,7 @@ class Client:
     # -- areas and channels --------------------------------------------------------------------
 
     async def allocate(self, size_bytes: int, heap: str | None) -> Grant:
-        """Allocate an area and register it with the remote."""
+        """Allocates an area and registers it with the remote."""
         async with self._busy:
             remote, context = await self._connected()
             pages = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -227,14 +227,14 @@ class Client:
         return self._opened()[1].regions
 
     async def open_region(self, name: str) -> Grant:
-        """Make memory of the remote's an area; it counts as one, its bytes are not the user's."""
+        """Makes memory of the remote's an area; it counts as one, its bytes are not the user's."""
         async with self._busy:
             remote, context = await self._connected()
             charge = self._charge(areas=1)
             return await self._grant(remote, context.open_region(name), charge)
 
     async def free(self, area: int) -> None:
-        """Take an area back from the remote."""
+        """Takes an area back from the remote."""
         async with self._busy:
             remote, context = await self._connected()
             await remote.run(context.free(area))
@@ -243,7 +243,7 @@ class Client:
     async def open_channel(
         self, slots: int | None, slot_size_bytes: int | None, priority: int
     ) -> ChannelGrant:
-        """Open a channel; without a geometry, the usual one as far as the link allows it."""
+        """Opens a channel; without a geometry, the usual one as far as the link allows it."""
         async with self._busy:
             remote, context = await self._connected()
             limits = context.limits
@@ -266,7 +266,7 @@ class Client:
             return grant
 
     async def close_channel(self, channel: int) -> None:
-        """Close a channel and take its rings back."""
+        """Closes a channel and takes its rings back."""
         async with self._busy:
             remote, context = await self._connected()
             await remote.run(context.close_channel(channel))
@@ -275,35 +275,35 @@ class Client:
     # -- services ------------------------------------------------------------------------------
 
     async def find_service(self, name: str, version: int) -> ServiceInfo:
-        """Find a service of the remote on behalf of this context."""
+        """Finds a service of the remote on behalf of this context."""
         async with self._busy:
             remote, context = await self._connected()
             return await remote.ask(remote.link.find_service(context.id, name, version))
 
     async def list_services(self) -> list[ServiceInfo]:
-        """Ask the remote for all of its services."""
+        """Asks the remote for all of its services."""
         async with self._busy:
             remote, _ = await self._connected()
             return await remote.ask(remote.link.list_services())
 
     def serve(self, name: str, version: int) -> int:
-        """Offer a service of this context to the remote; its id."""
+        """Offers a service of this context to the remote; its id."""
         self._opened()
         return self.offers.add(name, version)
 
     def unserve(self, name: str) -> None:
-        """Offer it no more."""
+        """Offers it no more."""
         self._opened()
         self.offers.remove(name)
 
     def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
-        """Answer the remote's question: (id, version, name)."""
+        """Answers the remote's question: (id, version, name)."""
         return self.offers.look_up(name, index)
 
     # -- power ---------------------------------------------------------------------------------
 
     async def power(self, request: PowerRequest, khz: int, timeout_seconds: float) -> None:
-        """Ask the remote for something that concerns all who use it."""
+        """Asks the remote for something that concerns all who use it."""
         async with self._busy:
             self._opened()
             Policy.check_power(self.quota, self.peer.uid)
@@ -328,7 +328,7 @@ class Client:
         return remote, context
 
     async def _wait_up(self, remote: Supervisor) -> None:
-        """Wait for the remote, no longer than the client is there. Raises LinkError."""
+        """Waits for the remote, no longer than the client is there. Raises LinkError."""
         self._waiting = asyncio.ensure_future(remote.wait_up(WAIT_SECONDS))
         try:
             await self._waiting
@@ -360,7 +360,7 @@ class Client:
         }
 
     async def _destroy(self, remote: Supervisor, context: HostContext) -> None:
-        """Destroy the context; a remote that can't do it is started again, which ends it too."""
+        """Destroys the context; a remote that can't do it is started again, which ends it too."""
         for _ in range(3):
             try:
                 await remote.run(context.close())

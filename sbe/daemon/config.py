@@ -176,7 +176,7 @@ class RemoteLimits(_Table):
 
 
 class RestartPolicy(_Table):
-    """Pause before a remote is started again: it doubles from the first to the last."""
+    """The pause before a remote is started again: it doubles from the first to the last."""
 
     initial_seconds: Seconds = 0.1
     max_seconds: Seconds = 30.0
@@ -412,7 +412,7 @@ class Config(_Table):
 
 
 def load(path: Path | None = None, *, socket: str | None = None) -> Config:
-    """Read and check a file: this one, else DEFAULT_PATH if it exists, else only defaults.
+    """Reads and checks a file: this one, else DEFAULT_PATH if it exists, else only defaults.
 
     `socket` goes before the file's, that before $SBE_SOCKET. Raises ConfigError with one line for
     each mistake.
@@ -437,15 +437,15 @@ def _choose_socket(document: dict[str, Any], asked: str | None) -> None:
     named = control.named_socket()
     if asked is not None:
         given = asked.removeprefix("unix:")
-        value, what = os.path.abspath(given) if given else "", f"--socket {asked!r}"
+        value, source = os.path.abspath(given) if given else "", f"--socket {asked!r}"
     elif named is not None and "socket" not in daemon:
-        value, what = named, f"SBE_SOCKET={os.environ['SBE_SOCKET']!r}"
+        value, source = named, f"SBE_SOCKET={os.environ['SBE_SOCKET']!r}"
     else:
         return
     try:
         daemon["socket"] = _socket(value)
     except ValueError as error:
-        raise ConfigError([f"{what}: {error}"]) from error
+        raise ConfigError([f"{source}: {error}"]) from error
 
 
 def _check(document: dict[str, Any], where: str) -> Config:
@@ -485,7 +485,7 @@ def _reason(location: tuple[int | str, ...], kind: str, item: Any) -> str:
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """Return the legal keys of the table at this place."""
+    """Returns the legal keys of the table at this place."""
     here: Any = Config
     for part in location:
         if isinstance(here, type) and issubclass(here, BaseModel):

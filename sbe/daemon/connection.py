@@ -69,13 +69,13 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
     # -- what the client sends -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport: the base class forgets it before it is closed."""
+        """Keeps the transport: the base class forgets it before it is closed."""
         super().connection_made(transport)
         assert isinstance(transport, VarlinkTransport)
         self._wire = transport
 
     def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
-        """Take bytes; calls in them are queued."""
+        """Takes bytes; calls in them are queued."""
         if self._lost:
             raise Misbehaviour
         calls = data.count(b"\0")
@@ -94,7 +94,7 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
     def request_received(
         self, obj: dict[str, Any], fds: FileDescriptorArray | None
     ) -> asyncio.Future[None] | None:
-        """Begin one call."""
+        """Begins one call."""
         self._calls -= 1
         if self._lost:
             return None
@@ -109,7 +109,7 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
     def call_received(
         self, call: VarlinkMethodCall, fds: FileDescriptorArray | None
     ) -> asyncio.Future[None] | None:
-        """Answer one call."""
+        """Answers one call."""
         if self._handshake is not None:
             self._handshake.cancel()
             self._handshake = None
@@ -127,7 +127,7 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
     def send_message(
         self, obj: dict[str, Any], fds: list[int] | None = None, autoclose: bool = True
     ) -> asyncio.Future[None]:
-        """Queue a reply; a client that takes none of them is dropped."""
+        """Queues a reply; a client that takes none of them is dropped."""
         sent = super().send_message(obj, fds, autoclose)
         if sent.done():
             return sent
@@ -168,7 +168,7 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
         self._on_closed(self)
 
     def abort(self) -> None:
-        """End the connection now."""
+        """Ends the connection now."""
         self._lost = True
         if self._wire is not None:
             self._wire.abort()

@@ -51,7 +51,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def setup(config: LogConfig) -> None:
-    """Send the log to stderr."""
+    """Sends the log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if config.format == "json" else _TextFormatter())
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)

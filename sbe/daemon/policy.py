@@ -43,7 +43,7 @@ class Policy:
         self._config = config
 
     def quota(self, peer: Peer) -> Quota:
-        """Return the quota of a peer's user.
+        """Returns the quota of a peer's user.
 
         Its uid's entry decides each key; else the most generous of its groups' entries; else the
         default.
@@ -64,7 +64,7 @@ class Policy:
 
     @staticmethod
     def check_power(quota: Quota, uid: int) -> None:
-        """Refuse who may not decide for all users of a link. Raises PermissionDenied."""
+        """Refuses who may not decide for all users of a link. Raises PermissionDenied."""
         if not quota.power:
             raise PermissionDenied(
                 f"user {uid} may not change the power of a remote that others use too: that takes "
@@ -73,7 +73,7 @@ class Policy:
 
     @staticmethod
     def check_area(quota: Quota, size_bytes: int) -> None:
-        """Refuse a single area above the quota's largest. Raises PermissionDenied."""
+        """Refuses a single area above the quota's largest. Raises PermissionDenied."""
         if size_bytes > quota.max_area_bytes:
             raise PermissionDenied(
                 f"quota max_area_bytes: an area of {size_bytes} bytes asked for, "
@@ -90,13 +90,13 @@ class Charge:
         self._amounts = amounts
 
     def settle(self, **amounts: int) -> None:
-        """Correct amounts to what was really granted, which no quota stops any more."""
+        """Corrects amounts to what was really granted, which no quota stops any more."""
         for counter, amount in amounts.items():
             self._accounts._add(self._uid, counter, amount - self._amounts.get(counter, 0))
             self._amounts[counter] = amount
 
     def release(self) -> None:
-        """Give everything back. Twice is fine."""
+        """Gives everything back. Twice is fine."""
         amounts, self._amounts = self._amounts, {}
         for counter, amount in amounts.items():
             self._accounts._add(self._uid, counter, -amount)
@@ -112,11 +112,11 @@ class Accounts:
     used: dict[int, dict[str, int]] = field(default_factory=dict)
 
     def usage(self, uid: int) -> dict[str, int]:
-        """Return what a user holds, every counter named."""
+        """Returns what a user holds, every counter named."""
         return dict.fromkeys(COUNTERS, 0) | self.used.get(uid, {})
 
     def charge(self, uid: int, quota: Quota, **amounts: int) -> Charge:
-        """Charge all of these amounts, or none.
+        """Charges all of these amounts, or none.
 
         Raises PermissionDenied for what this user may never have, OutOfResources for what is only
         used up at present.

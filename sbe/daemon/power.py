@@ -29,7 +29,7 @@ class PowerCommand:
         self._task: asyncio.Task[None] | None = None
 
     def carry_out(self, request: PowerRequest, khz: int, answer: Answer) -> None:
-        """Run it, and answer with its exit status."""
+        """Runs it, and answers with its exit status."""
         command = self._config.command
         if command is None:
             answer(errno.EOPNOTSUPP)
@@ -42,7 +42,7 @@ class PowerCommand:
             self._task = asyncio.create_task(self._run([*command, *arguments], answer))
 
     async def stop(self) -> None:
-        """Kill it."""
+        """Kills it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})

@@ -63,7 +63,7 @@ class Listener:
         self.socket.setblocking(False)
 
     def close(self) -> None:
-        """Stop listening; a socket made here is removed."""
+        """Stops listening; a socket made here is removed."""
         self.socket.close()
         if self._identity is not None:
             with contextlib.suppress(OSError):
@@ -242,7 +242,7 @@ class Server:
         )
 
     def start(self) -> None:
-        """Start the remotes and take connections."""
+        """Starts the remotes and takes connections."""
         self._watch_devices()
         for remote in self.broker.remotes.values():
             remote.start()
@@ -270,7 +270,7 @@ class Server:
         self._uevents = uevents
 
     async def stop(self) -> None:
-        """End connections, contexts and remotes, in this order."""
+        """Ends connections, contexts and remotes, in this order."""
         if self._uevents is not None:
             self._loop.remove_reader(self._uevents.fileno())
         self._loop.remove_reader(self._listener.socket.fileno())
@@ -323,7 +323,7 @@ class Server:
 
     @staticmethod
     def _turn_away(sock: socket.socket, error: Error) -> None:
-        """Say why: the client finds it as the answer to its first call."""
+        """Says why: the client finds it as the answer to its first call."""
         parameters = {"code": error.code, "message": str(error)}
         reply = json.dumps({"error": control.ERROR, "parameters": parameters})
         with sock, contextlib.suppress(OSError):
@@ -352,7 +352,7 @@ def _loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 
 
 async def serve(config: Config, inherited: Sequence[socket.socket] = ()) -> None:
-    """Run the daemon until SIGTERM or SIGINT, on an inherited socket if there is one.
+    """Runs the daemon until SIGTERM or SIGINT, on an inherited socket if there is one.
 
     Raises ListenError.
     """

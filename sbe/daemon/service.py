@@ -57,7 +57,7 @@ class Refused(TypedVarlinkErrorReply, interface=control.INTERFACE):
 
 
 def refusal(error: BaseException) -> Refused:
-    """Return the varlink error for an exception."""
+    """Returns the varlink error for an exception."""
     if isinstance(error, Error):
         return Refused(code=abs(error.code) or errno.EIO, message=str(error))
     if isinstance(error, OSError) and error.errno:
@@ -114,7 +114,7 @@ class Service:
 
 
 class OpenReply(TypedDict):
-    """Answer to Open."""
+    """The answer to Open."""
 
     context: int
     link: str
@@ -128,7 +128,7 @@ class OpenReply(TypedDict):
 
 
 class AreaReply(TypedDict):
-    """Answer to Allocate and OpenRegion."""
+    """The answer to Allocate and OpenRegion."""
 
     area: int
     size: int
@@ -141,7 +141,7 @@ class AreaReply(TypedDict):
 
 
 class OpenChannelReply(TypedDict):
-    """Answer to OpenChannel."""
+    """The answer to OpenChannel."""
 
     channel: int
     epoch: int
@@ -168,14 +168,14 @@ class Region:
 
 
 class FindServiceReply(TypedDict):
-    """Answer to FindService."""
+    """The answer to FindService."""
 
     service: int
     version: int
 
 
 class ListReply(TypedDict):
-    """Answer to List."""
+    """The answer to List."""
 
     links: list[description.LinkEntry]
     contexts: list[description.ContextEntry]
@@ -185,7 +185,7 @@ class ListReply(TypedDict):
 
 
 class StatReply(TypedDict):
-    """Answer to Stat."""
+    """The answer to Stat."""
 
     version: str
     pid: int
@@ -233,7 +233,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @varlinkmethod
     @_refusing
     async def Open(self, *, protocol: int, name: str, link: str | None = None) -> OpenReply:
-        """Create the connection's context. protocol: the version of this interface that the client
+        """Creates the connection's context. protocol: the version of this interface that the client
         speaks; name: what the client calls itself; link: the first one by default. Waits up to
         10 s for the remote. events_fd: an eventfd to which 1 is added when the remote was lost
         (channels are dead, areas and context live on) and when it came back.
@@ -265,7 +265,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @varlinkmethod
     @_refusing
     async def Allocate(self, *, size: int, heap: str | None = None) -> AreaReply:
-        """Allocate memory that the remote reaches too. size in bytes, what was granted may be
+        """Allocates memory that the remote reaches too. size in bytes, what was granted may be
         more; heap: the first one by default. memory_fd is to be mapped from offset, read and write;
         trusted: it keeps its size though it is not sealed. sync_fd maintains caches for ranges of
         it, where the memory is not coherent.
@@ -290,13 +290,13 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @varlinkmethod
     @_refusing
     async def OpenRegion(self, *, name: str) -> AreaReply:
-        """Make such a region an area, which memory_fd maps from offset, to be read only."""
+        """Makes such a region an area, which memory_fd maps from offset, to be read only."""
         return await self._hand_over(await self._client.open_region(name))
 
     @varlinkmethod
     @_refusing
     async def Free(self, *, area: int) -> None:
-        """Give an area back. Answered when the remote has let go of it."""
+        """Gives an area back. Answered when the remote has let go of it."""
         await self._client.free(_check("area", area, 0, _U32_MAX))
 
     @varlinkmethod
@@ -304,7 +304,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def OpenChannel(
         self, *, slots: int | None = None, slot_size: int | None = None, priority: int | None = None
     ) -> OpenChannelReply:
-        """Open a channel: two rings in memory_fd (size bytes from offset; trusted as for areas),
+        """Opens a channel: two rings in memory_fd (size bytes from offset; trusted as for areas),
         at send_offset of them the one that the client produces. The client writes to ring_fd to
         ring the remote. wake_fd, an epoll descriptor, becomes readable when the remote has rung;
         epoll_wait() takes that. It dies with the remote, whose epoch this is. events: how much has
@@ -341,13 +341,13 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @varlinkmethod
     @_refusing
     async def CloseChannel(self, *, channel: int) -> None:
-        """Close a channel. Answered when the remote has let go of its rings."""
+        """Closes a channel. Answered when the remote has let go of its rings."""
         await self._client.close_channel(_check("channel", channel, 0, _U32_MAX))
 
     @varlinkmethod
     @_refusing
     async def FindService(self, *, name: str, version: int) -> FindServiceReply:
-        """Find a service of the remote; version: the least that will do, 0 any."""
+        """Finds a service of the remote; version: the least that will do, 0 any."""
         found = await self._client.find_service(name, _check("version", version, 0, _U16_MAX))
         return {"service": found.id, "version": found.version}
 
@@ -362,7 +362,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @varlinkmethod(return_parameter="service")
     @_refusing
     async def Serve(self, *, name: str, version: int) -> int:
-        """Offer a service of this client to the remote, which finds it for this context only.
+        """Offers a service of this client to the remote, which finds it for this context only.
         Requests for it arrive on the client's channels under the id that is answered.
         """
         return self._client.serve(name, _check("version", version, 0, _U16_MAX))
@@ -370,7 +370,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     @varlinkmethod
     @_refusing
     async def Unserve(self, *, name: str) -> None:
-        """Offer it no more."""
+        """Offers it no more."""
         self._client.unserve(name)
 
     @varlinkmethod
@@ -378,7 +378,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def Power(
         self, *, request: str, khz: int | None = None, timeout_ms: int | None = None
     ) -> None:
-        """Ask the remote to "suspend", to "resume", or for a "frequency" in kHz, 0 or none as it
+        """Asks the remote to "suspend", to "resume", or for a "frequency" in kHz, 0 or none as it
         likes. It concerns all clients of the link; policy says who may. Answered when the remote
         has, within timeout_ms, 10 s by default.
         """
@@ -437,7 +437,7 @@ class _Registry(VarlinkInterfaceRegistry):
 
 
 def make_registry(client: Client, broker: Broker) -> VarlinkInterfaceRegistry:
-    """Return what one connection is offered: org.sbe.Control and varlink's introspection."""
+    """Returns what one connection is offered: org.sbe.Control and varlink's introspection."""
     registry = _Registry()
     registry.register_interface(
         VarlinkServiceInterface("Structured Buffer Exchange", "sbe-daemon", RELEASE, "", registry)

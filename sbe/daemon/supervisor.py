@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.daemon.power import PowerCommand
-from sbe.errors import Error, LinkError, ProtocolError, Timeout, again
+from sbe.errors import Error, LinkError, ProtocolError, Timeout, fresh_copy
 from sbe.kernel import remoteproc
 from sbe.link.context import HostContext, run_async
 from sbe.link.link import Link, ServiceInfo
@@ -42,7 +42,7 @@ class Tenant(Protocol):
         """The context, None when it has gone."""
 
     def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
-        """Answer the remote's question for a service of this context: (id, version, name)."""
+        """Answers the remote's question for a service of this context: (id, version, name)."""
 
     async def remote_lost(self) -> None:
         """The remote has gone, and all channels with it."""
@@ -52,7 +52,7 @@ class Tenant(Protocol):
 
 
 async def settled(pending: Pending[_T]) -> _T:
-    """Wait in the loop for an operation of a link."""
+    """Waits in the loop for an operation of a link."""
     if not pending.done:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -109,7 +109,7 @@ class Supervisor:
     # -- life ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to keep the remote running."""
+        """Begins to keep the remote running."""
         asyncio.get_running_loop().add_reader(self.link.fileno(), self.link.process)
         self._task = asyncio.create_task(self._supervise(), name=f"link {self.name}")
 
@@ -127,7 +127,7 @@ class Supervisor:
         self._told_news = True
 
     async def stop(self) -> None:
-        """Say goodbye and end the remote."""
+        """Says goodbye and ends the remote."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -139,7 +139,7 @@ class Supervisor:
         self._remote.close()
 
     def reset(self, why: str) -> None:
-        """End a remote that can't be relied on; it is started again.
+        """Ends a remote that can't be relied on; it is started again.
 
         One whose life is not ours is told: with a new epoch all that it has made ends.
         """
@@ -184,10 +184,10 @@ class Supervisor:
         """Raises LinkError with the reason while the remote is not connected."""
         if not self.up:
             starting = LinkError(f"link {self.name!r}: the remote is starting")
-            raise again(self._trouble or starting)
+            raise fresh_copy(self._trouble or starting)
 
     async def wait_up(self, timeout_seconds: float) -> None:
-        """Wait until the remote is connected. Raises LinkError with the reason."""
+        """Waits until the remote is connected. Raises LinkError with the reason."""
         if self._hopeless:
             self.check_up()
         with contextlib.suppress(TimeoutError):
@@ -196,11 +196,11 @@ class Supervisor:
         self.check_up()
 
     async def wait_down(self) -> None:
-        """Wait until the remote is not connected."""
+        """Waits until the remote is not connected."""
         await self._down.wait()
 
     async def run(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        """Drive an operation of a context to its end, however long it takes.
+        """Drives an operation of a context to its end, however long it takes.
 
         The remote may take its time to let go of memory that is in use. But meanwhile it has to
         answer pings: one that does not is started again, which ends the operation.
@@ -208,11 +208,11 @@ class Supervisor:
         return await self._watched(asyncio.create_task(run_async(operation)))
 
     async def ask(self, pending: Pending[_T]) -> _T:
-        """Wait for a question's answer, as `run()` does."""
+        """Waits for a question's answer, as `run()` does."""
         return await self._watched(asyncio.create_task(settled(pending)))
 
     async def request_power(self, request: PowerRequest, khz: int, timeout_seconds: float) -> None:
-        """Ask the remote and wait for its answer. Raises Timeout, which leaves it asked."""
+        """Asks the remote and waits for its answer. Raises Timeout, which leaves it asked."""
         pending = self.link.request_power(request, khz)
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -221,7 +221,7 @@ class Supervisor:
             if pending.done:  # with an error of this name
                 pending.result()
             raise Timeout(
-                f"{pending.what}: the remote has not answered within {timeout_seconds:g} s"
+                f"{pending.operation}: the remote has not answered within {timeout_seconds:g} s"
             ) from None
 
     async def services(self) -> list[ServiceInfo]:
@@ -260,7 +260,7 @@ class Supervisor:
         return tenant.service(name, index) if tenant else None
 
     def _state_changed(self, state: State) -> None:
-        """Called by the link, in the middle of its work: note it, the supervisor acts on it."""
+        """Notes it for the supervisor: the link calls this in the middle of its work."""
         if state is not State.CONNECTED and self._up.is_set():
             self._up.clear()
             self._down.set()

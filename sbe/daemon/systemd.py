@@ -19,7 +19,7 @@ class InheritedError(Exception):
 
 
 def notify(*assignments: str) -> None:
-    """Tell the service manager, as in `notify("READY=1", "STATUS=2 clients")`.
+    """Tells the service manager, as in `notify("READY=1", "STATUS=2 clients")`.
 
     Without one (no NOTIFY_SOCKET) or when it does not listen, nothing happens.
     """
@@ -38,7 +38,7 @@ def notify(*assignments: str) -> None:
 
 
 def listen_sockets() -> list[socket.socket]:
-    """Take the sockets that the service manager opened for this process; empty without one.
+    """Takes the sockets that the service manager opened for this process; empty without one.
 
     Raises InheritedError when they are not there; they are left as they are then.
     """
@@ -53,7 +53,7 @@ def listen_sockets() -> list[socket.socket]:
         raise InheritedError(f"LISTEN_FDS={count!r} is no number of sockets")
     fds = range(_FIRST_FD, _FIRST_FD + int(count))
     for fd in fds:
-        found = _what(fd)
+        found = _kind(fd)
         if found != "a socket":
             raise InheritedError(
                 f"LISTEN_FDS={count} says that descriptor {fd} is a socket, but it is {found}: "
@@ -64,7 +64,7 @@ def listen_sockets() -> list[socket.socket]:
     return [socket.socket(fileno=fd) for fd in fds]
 
 
-def _what(fd: int) -> str:
+def _kind(fd: int) -> str:
     """What a descriptor is, for people."""
     try:
         mode = os.fstat(fd).st_mode

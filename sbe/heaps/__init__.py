@@ -50,7 +50,7 @@ class Allocation:
     attachment: Syncable | None = field(default=None, repr=False)
 
     def close(self) -> None:
-        """Close the descriptor; mappings of it live on. Closing twice is fine.
+        """Closes the descriptor; mappings of it live on. Closing twice is fine.
 
         Memory that has a heap to go back to goes: neither end may use it any more.
         """
@@ -82,7 +82,7 @@ class Heap(Protocol):
         ...
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory of at least this size.
+        """Returns zeroed memory of at least this size.
 
         Raises BadArgument for a size that is not positive, OutOfResources when there is no more.
         """
@@ -97,5 +97,5 @@ class Offering(Protocol):
         """Bytes of each region, by name."""
 
     def open_region(self, name: str) -> Allocation:
-        """Return one of them, read-only. Raises LinkError for one that can't be mapped."""
+        """Returns one of them, read-only. Raises LinkError for one that can't be mapped."""
         ...

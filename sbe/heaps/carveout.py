@@ -63,7 +63,7 @@ class CarveoutHeap:
             return max((size for _, size in self._free), default=0)
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory, whole pages.
+        """Returns zeroed memory, whole pages.
 
         Raises BadArgument for a size below one byte, OutOfResources when no free piece is large
         enough, LinkError before the remote has said where it sees the arena.
@@ -73,14 +73,14 @@ class CarveoutHeap:
         if self.address is None:
             raise errors.LinkError(f"{self.name}: the remote has not said where it sees the arena")
         size = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        begin = self._take(size)
+        begin = self._reserve(size)
         try:
             for at in range(begin, begin + size, len(_ZEROES)):
                 piece = min(len(_ZEROES), begin + size - at)
                 self._memory[at : at + piece] = _ZEROES[:piece]
             (fd,) = duplicate((self._fd,), self.name)
         except BaseException:
-            self._give(begin, size)
+            self._release(begin, size)
             raise
         return Allocation(
             fd,
@@ -89,16 +89,16 @@ class CarveoutHeap:
             offset_bytes=self._offset + begin,
             segments=((self.address + begin, size),),
             trusted=True,
-            release=lambda: self._give(begin, size),
+            release=lambda: self._release(begin, size),
         )
 
     def close(self) -> None:
-        """Close the file; allocations and their mappings live on."""
+        """Closes the file; allocations and their mappings live on."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
-    def _take(self, size: int) -> int:
+    def _reserve(self, size: int) -> int:
         with self._lock:
             for index, (offset, room) in enumerate(self._free):
                 if room >= size:
@@ -114,7 +114,7 @@ class CarveoutHeap:
             f"{largest} in one piece"
         )
 
-    def _give(self, offset: int, size: int) -> None:
+    def _release(self, offset: int, size: int) -> None:
         with self._lock:
             index = bisect.bisect(self._free, (offset, 0))
             if index < len(self._free) and self._free[index][0] == offset + size:

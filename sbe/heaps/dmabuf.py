@@ -44,24 +44,24 @@ class Budget:
         self.used_bytes = 0
         self._lock = threading.Lock()
 
-    def take(self, size_bytes: int, what: str) -> None:
-        """Reserve bytes. Raises OutOfResources, which says how much there would be."""
+    def take(self, size_bytes: int, heap: str) -> None:
+        """Reserves bytes. Raises OutOfResources, which says how much there would be."""
         with self._lock:
             left = self.limit_bytes - self.used_bytes
             if size_bytes > left:
                 raise errors.OutOfResources(
-                    f"{what}: {size_bytes} bytes asked for, the budget of {self.limit_bytes} "
+                    f"{heap}: {size_bytes} bytes asked for, the budget of {self.limit_bytes} "
                     f"bytes has {left} left"
                 )
             free = _available_bytes() - _KEEP_FREE
             if size_bytes > free:
                 raise errors.OutOfResources(
-                    f"{what}: {size_bytes} bytes asked for, this machine can spare {max(free, 0)}"
+                    f"{heap}: {size_bytes} bytes asked for, this machine can spare {max(free, 0)}"
                 )
             self.used_bytes += size_bytes
 
     def give(self, size_bytes: int) -> None:
-        """Return bytes."""
+        """Gives bytes back."""
         with self._lock:
             self.used_bytes -= size_bytes
 
@@ -117,7 +117,7 @@ class DmaHeap:
         self.budget = budget or Budget()
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
+        """Returns zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
         size = _whole_pages(self.name, size_bytes)
         self.budget.take(size, self.name)
         try:
@@ -143,7 +143,7 @@ class UdmabufHeap:
         self.budget = budget or Budget()
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
+        """Returns zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
         size = _whole_pages(self.name, size_bytes)
         self.budget.take(size, self.name)
         try:
@@ -180,7 +180,7 @@ class CoherentHeap:
         self._device = device
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
+        """Returns zeroed memory, whole pages. Raises BadArgument, OutOfResources, LinkError."""
         size = _whole_pages(self.name, size_bytes)
         fd = importer.allocate_coherent(size, self._device)
         return _attached(fd, size, True, self._device, lambda: None)
@@ -189,7 +189,7 @@ class CoherentHeap:
 def published(
     device: str = "", *, coherent: bool = False, budget: Budget | None = None
 ) -> dict[str, DmaHeap | UdmabufHeap]:
-    """Return what this machine has for a device, by name, the first choice first.
+    """Returns what this machine has for a device, by name, the first choice first.
 
     Heaps of memory that is reserved for remote processors come before the system's, and udmabuf
     last. Empty without the kernel module, which alone knows device addresses.

@@ -21,7 +21,7 @@ class MemfdHeap:
     name = "memfd"
 
     def allocate(self, size_bytes: int) -> Allocation:
-        """Return zeroed memory, a whole number of pages.
+        """Returns zeroed memory, a whole number of pages.
 
         Raises BadArgument for a size below one byte, OutOfResources when the size is more than the
         machine's memory or the process has no file descriptor left.
@@ -49,7 +49,7 @@ class MemfdHeap:
 
 
 def check_seals(fd: int, size_bytes: int) -> None:
-    """Check that mapping this many bytes of a received descriptor can never fault.
+    """Checks that mapping this many bytes of a received descriptor can never fault.
 
     Raises BadArgument when it is no memfd, is not sealed against shrinking and growing, or is
     smaller. The descriptor stays the caller's, also on error.

@@ -14,7 +14,7 @@ __all__ = ["above_streams", "close_all", "duplicate", "socket_above_streams"]
 
 
 def close_all(fds: Iterable[int]) -> None:
-    """Close descriptors that belong to nobody else; those below 0 are none."""
+    """Closes descriptors that belong to nobody else; those below 0 are none."""
     for fd in fds:
         if fd >= 0:
             os.close(fd)

@@ -92,7 +92,7 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _occupy() -> None:
-    """Give closed descriptors to /dev/null: a socket in their place would be written to."""
+    """Gives closed descriptors to /dev/null: a socket in their place would be written to."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -102,7 +102,7 @@ def _occupy() -> None:
 
 
 def run_program(name: str, body: Callable[[], int]) -> int:
-    """Run the body of a program; its exit status.
+    """Runs the body of a program; its exit status.
 
     Output that can't be written is one line on stderr, and none when its reader has left.
     """

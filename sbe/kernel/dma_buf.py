@@ -26,17 +26,17 @@ SYNC = ioctl.write(ord("b"), 0, _Sync)
 
 
 def begin_access(fd: int, access: int = RW) -> None:
-    """Make the processor see what the device has written."""
+    """Makes the processor see what the device has written."""
     ioctl.call(fd, SYNC, _Sync(access), f"dma-buf {fd}: begin of access")
 
 
 def end_access(fd: int, access: int = RW) -> None:
-    """Make the device see what the processor has written."""
+    """Makes the device see what the processor has written."""
     ioctl.call(fd, SYNC, _Sync(access | _END), f"dma-buf {fd}: end of access")
 
 
 def size(fd: int) -> int:
-    """Return the bytes of a dma-buf."""
+    """Returns the bytes of a dma-buf."""
     try:
         return os.lseek(fd, 0, os.SEEK_END)
     except OSError as error:

@@ -28,12 +28,12 @@ ALLOC = ioctl.read_write(ord("H"), 0, _Allocation)
 
 
 def names() -> list[str]:
-    """Return the heaps that the kernel publishes; none on a kernel without dma-heaps."""
+    """Returns the heaps that the kernel publishes; none on a kernel without dma-heaps."""
     return sorted(path.name for path in FOLDER.iterdir()) if FOLDER.is_dir() else []
 
 
 def allocate(name: str, size_bytes: int) -> int:
-    """Return the descriptor of a new dma-buf, zeroed, a whole number of pages; the caller's.
+    """Returns the descriptor of a new dma-buf, zeroed, a whole number of pages; the caller's.
 
     There is no limit but memory itself: exhausting the system heap wakes the OOM killer.
     """

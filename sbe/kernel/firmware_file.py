@@ -38,7 +38,7 @@ _LAYOUTS = {
 
 
 def folders() -> list[Path]:
-    """Return where the kernel looks for firmware (drivers/base/firmware_loader/main.c)."""
+    """Returns where the kernel looks for firmware (drivers/base/firmware_loader/main.c)."""
     extra = EXTRA_FIRMWARE.read_text().strip() if EXTRA_FIRMWARE.exists() else ""
     release = os.uname().release
     updates = [FIRMWARE / "updates" / release, FIRMWARE / "updates", FIRMWARE / release, FIRMWARE]
@@ -46,7 +46,7 @@ def folders() -> list[Path]:
 
 
 def name_of(file: str) -> str:
-    """Return what the kernel calls this file: it takes names below its folders, not paths.
+    """Returns what the kernel calls this file: it takes names below its folders, not paths.
 
     Raises BadArgument for a path elsewhere.
     """
@@ -65,7 +65,7 @@ def name_of(file: str) -> str:
 
 
 def find(name: str) -> Path | None:
-    """Return the file that the kernel would load; compressed ones count."""
+    """Returns the file that the kernel would load; compressed ones count."""
     for folder in folders():
         for end in _COMPRESSED:
             path = folder / f"{name}{end}"
@@ -78,7 +78,7 @@ def find(name: str) -> Path | None:
 
 
 def fault(path: Path) -> str | None:
-    """Say what the kernel can't like about a firmware file; None when nothing is seen."""
+    """Says what the kernel can't like about a firmware file; None when nothing is seen."""
     try:
         with open(path, "rb") as file:
             head = file.read(6)
@@ -100,7 +100,7 @@ def fault(path: Path) -> str | None:
 
 
 def has_resource_table(path: Path) -> bool | None:
-    """Say whether an ELF file has a resource table, without which there is no rpmsg.
+    """Says whether an ELF file has a resource table, without which there is no rpmsg.
 
     None: not ELF as we know it, compressed, or not readable for this user.
     """

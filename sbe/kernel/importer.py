@@ -92,7 +92,7 @@ def _device_name(device: str) -> bytes:
 
 
 def allocate_coherent(size_bytes: int, device: str = "") -> int:
-    """Return the descriptor of a new dma-buf that needs no cache maintenance; the caller's.
+    """Returns the descriptor of a new dma-buf that needs no cache maintenance; the caller's.
 
     `device` is the platform device that shares it. Raises OutOfResources at the module's limit.
     """
@@ -115,8 +115,8 @@ class Attachment:
         control = ioctl.open_device(DEVICE)
         try:
             data = _Import(dmabuf, -1, 0, 0, 0, _device_name(device))
-            what = f"attaching dma-buf {dmabuf} to {device or 'any device'}"
-            ioctl.call(control, IMPORT, data, what)
+            step = f"attaching dma-buf {dmabuf} to {device or 'any device'}"
+            ioctl.call(control, IMPORT, data, step)
         finally:
             os.close(control)
         self._fd = int(data.fd)
@@ -124,7 +124,7 @@ class Attachment:
         self._count = int(data.segments)
 
     def segments(self) -> list[tuple[int, int]]:
-        """Return (device address, bytes) of each contiguous run, in order."""
+        """Returns (device address, bytes) of each contiguous run, in order."""
         found: list[tuple[int, int]] = []
         while len(found) < self._count:
             array = (_Segment * _AT_ONCE)()
@@ -140,11 +140,11 @@ class Attachment:
         return self._fd
 
     def sync_for_device(self, offset: int, size_bytes: int) -> None:
-        """Clean a range of caches: the processor has written, the device will read."""
+        """Cleans a range of caches: the processor has written, the device will read."""
         self._sync(offset, size_bytes, _FOR_DEVICE)
 
     def sync_for_cpu(self, offset: int, size_bytes: int) -> None:
-        """Invalidate a range in caches: the device has written, the processor will read."""
+        """Invalidates a range in caches: the device has written, the processor will read."""
         self._sync(offset, size_bytes, _FOR_CPU)
 
     def _sync(self, offset: int, size_bytes: int, flags: int) -> None:
@@ -154,7 +154,7 @@ class Attachment:
         ioctl.call(self._fd, SYNC, data, f"sync of {size_bytes} bytes at {offset}")
 
     def close(self) -> None:
-        """Detach. Closing twice is fine."""
+        """Detaches. Closing twice is fine."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -20,30 +20,30 @@ def _number(direction: int, kind: int, number: int, size: int) -> int:
 
 
 def none(kind: int, number: int) -> int:
-    """Return the request _IO(kind, number)."""
+    """Returns the request _IO(kind, number)."""
     return _number(0, kind, number, 0)
 
 
 def read(kind: int, number: int, structure: type[ctypes.Structure]) -> int:
-    """Return the request _IOR(kind, number, structure)."""
+    """Returns the request _IOR(kind, number, structure)."""
     return _number(_READ, kind, number, ctypes.sizeof(structure))
 
 
 def write(kind: int, number: int, structure: type[ctypes.Structure]) -> int:
-    """Return the request _IOW(kind, number, structure)."""
+    """Returns the request _IOW(kind, number, structure)."""
     return _number(_WRITE, kind, number, ctypes.sizeof(structure))
 
 
 def read_write(kind: int, number: int, structure: type[ctypes.Structure]) -> int:
-    """Return the request _IOWR(kind, number, structure)."""
+    """Returns the request _IOWR(kind, number, structure)."""
     return _number(_READ | _WRITE, kind, number, ctypes.sizeof(structure))
 
 
-def call(fd: int, request: int, argument: ctypes.Structure | int, what: str) -> int:
-    """Make the ioctl; a structure is changed in place.
+def call(fd: int, request: int, argument: ctypes.Structure | int, step: str) -> int:
+    """Makes the ioctl; a structure is changed in place.
 
-    `what` begins the error's text. Raises OutOfResources, PermissionDenied, BadArgument and the
-    like after the kernel's errno.
+    `step` begins the error's text: what the kernel was asked for. Raises OutOfResources,
+    PermissionDenied, BadArgument and the like after the kernel's errno.
     """
     while True:
         try:
@@ -55,11 +55,11 @@ def call(fd: int, request: int, argument: ctypes.Structure | int, what: str) -> 
         except InterruptedError:
             continue
         except OSError as error:
-            raise translate(error, what) from error
+            raise translate(error, step) from error
 
 
 def open_device(path: str, flags: int = os.O_RDWR) -> int:
-    """Open a device node. The error says what is missing, or who may open it."""
+    """Opens a device node. The error says what is missing, or who may open it."""
     try:
         return os.open(path, flags | os.O_CLOEXEC)
     except PermissionError as error:
@@ -71,11 +71,11 @@ def open_device(path: str, flags: int = os.O_RDWR) -> int:
         raise translate(error, path) from error
 
 
-def translate(error: OSError, what: str) -> errors.Error:
-    """Return the exception for an error of the kernel."""
+def translate(error: OSError, step: str) -> errors.Error:
+    """Returns the exception for an error of the kernel."""
     code = error.errno or errno.EIO
-    text = f"{what}: {os.strerror(code)}"
-    refused = errors.from_system(error, what)
+    text = f"{step}: {os.strerror(code)}"
+    refused = errors.from_system(error, step)
     if isinstance(refused, errors.OutOfResources):
         return refused
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):

@@ -40,7 +40,7 @@ FLAG_CACHED = 1
 
 
 def allocate(heap_id_mask: int, size_bytes: int, *, cached: bool = True) -> int:
-    """Return the descriptor of a new dma-buf from the first heap of the mask; the caller's."""
+    """Returns the descriptor of a new dma-buf from the first heap of the mask; the caller's."""
     device = ioctl.open_device(DEVICE)
     try:
         data = _Allocation(size_bytes, heap_id_mask, FLAG_CACHED if cached else 0, 0, 0)

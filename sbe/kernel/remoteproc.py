@@ -62,7 +62,7 @@ class RemoteProcessor:
         return self._read("recovery") == "enabled"
 
     def load(self, firmware: str) -> None:
-        """Choose the firmware for the next start. Raises Busy while it runs.
+        """Chooses the firmware for the next start. Raises Busy while it runs.
 
         Raises BadArgument when no such file is in a folder where the kernel looks.
         """
@@ -73,7 +73,7 @@ class RemoteProcessor:
         self._write("firmware", name, f"{self.name}: loading {name}")
 
     def start(self) -> None:
-        """Start it. Blocks until it runs or the kernel gives up; raises what stands in the way."""
+        """Starts it. Blocks until it runs or the kernel gives up; raises what stands in the way."""
         if self.state in ("running", "attached"):
             raise errors.Busy(f"{self.name} runs already")
         name = self.firmware
@@ -87,7 +87,7 @@ class RemoteProcessor:
             raise type(error)(f"{error}: {hint}" if hint else str(error), error.code) from error
 
     def stop(self) -> None:
-        """Stop it; nothing to do when it does not run. Raises Busy when somebody else runs it.
+        """Stops it; nothing to do when it does not run. Raises Busy when somebody else runs it.
 
         The kernel counts starts and stops, and does not tell a core that never stopped from one
         that was started again at once.
@@ -102,7 +102,7 @@ class RemoteProcessor:
             )
 
     def log(self) -> dict[str, str]:
-        """Return what the firmware has written into its trace buffers, by name.
+        """Returns what the firmware has written into its trace buffers, by name.
 
         Empty while it is offline. Raises PermissionDenied, LinkError where debugfs is out of reach.
         """
@@ -134,13 +134,13 @@ class RemoteProcessor:
         except OSError as error:
             raise errors.LinkError(f"{self.name} is gone: {error.strerror}", error.errno) from error
 
-    def _write(self, attribute: str, value: str, what: str) -> None:
-        """Write at once: a buffered file would hide the kernel's answer."""
+    def _write(self, attribute: str, value: str, step: str) -> None:
+        """Writes at once: a buffered file would hide the kernel's answer."""
         try:
             fd = os.open(self.folder / attribute, os.O_WRONLY | os.O_CLOEXEC)
         except PermissionError as error:
             raise errors.PermissionDenied(
-                f"{what}: {self.folder / attribute} is not writable for this user: be root, or in "
+                f"{step}: {self.folder / attribute} is not writable for this user: be root, or in "
                 "the group sbe, to which the udev rules of linux/ give it"
             ) from error
         except OSError as error:
@@ -148,13 +148,13 @@ class RemoteProcessor:
         try:
             os.write(fd, value.encode())
         except OSError as error:
-            raise ioctl.translate(error, what) from error
+            raise ioctl.translate(error, step) from error
         finally:
             os.close(fd)
 
 
 def processors() -> list[RemoteProcessor]:
-    """Return all remote processors of this machine."""
+    """Returns all remote processors of this machine."""
     found = []
     for entry in sorted(CLASS.iterdir()) if CLASS.is_dir() else []:
         try:
@@ -165,7 +165,7 @@ def processors() -> list[RemoteProcessor]:
 
 
 def find(name: str) -> RemoteProcessor:
-    """Return the one of this name, or of this entry as in "remoteproc0". Raises LinkError."""
+    """Returns the one of this name, or of this entry as in "remoteproc0". Raises LinkError."""
     there = processors()
     for processor in there:
         if name in (processor.name, processor.entry):

@@ -93,7 +93,7 @@ def _number(path: Path) -> int:
 
 
 def services(name: str | None = None, remote: str | None = None) -> list[Service]:
-    """Return the announced channels, all of them or those of a name and a remote processor."""
+    """Returns the announced channels, all of them or those of a name and a remote processor."""
     found = []
     for entry in sorted(BUS.iterdir()) if BUS.is_dir() else []:
         try:
@@ -112,7 +112,7 @@ def services(name: str | None = None, remote: str | None = None) -> list[Service
 
 
 def create_endpoint(control: str, name: str, destination: int, source: int = ADDRESS_ANY) -> int:
-    """Return a non-blocking descriptor of a new endpoint that sends to `destination`; the caller's.
+    """Returns the non-blocking descriptor of a new endpoint to `destination`; the caller's.
 
     `name` should be unique: by it the new node is told from others. Closing the descriptor leaves
     the node; `destroy_endpoint()` removes it. Raises LinkError when the remote goes meanwhile.
@@ -133,7 +133,7 @@ def create_endpoint(control: str, name: str, destination: int, source: int = ADD
 
 
 def reap(prefix: str) -> None:
-    """Remove nodes that dead processes have left: those named `prefix`-PURPOSE-PID-NUMBER.
+    """Removes nodes that dead processes have left: those named `prefix`-PURPOSE-PID-NUMBER.
 
     A node that somebody has open is left alone, whatever it is called.
     """
@@ -159,7 +159,7 @@ def _lives(pid: int) -> bool:
 
 
 def _open_new(path: str) -> int:
-    """Open a node that the kernel has just made: root's, until udev has applied its rules."""
+    """Opens a node that the kernel has just made: root's, until udev has applied its rules."""
     deadline = time.monotonic() + _UDEV_S
     while True:
         try:
@@ -171,7 +171,7 @@ def _open_new(path: str) -> int:
 
 
 def destroy_endpoint(fd: int, first: int = -1) -> None:
-    """Remove the endpoint's node and close its descriptor; no error when the remote is gone.
+    """Removes the endpoint's node and closes its descriptor; no error when the remote is gone.
 
     Then the kernel has removed the node itself, and must not be asked again: Linux 6.1 panics on a
     second removal (rpmsg_chrdev_eptdev_destroy() takes the device from its list twice). It removes

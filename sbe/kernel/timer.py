@@ -35,11 +35,11 @@ class Timer:
         self._set = False
 
     def fileno(self) -> int:
-        """Return the descriptor to poll."""
+        """Returns the descriptor to poll."""
         return self._fd
 
     def set(self, seconds: float) -> None:
-        """Fire once, so long from now."""
+        """Fires once, so long from now."""
         ns = max(1, int(seconds * 1e9))
         value = _Specification(0, 0, ns // 1_000_000_000, ns % 1_000_000_000)
         _libc.timerfd_settime(self._fd, 0, ctypes.byref(value), None)
@@ -52,7 +52,7 @@ class Timer:
             self._set = False
 
     def close(self) -> None:
-        """Close the descriptor. Closing twice is fine."""
+        """Closes the descriptor. Closing twice is fine."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

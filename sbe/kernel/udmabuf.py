@@ -28,7 +28,7 @@ CREATE = ioctl.write(ord("u"), 0x42, _Create)
 
 
 def create(memfd: int, offset: int, size_bytes: int) -> int:
-    """Return the descriptor of a dma-buf over whole pages of a memfd; the caller's.
+    """Returns the descriptor of a dma-buf over whole pages of a memfd; the caller's.
 
     The memfd must be sealed with F_SEAL_SHRINK and not with F_SEAL_WRITE. The limits are the
     parameters of the module udmabuf, by default 64 MiB a buffer.

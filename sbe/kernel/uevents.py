@@ -49,12 +49,12 @@ class Uevents:
             raise errors.LinkError(f"no events of devices: {error}", error.errno) from error
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when there are events."""
+        """Returns a descriptor that is readable when there are events."""
         fd: int = self._monitor.fileno()
         return fd
 
     def take(self) -> list[Uevent]:
-        """Return what happened since the last call; never blocks.
+        """Returns what happened since the last call; never blocks.
 
         Some may be missing when there were too many at once: look at sysfs, whatever they say.
         """

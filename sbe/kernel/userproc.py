@@ -56,42 +56,42 @@ class Core:
         self._fd = ioctl.open_device(path)
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `event()` would not block."""
+        """Returns a descriptor that is readable when `event()` would not block."""
         return self._fd
 
     def event(self) -> Event:
-        """Wait for what the host does."""
+        """Waits for what the host does."""
         data = _Event.from_buffer_copy(os.read(self._fd, ctypes.sizeof(_Event)))
         return Event(data.events, data.kicks)
 
     def table(self) -> bytes:
-        """Return the resource table as it stands."""
+        """Returns the resource table as it stands."""
         room = ctypes.create_string_buffer(_TABLE_MAX)
         data = _Table(ctypes.addressof(room), _TABLE_MAX, 0)
         ioctl.call(self._fd, GET_TABLE, data, "the resource table")
         return room.raw[: data.size]
 
     def notify(self, notify_id: int) -> None:
-        """Interrupt the host for a virtqueue."""
+        """Interrupts the host for a virtqueue."""
         ioctl.call(self._fd, NOTIFY, notify_id, f"notification of virtqueue {notify_id}")
 
     def stopped(self) -> None:
-        """Acknowledge STOP: nothing of the host's memory is used any more."""
+        """Acknowledges STOP: nothing of the host's memory is used any more."""
         ioctl.call(self._fd, STOPPED, 0, "the acknowledgment of a stop")
 
     def crash(self) -> None:
-        """Report a crash of this core."""
+        """Reports a crash of this core."""
         ioctl.call(self._fd, CRASH, 0, "the report of a crash")
 
     def map(self, address: int, size_bytes: int) -> mmap.mmap:
-        """Map physical memory, whole pages. Only between START and `stopped()`."""
+        """Maps physical memory, whole pages. Only between START and `stopped()`."""
         try:
             return mmap.mmap(self._fd, size_bytes, mmap.MAP_SHARED, offset=address)
         except OSError as error:
             raise ioctl.translate(error, f"memory at {address:#x}") from error
 
     def close(self) -> None:
-        """Leave: a core that runs has crashed then. Closing twice is fine."""
+        """Leaves: a core that runs has crashed then. Closing twice is fine."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

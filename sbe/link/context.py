@@ -88,12 +88,12 @@ def run_sync(link: Link, operation: Coroutine[Any, Any, _T], timeout: float | No
         return result
 
 
-def _go_on(operation: Coroutine[Any, Any, _T], what: str) -> Pending[_T]:
+def _go_on(operation: Coroutine[Any, Any, _T], description: str) -> Pending[_T]:
     """Begins an operation that the link's answers drive to its end, whether anybody waits or not.
 
-    `what` is the operation in words for error messages.
+    `description` is the operation in words for error messages.
     """
-    ended: Pending[_T] = Pending(what)
+    ended: Pending[_T] = Pending(description)
 
     def step(_: object = None) -> None:
         try:
@@ -103,8 +103,8 @@ def _go_on(operation: Coroutine[Any, Any, _T], what: str) -> Pending[_T]:
         except Error as error:
             ended.fail(error)
         except Exception as error:
-            _log.exception("%s failed", what)
-            ended.fail(Error(f"{what}: {error}"))
+            _log.exception("%s failed", description)
+            ended.fail(Error(f"{description}: {error}"))
         else:
             pending.add_done_callback(step)
 

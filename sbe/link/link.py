@@ -87,7 +87,7 @@ class _AreaIds:
         self._limit = 0
 
     def take(self, limit: int) -> int:
-        """Return an id below the remote's limit. Raises OutOfResources."""
+        """Returns an id below the remote's limit. Raises OutOfResources."""
         if limit > self._limit:
             self._free.extend(self._beyond)
             del self._beyond[:]
@@ -107,7 +107,7 @@ class _AreaIds:
         raise errors.OutOfResources(f"all {limit} areas that the remote can hold are in use")
 
     def give(self, area: int) -> None:
-        """Take back an id that neither end uses any more."""
+        """Takes back an id that neither end uses any more."""
         self._free.append(area & 0xFFFF)
 
     def _renew(self, index: int) -> int:
@@ -159,7 +159,7 @@ class Link(HostSession):
     # -- contexts ------------------------------------------------------------------------------
 
     def create_context(self) -> Pending[int]:
-        """Create an isolation domain; its id. It lives through reconnections.
+        """Creates an isolation domain; its id. It lives through reconnections.
 
         Raises OutOfResources at the remote's limit.
         """
@@ -175,7 +175,7 @@ class Link(HostSession):
                 pending.resolve(number)
             else:
                 self._contexts.pop(number, None)
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         self._contexts[number] = _Context(registered=True)
         try:
@@ -186,7 +186,7 @@ class Link(HostSession):
         return pending
 
     def destroy_context(self, context: int) -> Pending[None]:
-        """Destroy a context with its channels and areas.
+        """Destroys a context with its channels and areas.
 
         Ends when the remote has let go of all of them, or is gone. Asked again meanwhile, it is the
         same end that is waited for. Raises BadArgument when there is no such context.
@@ -207,7 +207,7 @@ class Link(HostSession):
                 pending.resolve(None)
             else:
                 entry.ending = None
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         entry.ending = pending
         if not entry.registered:
@@ -227,7 +227,7 @@ class Link(HostSession):
         *,
         segments: Sequence[tuple[int, int]] = (),
     ) -> Pending[int]:
-        """Register memory with the remote; the area's id, which lives through reconnections.
+        """Registers memory with the remote; the area's id, which lives through reconnections.
 
         `fd` stays the caller's. `segments` are its (address, bytes) as the remote sees them, where
         a descriptor does not say it all. Raises BadArgument, OutOfResources at a limit.
@@ -244,10 +244,10 @@ class Link(HostSession):
                 pending.resolve(number)
             else:
                 self._release(area)
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         try:
-            copy = -1 if fd is None else duplicate((fd,), pending.what)[0]
+            copy = -1 if fd is None else duplicate((fd,), pending.operation)[0]
         except BaseException:
             self._area_ids.give(number)
             raise
@@ -268,7 +268,7 @@ class Link(HostSession):
         return -1 if entry is None else entry.fd
 
     def unmap_area(self, area: int) -> Pending[None]:
-        """Take an area back. Ends when the remote has let go of it, or is gone.
+        """Takes an area back. Ends when the remote has let go of it, or is gone.
 
         Asked again meanwhile, it is the same end that is waited for. Raises AreaFreed when there is
         no such area, Busy while a channel has its rings in it.
@@ -290,7 +290,7 @@ class Link(HostSession):
                 pending.resolve(None)
             else:
                 entry.ending = None
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         entry.ending = pending
         if not entry.registered:
@@ -314,7 +314,7 @@ class Link(HostSession):
         priority: int = 0,
         doorbells: Sequence[int] = (),
     ) -> Pending[int]:
-        """Open a channel over cleared rings in an area of the context; its id.
+        """Opens a channel over cleared rings in an area of the context; its id.
 
         `send_offset` is the ring that this end produces. `doorbells` are none, or the descriptors
         of the remote's and of this end's, which stay the caller's. The channel ends with the
@@ -344,7 +344,7 @@ class Link(HostSession):
                 pending.resolve(number)
             else:
                 self._forget_channel(number)
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         open_it = partial(
             self._session.open_channel,
@@ -374,7 +374,7 @@ class Link(HostSession):
         return pending
 
     def close_channel(self, channel: int) -> Pending[None]:
-        """Close a channel; at once done when it ended with a former remote.
+        """Closes a channel; at once done when it ended with a former remote.
 
         Raises BadArgument for an id that was never given out.
         """
@@ -388,7 +388,7 @@ class Link(HostSession):
                 self._forget_channel(channel)
                 pending.resolve(None)
             else:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         if channel not in self._channels:
             finish(0, None)
@@ -399,7 +399,7 @@ class Link(HostSession):
     # -- questions -----------------------------------------------------------------------------
 
     def find_service(self, context: int, name: str, version: int = 0) -> Pending[ServiceInfo]:
-        """Ask for a service on behalf of a context; `version` is the least that will do.
+        """Asks for a service on behalf of a context; `version` is the least that will do.
 
         Ends with UnknownService when the remote has none such. Raises BadArgument for a name that
         can't be one.
@@ -414,13 +414,13 @@ class Link(HostSession):
                 least = f" of version {version} or later" if version else ""
                 pending.fail(errors.UnknownService(f"the remote has no service {name!r}{least}"))
             else:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
 
         self._talk(partial(self._session.find_service, context, name, version, finish))
         return pending
 
     def list_services(self) -> Pending[list[ServiceInfo]]:
-        """Ask for all services that the remote offers."""
+        """Asks for all services that the remote offers."""
         self._check_up()
         pending: Pending[list[ServiceInfo]] = Pending("the list of services")
         found: list[ServiceInfo] = []
@@ -429,7 +429,7 @@ class Link(HostSession):
             if status == -errno.ENOENT:
                 pending.resolve(found)
             elif reply is None or len(reply) != 3:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
             elif len(found) == _SERVICES_MAX:
                 pending.fail(errors.ProtocolError("the remote's list of services does not end"))
             else:
@@ -446,7 +446,7 @@ class Link(HostSession):
         return pending
 
     def ping(self) -> Pending[int]:
-        """Ask whether the remote is there; the time there and back in ns."""
+        """Asks whether the remote is there; the time there and back in ns."""
         self._check_up()
         pending: Pending[int] = Pending("the ping")
         cookie = secrets.randbits(64)
@@ -454,7 +454,7 @@ class Link(HostSession):
         def finish(status: int, reply: Reply) -> None:
             took = time.perf_counter_ns() - begun
             if reply is None:
-                pending.fail(self._failed(pending.what, status))
+                pending.fail(self._failed(pending.operation, status))
             elif reply != (cookie,):
                 pending.fail(errors.ProtocolError("the remote answered another ping"))
             else:
@@ -472,13 +472,13 @@ class Link(HostSession):
         self._register_next(contexts, areas)
 
     def _register_next(self, contexts: deque[int], areas: deque[_Area]) -> None:
-        """Register one thing after the other, so that no queue overflows; then the link is up."""
+        """Registers one thing after the other, so that no queue overflows; then the link is up."""
 
-        def finish(what: str, status: int, reply: Reply) -> None:
+        def finish(subject: str, status: int, reply: Reply) -> None:
             if status == 0:
                 self._register_next(contexts, areas)
             elif status != -errno.ECONNRESET:
-                self._lose(str(self._failed(f"{what}, which the former remote had", status)))
+                self._lose(str(self._failed(f"{subject}, which the former remote had", status)))
 
         try:
             while contexts:
@@ -537,7 +537,7 @@ class Link(HostSession):
                 return last
 
     def _send_map(self, area: _Area, finish: Finish, first: int = 0) -> None:
-        """Send the map and, one after the other, what its list of segments needs besides."""
+        """Sends the map and, one after the other, what its list of segments needs besides."""
         fds = [] if area.fd < 0 or first else [area.fd]
         transport = self._handler.transport
         if transport is not None and not transport.carries_handles:

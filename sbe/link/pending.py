@@ -21,10 +21,10 @@ class Pending(Generic[T]):
     Not thread-safe: it belongs to the owner of the link that made it.
     """
 
-    __slots__ = ("_callbacks", "_error", "_value", "done", "what")
+    __slots__ = ("_callbacks", "_error", "_value", "done", "operation")
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
         """What is waited for, in words for error messages."""
         self.done = False
         """It has ended."""
@@ -38,15 +38,15 @@ class Pending(Generic[T]):
         return self._error
 
     def result(self) -> T:
-        """Return the value or raise the error. Raises WouldBlock while it is under way."""
+        """Returns the value or raises the error. Raises WouldBlock while it is under way."""
         if not self.done:
-            raise errors.WouldBlock(f"{self.what} has not ended yet")
+            raise errors.WouldBlock(f"{self.operation} has not ended yet")
         if self._error is not None:
-            raise errors.again(self._error)
+            raise errors.fresh_copy(self._error)
         return self._value  # type: ignore[return-value]  # set by resolve()
 
     def add_done_callback(self, callback: Callable[[Pending[T]], object]) -> None:
-        """Call `callback(self)` at the end, at once when that was before.
+        """Calls `callback(self)` at the end, at once when that was before.
 
         What a callback raises is logged, for there is nobody to raise it to.
         """
@@ -56,11 +56,11 @@ class Pending(Generic[T]):
             self._callbacks.append(callback)
 
     def resolve(self, value: T) -> None:
-        """End it with a value. Only the operation's maker calls this; later ends are ignored."""
+        """Ends it with a value. Only the operation's maker calls this; later ends are ignored."""
         self._end(value, None)
 
     def fail(self, error: errors.Error) -> None:
-        """End it with an error. Only the operation's maker calls this; later ends are ignored."""
+        """Ends it with an error. Only the operation's maker calls this; later ends are ignored."""
         self._end(None, error)
 
     def _end(self, value: T | None, error: errors.Error | None) -> None:
@@ -83,4 +83,4 @@ class Pending(Generic[T]):
         try:
             callback(self)
         except Exception:
-            _log.exception("a callback on the end of %s failed", self.what)
+            _log.exception("a callback on the end of %s failed", self.operation)

@@ -61,13 +61,13 @@ class Power:
     # -- what this end asks --------------------------------------------------------------------
 
     def ask(self, request: PowerRequest, khz: int) -> Pending[None]:
-        """Ask the remote. Raises Busy when it has left too many requests unanswered."""
+        """Asks the remote. Raises Busy when it has left too many requests unanswered."""
         words = f"{khz} kHz" if request is PowerRequest.FREQUENCY else request.word
         pending: Pending[None] = Pending(f"the request for {words}")
         if len(self._asked) >= _ASKED_MAX:
             raise errors.Busy(
-                f"{pending.what}: {_ASKED_MAX} earlier ones have no answer; the firmware may not "
-                "know this event"
+                f"{pending.operation}: {_ASKED_MAX} earlier ones have no answer; the firmware may "
+                "not know this event"
             )
         self._asked.append((request, pending))  # first: the link may be lost within the call
         try:
@@ -86,13 +86,13 @@ class Power:
             request, pending = self._asked.popleft()
             if request == kind:
                 break
-            pending.fail(errors.Error(f"{pending.what}: its answer was lost"))
+            pending.fail(errors.Error(f"{pending.operation}: its answer was lost"))
         if code == 0 and request is not PowerRequest.FREQUENCY:
             self.suspended = request is PowerRequest.SUSPEND
         if code == 0:
             pending.resolve(None)
         else:
-            pending.fail(_refusal(pending.what, code))
+            pending.fail(_refusal(pending.operation, code))
         return True
 
     # -- what the remote asks ------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Power:
             pass
 
     def _carry_out(self, request: PowerRequest, khz: int) -> bool:
-        """Have the first one carried out. True: it is answered already."""
+        """Has the first one carried out. True: it is answered already."""
         answered, returned, life = False, False, self._life
 
         def answer(code: int) -> None:
@@ -158,13 +158,13 @@ class Power:
         self._wanted.clear()
         asked, self._asked = self._asked, deque()
         for _, pending in asked:
-            pending.fail(errors.again(error))  # type: ignore[arg-type]  # a copy
+            pending.fail(errors.fresh_copy(error))  # type: ignore[arg-type]  # a copy
 
 
-def _refusal(what: str, code: int) -> errors.Error:
+def _refusal(operation: str, code: int) -> errors.Error:
     known = code in errno.errorcode
     meaning = f"{os.strerror(code)} ({errno.errorcode[code]})" if known else f"error {code}"
-    text = f"the remote refused {what}: {meaning}"
+    text = f"the remote refused {operation}: {meaning}"
     error = errors.from_status(-code, text)
     # It is the remote's word: that the link were down or the remote restarted, it can't tell.
     return errors.Error(text) if isinstance(error, errors.LinkError) else error

@@ -154,7 +154,7 @@ class HostSession:
     # -- life ----------------------------------------------------------------------------------
 
     def start(self) -> Pending[None]:
-        """Open a transport, a new one if there was one, and negotiate under a fresh epoch.
+        """Opens a transport, a new one if there was one, and negotiates under a fresh epoch.
 
         Ends when the remote is connected and every live context and area is registered with it,
         under the same ids. Channels are not: their owners open new ones. Raises LinkClosed, and
@@ -184,15 +184,15 @@ class HostSession:
         return ready
 
     def reconnect(self, timeout_s: float = 5.0) -> None:
-        """Start again and wait until everything is registered. Raises as `start()` and `wait()`."""
+        """Starts again and waits until all is registered. Raises as `start()` and `wait()`."""
         self.wait(self.start(), timeout_s)
 
     def abandon(self, why: str) -> None:
-        """Give up a remote that can't be relied on, as if it had gone; `start()` begins anew."""
+        """Gives up a remote that can't be relied on, as if it had gone; `start()` begins anew."""
         self._lose(why)
 
     def close(self, timeout_s: float = 0.5) -> None:
-        """Say goodbye, wait for the answer at most this long, let go of everything.
+        """Says goodbye, waits for the answer at most this long, lets go of everything.
 
         Operations under way end with LinkClosed, except that unmapping and destroying succeed.
         Closing twice is fine. In a forked child it closes descriptors and tells nobody.
@@ -244,7 +244,7 @@ class HostSession:
     # -- waiting -------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `process()` has something to do.
+        """Returns a descriptor that is readable when `process()` has something to do.
 
         It stays the same through reconnections, until `close()`; then it is -1.
         """
@@ -257,7 +257,7 @@ class HostSession:
         return transport is not None and transport.wants_write
 
     def flush(self) -> None:
-        """Send what is queued, as far as the remote takes it."""
+        """Sends what is queued, as far as the remote takes it."""
         transport = self._handler.transport
         try:
             if transport is not None:
@@ -267,7 +267,7 @@ class HostSession:
         self._settle()
 
     def process(self) -> None:
-        """Take what the remote has sent, some messages at most. Never blocks.
+        """Takes what the remote has sent, some messages at most. Never blocks.
 
         At the end of the connection everything under way ends with RemoteRestarted, contexts and
         areas wait for `start()` or `reconnect()`, and `on_state` is told WAITING.
@@ -278,7 +278,7 @@ class HostSession:
             if transport is None or transport is not self._handler.transport:
                 break
             try:
-                more = self._take(transport)
+                more = self._receive(transport)
             except errors.Error as error:
                 self._lose(str(error))
                 break
@@ -287,13 +287,13 @@ class HostSession:
                 break
 
     def wait(self, pending: Pending[T], timeout_s: float | None) -> T:
-        """Process until `pending` ends and return its result. None waits for ever.
+        """Processes until `pending` ends and returns its result. None waits for ever.
 
         Raises its error, or Timeout, which leaves it under way. Not to be called by a callback of
         this link.
         """
         if self._settling and not pending.done:
-            raise errors.BadArgument(f"a callback of the link can't wait for {pending.what}")
+            raise errors.BadArgument(f"a callback of the link can't wait for {pending.operation}")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             if not pending.done:
@@ -301,18 +301,18 @@ class HostSession:
             if pending.done:
                 return pending.result()
             if self._handler.transport is None:
-                raise errors.LinkError(f"{pending.what}: {self._reason}")
+                raise errors.LinkError(f"{pending.operation}: {self._reason}")
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise errors.Timeout(
-                    f"{pending.what}: the remote has not answered within {timeout_s:g} s"
+                    f"{pending.operation}: the remote has not answered within {timeout_s:g} s"
                 )
             wait_ready(self._epoll.poll, left)  # the rest of an operation is not interrupted
 
     # -- power ---------------------------------------------------------------------------------
 
     def request_power(self, request: PowerRequest, khz: int = 0) -> Pending[None]:
-        """Ask the remote to suspend, to resume, or for a frequency (0 kHz: as it likes).
+        """Asks the remote to suspend, to resume, or for a frequency (0 kHz: as it likes).
 
         Ends with what the remote answers: nothing, or an error of the errno that it gives; `Error`
         with code EOPNOTSUPP where it can't. Raises Busy when it answers none of these.
@@ -402,17 +402,17 @@ class HostSession:
     # -- for the subclass ----------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Initialise before anything else; a constructor would repeat the one here."""
+        """Initialises before anything else; a constructor would repeat the one here."""
 
     def _register(self) -> None:
-        """Register everything with the remote that has just agreed, then call `_registered()`."""
+        """Registers everything with the remote that has just agreed, then calls `_registered()`."""
         self._registered()
 
     def _forget_remote(self) -> None:
-        """Note that the remote holds nothing of ours any more, whatever comes back."""
+        """Notes that the remote holds nothing of ours any more, whatever comes back."""
 
     def _let_go(self) -> None:
-        """Free everything: the link is closed."""
+        """Frees everything: the link is closed."""
 
     def _registered(self) -> None:
         self._up = True
@@ -428,14 +428,14 @@ class HostSession:
         if not self._up:
             raise errors.LinkError(f"the remote is not connected: {self._reason}")
 
-    def _failed(self, what: str, status: int) -> errors.Error:
+    def _failed(self, operation: str, status: int) -> errors.Error:
         if status == -errno.ECONNRESET:
             kind = errors.LinkClosed if self._closing else errors.RemoteRestarted
-            return kind(f"{what}: {self._reason}")
-        return errors.from_status(status, f"the remote refused {what}")
+            return kind(f"{operation}: {self._reason}")
+        return errors.from_status(status, f"the remote refused {operation}")
 
     def _talk(self, action: Callable[[], None], fds: Sequence[int] = ()) -> None:
-        """Let the session send. A transport that fails ends the connection: RemoteRestarted."""
+        """Lets the session send. A transport that fails ends the connection: RemoteRestarted."""
         self._handler.fds = fds
         try:
             action()
@@ -447,7 +447,7 @@ class HostSession:
             self._settle()
 
     def _talk_or_gone(self, request: Callable[[], None], finish: Finish) -> None:
-        """Ask the remote to let go of something. One that is gone has."""
+        """Asks the remote to let go of something. One that is gone has."""
         try:
             self._talk(request)
         except BaseException as error:
@@ -517,8 +517,8 @@ class HostSession:
             ready = self._ready = Pending(_NEGOTIATION)
         ready.fail(error)
 
-    def _take(self, transport: Transport) -> bool:
-        """Take one message. False: there was none. Raises when the connection is of no use."""
+    def _receive(self, transport: Transport) -> bool:
+        """Takes one message. False: there was none. Raises when the connection is of no use."""
         try:
             got = transport.receive()
         except errors.ProtocolError as error:
@@ -541,7 +541,7 @@ class HostSession:
         return True
 
     def _settle(self) -> None:
-        """Act on what the session told, callbacks included; nested calls leave it to the outer."""
+        """Acts on what the session told, callbacks included; nested calls leave it to the outer."""
         if self._settling:
             return
         self._settling = True

@@ -54,12 +54,12 @@ PyObject *native_raise(int status, bool remote, const char *format, ...)
 PyObject *native_raise_again(PyObject *error)
 {
     PyObject *errors = PyImport_ImportModule("sbe.errors");
-    PyObject *again = errors == NULL ? NULL : PyObject_GetAttrString(errors, "again");
-    PyObject *copy = again == NULL ? NULL : PyObject_CallFunctionObjArgs(again, error, NULL);
+    PyObject *fresh = errors == NULL ? NULL : PyObject_GetAttrString(errors, "fresh_copy");
+    PyObject *copy = fresh == NULL ? NULL : PyObject_CallFunctionObjArgs(fresh, error, NULL);
     if (copy != NULL && PyExceptionInstance_Check(copy))
         PyErr_SetObject((PyObject *)Py_TYPE(copy), copy);
     Py_XDECREF(copy);
-    Py_XDECREF(again);
+    Py_XDECREF(fresh);
     Py_XDECREF(errors);
     return NULL;
 }

@@ -26,7 +26,7 @@ PyMODINIT_FUNC PyInit__native(void);
 
 /* Raises the sbe.errors exception for a negative status; `remote`: a service answered it. NULL. */
 PyObject *native_raise(int status, bool remote, const char *format, ...);
-/* Raises a copy of an exception that is kept, see sbe.errors.again(). NULL. */
+/* Raises a copy of an exception that is kept, see sbe.errors.fresh_copy(). NULL. */
 PyObject *native_raise_again(PyObject *error);
 /* Monotonic time, ns. */
 uint64_t native_now_ns(void *unused);

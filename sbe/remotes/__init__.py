@@ -70,7 +70,7 @@ class Remote(Protocol):
 
     @abstractmethod
     def connect(self) -> Transport:
-        """Begin a new life of the remote, or of this end with it; `Link` calls it, each time anew.
+        """Begins a new life of the remote, or of this end with it; `Link` calls it, each time anew.
 
         Returns only when the former life is gone for good: what that had mapped counts as free.
         Raises LinkError, BadArgument with what is missing.
@@ -79,7 +79,7 @@ class Remote(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything, after the link was closed. Calling twice is fine."""
+        """Lets go of everything, after the link was closed. Calling twice is fine."""
         ...
 
     @property

@@ -30,12 +30,12 @@ class CarveoutConfig:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CarveoutConfig:
-        """Read a TOML file with these keys. Raises BadArgument which names what is wrong."""
+        """Reads a TOML file with these keys. Raises BadArgument which names what is wrong."""
         return cls.parse(files.read_toml(path), os.fspath(path))
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> CarveoutConfig:
-        """Check a table of these keys. Raises BadArgument which names what is wrong."""
+        """Checks a table of these keys. Raises BadArgument which names what is wrong."""
         kinds: dict[str, type] = {"memory": str, "doorbell": str, "offset": int, "size": int}
         for key, value in values.items():
             if key not in kinds:
@@ -75,7 +75,7 @@ class Carveout(Remote):
         return Memory({self.window.heap.name: self.window.heap}, offering=self.window)
 
     def connect(self) -> CarveoutTransport:
-        """Open the doorbell. Raises LinkError, BadArgument."""
+        """Opens the doorbell. Raises LinkError, BadArgument."""
         window = self.window
         return CarveoutTransport(window, open_doorbell(self._config.doorbell))
 

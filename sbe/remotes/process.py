@@ -65,7 +65,7 @@ class RemoteProcess(Remote):
 
     @property
     def pid(self) -> int | None:
-        """Process id of the last one started, None before."""
+        """The process id of the last one started, None before."""
         return self._child.process.pid if self._child else None
 
     @property
@@ -79,7 +79,7 @@ class RemoteProcess(Remote):
         return self._child.exit_description() if self._child else None
 
     def connect(self) -> SeqpacketTransport:
-        """End the former process, start a new one, return its end of the socket pair.
+        """Ends the former process, starts a new one, returns its end of the socket pair.
 
         Raises LinkError when the program is missing or can't be started. One that dies at once
         shows as the transport's LinkError, which quotes what it wrote to stderr.
@@ -113,16 +113,16 @@ class RemoteProcess(Remote):
             raise
 
     def read_log(self) -> str:
-        """Return what the last process has written to stderr since the last call."""
+        """Returns what the last process has written to stderr since the last call."""
         return self._child.read_log() if self._child else ""
 
     def kill(self) -> None:
-        """End a process that can't be relied on, at once; it is reaped by the next call."""
+        """Ends a process that can't be relied on, at once; it is reaped by the next call."""
         if self._child is not None and self.alive:
             self._child.process.kill()
 
     def close(self) -> None:
-        """End the process and reap it. Calling twice is fine.
+        """Ends the process and reaps it. Calling twice is fine.
 
         Close the link first: a remote whose connection has ended stops by itself. One that does not
         is terminated, then killed, within a second.
@@ -202,7 +202,7 @@ class _Child:
         return log.decode(errors="replace")
 
     def obituary(self, late: bool) -> str | None:
-        """Say what became of a process whose connection has ended, None while it is ending.
+        """Says what became of a process whose connection has ended, None while it is ending.
 
         One that is `late` is killed.
         """
@@ -288,7 +288,7 @@ class _ProcessTransport(SeqpacketTransport):
         return watched if watched >= 0 else super().fileno()
 
     def close(self) -> None:
-        """Close everything. Closing twice is fine."""
+        """Closes everything. Closing twice is fine."""
         super().close()
         if self._watch is not None:
             self._watch.close()

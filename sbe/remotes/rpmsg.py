@@ -77,7 +77,7 @@ class RpmsgRemote(Remote):
         return remoteproc.find(service.remote).device if service.remote else ""
 
     def connect(self) -> RpmsgTransport:
-        """Open an endpoint to the control channel. Raises LinkError with what is missing.
+        """Opens an endpoint to the control channel. Raises LinkError with what is missing.
 
         Or that the former one has not left yet: an endpoint made under a control node that is
         being removed outlives it, hears nothing and does not end (Linux 6.12), and 6.1 warns of
@@ -105,7 +105,7 @@ class RpmsgRemote(Remote):
             raise
 
     def open_doorbell(self) -> int:
-        """Return an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
+        """Returns an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
         service = self._find(DOORBELL)
         return rpmsg.create_endpoint(service.control, _unique("doorbell"), service.destination)
 
@@ -180,7 +180,7 @@ class RpmsgRemote(Remote):
 
 def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> CarveoutHeap:
     """Raises LinkError with what stands in the way."""
-    what = f"carveout:{name}: {path}"
+    arena = f"carveout:{name}: {path}"
     fd = -1
     try:
         # O_SYNC: /dev/mem maps memory that is not cached then; UIO always does.
@@ -189,8 +189,8 @@ def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> C
         if there >= offset + size:
             return CarveoutHeap(fd, offset, size, address=address, name=f"carveout:{name}")
     except OSError as error:
-        raise errors.LinkError(f"{what} can't be mapped: {error.strerror}") from error
+        raise errors.LinkError(f"{arena} can't be mapped: {error.strerror}") from error
     finally:
         if fd >= 0:
             os.close(fd)
-    raise errors.LinkError(f"{what} has {there} bytes, {offset + size} are needed")
+    raise errors.LinkError(f"{arena} has {there} bytes, {offset + size} are needed")

@@ -57,8 +57,8 @@ def connect(
     PermissionDenied when the daemon's socket is not for this user.
     """
     seconds(timeout)
-    what = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
-    with SignalsHeld(), resources(f"connecting to {what or 'the default remote'}"):
+    name = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
+    with SignalsHeld(), resources(f"connecting to {name or 'the default remote'}"):
         return _connect(uri, timeout, slots, slot_size, spin_s)
 
 

@@ -149,14 +149,14 @@ class Pump:
         """Raises OutOfResources."""
         if not self._open:
             try:
-                self._add_reader(self.channel.fileno(), self._take)
+                self._add_reader(self.channel.fileno(), self._poll)
                 self._add_reader(self._core.backend.control_fd, self._process_control)
             except BaseException:
                 self._stop_watching()
                 raise
             self._later(_BACKSTOP_S, self._backstop)
         self._open.add(future)
-        self._take()  # frames may have come before the loop watched; and say that we sleep
+        self._poll()  # frames may have come before the loop watched; and say that we sleep
 
     def _add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         try:
@@ -209,7 +209,7 @@ class Pump:
             if callback == self._process_control:
                 self.loop.add_reader(fd, callback)
 
-    def _take(self) -> None:
+    def _poll(self) -> None:
         if not self._open:
             return
         try:
@@ -217,7 +217,7 @@ class Pump:
         except Error:
             idle = True  # the channel died: its calls have been failed, each with its own error
         if not idle:
-            self.loop.call_soon(self._take)
+            self.loop.call_soon(self._poll)
         others = self._starved.copy()
         if not others or not (self.channel.error is not None or self.channel.has_room()):
             return
@@ -236,12 +236,12 @@ class Pump:
 
     def _serve_room(self) -> None:
         if self._room:
-            self._take()
+            self._poll()
 
     def _backstop(self) -> None:
         with contextlib.suppress(Error):
             self.channel.nudge()
-        self._take()
+        self._poll()
         for future, call in list(self._calls.items()):
             if call.done():  # a handler of a signal raised while we were told
                 _set(future)

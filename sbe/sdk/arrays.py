@@ -12,15 +12,15 @@ from sbe.errors import BadArgument, OutOfResources
 __all__ = ["array", "buffer_dtype", "numpy", "u64"]
 
 
-def numpy(what: str) -> Any:
-    """The package, for `what`. Raises OutOfResources that says how to get it."""
+def numpy(feature: str) -> Any:
+    """The package, for `feature`. Raises OutOfResources that says how to get it."""
     try:
         import numpy as np
     except ImportError as error:
         from sbe import extras
 
-        words = extras.missing(what, error, "numpy")
-        raise OutOfResources(words or f"{what} needs numpy: {error}", errno.ENOPKG) from error
+        words = extras.missing(feature, error, "numpy")
+        raise OutOfResources(words or f"{feature} needs numpy: {error}", errno.ENOPKG) from error
     return np
 
 

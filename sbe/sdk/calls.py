@@ -145,7 +145,7 @@ class Calls:
         payload: Any = b"",
         timeout: float | None = DEFAULT_TIMEOUT_S,
     ) -> None:
-        """Fire and forget: a message that nobody answers.
+        """Sends a message that nobody answers: fire and forget.
 
         Its buffers must lie in areas (or be small): there is no answer to tell when the remote is
         done with them, so ownership is the application's own agreement with the service. A message

@@ -16,7 +16,15 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from sbe import _native
-from sbe.errors import BadArgument, DaemonGone, Error, LinkClosed, LinkError, OutOfResources, again
+from sbe.errors import (
+    BadArgument,
+    DaemonGone,
+    Error,
+    LinkClosed,
+    LinkError,
+    OutOfResources,
+    fresh_copy,
+)
 from sbe.link.grants import Grant
 from sbe.link.rings import Geometry, attach
 from sbe.sdk.area import Area, _Owner
@@ -123,7 +131,7 @@ class Core:
 
     def _recover(self, error: BaseException, until: float) -> None:
         if isinstance(error, (DaemonGone, LinkClosed)):
-            raise again(error)
+            raise fresh_copy(error)
         with self._operation(until):
             self.backend.recover()
             self.ids.clear()
@@ -205,7 +213,7 @@ class Core:
             except Error as error:
                 self.process_control()
                 if type(error) is LinkError and self.channel.error is not None:
-                    raise again(self.channel.error) from error  # says how the link was lost
+                    raise fresh_copy(self.channel.error) from error  # says how the link was lost
                 raise
             self.process_control()  # it may have succeeded because the remote is gone
             if self.closed:

@@ -14,7 +14,7 @@ from sbe.errors import (
     LinkError,
     ProtocolError,
     RemoteRestarted,
-    again,
+    fresh_copy,
     resources,
 )
 from sbe.link.grants import ChannelGrant, Grant
@@ -62,7 +62,7 @@ class DaemonBackend:
                 key: int(reply["limits"][key])
                 for key in ("areas", "contexts", "channels", "slots", "slot_size", "buffers")
             }
-            (events_fd,) = _take(fds, reply, "events_fd")
+            (events_fd,) = _named_fds(fds, reply, "events_fd")
         self._events_fd = events_fd
         # Replies are read where calls are made; here only the connection's end matters.
         with resources("watching the daemon"):
@@ -98,7 +98,7 @@ class DaemonBackend:
                 gone = DaemonGone(f"the daemon at {self._path} went away; connect again")
                 self._client.fail(gone)
                 assert self._client.broken is not None
-                kept = again(self._client.broken)
+                kept = fresh_copy(self._client.broken)
                 error = kept if isinstance(kept, LinkError) else gone
         return error
 
@@ -127,7 +127,7 @@ class DaemonBackend:
         """A call whose answer carries no descriptors."""
         reply, fds = self._client.call(method, **parameters)
         with self._client.understanding(method, fds):
-            _take(fds, reply)
+            _named_fds(fds, reply)
             return understand(reply)
 
     def open_region(self, name: str) -> Grant:
@@ -141,7 +141,7 @@ class DaemonBackend:
             **parameters,
         )
         with self._client.understanding(method, fds):
-            memory_fd, sync_fd = _take(fds, reply, "memory_fd", "sync_fd?")
+            memory_fd, sync_fd = _named_fds(fds, reply, "memory_fd", "sync_fd?")
             return Grant(
                 int(reply["area"]),
                 int(reply["size"]),
@@ -157,18 +157,18 @@ class DaemonBackend:
         """Unregisters memory."""
         self._end("Free", area, area=area)
 
-    def _end(self, method: str, what: int | str, **parameters: Any) -> None:
+    def _end(self, method: str, key: int | str, **parameters: Any) -> None:
         """Ends something. Another attempt waits for the one that was given up."""
-        call = self._ending.get((method, what))
+        call = self._ending.get((method, key))
         if call is None:
-            call = self._ending[method, what] = self._client.begin(method, **parameters)
+            call = self._ending[method, key] = self._client.begin(method, **parameters)
         try:
             reply, fds = self._client.wait(call)
             with self._client.understanding(method, fds):
-                _take(fds, reply)
+                _named_fds(fds, reply)
         finally:
             if call.done:
-                del self._ending[method, what]
+                del self._ending[method, key]
 
     def open_channel(self, geometry: Geometry, priority: int) -> ChannelGrant:
         """Opens a channel of the context."""
@@ -180,7 +180,7 @@ class DaemonBackend:
             undo=lambda late: self._client.tell("CloseChannel", channel=late.get("channel")),
         )
         with self._client.understanding("OpenChannel", fds):
-            descriptors = _take(fds, reply, "memory_fd", "ring_fd", "wake_fd")
+            descriptors = _named_fds(fds, reply, "memory_fd", "ring_fd", "wake_fd")
             known = int(reply["events"])
             rings = Rings(
                 Geometry(int(reply["slots"]), int(reply["slot_size"])),
@@ -272,7 +272,7 @@ class DaemonBackend:
             self._events_fd = -1
 
 
-def _take(fds: list[int], reply: dict[str, Any], *names: str) -> list[int]:
+def _named_fds(fds: list[int], reply: dict[str, Any], *names: str) -> list[int]:
     """The descriptors of a reply by name, -1 where one "name?" is absent.
 
     ProtocolError unless these are what came.

@@ -22,7 +22,7 @@ def is_coroutine(handler: Callable[..., Any]) -> bool:
     return any(inspect.iscoroutinefunction(function) for function in functions)
 
 
-def check_handler(what: str, handler: Callable[..., Any], *, awaits: bool = False) -> None:
+def check_handler(subject: str, handler: Callable[..., Any], *, awaits: bool = False) -> None:
     """Raises BadArgument for what can't be called, and for what would answer with no result yet.
 
     `awaits`: coroutine functions are welcome.
@@ -30,17 +30,17 @@ def check_handler(what: str, handler: Callable[..., Any], *, awaits: bool = Fals
     import inspect  # on first use: applications that serve nothing do without its weight
 
     if not callable(handler):
-        raise BadArgument(f"the handler of {what} is to be called, and {handler!r} can't be")
+        raise BadArgument(f"the handler of {subject} is to be called, and {handler!r} can't be")
     for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - its function
         if inspect.iscoroutinefunction(function) and not awaits:
             raise BadArgument(
-                f"the handler of {what} is a coroutine function, and handlers run in a thread: "
+                f"the handler of {subject} is a coroutine function, and handlers run in a thread: "
                 "give a plain function, for example one that returns "
                 "asyncio.run_coroutine_threadsafe(coroutine(payload), loop).result()"
             )
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise BadArgument(
-                f"the handler of {what} is a generator: give a plain function that returns its "
+                f"the handler of {subject} is a generator: give a plain function that returns its "
                 "answer at once"
             )
 
@@ -62,12 +62,12 @@ def answer_code(error: BaseException) -> int:
     return number if 0 < number <= _CODE_MAX else errno.EIO
 
 
-def report(what: str, error: BaseException) -> None:
+def report(message: str, error: BaseException) -> None:
     """Logs a mistake of the application: there is nobody to raise it to. Never raises."""
     import logging  # only when there is something to say
 
     try:
-        logging.getLogger("sbe.sdk").error("%s", what, exc_info=error)
+        logging.getLogger("sbe.sdk").error("%s", message, exc_info=error)
     except BaseException:  # a log handler of the application's
         import traceback
 

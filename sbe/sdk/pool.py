@@ -48,11 +48,11 @@ class Pool:
             raise BadArgument(f"a piece of {size_bytes} bytes of {self._area!r}")
         rounded = max(_SMALLEST, 1 << (size_bytes - 1).bit_length())
         with self._lock:
-            offset = self._take(rounded)
+            offset = self._allocate(rounded)
             self._taken[offset] = rounded
         return self._area[offset : offset + size_bytes]
 
-    def _take(self, rounded: int) -> int:
+    def _allocate(self, rounded: int) -> int:
         with contextlib.suppress(KeyError, IndexError):
             return self._free[rounded].pop()
         # Without a call between reading and writing nothing comes between in this thread.

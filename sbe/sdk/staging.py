@@ -124,7 +124,7 @@ class Stager:
             self._count += 1
             if self._keeper is None:
                 keeper = threading.Thread(
-                    target=_keep,
+                    target=_run_keeper,
                     args=(weakref.ref(self), self._core.closing),
                     name="sbe-staging",
                     daemon=True,
@@ -156,7 +156,7 @@ def _rounded(size_bytes: int) -> int:
     return max(_SMALLEST, 1 << (size_bytes - 1).bit_length())
 
 
-def _keep(reference: weakref.ref[Stager], closing: threading.Event) -> None:
+def _run_keeper(reference: weakref.ref[Stager], closing: threading.Event) -> None:
     while not closing.wait(IDLE_S):
         stager = reference()
         if stager is None or not stager.tend():

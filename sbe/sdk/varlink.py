@@ -191,7 +191,7 @@ class VarlinkClient:
         self._check()
         deadline = self._deadline()
         while len(self._calls) >= _AHEAD_MAX:
-            self._take(method, deadline)
+            self._process_answer(method, deadline)
         self._tell_all(deadline)
         call = Call(method)
         call.undo = undo
@@ -204,7 +204,7 @@ class VarlinkClient:
         deadline = self._deadline(longer_s)
         try:
             while not call.done:
-                self._take(call.method, deadline)
+                self._process_answer(call.method, deadline)
             return call.result()
         except BaseException:
             call.abandon()
@@ -249,9 +249,9 @@ class VarlinkClient:
                 f"the connection to the daemon at {self.path} is over; connect again"
             ) from self.broken
 
-    def _nonsense(self, method: str, what: str) -> ProtocolError:
+    def _nonsense(self, method: str, detail: str) -> ProtocolError:
         return ProtocolError(
-            f"the daemon at {self.path} answered {method} with what makes no sense: {what:.200}"
+            f"the daemon at {self.path} answered {method} with what makes no sense: {detail:.200}"
         )
 
     def _gone(self, why: object) -> DaemonGone:
@@ -294,8 +294,8 @@ class VarlinkClient:
         if not ready and time.monotonic() >= deadline:
             raise Timeout(f"the daemon at {self.path} did not answer {method} in time")
 
-    def _take(self, method: str, deadline: float) -> None:
-        """Takes the next answer, of whichever call. Raises when there is none in time."""
+    def _process_answer(self, method: str, deadline: float) -> None:
+        """Processes the next answer, of whichever call. Raises when there is none in time."""
         while not self._whole:
             self._check()
             self._poll(select.POLLIN, method, deadline)

@@ -35,21 +35,21 @@ class Transport(Protocol):
     doorbells of channels through `add_doorbells()`."""
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
-        """Send or queue a message with descriptors, which stay the caller's.
+        """Sends or queues a message with descriptors, which stay the caller's.
 
         Raises WouldBlock when the queue is full, LinkError when the peer is gone.
         """
         ...
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        """Return the next message and its descriptors, now the caller's; None when there is none.
+        """Returns the next message and its descriptors, now the caller's; None when there is none.
 
         Raises ProtocolError for one message that is not whole (go on), LinkError at the end.
         """
         ...
 
     def fileno(self) -> int:
-        """Return a descriptor that polls readable for `receive()` and writable for `flush()`."""
+        """Returns a descriptor that polls readable for `receive()` and writable for `flush()`."""
         ...
 
     @property
@@ -58,13 +58,13 @@ class Transport(Protocol):
         ...
 
     def flush(self) -> None:
-        """Send what is queued, as far as the peer takes it. Raises LinkError."""
+        """Sends what is queued, as far as the peer takes it. Raises LinkError."""
         ...
 
     def add_doorbells(
         self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
     ) -> None:
-        """Carry a channel's doorbells: rings of the one to the remote, and its to the other.
+        """Carries a channel's doorbells: rings of the one to the remote, and its to the other.
 
         The descriptors are eventfds and stay the caller's. Only where no handles are carried. With
         `rings` the frames are carried too. BadArgument where that can't be.
@@ -72,11 +72,11 @@ class Transport(Protocol):
         ...
 
     def remove_doorbells(self, channel: int) -> None:
-        """Forget a channel. One that is not known is fine."""
+        """Forgets a channel. One that is not known is fine."""
         ...
 
     def close(self) -> None:
-        """Let go of everything. Closing twice is fine.
+        """Lets go of everything. Closing twice is fine.
 
         The peer hears of it even while a forked child has copies of the descriptors. In that child
         it closes the copies, and neither tells the peer anything nor takes from the parent.

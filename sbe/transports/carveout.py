@@ -71,7 +71,7 @@ class CarveoutTransport:
     # -- the interface of Transport --------------------------------------------------------------
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
-        """Send or queue a message.
+        """Sends or queues a message.
 
         Raises MessageTooLarge, WouldBlock when the queue is full, BadArgument with descriptors.
         """
@@ -90,12 +90,12 @@ class CarveoutTransport:
         self._rearm()
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        """Return the next message; None when there is none.
+        """Returns the next message; None when there is none.
 
         Raises ProtocolError for one message that is no message (go on); LinkError when the remote
         crashed or began another life, or the stream has ended.
         """
-        message = self._take()
+        message = self._receive()
         if message is not None:
             return message, []
         events = self._doorbells.take()
@@ -104,7 +104,7 @@ class CarveoutTransport:
         self._look()
         if self._bootstrap.ready:
             self.flush()
-            message = self._take()
+            message = self._receive()
             if message is not None:
                 self._doorbells.tick(1e-9)  # there may be more, and the descriptor was just read
                 return message, []
@@ -112,12 +112,12 @@ class CarveoutTransport:
         return None
 
     def fileno(self) -> int:
-        """Return a descriptor that polls readable for `receive()`, -1 once closed."""
+        """Returns a descriptor that polls readable for `receive()`, -1 once closed."""
         watched = -1 if self._watch is None else self._watch.fileno()
         return watched if watched >= 0 else self._doorbells.fileno()
 
     def flush(self) -> None:
-        """Send what is queued, as far as the ring takes it."""
+        """Sends what is queued, as far as the ring takes it."""
         while self._queue and self._bootstrap.ready:
             try:
                 ring = self._bootstrap.send(self._queue[0])
@@ -130,18 +130,18 @@ class CarveoutTransport:
     def add_doorbells(
         self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
     ) -> None:
-        """Carry a channel's doorbells as tokens; the descriptors stay the caller's."""
+        """Carries a channel's doorbells as tokens; the descriptors stay the caller's."""
         if rings is not None:
             raise errors.BadArgument("rings of this link must lie in its shared RAM")
         with errors.resources(f"doorbells of channel {channel}"):
             self._doorbells.add(channel, ring_fd, wake_fd)
 
     def remove_doorbells(self, channel: int) -> None:
-        """Forget a channel."""
+        """Forgets a channel."""
         self._doorbells.remove(channel)
 
     def close(self) -> None:
-        """Say goodbye and let go of everything. Closing twice is fine."""
+        """Says goodbye and lets go of everything. Closing twice is fine."""
         if self._doorbells.fileno() >= 0:
             self._doorbells.send(_native.TOKEN_GOODBYE)
             self._doorbells.close()
@@ -163,7 +163,7 @@ class CarveoutTransport:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _take(self) -> bytes | None:
+    def _receive(self) -> bytes | None:
         if not self._bootstrap.ready:
             return None
         try:

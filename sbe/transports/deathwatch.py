@@ -49,6 +49,6 @@ class Deathwatch:
         return -1 if self._timer is None else self._timer.fileno()
 
     def close(self) -> None:
-        """Stop looking. Closing twice is fine."""
+        """Stops looking. Closing twice is fine."""
         if self._timer is not None:
             self._timer.close()

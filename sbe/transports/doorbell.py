@@ -12,7 +12,7 @@ __all__ = ["open_doorbell"]
 
 
 def open_doorbell(where: str) -> int:
-    """Open the byte stream that "unix:PATH" or "serial:DEVICE[,BAUD]" names; its descriptor.
+    """Opens the byte stream that "unix:PATH" or "serial:DEVICE[,BAUD]" names; its descriptor.
 
     Raises BadArgument for anything else, LinkError when it can't be opened.
     """

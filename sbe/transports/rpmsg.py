@@ -40,7 +40,7 @@ class _Endpoint:
         self.rings: PrivateRings | None = None
 
     def carry(self, ring_fd: int, wake_fd: int, rings: PrivateRings | None) -> None:
-        """Keep duplicates: the caller's go before that."""
+        """Keeps duplicates: the caller's go before that."""
         fds = (ring_fd, wake_fd) if rings is None else (ring_fd, wake_fd, rings.memory_fd)
         self.carried = duplicate(fds, "a channel's doorbells")
         if rings is not None:
@@ -52,7 +52,7 @@ class _Endpoint:
             os.close(self.carried.pop())
 
     def close(self, first: int = -1) -> None:
-        """Remove the endpoint. `first` is an older one of the same remote."""
+        """Removes the endpoint. `first` is an older one of the same remote."""
         self.let_go()
         rpmsg.destroy_endpoint(self.fd, first)
 
@@ -95,7 +95,7 @@ class RpmsgTransport:
             raise
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
-        """Send or queue a message. Descriptors can't cross rpmsg: BadArgument.
+        """Sends or queues a message. Descriptors can't cross rpmsg: BadArgument.
 
         Raises MessageTooLarge, WouldBlock when the queue is full, LinkError when the remote is
         gone.
@@ -115,7 +115,7 @@ class RpmsgTransport:
         self._timer.set(_RETRY_S)
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        """Return the next message and no descriptors; None when there is none."""
+        """Returns the next message and no descriptors; None when there is none."""
         try:
             message = os.read(self._fd, _native.CONTROL_MAX)
         except (BlockingIOError, InterruptedError):
@@ -127,7 +127,7 @@ class RpmsgTransport:
         return message, []
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when there is something to receive or to flush."""
+        """Returns a descriptor that is readable when there is something to receive or to flush."""
         return -1 if self._epoll.closed else self._epoll.fileno()
 
     @property
@@ -136,7 +136,7 @@ class RpmsgTransport:
         return bool(self._queue)
 
     def flush(self) -> None:
-        """Send what is queued, as far as the remote takes it. Raises LinkError."""
+        """Sends what is queued, as far as the remote takes it. Raises LinkError."""
         self._timer.clear()
         while self._queue:
             if not self._send_now(self._queue[0]):
@@ -148,7 +148,7 @@ class RpmsgTransport:
     def add_doorbells(
         self, channel: int, ring_fd: int, wake_fd: int, rings: PrivateRings | None = None
     ) -> None:
-        """Ring over an endpoint, which is bound when the next message is sent.
+        """Rings over an endpoint, which is bound when the next message is sent.
 
         Plain eventfds are replaced by it. A thread serves a listener in the place of one, and
         carries the frames of `rings`.
@@ -171,7 +171,7 @@ class RpmsgTransport:
         self._unbound.append(channel)
 
     def remove_doorbells(self, channel: int) -> None:
-        """End a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
+        """Ends a channel's endpoint, for whoever holds a duplicate. An unknown one is fine."""
         endpoint = self._endpoints.pop(channel, None)
         if endpoint is not None:
             if self._carrier is not None:
@@ -179,7 +179,7 @@ class RpmsgTransport:
             endpoint.close(self._fd)
 
     def _bind(self) -> None:
-        """Tell the remote which channels endpoints ring for, after their CHANNEL_OPEN."""
+        """Tells the remote which channels endpoints ring for, after their CHANNEL_OPEN."""
         while self._unbound:
             channel = self._unbound[0]
             endpoint = self._endpoints.get(channel)
@@ -195,7 +195,7 @@ class RpmsgTransport:
             self._unbound.popleft()
 
     def _hand_over(self, channel: int, endpoint: _Endpoint) -> None:
-        """Let the thread carry: not before the remote knows whose messages these are."""
+        """Lets the thread carry: not before the remote knows whose messages these are."""
         if endpoint.carried:
             ring_fd, wake_fd, *_ = endpoint.carried
             self._carrier = self._carrier or _native.Doorbells()
@@ -203,7 +203,7 @@ class RpmsgTransport:
             endpoint.let_go()
 
     def close(self) -> None:
-        """Remove the endpoints and forget the queue. Closing twice is fine."""
+        """Removes the endpoints and forgets the queue. Closing twice is fine."""
         forked = os.getpid() != self._owner  # then the endpoints are the parent's
         for channel in [] if forked else list(self._endpoints):
             self.remove_doorbells(channel)

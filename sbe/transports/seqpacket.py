@@ -44,7 +44,7 @@ class SeqpacketTransport:
         self._owner = os.getpid()
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
-        """Send or queue a message with descriptors, which stay the caller's.
+        """Sends or queues a message with descriptors, which stay the caller's.
 
         Raises MessageTooLarge, WouldBlock when the queue is full, OutOfResources when this process
         has no descriptor left, LinkError when the peer is gone.
@@ -63,7 +63,7 @@ class SeqpacketTransport:
         self._queue.append((message, duplicate(fds, "a descriptor to send")))
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        """Return the next message and its descriptors, now the caller's; None when there is none.
+        """Returns the next message and its descriptors, now the caller's; None when there is none.
 
         Raises ProtocolError for one message that was too long, empty, or came with more descriptors
         than arrived (go on); LinkError at the end of the connection.
@@ -94,7 +94,7 @@ class SeqpacketTransport:
         raise errors.LinkError(self._gone("the connection was closed"))
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, -1 once closed."""
+        """Returns the socket's descriptor, -1 once closed."""
         return self._sock.fileno()
 
     @property
@@ -103,7 +103,7 @@ class SeqpacketTransport:
         return bool(self._queue)
 
     def flush(self) -> None:
-        """Send what is queued, as far as the peer takes it. Raises LinkError."""
+        """Sends what is queued, as far as the peer takes it. Raises LinkError."""
         while self._queue:
             message, fds = self._queue[0]
             if not self._send_now(message, fds):
@@ -121,7 +121,7 @@ class SeqpacketTransport:
         """Nothing to forget."""
 
     def close(self) -> None:
-        """Close the socket and forget the queue. Closing twice is fine."""
+        """Closes the socket and forgets the queue. Closing twice is fine."""
         while self._queue:
             close_all(self._queue.popleft()[1])
         if os.getpid() == self._owner:  # the peer hears of it, though a forked child has a copy
@@ -146,7 +146,7 @@ class SeqpacketTransport:
         return True
 
     def _hung_up(self) -> bool:
-        """Tell the end of the connection from a message of no bytes."""
+        """Tells the end of the connection from a message of no bytes."""
         poll = select.poll()
         poll.register(self._sock, select.POLLRDHUP)
         return bool(poll.poll(0))

@@ -529,7 +529,9 @@ def test_everything_under_way_ends_when_the_remote_dies(
     remote.die()
     link.process()
     for pending in lost:
-        with pytest.raises(errors.RemoteRestarted, match=f"{pending.what}: the other end is gone"):
+        with pytest.raises(
+            errors.RemoteRestarted, match=f"{pending.operation}: the other end is gone"
+        ):
             pending.result()
     for pending in freed:
         pending.result()  # nobody is left who could use it

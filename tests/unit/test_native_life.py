@@ -109,7 +109,7 @@ def test_a_dead_channel_raises_its_error_afresh():
     ids=lambda error: type(error).__name__,
 )
 def test_a_copy_is_as_the_original(error: BaseException):
-    copy = errors.again(error)
+    copy = errors.fresh_copy(error)
     assert copy is not error
     assert type(copy) is type(error)
     assert (str(copy), copy.args, vars(copy)) == (str(error), error.args, vars(error))
@@ -125,7 +125,7 @@ def test_an_exception_that_can_not_be_copied_is_raised_itself():
         raise error
     except Awkward:
         pass
-    assert errors.again(error) is error
+    assert errors.fresh_copy(error) is error
     assert error.__traceback__ is None
 
 

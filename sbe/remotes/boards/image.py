@@ -48,7 +48,7 @@ BOARDS = {
 
 
 def find_image(board: Board) -> Path:
-    """Return the image that `make firmware` builds, or what SBE_FIRMWARE names.
+    """Returns the image that `make firmware` builds, or what SBE_FIRMWARE names.
 
     Raises LinkError which says how to get one, BadArgument when the one that is named is not there.
     """
@@ -74,7 +74,7 @@ def find_image(board: Board) -> Path:
 
 
 def check_image(path: str | os.PathLike[str], board: Board) -> None:
-    """Check that this is firmware for this board. Raises BadArgument, which says what it is."""
+    """Checks that this is firmware for this board. Raises BadArgument, which says what it is."""
     name = os.fspath(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # QEMU reads it once more

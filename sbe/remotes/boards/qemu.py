@@ -37,7 +37,7 @@ _SOCKETS = ("db", "console", "qmp")  # names in the directory
 
 
 def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> Any:
-    """Run a command of QEMU's machine protocol at this socket. Raises LinkError."""
+    """Runs a command of QEMU's machine protocol at this socket. Raises LinkError."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_QMP_S)
@@ -123,7 +123,7 @@ class QemuBoard(Remote):
     # -- life cycle ------------------------------------------------------------------------------
 
     def connect(self) -> CarveoutTransport:
-        """End the former process, start a new one, begin a life of this end."""
+        """Ends the former process, starts a new one, begins a life of this end."""
         self._note_crash()
         window = self.window
         self.start()
@@ -140,11 +140,11 @@ class QemuBoard(Remote):
         return CarveoutTransport(window, stream, end=self._obituary)
 
     def open_doorbell(self) -> int:
-        """Open the doorbell's stream; its descriptor, the caller's."""
+        """Opens the doorbell's stream; its descriptor, the caller's."""
         return open_doorbell(f"unix:{self.directory / 'db'}")
 
     def start(self) -> None:
-        """Load the image into a new process, the RAM as it is. Raises LinkError."""
+        """Loads the image into a new process, the RAM as it is. Raises LinkError."""
         self.stop()
         self._last_crash = None
         check_image(self.image, self.board)
@@ -171,14 +171,14 @@ class QemuBoard(Remote):
                 each.close()
 
     def stop(self) -> None:
-        """End the process at once. One that has ended is fine."""
+        """Ends the process at once. One that has ended is fine."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
 
     def kill(self) -> bool:
-        """Let the process die, as in a crash of QEMU, unnoticed here. False: it was dead."""
+        """Lets the process die, as in a crash of QEMU, unnoticed here. False: it was dead."""
         process = self._process
         alive = process is not None and process.poll() is None
         if process is not None:
@@ -186,7 +186,7 @@ class QemuBoard(Remote):
         return alive
 
     def quit(self) -> None:
-        """End the process in order: QEMU writes what it has buffered."""
+        """Ends the process in order: QEMU writes what it has buffered."""
         process = self._process
         if process is not None:
             self.qmp("quit")
@@ -195,19 +195,19 @@ class QemuBoard(Remote):
         self.stop()
 
     def reset(self) -> None:
-        """Reset the core: the firmware begins another life, RAM stays."""
+        """Resets the core: the firmware begins another life, RAM stays."""
         self.qmp("system_reset")
 
     def freeze(self) -> None:
-        """Stop the core where it is."""
+        """Stops the core where it is."""
         self.qmp("stop")
 
     def thaw(self) -> None:
-        """Let a frozen core go on."""
+        """Lets a frozen core go on."""
         self.qmp("cont")
 
     def close(self) -> None:
-        """Stop, and remove what `directory=None` made. Calling twice is fine.
+        """Stops, and removes what `directory=None` made. Calling twice is fine.
 
         In a forked child it does nothing: the board is the parent's.
         """
@@ -235,7 +235,7 @@ class QemuBoard(Remote):
 
     @property
     def pid(self) -> int | None:
-        """Process id of QEMU, None while there is none."""
+        """The process id of QEMU, None while there is none."""
         return self._process.pid if self._process is not None else None
 
     @property
@@ -286,7 +286,7 @@ class QemuBoard(Remote):
             return ""
 
     def qmp(self, command: str, **arguments: Any) -> Any:
-        """Run a command of QEMU's machine protocol. Raises LinkError."""
+        """Runs a command of QEMU's machine protocol. Raises LinkError."""
         return qmp(self.directory / "qmp", command, arguments)
 
     # -- inside ----------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class QemuBoard(Remote):
             self._last_crash = f"the firmware crashed: {describe_crash(crash)}"
 
     def _obituary(self, late: bool) -> str | None:
-        """Say what became of a process whose stream has ended, None while it is ending."""
+        """Says what became of a process whose stream has ended, None while it is ending."""
         if self.alive and not late:
             return None
         return self.exit_description or "QEMU closed the doorbell and went on"

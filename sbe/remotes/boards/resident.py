@@ -117,7 +117,7 @@ class Resident:
     def start(
         cls, name: str, board: str = "mps2-an521", image: str | os.PathLike[str] | None = None
     ) -> Resident:
-        """Load an image into a new process under a name; RAM of a former one stays as it is.
+        """Loads an image into a new process under a name; RAM of a former one stays as it is.
 
         Raises BadArgument for a name that can't be one, board or image that do not fit, Busy when
         that board runs, PermissionDenied when others can write where boards are kept, LinkError.
@@ -132,7 +132,7 @@ class Resident:
             try:
                 pid = emulated.pid or 0
                 resident = cls(name, board, str(emulated.image.resolve()), pid, _started(pid))
-                resident._keep()
+                resident._save()
                 _write(home / name / "link.toml", _link_file(emulated))
                 resident._wait_until_it_shows(emulated)
             except BaseException:
@@ -142,7 +142,7 @@ class Resident:
 
     @classmethod
     def find(cls, name: str) -> Resident:
-        """Return the board of this name, alive or not. Raises BadArgument."""
+        """Returns the board of this name, alive or not. Raises BadArgument."""
         with contextlib.suppress(FileNotFoundError), _checked_home() as home:
             _check_name(name)
             return cls._read(home / name)
@@ -151,7 +151,7 @@ class Resident:
 
     @classmethod
     def all(cls) -> list[Resident]:
-        """Return all boards, alive or not, by name. Raises PermissionDenied as `start`."""
+        """Returns all boards, alive or not, by name. Raises PermissionDenied as `start`."""
         found: list[Resident] = []
         with contextlib.suppress(FileNotFoundError), _checked_home() as home:
             for path in sorted(home.glob("*/board.json")):
@@ -217,7 +217,7 @@ class Resident:
         return "running" if qmp(self.directory / "qmp", "query-status")["running"] else "frozen"
 
     def crash(self) -> dict[str, Any] | None:
-        """Return the crash record of the firmware's present life, None if there is none."""
+        """Returns the crash record of the firmware's present life, None if there is none."""
         window = Window(self.directory / "ram", 0, BOARDS[self.board].window_size)
         try:
             return _native.read_crash(window.memory)
@@ -225,41 +225,41 @@ class Resident:
             window.close()
 
     def console(self) -> str:
-        """Return what the firmware has written to its console since the start."""
+        """Returns what the firmware has written to its console since the start."""
         try:
             return (self.directory / "console.log").read_text(errors="replace")
         except OSError:
             return ""
 
     def load(self, image: str | os.PathLike[str]) -> None:
-        """Choose the image of the next start. Raises Busy while it runs, BadArgument."""
+        """Chooses the image of the next start. Raises Busy while it runs, BadArgument."""
         with _checked_home(lock=True):
             if self.alive:
                 raise errors.Busy(f"the board {self.name} runs: stop it before loading firmware")
             check_image(image, BOARDS[self.board])
             self.image = str(Path(image).resolve())
-            self._keep()
+            self._save()
 
     def reset(self) -> None:
-        """Reset the core; the image in its memory and the RAM stay."""
+        """Resets the core; the image in its memory and the RAM stay."""
         self._tell("system_reset")
         self._tell("cont")
 
     def freeze(self) -> None:
-        """Stop the core where it is."""
+        """Stops the core where it is."""
         self._tell("stop")
 
     def thaw(self) -> None:
-        """Let a frozen core go on."""
+        """Lets a frozen core go on."""
         self._tell("cont")
 
     def stop(self) -> None:
-        """End the process. One that has ended is fine. Raises LinkError when it does not end."""
+        """Ends the process. One that has ended is fine. Raises LinkError when it does not end."""
         with _checked_home(lock=True):
             self._end()
 
     def remove(self) -> None:
-        """Stop it and forget it, RAM and logs included."""
+        """Stops it and forgets it, RAM and logs included."""
         with _checked_home(lock=True) as home:
             self._end()
             shutil.rmtree(home / self.name, ignore_errors=True)
@@ -286,7 +286,7 @@ class Resident:
         while not self.alive and board.alive and time.monotonic() < end:
             time.sleep(0.001)
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         _write(self.directory / "board.json", json.dumps(asdict(self)))
 
     def _tell(self, command: str) -> None:

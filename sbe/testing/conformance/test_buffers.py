@@ -343,11 +343,11 @@ def test_many_areas(link: sbe.Connection) -> None:
         )
     for area in areas[::2]:
         area.free()
-    again = [link.allocate(64) for _ in range(500)]
-    assert not {area.id for area in again} & {area.id for area in areas}
-    for area in (areas[1], areas[999], again[0], again[499]):
+    later = [link.allocate(64) for _ in range(500)]
+    assert not {area.id for area in later} & {area.id for area in areas}
+    for area in (areas[1], areas[999], later[0], later[499]):
         assert link.call("crc32", sbe.In(area)).payload == ref_crc32(area)
-    for area in areas[1::2] + again:
+    for area in areas[1::2] + later:
         area.free()
     assert link.stat()["connection"]["areas"] == 0
 

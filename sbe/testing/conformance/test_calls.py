@@ -155,11 +155,11 @@ def test_callbacks_run_once_each_in_order_of_completion(link: sbe.Connection) ->
 def test_a_callback_may_call(link: sbe.Connection) -> None:
     replies: list[bytes] = []
 
-    def again(call: object) -> None:
+    def call_within(call: object) -> None:
         replies.append(link.call("echo", payload=b"from within").payload)
 
     future = link.submit("echo", payload=b"first")
-    future.add_done_callback(again)
+    future.add_done_callback(call_within)
     assert future.result().payload == b"first"
     assert replies == [b"from within"]
 

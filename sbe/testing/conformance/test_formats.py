@@ -59,8 +59,8 @@ NUMBERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def bytes_of(what: Any) -> bytes:
-    return what.tobytes() if isinstance(what, np.ndarray) else bytes(what)
+def bytes_of(value: Any) -> bytes:
+    return value.tobytes() if isinstance(value, np.ndarray) else bytes(value)
 
 
 @needs("echo")
@@ -68,15 +68,15 @@ def bytes_of(what: Any) -> bytes:
 @in_a_loop
 async def test_references_are_refused(connect: Connector, kind: str) -> None:
     link = connect()
-    what = REFERENCES[kind]()
+    value = REFERENCES[kind]()
     area = link.allocate(4096)
 
     def refused() -> Any:
         return pytest.raises(sbe.BadArgument, match="Python objects or pointers")
 
-    read_only = isinstance(what, np.void)
+    read_only = isinstance(value, np.void)
     for direction in (sbe.In,) if read_only else (sbe.In, sbe.Out, sbe.InOut):
-        given = direction(what)
+        given = direction(value)
         with refused():
             link.call("echo", given)
         with refused():
@@ -90,13 +90,13 @@ async def test_references_are_refused(connect: Connector, kind: str) -> None:
         with refused():
             memoryview(given)  # what staging copies
     with refused():
-        link.call("echo", payload=what)
+        link.call("echo", payload=value)
     with refused():
-        await link.acall("echo", payload=what)
+        await link.acall("echo", payload=value)
     with refused():
-        link.send("echo", payload=what)
+        link.send("echo", payload=value)
     with refused():
-        area[:8] = what
+        area[:8] = value
     assert link.call("echo", payload=b"on").payload == b"on"
     assert area.holds == 0
 
@@ -107,10 +107,10 @@ def test_references_are_refused_at_any_size(connect: Connector) -> None:
     link = connect()
     area = link.allocate(4096)
     in_area = (ctypes.py_object * 8).from_buffer(area)
-    for what in (objects(100_000), np.zeros(9000, [("k", "O"), ("v", "<i8")]), in_area):
+    for value in (objects(100_000), np.zeros(9000, [("k", "O"), ("v", "<i8")]), in_area):
         for direction in (sbe.In, sbe.Out, sbe.InOut, sbe.Shared):
             with pytest.raises(sbe.BadArgument, match="Python objects or pointers"):
-                link.call("echo", direction(what))
+                link.call("echo", direction(value))
     assert link.stat()["connection"]["areas"] == 1  # nothing was staged
 
 
@@ -128,18 +128,18 @@ def test_a_batch_takes_no_references(link: sbe.Connection) -> None:
 @pytest.mark.parametrize("kind", NUMBERS)
 @in_a_loop
 async def test_numbers_go_out_and_come_back(link: sbe.Connection, kind: str) -> None:
-    what = NUMBERS[kind]()
-    want = bytes_of(what)
-    assert link.call("echo", payload=what).payload == want
-    assert (await link.acall("echo", payload=what)).payload == want
+    value = NUMBERS[kind]()
+    want = bytes_of(value)
+    assert link.call("echo", payload=value).payload == want
+    assert (await link.acall("echo", payload=value)).payload == want
     # Read and written there, inline; then in an area, and staged.
-    link.call("invert", sbe.InOut(what))
-    assert bytes_of(what) == bytes(255 - byte for byte in want)
-    link.call("invert", sbe.InOut(what))
+    link.call("invert", sbe.InOut(value))
+    assert bytes_of(value) == bytes(255 - byte for byte in want)
+    link.call("invert", sbe.InOut(value))
     area = link.allocate(4096)
-    area[: len(want)] = what
+    area[: len(want)] = value
     assert bytes(area[: len(want)]) == want
-    assert link.call("crc32", sbe.In(what)).payload == (
+    assert link.call("crc32", sbe.In(value)).payload == (
         link.call("crc32", sbe.In(area[: len(want)])).payload
     )
 
