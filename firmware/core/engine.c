@@ -3,28 +3,17 @@
 
 #include <string.h>
 
-#include "core/cache.h"
+#include "core/engine_base.h"
 #include "core/status.h"
 
 #define DEFAULT_BUDGET 32u
-
-static uint64_t now(const struct sbe_engine *engine)
-{
-    return engine->port->now_ns(engine->port->self);
-}
-
-/* Nanoseconds, at most what a response can say. */
-static uint32_t between(uint64_t from_ns, uint64_t to_ns)
-{
-    uint64_t duration_ns = to_ns - from_ns;
-    return duration_ns >> 32 != 0 ? UINT32_MAX : (uint32_t)duration_ns;
-}
+#define FRAME_NS       1000u /* what a frame costs at least, so that many small ones count as well */
 
 /* -- channels with work: lists, because one of thousands may be active ----------------------- */
 
 void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel)
 {
-    struct sbe_engine_channel *entry = (struct sbe_engine_channel *)(void *)channel;
+    struct sbe_engine_channel *entry = sbe_entry_of(channel);
     if (entry->active || !entry->used)
         return;
     struct sbe_engine_channel **last = &engine->last[entry->priority];
@@ -50,218 +39,6 @@ static void forget_work(struct sbe_engine *engine, struct sbe_engine_channel *en
     entry->active = false;
 }
 
-/* -- answering ----------------------------------------------------------------------------- */
-
-/* Moves buffers to this end or back; back also after a failure, and before memory is let go. */
-static void hand_over(struct sbe_channel *channel, enum sbe_handover step,
-                      const struct sbe_buffer *buffer, uint32_t count)
-{
-    const struct sbe_area_table *areas = channel->areas;
-    if (areas->coherent)
-        return;
-    for (; count > 0; count--, buffer++) {
-        const struct sbe_area *area = sbe_area_find(areas, buffer->area);
-        if (area != NULL && (area->flags & SBE_AREA_COHERENT) == 0) /* NULL: it rides inline */
-            channel->counters.synced += sbe_cache_handover(channel->port, step, buffer);
-    }
-}
-
-static bool is_output(const struct sbe_buffer *buffer)
-{
-    return (buffer->direction & (SBE_DIR_OUT | SBE_DIR_SHARED)) != 0;
-}
-
-/* From `engine` on a kept request is as the request was. */
-#define TAKEN_OVER (offsetof(struct sbe_kept, place) - offsetof(struct sbe_kept, engine))
-#define SAME_PLACE(field)                                                                  \
-    _Static_assert(offsetof(struct sbe_kept, field) - offsetof(struct sbe_kept, engine) == \
-                       offsetof(struct sbe_request, field),                                \
-                   #field)
-SAME_PLACE(engine);
-SAME_PLACE(channel);
-SAME_PLACE(service);
-SAME_PLACE(payload);
-SAME_PLACE(payload_size);
-SAME_PLACE(buffer_count);
-SAME_PLACE(transaction);
-SAME_PLACE(begun_ns);
-SAME_PLACE(waited_ns);
-
-/*
- * Answers a request, or what a kept one has of it; there is room, it was promised. The response is
- * a frame of its own because a handler may answer a kept request while it looks at another.
- */
-static int respond(const struct sbe_request *request, int result, const void *payload,
-                   uint32_t payload_size, const struct sbe_buffer *buffers, const uint64_t *written)
-{
-    struct sbe_engine *engine = request->engine;
-    struct sbe_channel *channel = request->channel;
-    struct sbe_frame *frame = &engine->response;
-    struct sbe_buffer *next = frame->buffers;
-    frame->status = result;
-    frame->payload = payload;
-    frame->payload_size = payload_size;
-    frame->transaction = request->transaction;
-    frame->waited_ns = request->waited_ns;
-    for (uint32_t left = request->buffer_count; left > 0; left--, buffers++, written++) {
-        if (!is_output(buffers))
-            continue;
-        hand_over(channel, SBE_GIVE_BACK, buffers, 1);
-        *next = *buffers;
-        if (*written < next->size)
-            next->size = *written;
-        next++;
-    }
-    frame->type = SBE_FRAME_RESPONSE;
-    frame->buffer_count = (uint16_t)(next - frame->buffers);
-    frame->handled_ns = between(request->begun_ns, now(engine));
-    int status = sbe_channel_send(channel, frame);
-    if (status == SBE_EMSGSIZE) {
-        frame->status = SBE_ENOSPC; /* the answer does not fit: say so rather than nothing */
-        frame->buffer_count = 0;
-        frame->payload_size = 0;
-        status = sbe_channel_send(channel, frame);
-    }
-    return status;
-}
-
-/* -- kept requests ------------------------------------------------------------------------- */
-
-/*
- * Those of a channel are a trie by the bits of their transactions, the lowest first, in which
- * requesters count. So the cost of each is that of the bits which tell it from the others, at most
- * 64 whatever a requester makes of them, and not of how many are kept or in which order they end.
- */
-SBE_OUT_OF_LINE static struct sbe_kept **place_of(struct sbe_channel *channel, uint64_t transaction)
-{
-    struct sbe_kept **place = &((struct sbe_engine_channel *)(void *)channel)->kept;
-    for (uint64_t bits = transaction; *place != NULL; bits >>= 1) {
-        if ((*place)->transaction == transaction)
-            break;
-        place = &(*place)->below[bits & 1];
-    }
-    return place;
-}
-
-static void pin(struct sbe_engine *engine, const struct sbe_kept *kept, bool hold)
-{
-    const struct sbe_buffer *buffer = kept->buffers;
-    for (uint32_t left = kept->buffer_count; left > 0; left--, buffer++) {
-        struct sbe_area *area = sbe_area_find(&engine->session.areas, buffer->area);
-        if (area == NULL)
-            continue; /* inline */
-        if (hold)
-            area->pins++;
-        else
-            sbe_session_unpin(&engine->session, area);
-    }
-}
-
-static int stash(struct sbe_kept *kept, uint8_t *scratch, uint32_t room)
-{
-    uint32_t used = (kept->payload_size + 7u) & ~7u; /* came in a slot, so it can't wrap */
-    if (used > room)
-        return SBE_ENOSPC;
-    if (kept->payload_size != 0)
-        memcpy(scratch, kept->payload, kept->payload_size);
-    kept->payload = scratch;
-    struct sbe_buffer *buffer = kept->buffers;
-    for (uint32_t left = kept->buffer_count; left > 0; left--, buffer++) {
-        if ((buffer->flags & SBE_BUFFER_INLINE) == 0)
-            continue;
-        uint32_t size = (uint32_t)buffer->size; /* fits a slot: it came in one or was checked */
-        if (size > room - used)
-            return SBE_ENOSPC;
-        if ((buffer->direction & SBE_DIR_IN) != 0 && size != 0)
-            memcpy(scratch + used, buffer->data, size);
-        buffer->data = scratch + used;
-        used += size;
-    }
-    return SBE_OK;
-}
-
-int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
-                     uint32_t scratch_size)
-{
-    struct sbe_engine *engine = request->engine;
-    struct sbe_channel *channel = request->channel;
-    uint32_t count = request->buffer_count;
-    /* One slot is never promised to what is kept, or a CANCEL could not come in. */
-    if (channel->promised > channel->tx.mask)
-        return SBE_EAGAIN;
-    struct sbe_kept **place = place_of(channel, request->transaction);
-    if (request->transaction == 0 || *place != NULL || count > SBE_KEPT_BUFFERS ||
-        request->service->cancel == NULL)
-        return SBE_ENOTSUP;
-    kept->below[0] = kept->below[1] = NULL;
-    kept->place = place;
-    memcpy(&kept->engine, request, TAKEN_OVER);
-    memcpy(kept->buffers, request->buffers, count * sizeof *kept->buffers);
-    memcpy(kept->written, request->written, count * sizeof *kept->written);
-    int status = stash(kept, scratch, scratch_size);
-    if (status < 0)
-        return status;
-    pin(engine, kept, true);
-    channel->promised++;
-    *place = kept;
-    return SBE_OK;
-}
-
-/* The last one below takes its place: the bits that lead there are its own, too. */
-static void take_out(struct sbe_kept *kept)
-{
-    struct sbe_kept *last = kept, *next = kept;
-    do {
-        last = next;
-        next = last->below[last->below[0] == NULL];
-    } while (next != NULL);
-    *last->place = NULL;
-    if (last != kept) {
-        last->place = kept->place;
-        *last->place = last;
-        for (uint32_t i = 0; i < 2; i++) {
-            last->below[i] = kept->below[i];
-            if (last->below[i] != NULL)
-                last->below[i]->place = &last->below[i];
-        }
-    }
-    kept->channel->promised--;
-}
-
-int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size)
-{
-    struct sbe_channel *channel = kept->channel;
-    if (channel == NULL)
-        return SBE_OK;
-    take_out(kept);
-    int sent = respond((const void *)&kept->engine, status, payload, payload_size, kept->buffers,
-                       kept->written);
-    sbe_channel_flush(channel);
-    pin(kept->engine, kept, false);
-    kept->channel = NULL;
-    return sent;
-}
-
-static void cancel_kept(const struct sbe_engine *engine, struct sbe_channel *channel)
-{
-    struct sbe_kept *kept = *place_of(channel, engine->frame.transaction);
-    if (kept != NULL)
-        kept->service->cancel(kept);
-}
-
-/* The requester is gone: its kept requests end without an answer. */
-static void drop_kept(struct sbe_engine *engine, struct sbe_engine_channel *entry)
-{
-    struct sbe_kept *kept;
-    while ((kept = entry->kept) != NULL) { /* the service may answer others as well */
-        take_out(kept);
-        kept->channel = NULL;
-        kept->service->cancel(kept);
-        hand_over(&entry->channel, SBE_GIVE_BACK, kept->buffers, kept->buffer_count);
-        pin(engine, kept, false);
-    }
-}
-
 /* -- requests ------------------------------------------------------------------------------ */
 
 /* Gives inline OUT buffers and the reply's payload their places in scratch_out. */
@@ -273,7 +50,7 @@ static int lay_out(struct sbe_engine *engine, struct sbe_request *request)
     uint64_t *written = request->written;
     for (uint32_t left = engine->frame.buffer_count; left > 0; left--, buffer++, written++) {
         *written = 0;
-        if (!is_output(buffer))
+        if (!sbe_is_output(buffer))
             continue;
         outputs++;
         if (buffer->direction == SBE_DIR_INOUT)
@@ -301,36 +78,75 @@ static void enter_context(const struct sbe_engine *engine, uint32_t context)
         engine->port->context_enter(engine->port->self, context);
 }
 
+int sbe_engine_handle(struct sbe_engine *engine, uint64_t turn_ns)
+{
+    struct sbe_request *request = &engine->request;
+    const struct sbe_engine_channel *entry = sbe_entry_of(request->channel);
+    int status;
+    enter_context(engine, request->channel->context);
+    do
+        status = request->service->handle(request);
+    while (status == SBE_MORE &&
+           (engine->config->pieces == NULL ||
+            sbe_between(turn_ns, sbe_engine_now(engine)) < entry->share->left_ns));
+    enter_context(engine, SBE_CONTEXT_GLOBAL);
+    return status;
+}
+
 SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_request *request)
 {
     const struct sbe_frame *frame = &engine->frame;
     if (frame->status < 0)
         return frame->status; /* its buffers did not resolve */
-    if (frame->deadline_us != 0 &&
-        request->begun_ns - frame->seen_ns > (uint64_t)frame->deadline_us * 1000u)
+    if (sbe_is_late(frame, request->begun_ns))
         return SBE_ETIMEDOUT;
     int status = lay_out(engine, request);
     if (status < 0)
         return status;
     request->buffer_count = frame->buffer_count; /* from here on they are handed over */
-    hand_over(request->channel, SBE_TAKE, frame->buffers, frame->buffer_count);
+    sbe_engine_hand_over(request->channel, SBE_TAKE, frame->buffers, frame->buffer_count);
     if (frame->type == SBE_FRAME_SYNC)
         return SBE_OK;
     if (frame->service == 0 || frame->service > engine->config->service_count)
         return SBE_ENOENT;
     request->service = engine->config->services[frame->service - 1];
-    enter_context(engine, request->channel->context);
-    status = request->service->handle(request);
-    enter_context(engine, SBE_CONTEXT_GLOBAL);
-    return status;
+    return sbe_engine_handle(engine, request->begun_ns);
+}
+
+static void charge(struct sbe_share *share, uint32_t used_ns)
+{
+    share->left_ns = used_ns < share->left_ns ? share->left_ns - used_ns : 0;
+}
+
+void sbe_engine_settle(struct sbe_engine *engine, int status)
+{
+    struct sbe_request *request = &engine->request;
+    struct sbe_engine_channel *entry = sbe_entry_of(request->channel);
+    if (status == SBE_MORE) {
+        charge(entry->share, UINT32_MAX);
+        engine->config->pieces->pause(engine, entry);
+        return;
+    }
+    entry->channel.promised--;
+    if (status == SBE_KEPT || request->transaction == 0) {
+        charge(entry->share, sbe_between(request->begun_ns, sbe_engine_now(engine)));
+        return;
+    }
+    if (status == SBE_OK && request->reply_size > request->reply_room)
+        status = SBE_ENOSPC;
+    /* a broken ring is told by the next receive */
+    (void)sbe_engine_respond(request, status, request->reply,
+                             status == SBE_OK ? request->reply_size : 0, request->buffers,
+                             request->written);
+    charge(entry->share, engine->response.handled_ns);
 }
 
 static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     struct sbe_request *request = &engine->request;
     struct sbe_frame *frame = &engine->frame;
-    request->begun_ns = now(engine);
-    request->waited_ns = between(frame->seen_ns, request->begun_ns);
+    request->begun_ns = sbe_engine_now(engine);
+    request->waited_ns = sbe_between(frame->seen_ns, request->begun_ns);
     request->engine = engine;
     request->channel = channel;
     request->transaction = frame->transaction;
@@ -339,23 +155,16 @@ static void serve(struct sbe_engine *engine, struct sbe_channel *channel)
     request->buffer_count = 0;
     request->buffers = frame->buffers;
     request->reply_size = 0;
+    request->progress = request->state = 0;
     channel->promised++; /* nothing that the handler sends takes the answer's place */
-    int status = call_service(engine, request);
-    channel->promised--;
-    if (status == SBE_KEPT || request->transaction == 0)
-        return;
-    if (status == SBE_OK && request->reply_size > request->reply_room)
-        status = SBE_ENOSPC;
-    /* a broken ring is told by the next receive */
-    (void)respond(request, status, request->reply, status == SBE_OK ? request->reply_size : 0,
-                  request->buffers, request->written);
+    sbe_engine_settle(engine, call_service(engine, request));
 }
 
 static void meet_response(struct sbe_engine *engine, struct sbe_channel *channel)
 {
     struct sbe_frame *frame = &engine->frame;
     struct sbe_outcall *call = frame->owner;
-    hand_over(channel, SBE_TAKE_BACK, frame->buffers, frame->buffer_count);
+    sbe_engine_hand_over(channel, SBE_TAKE_BACK, frame->buffers, frame->buffer_count);
     call->done(call, frame->status, frame);
 }
 
@@ -364,6 +173,10 @@ static void meet_response(struct sbe_engine *engine, struct sbe_channel *channel
 static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     struct sbe_channel *channel = &entry->channel;
+    if (entry->paused) {
+        engine->config->pieces->go_on(engine, entry);
+        return 1;
+    }
     /* Not before its answer has a place: the requester waits for space, not we. */
     if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel))
         return -1;
@@ -383,7 +196,7 @@ static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry
     if (engine->frame.type == SBE_FRAME_RESPONSE)
         meet_response(engine, channel);
     else if (engine->frame.type == SBE_FRAME_CANCEL)
-        cancel_kept(engine, channel);
+        sbe_kept_cancel(engine, channel);
     else if (engine->frame.type != SBE_FRAME_EVENT) /* for requesters; nobody here listens */
         serve(engine, channel);
     return 1;
@@ -393,8 +206,9 @@ static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entr
 {
     uint32_t left = entry->budget;
     int taken = 1;
-    while (left > 0 && (taken = serve_one(engine, entry)) == 1)
+    while (left > 0 && entry->share->left_ns > 0 && (taken = serve_one(engine, entry)) == 1)
         left--;
+    charge(entry->share, (entry->budget - left) * FRAME_NS);
     bool more = taken == 1 || (taken == 0 && (engine->busy || !sbe_channel_idle(&entry->channel)));
     sbe_channel_flush(&entry->channel);
     if (more)
@@ -423,11 +237,30 @@ static void run_tasks(struct sbe_engine *engine)
     }
 }
 
+/* False: its context has had its time in this round. */
+static bool has_turn(struct sbe_engine *engine, struct sbe_share *share)
+{
+    if (share->round != engine->round) {
+        share->round = engine->round;
+        share->left_ns = SBE_TURN_NS;
+    }
+    return share->left_ns > 0;
+}
+
+/* Those that had no turn come first in the next round, so that their context's time goes round. */
+static void begin_with(struct sbe_engine *engine, const struct sbe_engine_channel *entry)
+{
+    struct sbe_engine_channel **last = &engine->last[entry->priority];
+    while (entry->active && (*last)->next != entry)
+        *last = (*last)->next;
+}
+
 bool sbe_engine_run(struct sbe_engine *engine)
 {
     run_tasks(engine);
+    engine->round++;
     for (uint32_t p = SBE_PRIORITIES; p-- > 0;) {
-        struct sbe_engine_channel **last = &engine->last[p], *entry = *last;
+        struct sbe_engine_channel **last = &engine->last[p], *entry = *last, *waits = NULL;
         uint32_t turns = 0; /* those that come back in this round wait for the next */
         if (entry != NULL)
             do
@@ -436,9 +269,17 @@ bool sbe_engine_run(struct sbe_engine *engine)
         /* The list is whole during each turn: what runs there may ring or close any channel. */
         for (; turns > 0 && *last != NULL; turns--) {
             entry = (*last)->next;
-            forget_work(engine, entry);
-            take_turn(engine, entry);
+            if (has_turn(engine, entry->share)) {
+                forget_work(engine, entry);
+                take_turn(engine, entry);
+                continue;
+            }
+            *last = entry;
+            if (waits == NULL)
+                waits = entry;
         }
+        if (waits != NULL)
+            begin_with(engine, waits);
     }
     for (uint32_t p = 0; p < SBE_PRIORITIES; p++)
         if (engine->last[p] != NULL)
@@ -481,7 +322,7 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
     if (sbe_channel_room(channel) == 0)
         return SBE_EAGAIN; /* the rest is promised to responses */
     frame->type = SBE_FRAME_REQUEST;
-    hand_over(channel, SBE_GIVE, frame->buffers, frame->buffer_count);
+    sbe_engine_hand_over(channel, SBE_GIVE, frame->buffers, frame->buffer_count);
     int status = sbe_channel_request(channel, frame, call);
     if (status == SBE_OK)
         sbe_channel_flush(channel);
@@ -505,6 +346,15 @@ static int find_service(void *self, uint32_t context, const char *name, uint32_t
         return SBE_OK;
     }
     return SBE_ENOENT;
+}
+
+static struct sbe_share *share_of(struct sbe_engine *engine, uint32_t context)
+{
+    struct sbe_session_context *at = engine->config->session.contexts;
+    for (uint32_t left = engine->config->session.limits.contexts; left > 0; left--, at++)
+        if (at->id == context && context != SBE_CONTEXT_GLOBAL)
+            return &at->share;
+    return &engine->share;
 }
 
 static int open_channel(void *self, const struct sbe_session_channel *known,
@@ -531,6 +381,7 @@ static int open_channel(void *self, const struct sbe_session_channel *known,
     entry->channel.buffers = engine->session.limits.buffers; /* agreed, may be none */
     entry->priority = (uint8_t)message->priority;
     entry->budget = DEFAULT_BUDGET;
+    entry->share = share_of(engine, message->context);
     entry->used = true;
     if (status == SBE_OK && config->opened != NULL)
         status = config->opened(config->port->self, &entry->channel, message);
@@ -556,7 +407,9 @@ static void close_channel(void *self, const struct sbe_session_channel *known)
     struct sbe_engine_channel *entry = &config->channels[known - config->session.channels];
     entry->used = false;
     forget_work(engine, entry);
-    drop_kept(engine, entry);
+    sbe_kept_drop(engine, entry);
+    if (entry->paused)
+        engine->config->pieces->drop(engine, entry);
     sbe_channel_abort(&entry->channel, fail_call, NULL);
     if (config->closed != NULL)
         config->closed(config->port->self, &entry->channel);

@@ -16,25 +16,42 @@
 #include "core/session.h"
 
 #define SBE_PRIORITIES 4u
+/*
+ * What the handlers of one context may take in a round; beyond it go only the piece at hand and
+ * handlers that are not in pieces. So whoever rings waits for one turn of each other context.
+ */
+#define SBE_TURN_NS 500000u
 
 struct sbe_engine_channel {
     struct sbe_channel channel; /* first, so that a channel leads to its entry */
     struct sbe_engine_channel *next;
-    struct sbe_kept *kept; /* the first of those that came by it */
-    uint32_t budget;       /* frames per turn */
+    struct sbe_kept *kept;   /* the first of those that came by it */
+    struct sbe_share *share; /* its context's */
+    uint32_t budget;         /* frames per turn */
     uint8_t priority;
     bool active; /* in the list of its priority: it may have work */
     bool used;
+    bool paused; /* a request of it goes on in its next turn, and those behind it wait */
+};
+
+/* How a request goes on in a later turn: firmware/pieces. */
+struct sbe_engine_pieces {
+    void (*pause)(struct sbe_engine *engine, struct sbe_engine_channel *entry);
+    void (*go_on)(struct sbe_engine *engine, struct sbe_engine_channel *entry);
+    void (*drop)(struct sbe_engine *engine, struct sbe_engine_channel *entry);
 };
 
 struct sbe_engine_config {
     const struct sbe_service *const *services; /* usually __start_sbe_services to __stop_ */
     uint32_t service_count;
-    struct sbe_engine_channel *channels; /* session.limits.channels of them */
-    struct sbe_call *calls;              /* calls_per_channel for each channel, may be NULL */
-    uint32_t calls_per_channel;          /* at most half of a channel's slots are used */
-    void *scratch_in;                    /* session.limits.slot_size bytes, 8-byte aligned */
-    void *scratch_out;                   /* the same */
+    struct sbe_engine_channel *channels;    /* session.limits.channels of them */
+    struct sbe_call *calls;                 /* calls_per_channel for each channel, may be NULL */
+    uint32_t calls_per_channel;             /* at most half of a channel's slots are used */
+    void *scratch_in;                       /* session.limits.slot_size bytes, 8-byte aligned */
+    void *scratch_out;                      /* the same */
+    const struct sbe_engine_pieces *pieces; /* NULL: handlers end within their turn */
+    void *paused;                           /* theirs */
+    uint32_t kept_per_context; /* requests that a context may have kept at a time, 0: any number */
     const struct sbe_port *port;
     /* A channel was opened or is about to close: the port keeps its doorbells. self: the port's. */
     int (*opened)(void *self, struct sbe_channel *channel, const struct sbe_channel_open *message);
@@ -72,7 +89,9 @@ struct sbe_engine {
     struct sbe_engine_channel *last[SBE_PRIORITIES]; /* of those with work; its next is the first */
     struct sbe_task *tasks;                          /* for the next round */
     uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
-    bool busy;       /* set by a port that looks again soon: no doorbell is asked for */
+    uint32_t round;
+    struct sbe_share share; /* of channels that belong to no context */
+    bool busy;              /* set by a port that looks again soon: no doorbell is asked for */
     struct sbe_request request;
     struct sbe_frame frame;    /* the request at hand */
     struct sbe_frame response; /* the answer under way */
@@ -90,8 +109,10 @@ int sbe_engine_init(struct sbe_engine *engine, struct sbe_engine_config *config)
 void sbe_engine_doorbell(struct sbe_engine *engine, struct sbe_channel *channel);
 
 /*
- * One round: every channel with work gets its budget, higher priorities first. True: more work is
- * waiting, call again; false: every channel has asked for a doorbell, the port may sleep.
+ * One round: every channel with work gets its budget, higher priorities first, as long as its
+ * context has time left in this round (SBE_TURN_NS). True: more work is waiting, call again, but
+ * look at control messages before; false: every channel has asked for a doorbell, the port may
+ * sleep.
  */
 bool sbe_engine_run(struct sbe_engine *engine);
 

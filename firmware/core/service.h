@@ -38,10 +38,18 @@ struct __attribute__((may_alias)) sbe_request {
     uint32_t reply_room;        /* bytes */
     uint32_t reply_size;        /* set by the handler, at most reply_room */
     uint64_t written[SBE_BUFFERS_MAX]; /* per buffer, set by the handler; INOUT starts at size */
+    uint64_t progress; /* the handler's own between its pieces, zero before the first */
+    uint64_t state;    /* the same */
 };
 
 /* A handler's return value: zero or a negative enum sbe_status that the caller receives, or: */
 #define SBE_KEPT 1 /* sbe_request_keep() took it, sbe_kept_answer() will answer */
+/*
+ * A piece of it is done: the handler is called again with the same request, at once or in a later
+ * turn of its context; what it needs to go on is in `progress` and `state`. So work that may take
+ * long does some ten microseconds of it at a time, and nobody waits for all of it.
+ */
+#define SBE_MORE 2
 
 struct sbe_service {
     const char *name; /* at most 31 characters */
@@ -75,8 +83,8 @@ struct sbe_kept {
 /*
  * Keeps a request: areas stay mapped, payload and inline bytes are copied to scratch, 8-byte
  * aligned. SBE_ENOSPC scratch too small, SBE_ENOTSUP more than SBE_KEPT_BUFFERS, no transaction or
- * one that is kept already, SBE_EAGAIN as many are kept as the ring has slots but one. The handler
- * then returns SBE_KEPT.
+ * one that is kept already, SBE_EAGAIN as many are kept as the ring has slots but one, SBE_EBUSY as
+ * many as one context may have. The handler then returns SBE_KEPT.
  */
 int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *scratch,
                      uint32_t scratch_size);

@@ -59,11 +59,18 @@ struct sbe_session_hooks {
 
 #define SBE_CONTEXT_ALL UINT32_MAX /* not a legal context id */
 
+struct sbe_share { /* of what the engine has, the engine's to keep */
+    uint32_t round;
+    uint32_t left_ns;
+    uint32_t kept;
+};
+
 struct sbe_session_context {
     uint32_t id; /* 0: free; the global context needs no entry */
     uint32_t destroy_id;
     bool dying;
     struct sbe_area *areas; /* the first of those in it */
+    struct sbe_share share;
 };
 
 struct sbe_session_channel {

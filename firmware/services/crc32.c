@@ -105,15 +105,22 @@ static uint32_t update(uint32_t crc, const uint8_t *bytes, size_t size)
 
 static int crc32(struct sbe_request *request)
 {
-    int status = sbe_check_all(request, SBE_DIR_IN, SBE_DIR_INOUT);
-    if (status < 0)
-        return status;
-    if (request->payload_size != 0)
-        return SBE_EINVAL;
-    uint32_t crc = UINT32_MAX;
-    for (uint32_t i = 0; i < request->buffer_count; i++)
-        crc = update(crc, request->buffers[i].data, (size_t)request->buffers[i].size);
-    crc = ~crc;
+    uint8_t *data;
+    size_t size;
+    if (sbe_is_first_piece(request)) {
+        int status = sbe_check_all(request, SBE_DIR_IN, SBE_DIR_INOUT);
+        if (status < 0)
+            return status;
+        if (request->payload_size != 0)
+            return SBE_EINVAL;
+    }
+    while (sbe_next_piece(request, &data, &size)) {
+        uint32_t sum = ~update(~(uint32_t)request->state, data, size);
+        request->state = request->state >> 32 << 32 | sum;
+        if (size == SBE_PIECE)
+            return SBE_MORE;
+    }
+    uint32_t crc = (uint32_t)request->state;
     if (request->reply_room < sizeof crc)
         return SBE_ENOSPC;
     memcpy(request->reply, &crc, sizeof crc);

@@ -4,17 +4,21 @@
 
 static int fill(struct sbe_request *request)
 {
-    int status = sbe_check_all(request, SBE_DIR_OUT, SBE_DIR_OUT);
-    if (status < 0)
-        return status;
-    if (request->payload_size != 1)
-        return SBE_EINVAL;
-    uint8_t value = *(const uint8_t *)request->payload;
-    for (uint32_t i = 0; i < request->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &request->buffers[i];
-        memset(buffer->data, value, (size_t)buffer->size);
-        request->written[i] = buffer->size;
+    uint8_t *data;
+    size_t size;
+    if (sbe_is_first_piece(request)) {
+        int status = sbe_check_all(request, SBE_DIR_OUT, SBE_DIR_OUT);
+        if (status < 0)
+            return status;
+        if (request->payload_size != 1)
+            return SBE_EINVAL;
     }
+    while (sbe_next_piece(request, &data, &size)) {
+        memset(data, *(const uint8_t *)request->payload, size);
+        if (size == SBE_PIECE)
+            return SBE_MORE;
+    }
+    sbe_wrote_all(request);
     return SBE_OK;
 }
 

@@ -17,6 +17,11 @@
 
 #define TAPS_MAX 1024u
 #define BLOCK    128u /* outputs at a time: their sums stay in the nearest cache */
+#ifdef SBE_SMALL
+#define WORK 8192u /* products of a piece, and those of one block more */
+#else
+#define WORK 131072u
+#endif
 
 static int16_t saturate(int64_t sum)
 {
@@ -58,31 +63,43 @@ static void block_wide(sbe_sample *restrict y, const sbe_sample *restrict x, siz
         y[n + i] = saturate(sums[i]);
 }
 
-static int fir(struct sbe_request *request)
+static int check(const struct sbe_request *request)
 {
-    const sbe_sample *h = request->payload;
-    uint32_t taps = request->payload_size / 2, magnitude = 0;
+    uint32_t taps = request->payload_size / 2;
     int status = sbe_check_in_out(request);
     if (status < 0)
         return status;
     uint64_t size = request->buffers[0].size;
     if (request->payload_size % 2 != 0 || taps == 0 || taps > TAPS_MAX || size % 2 != 0)
         return SBE_EINVAL;
-    if (request->buffers[1].size < size)
-        return SBE_ENOSPC;
+    return request->buffers[1].size < size ? SBE_ENOSPC : SBE_OK;
+}
+
+static int fir(struct sbe_request *request)
+{
+    const sbe_sample *h = request->payload;
+    uint32_t taps = request->payload_size / 2, magnitude = 0;
+    int status = sbe_is_first_piece(request) ? check(request) : SBE_OK;
+    if (status < 0)
+        return status;
     for (uint32_t k = 0; k < taps; k++) {
         int32_t tap = h[k];
         magnitude += (uint32_t)(tap < 0 ? -tap : tap);
     }
-    size_t samples = (size_t)(size / 2);
-    for (size_t n = 0; n < samples; n += BLOCK) {
+    size_t samples = (size_t)(request->buffers[0].size / 2), n = (size_t)request->progress;
+    for (uint32_t work = 0; n < samples; n += BLOCK) {
+        if (work >= WORK) {
+            request->progress = n;
+            return SBE_MORE;
+        }
         uint32_t count = samples - n < BLOCK ? (uint32_t)(samples - n) : BLOCK;
         if (magnitude <= UINT16_MAX)
             block_narrow(request->buffers[1].data, request->buffers[0].data, n, count, h, taps);
         else
             block_wide(request->buffers[1].data, request->buffers[0].data, n, count, h, taps);
+        work += BLOCK * (taps + 1);
     }
-    request->written[1] = size;
+    request->written[1] = request->buffers[0].size;
     return SBE_OK;
 }
 

@@ -17,16 +17,21 @@ static void invert_bytes(uint8_t *bytes, size_t size)
 
 static int invert(struct sbe_request *request)
 {
-    int status = sbe_check_all(request, SBE_DIR_INOUT, SBE_DIR_INOUT);
-    if (status < 0)
-        return status;
-    if (request->payload_size != 0)
-        return SBE_EINVAL;
-    for (uint32_t i = 0; i < request->buffer_count; i++) {
-        const struct sbe_buffer *buffer = &request->buffers[i];
-        invert_bytes(buffer->data, (size_t)buffer->size);
-        request->written[i] = buffer->size;
+    uint8_t *data;
+    size_t size;
+    if (sbe_is_first_piece(request)) {
+        int status = sbe_check_all(request, SBE_DIR_INOUT, SBE_DIR_INOUT);
+        if (status < 0)
+            return status;
+        if (request->payload_size != 0)
+            return SBE_EINVAL;
     }
+    while (sbe_next_piece(request, &data, &size)) {
+        invert_bytes(data, size);
+        if (size == SBE_PIECE)
+            return SBE_MORE;
+    }
+    sbe_wrote_all(request);
     return SBE_OK;
 }
 

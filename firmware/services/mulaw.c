@@ -12,7 +12,7 @@
  */
 #include "services/service_util.h"
 
-#define POOL  8u
+#define POOL  SBE_POOL
 #define PIECE 4096u /* samples a round: the longest that channels wait for it */
 #define ROOM  4096u /* inline bytes of a request */
 

@@ -12,7 +12,7 @@
  */
 #include "services/service_util.h"
 
-#define POOL 8u
+#define POOL SBE_POOL
 #ifndef SBE_RELAY_ROOM /* bytes of payload per open call */
 #ifdef SBE_SMALL
 #define SBE_RELAY_ROOM 256u
@@ -30,6 +30,7 @@ struct relay {
     struct sbe_find find;
     struct sbe_outcall call;
     uint64_t transaction; /* of our call, 0 before it was sent */
+    uint32_t context;
     bool used;
     bool answered; /* or the requester is gone */
     uint64_t scratch[SBE_RELAY_ROOM / sizeof(uint64_t)];
@@ -82,12 +83,18 @@ static void find_done(struct sbe_find *find, int status, uint16_t service)
     relay->used = false;
 }
 
-static struct relay *take_free(void)
+/* One of the pool, or NULL: none is free, or this context has its share. */
+static struct relay *take_free(uint32_t context)
 {
-    for (uint32_t i = 0; i < POOL; i++)
+    struct relay *found = NULL;
+    uint32_t left = SBE_POOL_SHARE;
+    for (uint32_t i = 0; i < POOL; i++) {
         if (!pool[i].used)
-            return &pool[i];
-    return NULL;
+            found = &pool[i];
+        else if (pool[i].context == context && --left == 0)
+            return NULL;
+    }
+    return found;
 }
 
 static bool has_name(const struct sbe_request *request)
@@ -101,7 +108,7 @@ static int relay_handle(struct sbe_request *request)
 {
     if (request->buffer_count != 0 || !has_name(request))
         return SBE_EINVAL;
-    struct relay *relay = take_free();
+    struct relay *relay = take_free(request->channel->context);
     if (relay == NULL)
         return SBE_EBUSY;
     int status = sbe_request_keep(request, &relay->kept, relay->scratch, sizeof relay->scratch);
@@ -109,6 +116,7 @@ static int relay_handle(struct sbe_request *request)
         return status == SBE_ENOSPC ? SBE_EMSGSIZE : status;
     relay->find.done = find_done;
     relay->call.done = call_done;
+    relay->context = request->channel->context;
     relay->transaction = 0;
     relay->answered = false;
     relay->used = true;

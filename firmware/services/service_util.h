@@ -12,6 +12,53 @@
 /* Samples in a buffer or payload: any alignment, any other type beneath. */
 typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
 
+/* Requests that a service has room for at a time, and how many may be one context's. */
+#ifndef SBE_POOL
+#define SBE_POOL       8u
+#define SBE_POOL_SHARE 4u
+#endif
+
+/* Bytes of work at a time: some ten microseconds of a core that moves as many in a second or two.
+ */
+#ifdef SBE_SMALL
+#define SBE_PIECE 2048u
+#else
+#define SBE_PIECE 32768u
+#endif
+
+/* The request has just come, and is to be checked. */
+static inline bool sbe_is_first_piece(const struct sbe_request *request)
+{
+    return request->progress == 0 && request->state == 0;
+}
+
+/*
+ * The next piece of the buffers, one after the other: where and how much. False: there is no more.
+ * It keeps its place in `progress` and the upper half of `state`; the lower is the service's.
+ */
+static inline bool sbe_next_piece(struct sbe_request *request, uint8_t **data, size_t *size)
+{
+    uint32_t index = (uint32_t)(request->state >> 32);
+    while (index < request->buffer_count && request->progress == request->buffers[index].size) {
+        index++;
+        request->progress = 0;
+    }
+    request->state = (uint64_t)index << 32 | (uint32_t)request->state;
+    if (index == request->buffer_count)
+        return false;
+    uint64_t left = request->buffers[index].size - request->progress;
+    *data = (uint8_t *)request->buffers[index].data + request->progress;
+    *size = left < SBE_PIECE ? (size_t)left : SBE_PIECE;
+    request->progress += *size;
+    return true;
+}
+
+static inline void sbe_wrote_all(struct sbe_request *request)
+{
+    for (uint32_t i = 0; i < request->buffer_count; i++)
+        request->written[i] = request->buffers[i].size;
+}
+
 /* SBE_EFAULT when a buffer lies in memory that this end does not map. */
 static inline int sbe_check_mapped(const struct sbe_request *request)
 {

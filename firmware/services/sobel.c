@@ -49,41 +49,53 @@ static void sobel_tile(uint8_t *restrict out, const uint8_t *restrict above,
     combine(out, smooth, smooth + 2, slope, slope + 1, slope + 2, count);
 }
 
-static void sobel_image(uint8_t *out, const uint8_t *in, size_t width, size_t height)
+/* Pixels from `at` to `end` or a little further; where it has come to. */
+static size_t sobel_piece(uint8_t *out, const uint8_t *in, size_t width, size_t height, size_t at,
+                          size_t end)
 {
-    if (width < 3 || height < 3) {
-        memset(out, 0, width * height);
-        return;
-    }
-    memset(out, 0, width);
-    for (size_t y = 1; y < height - 1; y++) {
-        const uint8_t *row = in + y * width;
-        uint8_t *to = out + y * width;
-        to[0] = 0;
-        for (size_t x = 0; x < width - 2; x += TILE) {
-            size_t count = width - 2 - x < TILE ? width - 2 - x : TILE;
-            sobel_tile(to + x + 1, row - width + x, row + x, row + width + x, count);
+    size_t y = at / width, x = at % width;
+    while (at < end) {
+        size_t count = 1; /* the first of a row, and the last */
+        if (y == 0 || y == height - 1 || width < 3) {
+            count = width - x < end - at ? width - x : end - at;
+            memset(out + at, 0, count);
+        } else if (x == 0 || x == width - 1) {
+            out[at] = 0;
+        } else {
+            count = width - 1 - x < TILE ? width - 1 - x : TILE;
+            sobel_tile(out + at, in + at - width - 1, in + at - 1, in + at + width - 1, count);
         }
-        to[width - 1] = 0;
+        at += count;
+        x += count;
+        if (x == width) {
+            x = 0;
+            y++;
+        }
     }
-    memset(out + (height - 1) * width, 0, width);
+    return at;
 }
 
 static int sobel(struct sbe_request *request)
 {
     const uint8_t *payload = request->payload;
-    int status = sbe_check_in_out(request);
-    if (status < 0)
-        return status;
-    if (request->payload_size != 8)
-        return SBE_EINVAL;
+    if (sbe_is_first_piece(request)) {
+        int status = sbe_check_in_out(request);
+        if (status < 0)
+            return status;
+        if (request->payload_size != 8)
+            return SBE_EINVAL;
+    }
     uint32_t width = sbe_read_u32(payload), height = sbe_read_u32(payload + 4);
     uint64_t size = (uint64_t)width * height; /* cannot overflow */
     if (size == 0 || request->buffers[0].size != size)
         return SBE_EINVAL;
     if (request->buffers[1].size < size)
         return SBE_ENOSPC;
-    sobel_image(request->buffers[1].data, request->buffers[0].data, width, height);
+    uint64_t end = size - request->progress > SBE_PIECE ? request->progress + SBE_PIECE : size;
+    request->progress = sobel_piece(request->buffers[1].data, request->buffers[0].data, width,
+                                    height, (size_t)request->progress, (size_t)end);
+    if (request->progress < size)
+        return SBE_MORE;
     request->written[1] = size;
     return SBE_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "core/status.h"
+#include "pieces/pieces.h"
 
 #define AREAS     6u
 #define CONTEXTS  2u
@@ -45,6 +46,7 @@ static struct {
     struct sbe_call calls[CHANNELS * CALLS];
     _Alignas(8) uint8_t scratch_in[SLOT_SIZE];
     _Alignas(8) uint8_t scratch_out[SLOT_SIZE];
+    _Alignas(8) uint8_t paused[CHANNELS][SBE_PAUSED_SIZE(SLOT_SIZE)];
     struct queue out;
     struct sbe_channel *opened[CHANNELS + 1]; /* by channel id */
     uint32_t rung, detached, closed;
@@ -232,6 +234,32 @@ static int ask_higher(struct sbe_request *request)
     return SBE_OK;
 }
 
+#define PIECE_NS 100000u
+
+/*
+ * As many pieces of PIECE_NS as the payload says, then 16 bytes of reply, and as many in each
+ * output: the count of pieces.
+ */
+static int in_pieces(struct sbe_request *request)
+{
+    uint32_t count;
+    take_note(request);
+    CHECK_EQ(request->payload_size, sizeof count);
+    memcpy(&count, request->payload, sizeof count);
+    CHECK_EQ(request->state, request->progress * 3);
+    remote.now_ns += PIECE_NS;
+    request->progress++;
+    request->state += 3;
+    for (uint32_t i = 0; i < request->buffer_count; i++)
+        if ((request->buffers[i].direction & SBE_DIR_OUT) != 0) {
+            ((uint8_t *)request->buffers[i].data)[request->progress - 1] = (uint8_t)count;
+            request->written[i] = request->progress;
+        }
+    ((uint8_t *)request->reply)[request->progress - 1] = (uint8_t)count;
+    request->reply_size = (uint32_t)request->progress;
+    return request->progress < count ? SBE_MORE : SBE_OK;
+}
+
 enum {
     ECHO = 1,
     SIZED,
@@ -242,7 +270,8 @@ enum {
     CALL_BACK,
     CLOSE_OTHER,
     ASK_HIGHER,
-    SERVICE_COUNT = 9
+    PIECES,
+    SERVICE_COUNT = 10
 };
 
 static const struct sbe_service SERVICES[] = {
@@ -255,10 +284,11 @@ static const struct sbe_service SERVICES[] = {
     {"call_back", 1, call_back, NULL},
     {"close_other", 1, close_other, NULL},
     {"ask_higher", 1, ask_higher, NULL},
+    {"pieces", 1, in_pieces, NULL},
 };
 static const struct sbe_service *const TABLE[] = {
     &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3], &SERVICES[4],
-    &SERVICES[5], &SERVICES[6], &SERVICES[7], &SERVICES[8],
+    &SERVICES[5], &SERVICES[6], &SERVICES[7], &SERVICES[8], &SERVICES[9],
 };
 
 /* -- ports and hooks ------------------------------------------------------------------------ */
@@ -408,18 +438,20 @@ static void unmap(uint32_t id)
     request(SBE_CONTROL_AREA_UNMAP, &message, sizeof message);
 }
 
-/* Opens channel `id` with rings in area `id - 1`. */
-static void open_sized(uint32_t id, uint32_t priority, uint32_t slots, uint32_t start)
+/* Opens channel `id` of a context with rings in area `id - 1`. */
+static void open_in(uint32_t context, uint32_t id, uint32_t priority, uint32_t slots,
+                    uint32_t start)
 {
     struct sbe_ring_geometry geometry = {slots, SLOT_SIZE, 64};
     uint64_t half = AREA_SIZE / 2;
     uint8_t *base = memory[id - 1];
     if (sbe_area_find(&remote.engine.session.areas, ID(1, id - 1)) == NULL)
-        map(ID(1, id - 1), SBE_CONTEXT_GLOBAL, SBE_AREA_RING | SBE_AREA_COHERENT);
+        map(ID(1, id - 1), context, SBE_AREA_RING | SBE_AREA_COHERENT);
     sbe_ring_clear(base, &geometry, start);
     sbe_ring_clear(base + half, &geometry, start);
     struct sbe_channel_config config = {
         .id = id,
+        .context = context,
         .geometry = geometry,
         .send = base,
         .receive = base + half,
@@ -430,6 +462,7 @@ static void open_sized(uint32_t id, uint32_t priority, uint32_t slots, uint32_t 
     };
     CHECK_EQ(sbe_channel_open(&host.channels[id], &config), SBE_OK);
     struct sbe_channel_open message = {.channel = id,
+                                       .context = context,
                                        .ring_area = ID(1, id - 1),
                                        .slots = slots,
                                        .slot_size = SLOT_SIZE,
@@ -438,6 +471,11 @@ static void open_sized(uint32_t id, uint32_t priority, uint32_t slots, uint32_t 
                                        .priority = priority};
     request(SBE_CONTROL_CHANNEL_OPEN, &message, sizeof message);
     CHECK_EQ(host.status, SBE_OK);
+}
+
+static void open_sized(uint32_t id, uint32_t priority, uint32_t slots, uint32_t start)
+{
+    open_in(SBE_CONTEXT_GLOBAL, id, priority, slots, start);
 }
 
 static void open_channel(uint32_t id, uint32_t priority)
@@ -1554,6 +1592,236 @@ static void test_broken_answers(void)
     CHECK_EQ(host.broken, 1);
 }
 
+/* -- pieces ---------------------------------------------------------------------------------- */
+
+static void create_context(uint32_t context)
+{
+    struct sbe_context_message message = {.context = context};
+    request(SBE_CONTROL_CONTEXT_CREATE, &message, sizeof message);
+    CHECK_EQ(host.status, SBE_OK);
+}
+
+static uint64_t ask_pieces(uint32_t channel, uint32_t count)
+{
+    struct sbe_frame frame = request_frame(PIECES, &count, sizeof count);
+    return send_frame(channel, &frame);
+}
+
+static void begin_in_pieces(void)
+{
+    begin();
+    sbe_pieces_use(&remote.config, remote.paused);
+}
+
+static void test_pieces_follow_each_other(void)
+{
+    begin(); /* without memory for it */
+    uint64_t transaction = ask_pieces(1, 20);
+    CHECK(sbe_engine_run(&remote.engine));
+    CHECK_EQ(log_count, 20);
+    expect(1, transaction, SBE_OK);
+    CHECK_EQ(host.frame.payload_size, 20);
+    CHECK_EQ(host.frame.handled_ns, 20 * PIECE_NS);
+}
+
+/* What a paused request has is its own, whatever the engine serves meanwhile. */
+static void test_paused(void)
+{
+    begin_in_pieces();
+    create_context(7);
+    create_context(8);
+    open_in(7, 2, 0, SLOTS, 0);
+    open_in(8, 3, 0, SLOTS, 0);
+    uint32_t count = 12;
+    struct sbe_frame frame = request_frame(PIECES, &count, sizeof count);
+    frame.buffer_count = 3;
+    frame.buffers[0] = data_buffer(SBE_DIR_OUT, 0, 16);
+    frame.buffers[1] =
+        (struct sbe_buffer){.direction = SBE_DIR_OUT, .flags = SBE_BUFFER_INLINE, .size = 16};
+    static uint8_t inout[16] = "0123456789abcde";
+    frame.buffers[2] = (struct sbe_buffer){
+        .direction = SBE_DIR_INOUT, .flags = SBE_BUFFER_INLINE, .size = 16, .data = inout};
+    uint64_t transactions[4];
+    for (uint32_t id = 1; id <= 3; id++) {
+        count = 12 + id;
+        transactions[id] = send_frame(id, &frame);
+    }
+    uint64_t behind = ask(2, ECHO);
+    CHECK(sbe_engine_run(&remote.engine));
+    CHECK_EQ(log_count, 15); /* five pieces each */
+    host.replied = 0;
+    unmap(DATA);
+    CHECK_EQ(host.replied, 0); /* it is in use */
+    uint32_t rounds = 1;
+    for (; sbe_engine_run(&remote.engine); rounds++)
+        CHECK(rounds < 10);
+    CHECK_EQ(rounds, 3);
+    CHECK_EQ(host.replied, 0);
+    pump();
+    CHECK_EQ(host.replied, 1);
+    CHECK_EQ(remote.detached, 1);
+    for (uint32_t id = 1; id <= 3; id++) {
+        expect(id, transactions[id], SBE_OK);
+        CHECK_EQ(host.frame.payload_size, 12 + id);
+        const struct sbe_buffer *buffers = host.frame.buffers;
+        for (uint32_t i = 0; i < 12 + id; i++) {
+            CHECK_EQ(((const uint8_t *)host.frame.payload)[i], 12 + id);
+            CHECK_EQ(((const uint8_t *)buffers[1].data)[i], 12 + id);
+            CHECK_EQ(((const uint8_t *)buffers[2].data)[i], 12 + id);
+        }
+        CHECK_EQ(buffers[0].size, 12 + id);
+        CHECK_EQ(buffers[1].size, 12 + id);
+    }
+    expect(2, behind, SBE_OK);
+    for (uint32_t id = 1; id <= 3; id++)
+        CHECK_EQ(remote.opened[id]->promised, 0);
+}
+
+static void test_paused_is_late(void)
+{
+    begin_in_pieces();
+    uint32_t count = 20;
+    struct sbe_frame frame = request_frame(PIECES, &count, sizeof count);
+    frame.deadline_us = 1200;
+    frame.buffer_count = 1;
+    frame.buffers[0] = data_buffer(SBE_DIR_OUT, 0, 32);
+    uint64_t transaction = send_frame(1, &frame);
+    run();
+    CHECK_EQ(log_count, 15);
+    expect(1, transaction, SBE_ETIMEDOUT);
+    host.replied = 0;
+    unmap(DATA);
+    CHECK_EQ(host.replied, 1);
+}
+
+/* The channel, its context or the whole peer goes while a request is paused. */
+static void test_paused_is_dropped(void)
+{
+    for (uint32_t way = 0; way < 3; way++) {
+        begin_in_pieces();
+        create_context(7);
+        open_in(7, 2, 0, SLOTS, 0);
+        map(ID(1, 4), 7, 0);
+        uint32_t count = 100;
+        struct sbe_frame frame = request_frame(PIECES, &count, sizeof count);
+        frame.buffer_count = 1;
+        frame.buffers[0] = (struct sbe_buffer){
+            .area = ID(1, 4), .offset = 0, .size = 100, .direction = SBE_DIR_OUT};
+        send_frame(2, &frame);
+        uint64_t bystander = ask_pieces(1, 7);
+        CHECK(sbe_engine_run(&remote.engine));
+        struct sbe_context_message message = {.context = 7};
+        if (way == 0)
+            close_channel(2);
+        else if (way == 1)
+            request(SBE_CONTROL_CONTEXT_DESTROY, &message, sizeof message);
+        else
+            sbe_session_lost(&remote.engine.session);
+        uint32_t served = log_count;
+        run();
+        if (way == 2) {
+            CHECK_EQ(log_count, served);
+            continue;
+        }
+        CHECK_EQ(host.status, SBE_OK);
+        CHECK_EQ(log_count, served + 2); /* the bystander's */
+        expect(1, bystander, SBE_OK);
+        if (way == 0)
+            unmap(ID(1, 4));
+        CHECK_EQ(remote.detached, way == 0 ? 1u : 2u);
+        if (way == 1)
+            create_context(7);
+        open_in(7, 2, 0, SLOTS, 0);
+        uint64_t transaction = ask_pieces(2, 6);
+        run();
+        expect(2, transaction, SBE_OK);
+    }
+}
+
+/* Whatever one context sends, on however many channels and priorities, another waits one turn. */
+static void test_shares(void)
+{
+    begin_in_pieces();
+    create_context(7);
+    open_in(7, 2, 3, SLOTS, 0);
+    open_in(7, 3, 3, SLOTS, 0);
+    open_in(7, 4, 2, SLOTS, 0);
+    for (uint32_t id = 2; id <= 4; id++)
+        for (uint32_t i = 0; i < 4; i++)
+            ask_pieces(id, 1 + i * 20);
+    uint32_t turns[5] = {0};
+    for (uint32_t round = 0; round < 24; round++) {
+        log_count = 0;
+        uint64_t begun_ns = remote.now_ns, transaction = ask(1, ECHO);
+        CHECK(sbe_engine_run(&remote.engine));
+        CHECK(remote.now_ns - begun_ns <= SBE_TURN_NS + PIECE_NS);
+        expect(1, transaction, SBE_OK);
+        CHECK_EQ(log_of[log_count - 1], 1);
+        turns[log_of[0]]++;
+    }
+    /* and its own channels of a priority share what it has; a lower one has what they leave */
+    CHECK(turns[2] >= 11 && turns[3] >= 11);
+    CHECK_EQ(turns[2] + turns[3], 24);
+    CHECK_EQ(turns[4], 0);
+}
+
+/* Handlers that take no time are not free either: there are frames to take. */
+static void test_small_frames_count(void)
+{
+    begin_in_pieces();
+    create_context(7);
+    for (uint32_t id = 2; id <= 4; id++) {
+        open_in(7, id, 1, 32, 0);
+        for (uint32_t i = 0; i < 32; i++)
+            ask(id, ECHO);
+    }
+    remote.channels[1].share->round = remote.engine.round + 1; /* of which little is left */
+    remote.channels[1].share->left_ns = 40000;
+    CHECK(sbe_engine_run(&remote.engine));
+    CHECK_EQ(log_count, 64); /* two turns of 32 frames */
+    CHECK_EQ(log_of[31], log_of[0]);
+    CHECK_EQ(log_of[63], log_of[32]);
+    uint8_t third = (uint8_t)(2 + 3 + 4 - log_of[0] - log_of[32]);
+    log_count = 0;
+    run();
+    CHECK_EQ(log_of[0], third); /* it had none */
+    CHECK_EQ(log_count, 32);
+}
+
+static void test_kept_shares(void)
+{
+    begin();
+    remote.config.kept_per_context = 3;
+    create_context(7);
+    create_context(8);
+    open_in(7, 2, 0, SLOTS, 0);
+    open_in(7, 3, 0, SLOTS, 0);
+    open_in(8, 4, 0, SLOTS, 0);
+    uint64_t mine[2] = {ask(2, KEEP), ask(2, KEEP)}, beyond[2] = {ask(3, KEEP), 0};
+    run();
+    beyond[1] = ask(3, KEEP);
+    uint64_t other = ask(4, KEEP);
+    run();
+    expect(3, beyond[1], SBE_EBUSY);
+    expect_nothing(4);
+    CHECK_EQ(sbe_kept_answer(&pool[0].kept, SBE_OK, NULL, 0), SBE_OK);
+    expect(2, mine[0], SBE_OK);
+    beyond[1] = ask(3, KEEP);
+    run();
+    expect_nothing(3);
+    close_channel(3); /* which gives back what it had */
+    beyond[0] = ask(2, KEEP);
+    beyond[1] = ask(2, KEEP);
+    run();
+    expect_nothing(2);
+    for (uint32_t i = 1; i < pooled; i++)
+        CHECK_EQ(sbe_kept_answer(&pool[i].kept, SBE_OK, NULL, 0), SBE_OK);
+    expect(2, mine[1], SBE_OK);
+    expect(2, beyond[0], SBE_OK);
+    expect(2, beyond[1], SBE_OK);
+    expect(4, other, SBE_OK);
+}
+
 int main(void)
 {
     test_echo();
@@ -1578,6 +1846,13 @@ int main(void)
     test_kept_area();
     test_kept_and_closed();
     test_priorities();
+    test_pieces_follow_each_other();
+    test_paused();
+    test_paused_is_late();
+    test_paused_is_dropped();
+    test_shares();
+    test_small_frames_count();
+    test_kept_shares();
     test_none_starved();
     test_sleep();
     test_lists();

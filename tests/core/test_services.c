@@ -7,6 +7,7 @@
 #include "check.h"
 #include "core/engine.h"
 #include "core/service.h"
+#include "services/service_util.h"
 
 static struct sbe_buffer buffers[SBE_BUFFERS_MAX];
 static struct sbe_request request;
@@ -38,12 +39,26 @@ static void add(uint8_t direction, void *data, uint64_t size)
         (struct sbe_buffer){.direction = direction, .data = data, .size = size};
 }
 
+static uint32_t pieces; /* of the last run */
+
+static int run_to_end(const struct sbe_service *service)
+{
+    int status = SBE_MORE;
+    request.progress = request.state = 0;
+    for (pieces = 0; status == SBE_MORE; pieces++) {
+        uint64_t progress = request.progress, state = request.state;
+        status = service->handle(&request);
+        CHECK(status != SBE_MORE || request.progress != progress || request.state != state);
+    }
+    return status;
+}
+
 static int run(const char *name)
 {
     for (const struct sbe_service *const *at = __start_sbe_services; at != __stop_sbe_services;
          at++)
         if (strcmp((*at)->name, name) == 0)
-            return (*at)->handle(&request);
+            return run_to_end(*at);
     (void)fprintf(stderr, "no service %s\n", name);
     exit(1);
 }
@@ -255,6 +270,85 @@ static void test_fir(void)
     CHECK(run("fir") == SBE_ENOSPC);
 }
 
+#define LARGE (6 * SBE_PIECE)
+static uint8_t all[2 * LARGE];
+static uint8_t *const large[2] = {all, all + LARGE};
+
+static void make_large(void)
+{
+    for (size_t i = 0; i < sizeof all; i++)
+        all[i] = random_byte();
+}
+
+static void check_move(ptrdiff_t by, size_t size)
+{
+    static uint8_t expected[sizeof all];
+    uint8_t *from = large[0] + SBE_PIECE, *to = from + by;
+    make_large();
+    memcpy(expected, all, sizeof all);
+    memmove(expected + (to - all), from, size);
+    begin(NULL, 0);
+    add(SBE_DIR_IN, from, size);
+    add(SBE_DIR_OUT, to, size);
+    CHECK(run("copy") == SBE_OK && request.written[1] == size && pieces == size / SBE_PIECE + 1);
+    CHECK(memcmp(all, expected, sizeof all) == 0);
+}
+
+static uint32_t plain_crc(const uint8_t *bytes, size_t size)
+{
+    uint32_t crc = UINT32_MAX;
+    for (size_t i = 0; i < size; i++) {
+        crc ^= bytes[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ ((crc & 1) != 0 ? 0xedb88320u : 0);
+    }
+    return ~crc;
+}
+
+/* Work that takes several calls comes to the same, whatever the pieces' borders meet. */
+static void test_pieces(void)
+{
+    static const size_t PARTS[] = {SBE_PIECE - 1, 0, SBE_PIECE, SBE_PIECE + 1, 2 * SBE_PIECE, 0};
+    uint32_t sum, count = sizeof PARTS / sizeof PARTS[0];
+    size_t at = 0;
+    for (size_t size = SBE_PIECE - 1; size <= 3 * SBE_PIECE + 1; size += SBE_PIECE / 2 + 1) {
+        check_move(100, size);
+        check_move(-100, size);
+        check_move(0, size);
+        check_move(LARGE, size);
+    }
+    make_large();
+    begin(NULL, 0);
+    for (uint32_t i = 0; i < count; at += PARTS[i++])
+        add(SBE_DIR_IN, large[0] + at, PARTS[i]);
+    CHECK(run("crc32") == SBE_OK && pieces == 5);
+    memcpy(&sum, reply, 4);
+    CHECK_EQ(sum, plain_crc(large[0], at));
+    begin(NULL, 0);
+    at = 0;
+    for (uint32_t i = 0; i < count; at += PARTS[i++])
+        add(SBE_DIR_INOUT, large[1] + at, PARTS[i]);
+    memcpy(large[1], large[0], LARGE);
+    CHECK(run("invert") == SBE_OK && pieces == 5);
+    for (size_t i = 0; i < LARGE; i++)
+        CHECK(large[1][i] == (i < at ? (uint8_t)~large[0][i] : large[0][i]));
+    begin("x", 1);
+    add(SBE_DIR_OUT, large[1] + 1, 3 * SBE_PIECE);
+    CHECK(run("fill") == SBE_OK && pieces == 4 && request.written[0] == 3 * SBE_PIECE);
+    CHECK(large[1][0] != 'x' && large[1][1] == 'x' && large[1][3 * SBE_PIECE] == 'x');
+    CHECK_EQ(large[1][3 * SBE_PIECE + 1], (uint8_t)~large[0][3 * SBE_PIECE + 1]);
+    check_sobel(300, 600, 0xff);
+    CHECK(pieces > 4);
+    check_sobel(40000, 4, 0xff);
+    CHECK(pieces > 3);
+    check_sobel(2, 50000, 0xff);
+    check_sobel(50000, 2, 0xff);
+    CHECK(pieces > 2);
+    check_fir(3000, 1024, 9, 0);
+    CHECK(pieces > 10);
+    check_fir(3000, 1023, 0, 0);
+}
+
 /* What a port need not say: everything but tables, limits, a name and the cache line. */
 static void test_defaults(void)
 {
@@ -284,5 +378,6 @@ int main(void)
     test_fill_and_invert();
     test_sobel();
     test_fir();
+    test_pieces();
     return 0;
 }

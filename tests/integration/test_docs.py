@@ -73,7 +73,7 @@ def test_services_of_the_tutorial(tmp_path: Path):
     page = (ROOT / "docs" / "tutorials" / "writing-a-service.md").read_text()
     sources = [
         path
-        for folder in ("core", "power", "services", "ports/host")
+        for folder in ("core", "pieces", "power", "services", "ports/host")
         for path in (ROOT / "firmware" / folder).glob("*.c")
     ]
     for number, block in enumerate(blocks_of(page, "c")):
@@ -89,7 +89,11 @@ def test_services_of_the_tutorial(tmp_path: Path):
     )
     [command] = re.findall(r"^\.venv/bin/python -c '(.*)'$", page, re.M)
     program = "\n".join([*blocks_of(page, "python"), command])
-    assert run(program, tmp_path, SBE_REMOTE=str(remote)).splitlines() == ["b'here'", r"b'\x03'"]
+    assert run(program, tmp_path, SBE_REMOTE=str(remote)).splitlines() == [
+        "b'*'",
+        "b'here'",
+        r"b'\x03'",
+    ]
 
 
 def test_folders_of_the_tests_are_there():

@@ -28,10 +28,11 @@ C_FLOORS: Floors = [
     [["firmware/core/area.*", "firmware/core/cache.*"]],
     [["firmware/core/channel.*"]],
     [["firmware/core/session*.*"]],
-    [["firmware/core/service.*", "firmware/core/engine.*"]],
+    [["firmware/core/service.*", "firmware/core/engine*.*", "firmware/core/kept.*"]],
     [
         ["firmware/carveout/*"],
         ["firmware/mirror/*"],
+        ["firmware/pieces/*"],
         ["firmware/power/*"],
         ["firmware/patience/*"],
         ["linux/kernel/*"],

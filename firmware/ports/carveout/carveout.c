@@ -17,6 +17,9 @@ static struct sbe_engine_channel channels[CARVEOUT_CHANNELS];
 static struct sbe_call calls[CARVEOUT_CHANNELS * CARVEOUT_CALLS];
 static uint64_t scratch_in[CARVEOUT_SLOT_SIZE / sizeof(uint64_t)];
 static uint64_t scratch_out[CARVEOUT_SLOT_SIZE / sizeof(uint64_t)];
+#if CARVEOUT_PIECES
+static uint64_t paused[CARVEOUT_CHANNELS][SBE_PAUSED_SIZE(CARVEOUT_SLOT_SIZE) / sizeof(uint64_t)];
+#endif
 
 /* -- doorbells ----------------------------------------------------------------------------- */
 
@@ -285,8 +288,12 @@ static void configure_engine(struct carveout *link)
     engine->channels = channels;
     engine->calls = calls;
     engine->calls_per_channel = CARVEOUT_CALLS;
+    engine->kept_per_context = CARVEOUT_KEPT;
     engine->scratch_in = scratch_in;
     engine->scratch_out = scratch_out;
+#if CARVEOUT_PIECES
+    sbe_pieces_use(engine, paused);
+#endif
     engine->opened = channel_opened;
     engine->closed = channel_closed;
     session->name = config->image;

@@ -14,6 +14,7 @@
 #include "carveout/bootstrap.h"
 #include "carveout/token.h"
 #include "core/engine.h"
+#include "pieces/pieces.h"
 #include "power/power.h"
 
 /* What the link can hold; RAM is spent accordingly. SDK programs open rings of 256 x 1024 bytes. */
@@ -35,8 +36,13 @@
 #ifndef CARVEOUT_LINE
 #define CARVEOUT_LINE 32u
 #endif
+/* 1: handlers in pieces let others have their turn. RAM for three slots' worth of each channel. */
+#ifndef CARVEOUT_PIECES
+#define CARVEOUT_PIECES 1
+#endif
 #define CARVEOUT_CALLS   8u /* of this end to the host, per channel */
 #define CARVEOUT_PENDING 8u
+#define CARVEOUT_KEPT    4u   /* requests of one context: half of what a service has room for */
 #define CARVEOUT_FIFO    256u /* bytes between the interrupt and the main loop, a power of two */
 
 struct carveout_config {

@@ -9,6 +9,7 @@
 
 #include "core/engine.h"
 #include "patience/patience.h"
+#include "pieces/pieces.h"
 #include "power/power.h"
 
 #define HOST_INBOX_FDS 16u  /* more than any legal message carries, so that extras are seen */

@@ -5,8 +5,8 @@
 
 #include "ports/host/host.h"
 
-#define EVENTS_AT_ONCE        64
-#define ROUNDS_BETWEEN_EVENTS 32u
+#define EVENTS_AT_ONCE    64
+#define BETWEEN_EVENTS_NS 100000u
 
 bool host_watch(struct host *host, int fd, uint32_t events, void *tag)
 {
@@ -46,16 +46,20 @@ static void take_event(struct host *host, const struct epoll_event *event)
 int host_run(struct host *host)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
-    uint32_t rounds = 0;
+    uint64_t looked_ns = 0;
     while (!host->stop) {
         bool more = sbe_power_run(&host->power);
         if (host->lost) {
             host_disconnect(host);
             continue;
         }
-        /* While busy the rings are looked at without system calls; control waits a few rounds. */
-        if (host_look_again(host) && more && ++rounds % ROUNDS_BETWEEN_EVENTS != 0)
-            continue;
+        /* While busy the rings are looked at without system calls; control waits a little. */
+        if (host_look_again(host) && more) {
+            uint64_t now_ns = host_now_ns(NULL);
+            if (now_ns - looked_ns < BETWEEN_EVENTS_NS)
+                continue;
+            looked_ns = now_ns;
+        }
         int count =
             epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more || host->engine.busy ? 0 : -1);
         if (count < 0 && errno != EINTR) {

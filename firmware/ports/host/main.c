@@ -14,6 +14,7 @@
 #include "ports/host/host.h"
 
 #define CALLS_PER_CHANNEL 32u /* of the remote to its host */
+#define KEPT_PER_CONTEXT  8u  /* an eighth of what each of our services has room for */
 #define PENDING           64u /* control requests of the remote */
 #define SPARE_FDS         64u
 
@@ -57,9 +58,12 @@ static bool allocate(void)
     session->channels = calloc(limits->channels, sizeof *session->channels);
     session->pending = calloc(PENDING, sizeof *session->pending);
     host.channels = calloc(limits->channels, sizeof *host.channels);
-    return config->channels != NULL && config->calls != NULL && config->scratch_in != NULL &&
-           config->scratch_out != NULL && session->areas != NULL && session->contexts != NULL &&
-           session->channels != NULL && session->pending != NULL && host.channels != NULL;
+    void *paused = calloc(limits->channels, SBE_PAUSED_SIZE(limits->slot_size));
+    sbe_pieces_use(config, paused);
+    return paused != NULL && config->channels != NULL && config->calls != NULL &&
+           config->scratch_in != NULL && config->scratch_out != NULL && session->areas != NULL &&
+           session->contexts != NULL && session->channels != NULL && session->pending != NULL &&
+           host.channels != NULL;
 }
 
 static bool start_engine(void)
@@ -76,6 +80,7 @@ static bool start_engine(void)
     struct sbe_session_config *session = &config->session;
     *config = sbe_engine_defaults(&host.port);
     config->calls_per_channel = CALLS_PER_CHANNEL;
+    config->kept_per_context = KEPT_PER_CONTEXT;
     config->opened = host_channel_opened;
     config->closed = host_channel_closed;
     session->name = "sbe-remote";

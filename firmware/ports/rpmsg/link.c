@@ -22,6 +22,9 @@ static struct sbe_engine_channel channels[CHANNELS];
 static struct sbe_call calls[CHANNELS * RPMSG_LINK_CALLS];
 static uint64_t scratch_in[RPMSG_LINK_SLOT_SIZE / sizeof(uint64_t)];
 static uint64_t scratch_out[RPMSG_LINK_SLOT_SIZE / sizeof(uint64_t)];
+#if RPMSG_LINK_PIECES
+static uint64_t paused[CHANNELS][SBE_PAUSED_SIZE(RPMSG_LINK_SLOT_SIZE) / sizeof(uint64_t)];
+#endif
 
 PLACES(by_host, CHANNELS); /* the host's endpoints */
 PLACES(by_id, CHANNELS);
@@ -341,8 +344,12 @@ static void configure_engine(struct rpmsg_link *link)
     engine->channels = channels;
     engine->calls = calls;
     engine->calls_per_channel = RPMSG_LINK_CALLS;
+    engine->kept_per_context = RPMSG_LINK_KEPT;
     engine->scratch_in = scratch_in;
     engine->scratch_out = scratch_out;
+#if RPMSG_LINK_PIECES
+    sbe_pieces_use(engine, paused);
+#endif
     engine->opened = channel_opened;
     engine->closed = channel_closed;
     session->name = config->name;

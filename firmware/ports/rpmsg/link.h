@@ -16,6 +16,7 @@
 
 #include "core/engine.h"
 #include "mirror/mirror.h"
+#include "pieces/pieces.h"
 #include "power/power.h"
 
 #define RPMSG_LINK_CONTROL       1024u /* addresses of our endpoints */
@@ -47,6 +48,13 @@
 #endif
 #ifndef RPMSG_LINK_LINE
 #define RPMSG_LINK_LINE 32u
+#endif
+/* 1: handlers in pieces let others have their turn. RAM for three slots' worth of each channel. */
+#ifndef RPMSG_LINK_PIECES
+#define RPMSG_LINK_PIECES 0
+#endif
+#ifndef RPMSG_LINK_KEPT
+#define RPMSG_LINK_KEPT 4u /* requests of one context that are answered later, 0: any number */
 #endif
 #define RPMSG_LINK_PENDING 16u
 /* 1: rings may be private (docs/spec/rpmsg.md). area_attach then gets areas of flags

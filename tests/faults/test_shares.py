@@ -1,0 +1,105 @@
+"""Whatever one client asks for, the others are served in between: told by who is done first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sbe
+from sbe import _native
+from sbe.link.rings import Geometry, attach
+from tests.integration.varlink_client import daemon
+
+LIMIT_S = 120.0
+HALF = 16 << 20
+TAPS = bytes([1, 0]) * 1024  # each call: seconds of work
+
+
+class Greedy:
+    """One context with as many channels as wished, each full of work that takes long."""
+
+    def __init__(self, link: sbe.Connection, channels: int) -> None:
+        core = link._core
+        fir = link.find("fir").id
+        area = link.allocate(2 * HALF)
+        self.channels = []
+        self.calls: list[_native.Call] = []
+        for _ in range(channels):
+            granted = core.backend.open_channel(Geometry(8, 4096), priority=3)
+            try:
+                channel = attach(granted.rings, core.table, granted.id, core.backend.context)
+            finally:
+                granted.rings.close()
+            self.channels.append(channel)
+            for _ in range(4):
+                buffers = sbe.In(area[:HALF]), sbe.Out(area[HALF:])
+                self.calls.append(channel.submit(fir, buffers, TAPS, LIMIT_S))
+
+    @property
+    def done(self) -> int:
+        for channel in self.channels:
+            channel.poll()
+        return sum(call.done() for call in self.calls)
+
+    def close(self) -> None:
+        for channel in self.channels:
+            channel.fail(sbe.LinkClosed("the test is over"))
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> Iterator[str]:
+    with daemon(tmp_path) as running:
+        yield f"unix:{running.socket}"
+
+
+@pytest.mark.parametrize("channels", [1, 8, 48])
+def test_a_bystander_is_served_in_between(channels: int, uri: str) -> None:
+    """Were it behind one of those calls each time, as many would be done."""
+    with sbe.connect(uri) as bystander, sbe.connect(uri) as link:
+        bystander.call("echo")
+        greedy = Greedy(link, channels)
+        try:
+            for i in range(100):
+                payload = bytes([i])
+                assert bystander.call("echo", payload=payload, timeout=LIMIT_S).payload == payload
+            area = bystander.allocate(4096)
+            assert bystander.call("crc32", sbe.In(area), timeout=LIMIT_S)
+            area.free()
+            with sbe.connect(uri) as newcomer:
+                newcomer.call("echo", timeout=LIMIT_S)
+            assert greedy.done < 3
+            assert bystander.stat()["links"][0]["restarts"] == 0
+        finally:
+            greedy.close()
+
+
+def test_long_work_ends_with_its_context(uri: str) -> None:
+    with sbe.connect(uri) as bystander:
+        bystander.call("echo")
+        with sbe.connect(uri) as link:
+            greedy = Greedy(link, 8)
+            bystander.call("echo", timeout=LIMIT_S)
+            greedy.close()
+        assert bystander.list()["areas"] == []
+        assert len(bystander.list()["contexts"]) == 1
+        assert bystander.stat()["links"][0]["restarts"] == 0
+
+
+def test_one_context_does_not_have_all_places_of_a_service(uri: str) -> None:
+    """As many `relay` calls as it may have are never answered; another context's are."""
+    with sbe.connect(uri) as bystander, sbe.connect(uri) as link:
+        for each in (bystander, link):
+            each.serve("echoed", lambda payload: payload)
+
+        never = threading.Event()
+        link.serve("never", lambda payload: bytes(never.wait(LIMIT_S)))
+        held = [link.submit("relay", payload=b"never\0", timeout=None) for _ in range(100)]
+        link.call("echo", timeout=LIMIT_S)
+        refused = [call for call in held if call.done()]
+        assert 80 < len(refused) < 100
+        reply = bystander.call("relay", payload=b"echoed\0here", timeout=LIMIT_S)
+        assert reply.payload == b"here"
+        never.set()
