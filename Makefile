@@ -71,7 +71,7 @@ release: $(BASE) ## check this tree, build and try dist/, say what is left to a 
 	$(BIN)/python $(TOOLS)/release.py $(if $(DRY),--dry)
 
 footprint: $(MADE) ## text, data, bss, stack and RAM of the core per target
-	$(BIN)/python $(TOOLS)/footprint.py
+	$(BIN)/python -m tests.tools.footprint
 
 firmware: $(FIRMWARE) ## cross-build the images of the emulated boards (gcc-arm-none-eabi)
 
@@ -86,6 +86,7 @@ build/firmware/%/sbe-firmware.elf: $(NATIVE) $(BASE)
 	@$(BIN)/cmake --build build/firmware/$* -- --quiet
 	@touch $@
 	@arm-none-eabi-size $@
+	@$(BIN)/python -m tests.tools.stack build/firmware/$* || { rm -f $@; exit 1; }
 
 instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, counted in QEMU
 	$(BIN)/python $(TOOLS)/instructions.py --functions
@@ -98,7 +99,7 @@ ZEPHYR_IMAGE := build/zephyr/carveout_mps2_an521_cpu0/zephyr/zephyr.elf
 rig-zephyr: $(BUILT) $(DEV) $(RIG) ## ZEPHYR_BASE=... ZEPHYR_MODULES=...: build the Zephyr applications with that Zephyr, run the suites on one
 	@tests/rigs/zephyr/build.sh
 	SBE_FIRMWARE=$(ZEPHYR_IMAGE) SBE_ZEPHYR_IMAGE=$(ZEPHYR_IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) \
-		tests/conformance tests/rigs -m "not kernel" -k "(mps2-an521 and not boot_says and not crash_is_told and not memory_of_the_firmware) or test_zephyr"
+		tests/conformance tests/rigs -m "not kernel" -k "(mps2-an521 and not boot_says and not test_faults and not memory_of_the_firmware) or test_zephyr"
 
 clean: ## remove what was built, keep .venv's packages
 	rm -rf build dist

@@ -347,7 +347,12 @@ def restore_reply(
     """A Reply that was pickled."""
 
 def read_crash(window: Memory, /) -> dict[str, Any] | None:
-    """The crash record in the shared RAM of a carve-out link."""
+    """The crash record in the shared RAM of a carve-out link.
+
+    kind, one of "fault", "assert", "access", "execute", "stack", "alignment", "division",
+    "instruction", "interrupt"; text and service, "" none; backtrace, a tuple of addresses; the
+    rest, transaction and registers among it, as numbers.
+    """
 
 @final
 class Bootstrap:

@@ -60,10 +60,20 @@ struct sbe_carveout_info { /* the remote's word on itself and the window */
     struct sbe_carveout_region regions[SBE_CARVEOUT_OFFERS];
 };
 
+/* What ended a life, whatever the core calls it. */
 enum sbe_crash_kind {
-    SBE_CRASH_FAULT = 1,
+    SBE_CRASH_FAULT = 1, /* none of the others */
     SBE_CRASH_ASSERT = 2,
+    SBE_CRASH_ACCESS = 3,      /* a load or store that the memory does not allow */
+    SBE_CRASH_EXECUTE = 4,     /* code fetched from where none may be */
+    SBE_CRASH_STACK = 5,       /* overflow */
+    SBE_CRASH_ALIGNMENT = 6,   /* of a load or store */
+    SBE_CRASH_DIVISION = 7,    /* by zero */
+    SBE_CRASH_INSTRUCTION = 8, /* undefined */
+    SBE_CRASH_INTERRUPT = 9,   /* one without a handler, or one that does not end */
 };
+
+#define SBE_CRASH_BACKTRACE 8u
 
 struct sbe_crash_record {
     uint32_t magic;
@@ -71,11 +81,15 @@ struct sbe_crash_record {
     uint32_t generation;
     uint32_t kind;
     uint32_t exception;    /* number of the exception that was taken, 0 none */
-    uint32_t registers[8]; /* r0 to r3, r12, lr, pc, xpsr */
+    uint32_t registers[8]; /* r0 to r3, r12, lr, pc, xpsr; all 0: they were lost */
     uint32_t stack_pointer;
-    uint32_t fault_status[4]; /* Arm: CFSR, HFSR, MMFAR, BFAR */
-    char text[128];
+    uint32_t fault_status[6];                /* Arm: CFSR, HFSR, MMFAR, BFAR, SFSR, SFAR */
+    uint32_t backtrace[SBE_CRASH_BACKTRACE]; /* return addresses, the innermost first, then 0 */
+    uint32_t context;                        /* of the request at hand */
     uint32_t reserved;
+    uint64_t transaction;        /* of the request at hand, 0 none or a message */
+    char service[SBE_NAME_SIZE]; /* whose handler ran, zero-padded; empty: none */
+    char text[128];
 };
 
 _Static_assert(sizeof(struct sbe_carveout_block) <= 0x80, "a block has a line of its own");
@@ -83,7 +97,9 @@ _Static_assert(sizeof(struct sbe_carveout_info) <= SBE_CARVEOUT_CRASH - SBE_CARV
 _Static_assert(sizeof(struct sbe_crash_record) <= 0x400, "crash record");
 _Static_assert(offsetof(struct sbe_carveout_info, window_address) == 8, "wire");
 _Static_assert(sizeof(struct sbe_carveout_info) == 184, "wire");
-_Static_assert(sizeof(struct sbe_crash_record) == 204, "wire");
+_Static_assert(offsetof(struct sbe_crash_record, backtrace) == 80, "wire");
+_Static_assert(offsetof(struct sbe_crash_record, transaction) == 120, "wire");
+_Static_assert(sizeof(struct sbe_crash_record) == 288, "wire");
 
 static inline uint32_t sbe_carveout_sum(const void *bytes, uint32_t size)
 {

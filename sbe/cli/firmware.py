@@ -160,5 +160,5 @@ def _tell(session: Session, core: Core) -> int:
         screen.line(f"  {describe_crash(facts['crash'])}")
         for key, value in facts["crash"].items():
             if isinstance(value, int):
-                screen.line(f"  {key:>10} {value:#010x}")
+                screen.line(f"  {key:>12} {value:#010x}")
     return 0

@@ -342,6 +342,11 @@ class HostSession:
     # -- what there is -------------------------------------------------------------------------
 
     @property
+    def reason(self) -> str:
+        """Why it is not connected, or how the last connection ended, in words."""
+        return self._reason
+
+    @property
     def state(self) -> State:
         """CONNECTED means negotiated and everything registered: operations are accepted."""
         if self._closed:

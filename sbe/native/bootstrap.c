@@ -138,6 +138,32 @@ static PyObject *bootstrap_info(PyObject *object, PyObject *unused)
                          text(info.image, sizeof info.image), "regions", regions);
 }
 
+static const char *kind_of(const struct sbe_crash_record *record)
+{
+    static const char *const KINDS[] = {
+        [SBE_CRASH_ASSERT] = "assert",           [SBE_CRASH_ACCESS] = "access",
+        [SBE_CRASH_EXECUTE] = "execute",         [SBE_CRASH_STACK] = "stack",
+        [SBE_CRASH_ALIGNMENT] = "alignment",     [SBE_CRASH_DIVISION] = "division",
+        [SBE_CRASH_INSTRUCTION] = "instruction", [SBE_CRASH_INTERRUPT] = "interrupt",
+    };
+    uint32_t kind = record->kind;
+    return kind < sizeof KINDS / sizeof *KINDS && KINDS[kind] != NULL ? KINDS[kind] : "fault";
+}
+
+static PyObject *backtrace(const struct sbe_crash_record *record)
+{
+    Py_ssize_t count = 0;
+    while (count < (Py_ssize_t)SBE_CRASH_BACKTRACE && record->backtrace[count] != 0)
+        count++;
+    PyObject *addresses = PyTuple_New(count);
+    for (Py_ssize_t i = 0; addresses != NULL && i < count; i++) {
+        PyObject *address = PyLong_FromUnsignedLong(record->backtrace[i]);
+        if (address == NULL || PyTuple_SetItem(addresses, i, address) < 0)
+            Py_CLEAR(addresses);
+    }
+    return addresses;
+}
+
 static PyObject *crash_in(const Memory *window)
 {
     const struct sbe_carveout_block *remote = (const void *)(window->base + SBE_CARVEOUT_REMOTE);
@@ -149,12 +175,15 @@ static PyObject *crash_in(const Memory *window)
         record.generation != sbe_load_relaxed(&remote->generation))
         return Py_BuildValue("");
     const uint32_t *r = record.registers, *f = record.fault_status;
-    return Py_BuildValue("{s:s,s:I,s:N,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
-                         "kind", record.kind == SBE_CRASH_ASSERT ? "assert" : "fault", "exception",
-                         record.exception, "text", text(record.text, sizeof record.text), "r0",
-                         r[0], "r1", r[1], "r2", r[2], "r3", r[3], "r12", r[4], "lr", r[5], "pc",
-                         r[6], "xpsr", r[7], "sp", record.stack_pointer, "cfsr", f[0], "hfsr", f[1],
-                         "mmfar", f[2], "bfar", f[3]);
+    return Py_BuildValue(
+        "{s:s,s:I,s:N,s:N,s:K,s:I,s:N,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
+        "kind", kind_of(&record), "exception", record.exception, "text",
+        text(record.text, sizeof record.text), "service",
+        text(record.service, sizeof record.service), "transaction",
+        (unsigned long long)record.transaction, "context", record.context, "backtrace",
+        backtrace(&record), "r0", r[0], "r1", r[1], "r2", r[2], "r3", r[3], "r12", r[4], "lr", r[5],
+        "pc", r[6], "xpsr", r[7], "sp", record.stack_pointer, "cfsr", f[0], "hfsr", f[1], "mmfar",
+        f[2], "bfar", f[3], "sfsr", f[4], "sfar", f[5]);
 }
 
 static PyObject *bootstrap_crash(PyObject *object, PyObject *unused)

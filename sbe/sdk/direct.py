@@ -88,11 +88,10 @@ class DirectBackend:
             self._up_since = time.monotonic()
         if state is not State.WAITING:
             return
-        how = self._remote.exit_description
+        # Who started it knows best; else what the transport noticed, a crash record for one.
+        how = self._remote.exit_description or self._link.reason
         self._loss = RemoteRestarted(
-            "the remote died or restarted"
-            + (f" ({how})" if how else "")
-            + "; the call may have run or not"
+            f"the remote died or restarted ({how}); the call may have run or not"
         )
 
     @property

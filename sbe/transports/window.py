@@ -100,11 +100,33 @@ class Window:
             os.close(fd)
 
 
+_KINDS = {
+    "access": "illegal access",
+    "execute": "execution of what is no code",
+    "stack": "stack overflow",
+    "alignment": "unaligned access",
+    "division": "division by zero",
+    "instruction": "undefined instruction",
+}
+# In Arm's CFSR: the address register that belongs to the fault holds its address.
+_ADDRESSES = {"mmfar": 1 << 7, "bfar": 1 << 15}
+
+
 def describe_crash(crash: dict[str, Any]) -> str:
     """One line for people."""
+    where = ""
+    if crash["service"]:
+        where = f", in service {crash['service']!r}, transaction {crash['transaction']}"
+    if crash["backtrace"]:
+        where += ", called from " + " ".join(f"{each:#010x}" for each in crash["backtrace"])
     if crash["kind"] == "assert":
-        return f"{crash['text']} (near {crash['pc']:#010x})"
+        return f"{crash['text']} (near {crash['pc']:#010x}){where}"
+    what = crash["text"]
+    if crash["kind"] in _KINDS:
+        at = [crash[key] for key, valid in _ADDRESSES.items() if crash["cfsr"] & valid]
+        address = f" at {at[0]:#010x}" if at and crash["kind"] == "access" else ""
+        what = f"{_KINDS[crash['kind']]}{address} ({crash['text']})"
     return (
-        f"{crash['text']} at pc {crash['pc']:#010x}, lr {crash['lr']:#010x} "
+        f"{what} at pc {crash['pc']:#010x}, lr {crash['lr']:#010x}{where} "
         f"(CFSR {crash['cfsr']:#010x}, HFSR {crash['hfsr']:#010x})"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import shutil
 import socket
@@ -26,6 +27,12 @@ BOARDS = ("mps2-an521", "mps2-an385")
 def image(board: str, name: str = "sbe-firmware") -> Path:
     """An image that `make firmware` builds."""
     return ROOT / "build" / "firmware" / board / f"{name}.elf"
+
+
+def faulty_image(board: str) -> Path:
+    """One whose services can break it and ask about power, or what SBE_FIRMWARE names."""
+    named = os.environ.get("SBE_FIRMWARE")
+    return Path(named) if named else image(board, "sbe-firmware-faults")
 
 
 def require_board(board: str) -> None:

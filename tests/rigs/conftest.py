@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 import sbe
-from tests.rigs.boards import BOARDS, FaultyBoard, connect, require_board
+from tests.rigs.boards import BOARDS, FaultyBoard, connect, faulty_image, require_board
 
 
 @pytest.fixture(params=BOARDS)
 def board(request: pytest.FixtureRequest) -> Iterator[FaultyBoard]:
-    """A board with the usual firmware, not started."""
+    """A board with firmware that can be broken, not started."""
     require_board(request.param)
-    with FaultyBoard(request.param) as board:
+    with FaultyBoard(request.param, faulty_image(request.param)) as board:
         yield board
 
 

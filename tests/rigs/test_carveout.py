@@ -19,7 +19,7 @@ import sbe
 from sbe import extras
 from sbe.remotes.boards import Resident
 from sbe.transports.doorbell import open_doorbell
-from tests.rigs.boards import BOARDS, FaultyBoard, require_board
+from tests.rigs.boards import BOARDS, FaultyBoard, faulty_image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
@@ -33,6 +33,9 @@ print("up", flush=True)
 while True:
     link.call("crc32", sbe.In(area))
 """
+
+# What the error of the call says that met it.
+CRASH = r"\(the firmware crashed: undefined instruction \(.*\) at pc 0x.*, in service 'fault', tran"
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_firmware_restarts_under_a_host(uri: str, board: FaultyBoard) -> None:
 
 def test_crashed_firmware_of_another_owner(uri: str, board: FaultyBoard) -> None:
     with sbe.connect(uri, timeout=2.0) as link:
-        with pytest.raises(sbe.RemoteRestarted):
+        with pytest.raises(sbe.RemoteRestarted, match=CRASH):
             link.call("fault", payload=b"h", timeout=10)
         board.reset()  # by whoever holds its power
         check_works(link)
@@ -182,7 +185,7 @@ def test_resident_board(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """What `sbe firmware` drives."""
     require_board(name)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    board = Resident.start("one", name)
+    board = Resident.start("one", name, faulty_image(name))
     try:
         with pytest.raises(sbe.Busy, match="runs already"):
             Resident.start("one", name)
@@ -192,7 +195,7 @@ def test_resident_board(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert board.state == "frozen"
             board.thaw()
             check_works(link)
-            with pytest.raises(sbe.RemoteRestarted):
+            with pytest.raises(sbe.RemoteRestarted, match=r"asked to \(near 0x"):
                 link.call("fault", payload=b"a", timeout=10)
         assert board.state == "crashed"
         crash = Resident.find("one").crash()

@@ -106,38 +106,6 @@ def test_reset_is_a_restart(link: sbe.Connection, board: FaultyBoard) -> None:
     check_works(link)
 
 
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [(b"h", "HardFault at pc 0x"), (b"a", "assertion failed|asked to")],
-)
-def test_crash_is_told_with_its_record(
-    link: sbe.Connection, board: FaultyBoard, how: bytes, words: str
-) -> None:
-    with pytest.raises(sbe.RemoteRestarted, match=words):
-        link.call("fault", payload=how, timeout=BOOT_S)
-    crash = board.crash()
-    assert crash is not None
-    code = BOARDS[board.name].code
-    assert crash["pc"] in code
-    assert crash["kind"] == {b"h": "fault", b"a": "assert"}[how]
-    assert crash["exception"] == (3 if how == b"h" else 0)
-    wait_for(lambda: "crash at" in board.console())
-    check_works(link)  # in a new life
-    assert board.crash() is None
-
-
-def test_hung_firmware_times_out_and_can_be_reset(link: sbe.Connection, board: FaultyBoard) -> None:
-    check_works(link)
-    with pytest.raises(sbe.Timeout):
-        link.call("fault", payload=b"s", timeout=0.3)
-    with pytest.raises(sbe.Timeout):
-        link.call("echo", timeout=0.3)
-    board.reset()
-    with pytest.raises(sbe.RemoteRestarted, match="restarted"):
-        link.call("echo", timeout=BOOT_S)
-    check_works(link)
-
-
 def _poke(link: sbe.Connection) -> bool:
     try:
         link.call("echo", timeout=0.2)

@@ -53,7 +53,10 @@ def test_service_of_the_application(link: sbe.Connection) -> None:
 
 @pytest.mark.parametrize(
     ("how", "kind", "words"),
-    [(b"h", "fault", "CPU exception at pc 0x"), (b"a", "assert", "kernel panic")],
+    [
+        (b"h", "instruction", r"undefined instruction \(UsageFault\) at pc 0x"),
+        (b"a", "assert", "kernel panic"),
+    ],
 )
 def test_fatal_error_is_told_with_its_record(
     link: sbe.Connection, board: FaultyBoard, how: bytes, kind: str, words: str
@@ -62,7 +65,9 @@ def test_fatal_error_is_told_with_its_record(
         link.call("fault", payload=how, timeout=10.0)
     crash = board.crash()
     assert crash is not None
-    assert crash["kind"] == kind
+    assert (crash["kind"], crash["service"]) == (kind, "fault")
+    assert crash["transaction"] != 0
+    assert crash["backtrace"]
     assert crash["pc"] in BOARDS[board.name].code
     assert link.call("echo", payload=b"alive", timeout=10.0).payload == b"alive"  # a new life
     assert board.crash() is None

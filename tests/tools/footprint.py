@@ -2,7 +2,8 @@
 
 Worst stack: the deepest path through gcc's own call graph (-fcallgraph-info=su), adding up the
 frame of every function on it. What that cannot see is listed beneath the table and counted as
-nothing: calls through function pointers, and functions outside the core such as memcpy.
+nothing: calls through function pointers, and functions outside the core such as memcpy. For whole
+images, services included, stack.py bounds those as well, and --strict holds the bound to the stack.
 
 A missed goal is printed, never hidden and never a failure. With --strict a failure is: a warning, a
 compiler that is missing under SBE_RIGS=required, recursion, and a frame of unbounded size. The
@@ -18,9 +19,11 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+
+from tests.tools.stack import CallGraph, Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRMWARE = ROOT / "firmware"
@@ -70,68 +73,12 @@ FLAGS = ["-std=c11", "-ffreestanding", "-Os", "-ffunction-sections", "-fdata-sec
 FLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
 FLAGS += ["-fstack-usage", "-fcallgraph-info=su"]
 
-INDIRECT = "__indirect_call"
-
 
 def warnings() -> list[str]:
     """Return the warning set, whose one home is firmware/CMakeLists.txt."""
     text = (FIRMWARE / "CMakeLists.txt").read_text()
     block = text.split("# sbe-warnings-begin")[1].split("# sbe-warnings-end")[0]
     return re.findall(r"-W[\w-]+", block)
-
-
-@dataclass
-class CallGraph:
-    """gcc's call graph over several objects: bytes of each frame, and who calls whom."""
-
-    frames: dict[str, int] = field(default_factory=dict)
-    calls: dict[str, set[str]] = field(default_factory=dict)
-    unbounded: set[str] = field(default_factory=set)
-    recursion: set[str] = field(default_factory=set)
-    _deepest: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-
-    def read(self, path: Path) -> None:
-        """Add one .ci file."""
-        text = path.read_text()
-        for title, label in re.findall(r'node: \{ title: "([^"]*)" label: "([^"]*)"', text):
-            frame = re.search(r"(\d+) bytes \(([\w,]+)\)", label)
-            if frame is not None:
-                self.frames[title] = int(frame[1])
-                self.calls.setdefault(title, set())
-                if frame[2] == "dynamic":
-                    self.unbounded.add(title)
-        for source, target in re.findall(
-            r'edge: \{ sourcename: "([^"]*)" targetname: "([^"]*)"', text
-        ):
-            self.calls.setdefault(source, set()).add(target)
-
-    def deepest(self, name: str, above: tuple[str, ...] = ()) -> tuple[int, list[str]]:
-        """Return the bytes and the functions of the deepest path that starts at name."""
-        if name in above:
-            self.recursion.add(" -> ".join([*above[above.index(name) :], name]))
-            return 0, []
-        if name not in self.frames:
-            return 0, []
-        if name not in self._deepest:
-            below = [self.deepest(callee, (*above, name)) for callee in self.calls[name]]
-            size, path = max(below, default=(0, []))
-            self._deepest[name] = (self.frames[name] + size, [name, *path])
-        return self._deepest[name]
-
-    def worst(self) -> tuple[int, list[str]]:
-        """Return the deepest path of all."""
-        return max((self.deepest(name) for name in sorted(self.frames)), default=(0, []))
-
-    @property
-    def indirect(self) -> list[str]:
-        """Functions that call through a pointer."""
-        return sorted(name for name, called in self.calls.items() if INDIRECT in called)
-
-    @property
-    def external(self) -> list[str]:
-        """Functions called that none of the objects defines."""
-        called = set().union(*self.calls.values())
-        return sorted(called - self.frames.keys() - {INDIRECT})
 
 
 @dataclass
@@ -290,7 +237,7 @@ def table(reports: list[Report]) -> str:
     return columns(rows)
 
 
-def images() -> str:
+def images(problems: list[str]) -> str:
     """Return the sizes of the images for boards that have been built here."""
     found = [
         *ROOT.glob("build/firmware/*/sbe-firmware.elf"),
@@ -301,10 +248,16 @@ def images() -> str:
     done = subprocess.run(
         ["arm-none-eabi-size", *sorted(found)], check=True, capture_output=True, text=True
     )
-    rows = [["image", "text", "data", "bss"]]
+    rows = [["image", "text", "data", "bss", "stack", "of", "faults' stack", "of"]]
     for line in done.stdout.splitlines()[1:]:
         text, data, bss, _, _, path = line.split(maxsplit=5)
-        rows.append(["/".join(Path(path).relative_to(ROOT / "build").parts[:2]), text, data, bss])
+        name = "/".join(Path(path).relative_to(ROOT / "build").parts[:2])
+        stacks = ["-"] * 4  # Zephyr's are Zephyr's
+        if name.startswith("firmware/"):
+            image = Image(Path(path).parent)
+            stacks = [str(n) for each in image.bounds() for n in (each.used, each.size)]
+            problems += image.problems
+        rows.append([name, text, data, bss, *stacks])
     return columns(rows)
 
 
@@ -341,8 +294,11 @@ def main() -> int:
     print(table(reports))
     print(f"\nRAM of one end, in bytes (once: with {SCRATCH} of scratch; the rest: for each)")
     print(ram_table(reports))
-    if built := images():
-        print(f"\nWhole images as last built, in bytes (bss: all tables and stacks)\n{built}")
+    if built := images(problems):
+        print(
+            "\nWhole images as last built, in bytes (bss: all tables and stacks; stack: at most, "
+            f"with services)\n{built}"
+        )
     for report in reports:
         if report.target == GOAL_TARGET:
             print(f"worst stack: {' -> '.join(report.stack_path)}")

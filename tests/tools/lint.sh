@@ -83,7 +83,7 @@ fi
 if wanted "cross builds and footprint"; then
     needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     needs arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi
-    check "cross builds and footprint" "$bin/python" tests/tools/footprint.py --strict
+    check "cross builds and footprint" "$bin/python" -m tests.tools.footprint --strict
 fi
 if wanted "device tree overlays" && needs dtc device-tree-compiler; then
     check "device tree overlays" overlays

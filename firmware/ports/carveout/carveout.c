@@ -269,6 +269,12 @@ static void take_event(void *self, uint32_t event, uint32_t value)
     sbe_power_event(&((struct carveout *)engine->port->self)->power, event, value);
 }
 
+/* The engine says so before and after each handler: for the crash record. */
+static void context_enter(void *self, uint32_t context)
+{
+    ((struct carveout *)self)->context = context;
+}
+
 static void configure_engine(struct carveout *link)
 {
     const struct carveout_config *config = link->config;
@@ -278,6 +284,7 @@ static void configure_engine(struct carveout *link)
         .area_attach = area_attach,
         .area_detach = area_detach,
         .doorbell = doorbell,
+        .context_enter = context_enter,
         .cache_clean = config->cache_clean,
         .cache_invalidate = config->cache_invalidate,
     };
@@ -329,11 +336,26 @@ int carveout_start(struct carveout *link, const struct carveout_config *config)
     return status;
 }
 
+/* Only a service of the image is believed: what has crashed may have written over the request. */
+static void name_request(const struct carveout *link, struct sbe_crash_record *record)
+{
+    const struct sbe_request *request = &link->engine.request;
+    if (link->context == SBE_CONTEXT_GLOBAL)
+        return;
+    record->context = link->context;
+    record->transaction = request->transaction;
+    const struct sbe_service *const *service = __start_sbe_services;
+    for (; service < __stop_sbe_services; service++)
+        if (*service == request->service)
+            put_name(record->service, sizeof record->service, request->service->name);
+}
+
 void carveout_crash(struct carveout *link, struct sbe_crash_record *record)
 {
     if (link->config == NULL)
         return; /* before the start: nobody listens */
     struct sbe_crash_record *place = (void *)((uint8_t *)link->config->window + SBE_CARVEOUT_CRASH);
+    name_request(link, record);
     record->generation = link->bootstrap.generation;
     record->magic = SBE_CARVEOUT_MAGIC;
     record->check = SBE_CARVEOUT_SUM(record);

@@ -78,6 +78,7 @@ struct carveout {
     volatile uint8_t fifo[CARVEOUT_FIFO];
     bool look; /* at the control side */
     uint32_t epoch;
+    uint32_t context; /* whose request a handler has at hand, SBE_CONTEXT_GLOBAL: none has */
     struct sbe_channel *by_id[CARVEOUT_CHANNELS]; /* at id modulo its size, or elsewhere */
     /* Statistics, for a debugger and the console. */
     uint32_t lives;   /* sessions begun */
@@ -102,9 +103,23 @@ void carveout_take_ring(struct carveout *link);
 void carveout_send_token(const struct carveout *link, uint32_t token);
 
 /*
- * The last words of this life: fill everything of the record but magic, check and generation, then
- * do nothing more. Needs no stack to speak of and no state but the window's address.
+ * The last words of this life: fill what the core and the board know, then do nothing more. Magic,
+ * check, generation and the request at hand are filled here. Needs no stack to speak of and of the
+ * state only what is of use when it is sound.
  */
 void carveout_crash(struct carveout *link, struct sbe_crash_record *record);
+
+struct carveout_code { /* of a Thumb image */
+    uintptr_t begin;
+    uintptr_t end;
+};
+
+/*
+ * Fills the record's backtrace with what looks like a return address in the words from `from` to
+ * `to`: an address of Thumb code behind a call. Some may be what a former call left. `outermost`:
+ * those nearest to `to` instead of those nearest to `from`, where the innermost frame is not known.
+ */
+void carveout_backtrace(struct sbe_crash_record *record, const uint32_t *from, const uint32_t *to,
+                        struct carveout_code code, bool outermost);
 
 #endif

@@ -11,6 +11,8 @@
 
 #if defined(BOARD_AN521) /* Cortex-M33, SSE-200; its secure view */
 #define BOARD_NAME    "mps2-an521"
+#define BOARD_CODE    0x10000000u
+#define BOARD_DATA    0x38000000u
 #define BOARD_WINDOW  0x80000000u
 #define BOARD_TIMER   0x50000000u
 #define BOARD_UART0   0x50200000u
@@ -19,6 +21,8 @@
 #define BOARD_TICK_NS 50u  /* 20 MHz */
 #elif defined(BOARD_AN385) /* Cortex-M3 */
 #define BOARD_NAME    "mps2-an385"
+#define BOARD_CODE    0x00000000u /* from the null page on */
+#define BOARD_DATA    0x20000000u
 #define BOARD_WINDOW  0x21000000u
 #define BOARD_TIMER   0x40000000u
 #define BOARD_UART0   0x40004000u
@@ -29,7 +33,15 @@
 #error "define BOARD_AN521 or BOARD_AN385"
 #endif
 #define BOARD_WINDOW_SIZE 0x1000000u
+#define BOARD_CODE_SIZE   0x400000u
+#define BOARD_DATA_SIZE   0x400000u
 #define BOARD_IRQS        64u
+
+/* sections.ld */
+extern uint32_t stack_bottom[], stack_top[], code_begin[], code_end[];
+
+/* protect.c */
+bool protect_start(void); /* false: this core can't */
 
 /* uart.c */
 void uart_start(void);
@@ -42,9 +54,10 @@ void clock_start(void);
 uint64_t clock_now_ns(void *self);
 
 /* crash.c */
-struct crash_frame; /* as the core stacks it */
+extern uint64_t *const crash_stack_top;
 void crash_fault(const uint32_t *frame) __attribute__((noreturn, used));
 void crash_assert(const char *text) __attribute__((noreturn));
+void crash_storm(void) __attribute__((noreturn));
 #define BOARD_ASSERT(condition) ((condition) ? (void)0 : crash_assert(#condition))
 
 /* main.c */

@@ -39,6 +39,7 @@ static void wait_for_byte(void)
 
 int main(void)
 {
+    BOARD_ASSERT(protect_start());
     clock_start();
     BOARD_ASSERT(carveout_start(&board_link, &CONFIG) == SBE_OK);
     uart_start();

@@ -27,6 +27,10 @@ struct uart {
  */
 #define PATIENCE 20000u
 
+/* Interrupts without a byte, one after another: some follow a byte that came late, never so many.
+ */
+#define STORM 1000u
+
 #define LOG_SIZE 0x4000u
 
 struct log { /* region "log": text behind a count of all bytes ever written */
@@ -51,9 +55,15 @@ void uart_send_byte(void *self, uint8_t byte)
 
 void uart_receive(void)
 {
+    static uint32_t empty;
+    empty++;
     UART1->clear = RX_FULL; /* first: a byte that comes after the loop interrupts again */
-    while ((UART1->state & RX_FULL) != 0)
+    while ((UART1->state & RX_FULL) != 0) {
         carveout_take_byte(&board_link, (uint8_t)UART1->data);
+        empty = 0;
+    }
+    if (empty == STORM)
+        crash_storm(); /* or nothing else would run ever again */
 }
 
 void uart_start(void)

@@ -8,8 +8,10 @@
 #include <stdint.h>
 
 /* What Kconfig and the build define. */
-#define CONFIG_BOARD_TARGET   "board/soc/cpu"
-#define KERNEL_VERSION_STRING "4.3.0"
+#define CONFIG_BOARD_TARGET             "board/soc/cpu"
+#define KERNEL_VERSION_STRING           "4.3.0"
+#define CONFIG_THREAD_STACK_INFO        1
+#define CONFIG_ARMV7_M_ARMV8_M_MAINLINE 1
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define MIN(a, b)         ((a) < (b) ? (a) : (b))
@@ -26,6 +28,14 @@ struct k_sem {
 };
 #define K_SEM_DEFINE(name, initial, most) struct k_sem name = {initial, most}
 
+struct k_thread {
+    struct {
+        uintptr_t start;
+        size_t size;
+    } stack_info;
+};
+
+struct k_thread *k_current_get(void);
 int k_sem_take(struct k_sem *sem, k_timeout_t timeout);
 void k_sem_give(struct k_sem *sem);
 uint32_t k_cycle_get_32(void);
