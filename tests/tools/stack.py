@@ -16,6 +16,7 @@ a guess: recursion, a frame of unbounded size, a function without a floor.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -28,11 +29,12 @@ FIRMWARE = ROOT / "firmware"
 
 INDIRECT = "__indirect_call"
 # By folder below firmware/: a call by pointer goes further down this list.
-FLOORS = ("core", "services", "power", "carveout", "ports/carveout", "ports/mps2")
+FLOORS = ("core", "pieces", "services", "power", "carveout", "ports/carveout", "ports/mps2")
 # Objects of the image, in the build directory.
 OBJECTS = (
     "CMakeFiles/sbe_core.dir",
     "CMakeFiles/sbe_carveout.dir",
+    "CMakeFiles/sbe_pieces.dir",
     "CMakeFiles/sbe_power.dir",
     "CMakeFiles/sbe_services.dir",
     "ports/mps2/CMakeFiles/sbe-firmware.dir",
@@ -129,7 +131,13 @@ class Image:
         self.elf = folder / "sbe-firmware.elf"
         self.problems: list[str] = []
         self.graph = CallGraph()
-        self._objects = sorted(path for each in OBJECTS for path in (folder / each).rglob("*.obj"))
+        # Not what lies there: a file that has left the tree leaves its object behind.
+        commands = json.loads((folder / "compile_commands.json").read_text())
+        built = {folder / command["output"] for command in commands}  # absolute ones stay so
+        places = [(folder / each).resolve() for each in OBJECTS]
+        self._objects = sorted(
+            path for path in built if any(path.is_relative_to(place) for place in places)
+        )
         if not self._objects:
             raise FileNotFoundError(f"no objects in {folder}")
         for path in self._objects:
