@@ -243,6 +243,8 @@ def from_status(status: int, message: str = "", *, remote: bool = False) -> Erro
     # A remote may answer any number; only known ones have words, and strerror takes no others.
     known = code in errno.errorcode
     meaning = f"{os.strerror(code)} ({errno.errorcode[code]})" if known else f"status {status}"
+    if remote and code == errno.ETIMEDOUT:  # the caller's own, which the remote minds too
+        return Timeout(f"{message or 'the call'} had not ended at the deadline", code)
     if remote:
         text = f"{message} answered: {meaning}" if message else meaning
         return _FROM_REMOTE.get(code, RemoteError)(text, code)

@@ -83,6 +83,7 @@ int sbe_engine_handle(struct sbe_engine *engine, uint64_t turn_ns)
     struct sbe_request *request = &engine->request;
     const struct sbe_engine_channel *entry = sbe_entry_of(request->channel);
     int status;
+    sbe_request_alive(request);
     enter_context(engine, request->channel->context);
     do
         status = request->service->handle(request);
@@ -113,6 +114,11 @@ SBE_OUT_OF_LINE static int call_service(struct sbe_engine *engine, struct sbe_re
     return sbe_engine_handle(engine, request->begun_ns);
 }
 
+void sbe_request_alive(const struct sbe_request *request)
+{
+    sbe_ring_show_work(&request->channel->rx, request->engine->beats++, request->transaction);
+}
+
 static void charge(struct sbe_share *share, uint32_t used_ns)
 {
     share->left_ns = used_ns < share->left_ns ? share->left_ns - used_ns : 0;
@@ -127,6 +133,7 @@ void sbe_engine_settle(struct sbe_engine *engine, int status)
         engine->config->pieces->pause(engine, entry);
         return;
     }
+    sbe_ring_show_rest(&entry->channel.rx);
     entry->channel.promised--;
     if (status == SBE_KEPT || request->transaction == 0) {
         charge(entry->share, sbe_between(request->begun_ns, sbe_engine_now(engine)));

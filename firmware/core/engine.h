@@ -90,6 +90,7 @@ struct sbe_engine {
     struct sbe_task *tasks;                          /* for the next round */
     uint32_t served; /* frames taken so far, for the port to see whether there is traffic */
     uint32_t round;
+    uint32_t beats;         /* of its heart: sbe_request_alive() */
     struct sbe_share share; /* of channels that belong to no context */
     bool busy;              /* set by a port that looks again soon: no doorbell is asked for */
     struct sbe_request request;

@@ -57,6 +57,7 @@ void sbe_ring_clear(void *memory, const struct sbe_ring_geometry *geometry, uint
     sbe_store_relaxed(&consumer->data_wake, start - 1);
     sbe_store_relaxed(&producer->doorbells, 0);
     sbe_store_relaxed(&consumer->doorbells, 0);
+    sbe_store_relaxed(&consumer->at_work, 0);
     sbe_store_release(&producer->head, start);
     sbe_store_release(&consumer->tail, start);
 }

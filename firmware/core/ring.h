@@ -74,6 +74,17 @@ static inline void sbe_ring_release(struct sbe_ring *ring)
 }
 /* Consumer: returns all released slots. True: the producer waits for space, ring its doorbell. */
 bool sbe_ring_return(struct sbe_ring *ring);
+/* Consumer, for observers: works on a request of this ring; `beat` differs each time. */
+static inline void sbe_ring_show_work(struct sbe_ring *ring, uint32_t beat, uint64_t transaction)
+{
+    uint32_t low = (uint32_t)transaction & SBE_AT_WORK_TRANSACTIONS;
+    sbe_store_relaxed(&ring->consumer->at_work,
+                      SBE_AT_WORK | (beat << 16 & SBE_AT_WORK_BEATS) | low);
+}
+static inline void sbe_ring_show_rest(struct sbe_ring *ring)
+{
+    sbe_store_relaxed(&ring->consumer->at_work, 0);
+}
 /* Consumer: asks for a doorbell at the next frame. True: still empty, it may sleep. */
 bool sbe_ring_wait_data(struct sbe_ring *ring);
 

@@ -51,6 +51,12 @@ struct __attribute__((may_alias)) sbe_request {
  */
 #define SBE_MORE 2
 
+/*
+ * A handler that takes long and is not in pieces says so now and then: who waits, and a daemon that
+ * would start the remote again, see that it is at work.
+ */
+void sbe_request_alive(const struct sbe_request *request);
+
 struct sbe_service {
     const char *name; /* at most 31 characters */
     uint16_t version;

@@ -36,7 +36,13 @@ struct sbe_ring_consumer {
     sbe_shared_u32 tail;      /* frames consumed, free-running */
     sbe_shared_u32 data_wake; /* ring me when head passes this index */
     sbe_shared_u32 doorbells; /* doorbells rung for new space, for observers */
+    sbe_shared_u32 at_work;   /* the request whose handler runs, for observers; 0: none */
 };
+
+/* at_work: this, a count that moves while there is progress, the transaction's low 16 bits. */
+#define SBE_AT_WORK              0x80000000u
+#define SBE_AT_WORK_BEATS        0x7fff0000u
+#define SBE_AT_WORK_TRANSACTIONS 0x0000ffffu
 
 /* Frames */
 enum sbe_frame_type {
@@ -271,6 +277,7 @@ SBE_AT(sbe_ring_producer, doorbells, 8);
 SBE_AT(sbe_ring_consumer, tail, 0);
 SBE_AT(sbe_ring_consumer, data_wake, 4);
 SBE_AT(sbe_ring_consumer, doorbells, 8);
+SBE_AT(sbe_ring_consumer, at_work, 12);
 SBE_AT(sbe_wire_frame, size, 0);
 SBE_AT(sbe_wire_frame, type, 4);
 SBE_AT(sbe_wire_frame, flags, 5);

@@ -214,7 +214,7 @@ static int send_some(struct batch *batch, uint64_t deadline_ns)
         if (status == SBE_OK) {
             frame.payload =
                 (const uint8_t *)batch->payloads.buf + (size_t)index * batch->payload_size;
-            *entry = (struct entry){{complete, visit_entry}, batch, index};
+            *entry = (struct entry){{complete, visit_entry, frame.service}, batch, index};
             status = sbe_channel_request(&channel->core, &frame, &entry->open);
             if (status == SBE_OK)
                 channel->in_flight++;

@@ -40,7 +40,7 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
         return NULL;
     native_hold(channel);
     call->channel = channel;
-    call->open = (struct open_call){complete, visit_open};
+    call->open = (struct open_call){complete, visit_open, service};
     call->service = service;
     call->asked = call->few_asked;
     call->held = call->few_held;
@@ -104,7 +104,8 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
         return status;
     call->transaction = frame.transaction;
     call->in_flight = true;
-    channel->in_flight++;
+    if (channel->in_flight++ == 0)
+        channel->turn_ns = call->started_ns;
     native_hold(call); /* the core's table holds it until it is answered */
     return SBE_OK;
 }
@@ -192,7 +193,9 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     call->in_flight = false;
     channel->in_flight--;
     native_call_release(call);
+    bool awaited = call->state == CALL_OPEN;
     finish(call, status, remote_said);
+    channel->turn_ns = awaited ? call->ended_ns : native_now_ns(NULL);
     native_drop(call);
 }
 
@@ -201,6 +204,8 @@ void native_call_abandon(Call *call, int status)
     struct sbe_frame cancel = {.type = SBE_FRAME_CANCEL, .transaction = call->transaction};
     if (call->state != CALL_OPEN)
         return;
+    if (status == SBE_ETIMEDOUT)
+        native_stuck_find(&call->stuck, call);
     finish(call, status, false);
     /* A full ring only means that the remote learns of it by our silence. */
     if (call->in_flight && native_channel_usable(call->channel) &&
@@ -247,9 +252,9 @@ static PyObject *raise_given_up(const Call *call, PyObject *name)
     unsigned held = 0;
     for (uint32_t i = 0; i < call->buffer_count; i++)
         held += call->held[i] != NULL;
-    const char *what = call->status == SBE_ECANCELED ? "the call of service %R was cancelled"
-                                                     : "no answer from service %R in time";
-    PyObject *message = PyUnicode_FromFormat(what, name);
+    PyObject *message = call->status == SBE_ECANCELED
+                            ? PyUnicode_FromFormat("the call of service %R was cancelled", name)
+                            : native_stuck_say(&call->stuck, call, name);
     if (message != NULL && held > 0)
         native_raise(call->status, false,
                      "%U; its %u buffers stay quarantined until the remote answers or is reset",
@@ -260,16 +265,21 @@ static PyObject *raise_given_up(const Call *call, PyObject *name)
     return NULL;
 }
 
-PyObject *native_call_service(const Call *call)
+PyObject *native_channel_service(const Channel *channel, uint16_t service)
 {
-    PyObject *id = PyLong_FromUnsignedLong(call->service), *name = NULL;
-    if (id != NULL && call->channel != NULL)
-        name = PyDict_GetItemWithError(call->channel->names, id);
+    PyObject *id = PyLong_FromUnsignedLong(service), *name = NULL;
+    if (id != NULL && channel != NULL)
+        name = PyDict_GetItemWithError(channel->names, id);
     if (name == NULL)
         return PyErr_Occurred() == NULL ? id : NULL;
     Py_INCREF(name); /* its repr may be anything */
     Py_DECREF(id);
     return name;
+}
+
+PyObject *native_call_service(const Call *call)
+{
+    return native_channel_service(call->channel, call->service);
 }
 
 static PyObject *raise_failure(const Call *call)

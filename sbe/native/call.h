@@ -4,6 +4,7 @@
 #define SBE_NATIVE_CALL_H
 
 #include "channel.h"
+#include "stuck.h"
 
 enum call_state {
     CALL_OPEN,
@@ -28,6 +29,7 @@ struct call {
     uint64_t started_ns, ended_ns;
     uint64_t deadline_ns;     /* NATIVE_FOREVER: none */
     uint64_t copied, synced;  /* bytes */
+    struct stuck stuck;       /* when its deadline came first */
     PyObject *error;          /* when failed by the channel's death; strong or NULL */
     PyObject *payload;        /* of the response */
     PyObject *callbacks;      /* list or NULL */
@@ -49,6 +51,7 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
 int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
                      uint64_t deadline_ns, uint64_t now_ns);
 /* Name of the service, or its number; a new reference, NULL raised. */
+PyObject *native_channel_service(const Channel *channel, uint16_t service);
 PyObject *native_call_service(const Call *call);
 /* The call's outcome as a new Reply, or its exception. */
 PyObject *native_call_outcome(Call *call);

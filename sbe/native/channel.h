@@ -19,6 +19,7 @@ struct open_call {
                      int status); /* response NULL: the channel died, status says why */
     /* For the collector: what is held until complete(). */
     int (*visit)(struct open_call *open, visitproc visit, void *arg);
+    uint16_t service;
 };
 
 struct channel {
@@ -50,11 +51,16 @@ struct channel {
     uint32_t sleepers;       /* on progress, not yet woken */
     /* How long a thread looks at the ring before it sleeps. */
     struct sbe_patience patience;
+    uint64_t turn_ns;   /* since when the request at hand may run: the last answer, or no other */
+    uint32_t work_seen; /* at_work of the remote, at the last backstop */
+    uint64_t moved_ns;  /* when the same request had made progress between two looks */
     uint32_t backstops; /* waits that the slow timer ended while something was in flight */
     uint32_t in_flight;
     Call *ready, *last_ready;         /* completed, callbacks to be run, in order; strong */
     Request *requests, *last_request; /* waiting for a handler; strong */
     Request *unsent, *last_unsent;    /* answered, waiting for room; strong */
+    uint64_t working;                 /* the transaction that a handler of ours was last given */
+    uint32_t beats;                   /* so many were */
     uint32_t request_count;           /* taken and not yet answered */
     uint32_t refused;                 /* requests beyond the bound */
     uint32_t lost;                    /* of them, those that no answer told so */

@@ -298,6 +298,8 @@ static void send_answer(Channel *channel, Request *request, int status, const vo
                         Py_ssize_t size)
 {
     bool sent = channel->unsent == NULL && try_answer(channel, request, status, payload, size);
+    if (channel->working == request->transaction)
+        sbe_ring_show_rest(&channel->core.rx);
     request->answered = true;
     if (sent) {
         channel->request_count--;
@@ -351,7 +353,12 @@ void native_requests_drop(Channel *channel)
 
 Request *native_request_next(Channel *channel)
 {
-    return pop(&channel->requests);
+    Request *request = pop(&channel->requests);
+    if (request != NULL && answerable(request)) {
+        channel->working = request->transaction;
+        sbe_ring_show_work(&channel->core.rx, channel->beats++, request->transaction);
+    }
+    return request;
 }
 
 /* -- the handler's view -------------------------------------------------------------------- */

@@ -20,6 +20,7 @@
 #include "channel.h"
 #include "core/status.h"
 #include "native.h"
+#include "stuck.h"
 
 #ifndef SYS_futex /* 32-bit machines younger than the year 2038's problem */
 #define SYS_futex SYS_futex_time64
@@ -267,6 +268,7 @@ static int sleep_on_doorbell(Channel *channel, uint64_t deadline_ns, uint64_t re
     if (count == 0 && working && channel->error == NULL &&
         (deadline_ns == NATIVE_FOREVER || native_now_ns(NULL) < deadline_ns)) {
         channel->backstops++;
+        native_stuck_look(channel);
         channel->port.doorbell(channel->port.self, &channel->core);
     }
     bool control = false;

@@ -247,6 +247,12 @@ static int in_pieces(struct sbe_request *request)
     CHECK_EQ(request->payload_size, sizeof count);
     memcpy(&count, request->payload, sizeof count);
     CHECK_EQ(request->state, request->progress * 3);
+    uint32_t at_work = sbe_load_relaxed(&request->channel->rx.consumer->at_work);
+    CHECK_EQ(at_work & ~SBE_AT_WORK_BEATS, SBE_AT_WORK | (request->transaction & 0xffff));
+    uint32_t beat = at_work & SBE_AT_WORK_BEATS;
+    sbe_request_alive(request);
+    CHECK((sbe_load_relaxed(&request->channel->rx.consumer->at_work) ^ at_work) ==
+          (beat ^ ((beat + 0x10000) & SBE_AT_WORK_BEATS)));
     remote.now_ns += PIECE_NS;
     request->progress++;
     request->state += 3;
@@ -1622,6 +1628,7 @@ static void test_pieces_follow_each_other(void)
     expect(1, transaction, SBE_OK);
     CHECK_EQ(host.frame.payload_size, 20);
     CHECK_EQ(host.frame.handled_ns, 20 * PIECE_NS);
+    CHECK_EQ(sbe_load_relaxed(&host.channels[1].tx.consumer->at_work), 0);
 }
 
 /* What a paused request has is its own, whatever the engine serves meanwhile. */
