@@ -56,7 +56,7 @@ int host_run(struct host *host)
         /* While busy the rings are looked at without system calls; control waits a few rounds. */
         if (host_look_again(host) && more && ++rounds % ROUNDS_BETWEEN_EVENTS != 0)
             continue;
-        int count =
+        int count = /* step: sleep */
             epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more || host->engine.busy ? 0 : -1);
         if (count < 0 && errno != EINTR) {
             host_log("epoll_wait: %s", strerror(errno));
