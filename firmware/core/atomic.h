@@ -81,6 +81,7 @@ static inline uint32_t sbe_load_relaxed(const sbe_shared_u32 *word)
     return atomic_load_explicit(word, memory_order_relaxed);
 }
 
+/* The same for storing one: who must not overlook it has a full barrier between it and his look. */
 static inline void sbe_store_relaxed(sbe_shared_u32 *word, uint32_t value)
 {
     atomic_store_explicit(word, value, memory_order_relaxed);
@@ -102,13 +103,19 @@ static inline void sbe_full_barrier(void)
 }
 
 /*
- * Copies shared bytes into private memory once. The signal fence keeps the compiler from reading
- * the source again where the copy is used: a peer may change shared memory at any time.
+ * After a copy of shared bytes: keeps the compiler from reading the source again where the copy is
+ * used, as a peer may change shared memory at any time. No instruction.
  */
+static inline void sbe_copied(void)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* Copies shared bytes into private memory once. */
 static inline void sbe_snapshot(void *private_copy, const void *shared, uint32_t size)
 {
     memcpy(private_copy, shared, size);
-    atomic_signal_fence(memory_order_seq_cst);
+    sbe_copied();
 }
 
 /*

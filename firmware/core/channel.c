@@ -140,7 +140,7 @@ int sbe_channel_send(struct sbe_channel *channel, const struct sbe_frame *frame)
         channel->counters.full++;
     if (status < 0)
         return status;
-    if (!write_frame(channel, slot, frame))
+    if (!write_frame(channel, slot, frame)) /* step: write-frame */
         return SBE_EMSGSIZE;
     sbe_ring_commit(&channel->tx);
     channel->counters.sent++;
@@ -187,7 +187,7 @@ void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, voi
 static void ring_peer(struct sbe_channel *channel)
 {
     channel->counters.doorbells++;
-    channel->port->doorbell(channel->port->self, channel);
+    channel->port->doorbell(channel->port->self, channel); /* step: ring */
 }
 
 bool sbe_channel_flush(struct sbe_channel *channel)
@@ -303,7 +303,7 @@ static int take(struct sbe_channel *channel, const uint8_t *slot, struct sbe_fra
 {
     const uint32_t header_size = sizeof(struct sbe_wire_frame);
     sbe_copy_record(frame, slot, header_size);
-    atomic_signal_fence(memory_order_seq_cst);
+    sbe_copied();
     frame->owner = NULL;
     bool legal = header_is_legal(frame, channel->rx.slot_size) &&
                  parse(channel, frame, slot + header_size, copy);
@@ -334,7 +334,7 @@ int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, vo
     }
     if (was_empty)
         channel->seen_ns = 0;
-    status = take(channel, slot, frame, scratch);
+    status = take(channel, slot, frame, scratch); /* step: read-frame */
     channel->counters.received++;
     sbe_ring_release(&channel->rx);
     /* A quarter of the ring at a time: the producer gets space early, the fence is shared. */
@@ -362,8 +362,8 @@ int sbe_frame_check_response(const struct sbe_frame *response, const struct sbe_
 
 bool sbe_channel_idle(struct sbe_channel *channel)
 {
-    sbe_channel_flush(channel);
-    return_slots(channel);
+    sbe_channel_flush(channel); /* step: idle-publish */
+    return_slots(channel);      /* step: idle-return */
     bool was_empty = sbe_ring_in_flight(&channel->rx) == 0;
     bool sleep = sbe_ring_wait_data(&channel->rx);
     if (was_empty && !sleep) /* it came between the last look and this one */
@@ -373,7 +373,7 @@ bool sbe_channel_idle(struct sbe_channel *channel)
 
 bool sbe_channel_wait_room(struct sbe_channel *channel)
 {
-    sbe_channel_flush(channel);
-    return_slots(channel); /* the peer may be waiting for room itself */
+    sbe_channel_flush(channel); /* step: room-publish */
+    return_slots(channel);      /* step: room-return. The peer may be waiting for room itself. */
     return sbe_ring_wait_space(&channel->tx, channel->promised + 1);
 }

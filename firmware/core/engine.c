@@ -184,7 +184,7 @@ static int serve_one(struct sbe_engine *engine, struct sbe_engine_channel *entry
         engine->config->pieces->go_on(engine, entry);
         return 1;
     }
-    /* Not before its answer has a place: the requester waits for space, not we. */
+    /* step: room-first. Not before its answer has a place: the requester waits for it, not we. */
     if (sbe_channel_room(channel) == 0 && sbe_channel_wait_room(channel))
         return -1;
     int status = SBE_EPROTO; /* nothing is executed that can't be answered */
@@ -218,7 +218,7 @@ static void take_turn(struct sbe_engine *engine, struct sbe_engine_channel *entr
     charge(entry->share, (entry->budget - left) * FRAME_NS);
     bool more = taken == 1 || (taken == 0 && (engine->busy || !sbe_channel_idle(&entry->channel)));
     sbe_channel_flush(&entry->channel);
-    if (more)
+    if (more) /* step: turn-again */
         sbe_engine_doorbell(engine, &entry->channel);
 }
 

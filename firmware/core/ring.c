@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Comments with "step:" name what tests/model/doorbell.pml proves of the doorbells under the same
+ * name; they stand where the model's step is done, here and in whoever uses the rings.
+ */
 #include "core/ring.h"
 
 #include "core/status.h"
@@ -41,7 +45,7 @@ int sbe_ring_attach(struct sbe_ring *ring, void *memory, const struct sbe_ring_g
      * The tail is where an untouched ring starts for either end; it is the opener's word before
      * the channel exists, so it needs no check: a wrong value only shuts this ring.
      */
-    uint32_t start = sbe_load_acquire(&ring->consumer->tail);
+    uint32_t start = sbe_load_acquire(&ring->consumer->tail); /* step: attach */
     ring->mine = ring->published = ring->theirs = start;
     return SBE_OK;
 }
@@ -58,7 +62,7 @@ void sbe_ring_clear(void *memory, const struct sbe_ring_geometry *geometry, uint
     sbe_store_relaxed(&producer->doorbells, 0);
     sbe_store_relaxed(&consumer->doorbells, 0);
     sbe_store_relaxed(&consumer->at_work, 0);
-    sbe_store_release(&producer->head, start);
+    sbe_store_release(&producer->head, start); /* step: clear */
     sbe_store_release(&consumer->tail, start);
 }
 
@@ -77,7 +81,8 @@ static bool passes(uint32_t wake, uint32_t old_index, uint32_t new_index)
  */
 static void refresh(struct sbe_ring *ring, const sbe_shared_u32 *index, uint32_t ahead)
 {
-    uint32_t value = sbe_load_acquire(index); /* acquire: what the peer wrote or read is done */
+    /* step: look-at-index. Acquire: what the peer wrote or read is done. */
+    uint32_t value = sbe_load_acquire(index);
     if (value - ring->theirs > ring->published + ahead - ring->theirs)
         ring->broken = true;
     if (!ring->broken)
@@ -107,9 +112,11 @@ static bool announce(struct sbe_ring *ring, sbe_shared_u32 *index, const sbe_sha
     if (before == ring->mine)
         return false;
     ring->published = ring->mine;
-    sbe_store_release(index, ring->mine); /* release: what we wrote or read comes first */
-    sbe_full_barrier(); /* our index is out before we read whether the peer sleeps */
-    if (!passes(sbe_load_relaxed(wish), before, ring->mine))
+    /* step: order-contents, publish-index. Release: what we wrote or read comes first. */
+    sbe_store_release(index, ring->mine);
+    /* step: publish-fence. Our index is out before we read whether the peer sleeps. */
+    sbe_full_barrier();
+    if (!passes(sbe_load_relaxed(wish), before, ring->mine)) /* step: look-at-wish */
         return false;
     sbe_store_relaxed(bells, sbe_load_relaxed(bells) + 1);
     return true;
@@ -123,10 +130,13 @@ bool sbe_ring_publish(struct sbe_ring *ring)
 
 bool sbe_ring_wait_space(struct sbe_ring *ring, uint32_t wanted)
 {
-    /* The last of the returns that make enough: an earlier one would wake us for too little. */
+    /*
+     * step: arm-space. The last of the returns that make enough: an earlier one would wake us for
+     * too little.
+     */
     sbe_store_relaxed(&ring->producer->space_wake, ring->mine + wanted - ring->mask - 2);
-    sbe_full_barrier(); /* our wish is out before we look again */
-    return sbe_ring_free(ring, wanted) < wanted && !ring->broken;
+    sbe_full_barrier(); /* step: arm-space-fence. Our wish is out before we look again. */
+    return sbe_ring_free(ring, wanted) < wanted && !ring->broken; /* step: look-at-space */
 }
 
 int sbe_ring_peek(struct sbe_ring *ring, const void **slot)
@@ -148,8 +158,8 @@ bool sbe_ring_return(struct sbe_ring *ring)
 
 bool sbe_ring_wait_data(struct sbe_ring *ring)
 {
-    sbe_store_relaxed(&ring->consumer->data_wake, ring->mine);
-    sbe_full_barrier(); /* our wish is out before we look again */
+    sbe_store_relaxed(&ring->consumer->data_wake, ring->mine); /* step: arm-data */
+    sbe_full_barrier(); /* step: arm-data-fence. Our wish is out before we look again. */
     const void *slot;
-    return sbe_ring_peek(ring, &slot) == 0;
+    return sbe_ring_peek(ring, &slot) == 0; /* step: look-at-data */
 }

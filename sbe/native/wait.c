@@ -239,6 +239,7 @@ static int sleep_interruptibly(Channel *channel, struct epoll_event events[3], i
     if (count == 0 && sbe_load_relaxed(&channel->progress) == seen) { /* or a handler used us */
         channel->polling = channel->asleep = true;
         Py_BEGIN_ALLOW_THREADS;
+        /* step: sleep. What was rung since the last time ends it at once. */
         count = epoll_pwait(channel->sleep_fd, events, 3, limit_ms, lasting ? &usual : NULL);
         error = errno;
         Py_END_ALLOW_THREADS;
@@ -340,7 +341,7 @@ static int wait_turn(Channel *channel, uint64_t deadline_ns, uint64_t recent_ns,
     uint64_t looked_ns = 0;
     if (spin(channel, deadline_ns, &looked_ns))
         return 0;
-    if (!sbe_channel_idle(&channel->core)) { /* or the ring is broken */
+    if (!sbe_channel_idle(&channel->core)) { /* step: wait-turn; or the ring is broken */
         take_messages(channel, 0);           /* frames came while we said that we sleep: it rang */
         return 0;
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: ctests.sh VENV_BIN
-# Builds and runs tests/core/test_*.c under AddressSanitizer and UBSan, and the ring's two-thread
-# test once more under ThreadSanitizer.
+# Builds and runs tests/core/test_*.c under AddressSanitizer and UBSan, and those with two threads,
+# test_*_threads.c, once more under ThreadSanitizer.
 set -euo pipefail
 bin=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
@@ -30,6 +30,6 @@ run() {
 
 mkdir -p build
 run build/asan address,undefined
-if [ -f tests/core/test_ring_threads.c ]; then
-    run build/tsan thread '^test_ring_threads$'
+if compgen -G 'tests/core/test_*_threads.c' >/dev/null; then
+    run build/tsan thread '_threads$'
 fi

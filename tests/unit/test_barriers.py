@@ -270,3 +270,26 @@ def test_what_orders_memory_is_found() -> None:
         assert orders(line), line
     assert not orders("atomic_signal_fence(memory_order_seq_cst); /* memory_order_acquire */")
     assert not orders("__atomic_load_n(at, __ATOMIC_RELAXED)")
+
+
+ATOMIC = re.compile(r"\b(?:volatile|_Atomic|atomic_\w+|__atomic_\w+|__sync_\w+|[di][ms]b)\b")
+# Not for memory that a peer sees: a variable that a signal handler of this process sets.
+OF_ITS_OWN = {"sbe/native/signals.c"}
+
+
+def test_the_core_and_the_extension_have_their_atomics_in_one_header() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for top in ("firmware/core", "sbe/native")
+        for path in sorted((ROOT / top).rglob("*.[ch]"))
+        if ATOMIC.search(re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(), flags=re.DOTALL))
+    }
+    assert found == {"firmware/core/atomic.h", *OF_ITS_OWN}
+
+
+def test_each_primitive_says_why_its_order_is_enough() -> None:
+    lines = (FIRMWARE / "core" / "atomic.h").read_text().splitlines()
+    begun = [at for at, line in enumerate(lines) if line.startswith("static inline")]
+    assert len(begun) > 8
+    unexplained = [lines[at] for at in begun if not lines[at - 1].endswith("*/")]
+    assert not unexplained

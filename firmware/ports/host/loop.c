@@ -60,7 +60,7 @@ int host_run(struct host *host)
                 continue;
             looked_ns = now_ns;
         }
-        int count =
+        int count = /* step: sleep */
             epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more || host->engine.busy ? 0 : -1);
         if (count < 0 && errno != EINTR) {
             host_log("epoll_wait: %s", strerror(errno));

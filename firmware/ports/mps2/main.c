@@ -28,7 +28,7 @@ static const struct carveout_config CONFIG = {
     .now_ns = clock_now_ns,
 };
 
-/* Sleeps unless a byte came since the last look: an interrupt that is masked still ends WFI. */
+/* step: sleep. Not if a byte came since the last look: a masked interrupt, too, ends WFI. */
 static void wait_for_byte(void)
 {
     __asm__ volatile("cpsid i" ::: "memory");
