@@ -104,13 +104,6 @@ MUTE: dict[str, Misdeed] = {
 
 
 @pytest.fixture
-def scripted(tmp_path: Path) -> Iterator[ScriptedDaemon]:
-    scripted = ScriptedDaemon(tmp_path)
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
 def link(scripted: ScriptedDaemon) -> Iterator[sbe.Connection]:
     with sbe.connect(f"unix:{scripted.path}", timeout=LIMIT_S) as link:
         link.known = link.allocate(4096)  # type: ignore[attr-defined]

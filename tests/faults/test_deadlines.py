@@ -51,13 +51,6 @@ def ends_in_time(way: Way, link: sbe.Connection, name: str, words: str) -> None:
 
 
 @pytest.fixture
-def scripted(tmp_path: Path) -> Iterator[ScriptedDaemon]:
-    scripted = ScriptedDaemon(tmp_path)
-    yield scripted
-    scripted.close()
-
-
-@pytest.fixture
 def link(scripted: ScriptedDaemon) -> Iterator[sbe.Connection]:
     with sbe.connect(f"unix:{scripted.path}", timeout=FAR_S) as link:
         yield link

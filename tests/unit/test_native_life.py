@@ -148,7 +148,9 @@ def test_a_cancelled_call_says_so_and_what_becomes_of_its_buffers():
 def test_a_call_that_timed_out_without_areas_quarantines_nothing():
     with Pair() as pair:
         result = bytearray(8)
-        with pytest.raises(errors.Timeout, match="^no answer from service 7 in time: the remote has not looked"):
+        with pytest.raises(
+            errors.Timeout, match="^no answer from service 7 in time: the remote has not looked"
+        ):
             pair.host.call(7, (_native.Out(result),), b"", 0.01)
         result.clear()  # nobody holds it
         request = pair.take()
