@@ -56,7 +56,15 @@ int native_deadline(PyObject *timeout, uint64_t *deadline_ns, uint64_t *now_ns)
     if (timeout == NULL || timeout == Py_None)
         return 0;
     double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred() != NULL) {
+    if (seconds == -1.0 && PyErr_ExceptionMatches(PyExc_OverflowError)) { /* a large integer */
+        PyErr_Clear();
+        PyObject *zero = PyLong_FromLong(0);
+        int negative = zero == NULL ? -1 : PyObject_RichCompareBool(timeout, zero, Py_LT);
+        Py_XDECREF(zero);
+        if (negative < 0)
+            return -1;
+        seconds = negative != 0 ? -1.0 : 1e9;
+    } else if (seconds == -1.0 && PyErr_Occurred() != NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError))
             PyErr_Format(PyExc_TypeError, "timeout: a number of seconds or None, not %R", timeout);
         return -1;

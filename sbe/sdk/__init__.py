@@ -56,7 +56,7 @@ def connect(
     Raises LinkError when there is nobody, ProtocolError when versions do not meet,
     PermissionDenied when the daemon's socket is not for this user.
     """
-    seconds(timeout)
+    timeout = seconds(timeout)
     name = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
     with SignalsHeld(), resources(f"connecting to {name or 'the default remote'}"):
         return _connect(uri, timeout, slots, slot_size, spin_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 from sbe import _native
@@ -50,8 +51,8 @@ def run_batch(
         raise BadArgument(
             "descriptors are an array of sbe.buffer_dtype() of shape (calls,) or (calls, buffers)"
         )
-    if reply_size < 0:
-        raise BadArgument(f"a reply_size of {reply_size} bytes")
+    if not 0 <= (reply_size := operator.index(reply_size)) <= channel.slot_size:
+        raise BadArgument(f"a reply_size of {reply_size} bytes; a frame holds {channel.slot_size}")
     count, per_call = given.shape if given.ndim == 2 else (len(given), 1)
     given = np.ascontiguousarray(given)
     sent = np.zeros((count, 0), np.uint8) if payloads is None else np.asarray(payloads)

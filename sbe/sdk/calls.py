@@ -12,7 +12,7 @@ from sbe.errors import BadArgument
 from sbe.sdk.backend import Service
 from sbe.sdk.batch import BatchResult, run_batch
 from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at, seconds
-from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
+from sbe.sdk.staging import StagedCall, Stager, in_thread, stage, stage_async
 from sbe.sdk.waits import Waits
 
 __all__ = ["Calls"]
@@ -112,7 +112,10 @@ class Calls:
         core.turn.check()
         if known is None or channel.error is not None:
             # Control operations may wait for the remote: not in the loop's thread.
-            channel, number, _ = await asyncio.to_thread(core.prepare, service, timeout)
+            until = math.inf if deadline is None else time.monotonic() + deadline - loop.time()
+            channel, number, _ = await in_thread(
+                deadline, core.prepare_until, service, timeout, until
+            )
         else:
             number = known
         pump = self._waits.pump(loop, channel)
@@ -125,7 +128,7 @@ class Calls:
         except _native.NeedsStaging:
             pass  # left before what staging may raise
         until = math.inf if deadline is None else time.monotonic() + deadline - loop.time()
-        staged = await stage_async(self._stager, core.table, buffers, until)
+        staged = await stage_async(self._stager, core.table, buffers, until, deadline)
         try:
             call = await pump.submit(
                 lambda left: staged.begin(
@@ -208,9 +211,14 @@ class Calls:
         """
         import asyncio
 
-        return await asyncio.to_thread(
-            self.batch, service, descriptors, payloads, reply_size=reply_size, timeout=timeout
-        )
+        until = ends_at(timeout)
+
+        def run() -> BatchResult:
+            left = None if timeout is None else max(until - time.monotonic(), 0.0)
+            return self.batch(service, descriptors, payloads, reply_size=reply_size, timeout=left)
+
+        now = asyncio.get_running_loop().time()
+        return await in_thread(None if timeout is None else now + seconds(timeout), run)
 
     def _submit_staged(
         self, send: _Send, buffers: tuple[_native.Buffer, ...], timeout: float | None

@@ -31,7 +31,7 @@ from sbe.sdk.area import Area, _Owner
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.ownership import Areas, Turn
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Core", "ends_at", "seconds"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Core", "check_name", "ends_at", "seconds"]
 
 DEFAULT_TIMEOUT_S = 30.0
 """A call without a deadline of its own ends after this: never a hang. None waits for ever."""
@@ -46,8 +46,10 @@ def seconds(timeout: float) -> float:
         given = float(timeout) if not isinstance(timeout, str | bytes) else None
     except (TypeError, ValueError):
         given = None
+    except OverflowError:  # a very large integer
+        given = math.copysign(math.inf, timeout > 0 or -1)
     if given is None:
-        raise TypeError(f"timeout: a number of seconds or None, not {timeout!r}")
+        raise TypeError(f"timeout: a number of seconds, not {timeout!r}")
     if not given >= 0:
         raise BadArgument(f"a timeout of {timeout!r} seconds")
     return given
@@ -56,6 +58,18 @@ def seconds(timeout: float) -> float:
 def ends_at(timeout: float | None) -> float:
     """When a timeout that begins now is over, `time.monotonic()`; never for None."""
     return math.inf if timeout is None else time.monotonic() + seconds(timeout)
+
+
+def check_name(name: str) -> None:
+    """Raises TypeError or BadArgument for what can't be a service's name."""
+    if not isinstance(name, str):
+        raise TypeError(f"service: a name, not {name!r}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise BadArgument(f"service: {name!r} is no text: {error.reason}") from None
+    if not 0 < size < _native.NAME_SIZE or "\0" in name:
+        raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
 
 
 class Core:
@@ -223,6 +237,7 @@ class Core:
 
     def find(self, name: str, version: int, until: float = math.inf) -> Service:
         """A service of the remote by name, at least of that version. Raises UnknownService."""
+        check_name(name)
         with self.control(until) as backend:
             service = backend.find_service(name, version)
             self.channel.names[service.id] = name
@@ -254,7 +269,12 @@ class Core:
 
         The id is remembered; a name that was not yet called is asked for. Raises Timeout.
         """
-        until = ends_at(timeout)
+        return self.prepare_until(service, timeout, ends_at(timeout))
+
+    def prepare_until(
+        self, service: str | int | Service, timeout: float | None, until: float
+    ) -> tuple[_native.Channel, int, float | None]:
+        """The same for a timeout that has begun, and is over at `until`."""
         channel = self.live_channel(until)
         number = self._service_id(service, until)
         return channel, number, None if timeout is None else max(until - time.monotonic(), 0.0)

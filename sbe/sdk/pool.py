@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 from typing import NoReturn
 
@@ -30,6 +31,8 @@ class Pool:
 
     def __init__(self, area: Area) -> None:
         """The area is the pool's from now on; freeing it remains its owner's business."""
+        if not isinstance(area, Area):
+            raise TypeError(f"area: what allocate() returned, not {area!r}")
         self._area = area
         self._size = area.size
         # Re-entrant, for a signal handler or a finaliser may come in the middle. What they see is
@@ -44,6 +47,7 @@ class Pool:
 
         Raises BadArgument for a size that can't be, OutOfResources when the pool has no room.
         """
+        size_bytes = operator.index(size_bytes)
         if not 0 < size_bytes <= self._area.size:
             raise BadArgument(f"a piece of {size_bytes} bytes of {self._area!r}")
         rounded = max(_SMALLEST, 1 << (size_bytes - 1).bit_length())

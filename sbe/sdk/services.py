@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
-from sbe import _native
 from sbe.errors import BadArgument
 from sbe.sdk.backend import Service
-from sbe.sdk.core import Core
+from sbe.sdk.core import Core, check_name
 from sbe.sdk.handlers import check_handler, is_coroutine
 from sbe.sdk.serving import CoroutineHandler, Handler, Server
 from sbe.sdk.waits import Waits
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Services"]
+
+_VERSION_MAX = (1 << 16) - 1  # as wide as it is on the wire
 
 
 class Services:
@@ -50,13 +52,14 @@ class Services:
         It is cancelled when the remote gives its request up, and when the connection is
         closed. BadArgument for what is neither.
         """
+        check_name(name)
+        if not 0 <= (version := operator.index(version)) <= _VERSION_MAX:
+            raise BadArgument(f"version: {version} is not between 0 and {_VERSION_MAX}")
         check_handler(f"service {name!r}", handler, awaits=True)
         loop = self._loop_for(handler)
         with self._core.control() as backend:
             if self._server.offers(name):
                 raise BadArgument(f"service {name!r} is served already")
-            if not 0 < len(name.encode()) < _native.NAME_SIZE or "\0" in name:
-                raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
             self._server.add(name, handler, lambda: backend.serve(name, version), loop)
 
     def _loop_for(self, handler: Handler | CoroutineHandler) -> asyncio.AbstractEventLoop | None:

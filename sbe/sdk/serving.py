@@ -95,7 +95,7 @@ class Server:
         self._live_channel = live_channel
         # By id; those with a loop are coroutine functions.
         self._handlers: dict[int, tuple[str, Handler, asyncio.AbstractEventLoop | None]] = {}
-        self._awaited: dict[_native.Request, Future[None]] = {}
+        self._awaited: dict[_native.Request, tuple[Future[None], _native.Channel]] = {}
         self._ids: dict[str, int] = {}
         self._thread: threading.Thread | None = None
         self._closing = closing
@@ -145,13 +145,13 @@ class Server:
         """There is a handler of that name."""
         return name in self._ids
 
-    def answer(self, request: _native.Request) -> None:
+    def answer(self, request: _native.Request, channel: _native.Channel) -> None:
         """Answers a request of the remote, with ENOENT if nothing is offered (any more).
 
         One that was given up, if it is awaited, is cancelled.
         """
         if request.type == _native.FRAME_CANCEL:
-            self._cancel(request.transaction)
+            self.give_up(channel, request.transaction)
             return
         found = self._handlers.get(request.service)
         if found is None:
@@ -161,11 +161,12 @@ class Server:
         if loop is None or handler is None or request.cancelled:
             answer(request, name, handler)
         else:
-            self._begin(request, name, cast(CoroutineHandler, handler), loop)
+            self._begin(request, channel, name, cast(CoroutineHandler, handler), loop)
 
     def _begin(
         self,
         request: _native.Request,
+        channel: _native.Channel,
         name: str,
         handler: CoroutineHandler,
         loop: asyncio.AbstractEventLoop,
@@ -179,7 +180,7 @@ class Server:
             answering.close()
             _refuse(request, name, error)
             return
-        self._awaited[request] = future
+        self._awaited[request] = future, channel
 
         def ended(future: Future[None]) -> None:
             self._awaited.pop(request, None)
@@ -188,14 +189,12 @@ class Server:
 
         future.add_done_callback(ended)
 
-    def give_up(self) -> None:
-        """Cancels all that is awaited."""
-        for future in list(self._awaited.values()):
-            future.cancel()
-
-    def _cancel(self, transaction: int) -> None:
-        for request, future in list(self._awaited.items()):
-            if request.transaction == transaction:
+    def give_up(
+        self, channel: _native.Channel | None = None, transaction: int | None = None
+    ) -> None:
+        """Cancels all that is awaited, or what came by this channel, under this transaction."""
+        for request, (future, by) in list(self._awaited.items()):
+            if (channel is None or by is channel) and transaction in (None, request.transaction):
                 future.cancel()
 
     def join(self, timeout: float) -> None:
@@ -215,6 +214,7 @@ def _run(
     closing: threading.Event,
 ) -> None:
     failures = 0
+    channel: _native.Channel | None = None
     while not closing.is_set():
         try:
             channel = live_channel()
@@ -222,6 +222,10 @@ def _run(
         except (LinkClosed, DaemonGone):
             return
         except Exception as error:  # no descriptor left, for example: it may go better later
+            server = reference()
+            if server is not None and channel is not None:
+                server.give_up(channel)  # lost: who asked is gone
+            channel = server = None
             failures += 1
             if failures > 1:
                 import logging
@@ -235,5 +239,5 @@ def _run(
         failures = 0
         server = reference()
         if request is not None and server is not None:
-            server.answer(request)
-        del server, request, channel
+            server.answer(request, channel)
+        del server, request

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sbe import extras
 from sbe.errors import BadArgument, Error
+from sbe.sdk.core import seconds
 
 __all__ = ["Finding", "Verdict", "check_remote", "examine"]
 
@@ -88,6 +89,7 @@ def check_remote(uri: str | None = None, *, timeout: float = 60.0) -> Verdict:
 
 def examine(uri: str | None = None, *, timeout: float = 60.0) -> Verdict:
     """As `check_remote()`, and returns the verdict also if tests failed."""
+    timeout = seconds(timeout)
     if not 0 < timeout < 1e6:
         raise BadArgument(f"timeout={timeout}: say how many seconds one test may take")
     try:

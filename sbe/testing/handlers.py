@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sbe import _native
-from sbe.errors import Error
-from sbe.sdk.core import DEFAULT_TIMEOUT_S
+from sbe.errors import Error, Timeout
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, seconds
 from sbe.sdk.handlers import check_handler, is_coroutine
 from sbe.sdk.serving import CoroutineHandler, Handler
 from sbe.testing.remote import Remote
@@ -24,30 +26,42 @@ def try_handler(
     sbe.Out(x) what it writes. It runs in another thread, a coroutine function in a loop of its own.
 
     What it raises is raised here as it is, where the remote would get a status: an `sbe.Error` too.
-    MessageTooLarge, RemoteError for an answer that can't be sent. Timeout after `timeout` seconds.
+    TypeError for an answer that is none, NoRoom for one that fits no frame. Timeout after `timeout`
+    seconds, also when the handler never ends.
     """
     check_handler("a test", handler, awaits=True)
+    if timeout is not None:
+        timeout = seconds(timeout)
     raised: list[BaseException] = []
 
     def run(payload: bytes, *buffers: memoryview) -> bytes | bytearray | memoryview | None:
         try:
-            answer = handler(payload, *buffers)
+            answer: Any = handler(payload, *buffers)
             if is_coroutine(handler):
                 import asyncio
 
-                return asyncio.run(answer)  # type: ignore[arg-type]
-            return answer  # type: ignore[return-value]
+                answer = asyncio.run(answer)
+            if not isinstance(answer, bytes | bytearray | memoryview | None):
+                raise TypeError(f"an answer is bytes or None, not {answer!r}")
+            return answer
         except BaseException as error:
             raised.append(error)
             raise _Raised from error
 
-    with Remote({"tried": run}) as remote, remote.link() as link:
-        try:
-            return link.call("tried", *buffers, payload=payload, timeout=timeout)
-        except Error:
-            if raised:
-                raise raised[0] from None
-            raise
+    remote = Remote({"tried": run})
+    link = remote.link()
+    service = link.find("tried")
+    try:
+        return link.call(service, *buffers, payload=payload, timeout=timeout)
+    except Timeout:
+        remote.leave()  # the handler may never end
+        raise
+    except Error:
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        link.close()
 
 
 class _Raised(Error):

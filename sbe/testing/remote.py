@@ -25,6 +25,7 @@ from sbe import _native, remotes
 from sbe.errors import Error, LinkError
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
+from sbe.sdk.core import seconds
 from sbe.sdk.direct import DirectBackend
 from sbe.sdk.handlers import check_handler
 from sbe.sdk.serving import Handler, answer
@@ -207,6 +208,8 @@ class Remote(remotes.Remote):
         buffers: int = _native.BUFFERS_MAX,
         versions: tuple[int, int] = (_native.VERSION_MIN, _native.VERSION_MAX),
     ) -> None:
+        if not isinstance(services, Mapping):
+            raise TypeError(f"services: functions by name, not {services!r}")
         for name, handler in services.items():
             check_handler(f"service {name!r}", handler)
         self.services = dict(services)
@@ -231,7 +234,7 @@ class Remote(remotes.Remote):
 
     def link(self, *, timeout: float = 10.0, geometry: Geometry = DEFAULT_GEOMETRY) -> Connection:
         """A connection to this remote."""
-        backend = DirectBackend(timeout, self)
+        backend = DirectBackend(seconds(timeout), self)
         try:
             return Connection(backend, geometry=geometry)
         except BaseException:
@@ -248,8 +251,15 @@ class Remote(remotes.Remote):
             self._thread = None
 
     def close(self) -> None:
-        """Ends the remote."""
+        """Ends the remote; waits for a handler that runs."""
         self.restart()
+
+    def leave(self) -> None:
+        """Ends the remote when its handler ends, and does not wait for that."""
+        if self._thread is not None:
+            os.eventfd_write(self._stop_fd, 1)
+            os.close(self._stop_fd)
+            self._thread = None
 
     def __enter__(self) -> Remote:
         return self

@@ -8,6 +8,7 @@ import errno
 import functools
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -302,6 +303,31 @@ def test_a_coroutine_function_is_cancelled_and_others_go_on() -> None:
         closing.set()
         pair.remote.fail(sbe.LinkClosed("the test is over"))
         server.join(LIMIT_S)
+
+
+def test_a_coroutine_ends_with_the_remote_that_asked() -> None:
+    """And no cancel of the next remote, which counts transactions anew, is for it."""
+    began, ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    async def waits(payload: bytes) -> bytes:
+        began.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.release()
+        return b""
+
+    with sbe.connect("loopback:") as link:
+        link.serve("waits", waits)
+        for _ in range(2):
+            call = link.submit("relay", payload=b"waits\0", timeout=LIMIT_S)
+            assert began.acquire(timeout=LIMIT_S)
+            os.kill(link.list()["links"][0]["pid"], signal.SIGKILL)
+            with pytest.raises(sbe.RemoteRestarted):
+                call.result()
+            assert ended.acquire(timeout=LIMIT_S)
+            link.find("relay")
+        assert not ended.acquire(blocking=False)
 
 
 def test_closing_cancels_what_is_awaited() -> None:

@@ -10,7 +10,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,36 @@ def test_lost_link_whose_remote_comes_back_slowly(way: str) -> None:
         assert remote.started == 2
 
 
+@pytest.mark.parametrize("way", ["acall", "abatch", "staged"])
+def test_no_thread_to_spare(way: str, link: sbe.Connection) -> None:
+    """Others have all of the loop's executor: what is done there for a call has its deadline."""
+    go = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        other = asyncio.create_task(asyncio.to_thread(go.wait, FAR_S))
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        ways: dict[str, Callable[[], Awaitable[object]]] = {
+            "acall": lambda: link.acall("echo", timeout=SHORT_S),
+            "abatch": lambda: link.abatch(
+                "echo", np.zeros((1, 0), sbe.buffer_dtype()), timeout=SHORT_S
+            ),
+            "staged": lambda: link.acall(3, sbe.In(ARRAY), timeout=SHORT_S),
+        }
+        with pytest.raises(sbe.Timeout, match="no thread"):
+            await ways[way]()
+        assert time.monotonic() - begun < SOON_S
+        go.set()
+        await other
+
+    if way == "staged":
+        link.find("echo")
+        link._core.ids[3] = 3
+    asyncio.run(main())
+
+
 def test_what_is_left_of_it_is_the_call_s(link: sbe.Connection) -> None:
     """Nobody answers calls here: the look-up is quick, and the call has the rest."""
     for way in ("call", "batch", "acall"):
@@ -167,7 +198,11 @@ def test_what_is_left_of_it_is_the_call_s(link: sbe.Connection) -> None:
         link._core.ids.clear()
 
 
-@pytest.mark.parametrize("timeout", ["1s", -1, float("nan"), [1]])
+@pytest.mark.parametrize(
+    "timeout",
+    ["1s", -1, float("nan"), [1], -(10**400)],
+    ids=["text", "negative", "nan", "list", "huge"],
+)
 def test_timeouts_that_are_none(timeout: object, link: sbe.Connection) -> None:
     for _ in range(2):
         with pytest.raises((TypeError, sbe.BadArgument), match="timeout"):

@@ -89,6 +89,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
 # Targets of ours that .ci/run does not make; the others are run there, not here.
 NOT_IN_CI = {
     "build": "what every other target of CI's needs",
+    ".venv/.dev": "the same for the tests",
     "release": "a person's; CI makes it dry",
     "rig-zephyr": WEST,
     "bench-kernel": "minutes, for figures",

@@ -19,6 +19,7 @@ from sbe.cli.app import app
 
 __all__ = ["lines"]
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60.0
 
 SHOWN = (
@@ -36,12 +37,21 @@ SHOWN = (
 def lines() -> list[str]:
     """Each exit code, option and key of JSON."""
     return [
+        *sorted({f"environment {name}" for name in _environment()}),
         *(f"exit {code}: {meaning}" for code, meaning in exit_codes.EXIT_CODES.items()),
         *_options(app, "sbe"),
         *_printed_options("sbe-daemon", [sys.executable, "-m", "sbe.daemon", "--help"]),
         *_printed_options("sbe-remote", [_remote(), "--help"]),
         *(line for command in SHOWN for line in _json(command)),
     ]
+
+
+def _environment() -> Iterator[str]:
+    """What the programs read of it, by the text of their source."""
+    for path in (ROOT / "sbe").rglob("*.py"):
+        for line in path.read_text().splitlines():
+            if "environ" in line or "getenv" in line:
+                yield from re.findall(r'"(SBE_[A-Z_]+)"', line)
 
 
 def _remote() -> str:
@@ -53,7 +63,9 @@ def _options(command: click.Command, path: str) -> Iterator[str]:
         many = " ..." if parameter.nargs != 1 or parameter.multiple else ""
         flag = isinstance(parameter, click.Option) and parameter.is_flag
         kind = "" if flag else f" {parameter.type.name}"
-        yield f"{path} {', '.join(parameter.opts)}{kind}{many}"
+        default = parameter.default
+        said = f" = {default}" if isinstance(default, int | float | str) and not flag else ""
+        yield f"{path} {', '.join(parameter.opts)}{kind}{many}{said}"
     if isinstance(command, click.Group):
         for name in command.list_commands(click.Context(command)):
             found = command.get_command(click.Context(command), name)

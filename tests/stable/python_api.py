@@ -19,6 +19,15 @@ MODULES = ("sbe", "sbe.testing", "sbe.remotes", "sbe.transports", "sbe.heaps")
 """Everything in their `__all__` is promised: for applications, their tests, and remotes of others'
 own."""
 
+BEYOND = (
+    "sbe.errors.resources",
+    "sbe.remotes.process.RemoteProcess",
+    "sbe.transports.carveout.CarveoutTransport",
+    "sbe.transports.carveout.Window",
+    "sbe.transports.seqpacket.SeqpacketTransport",
+)
+"""What the page on remotes of one's own tells to use besides."""
+
 GIVEN = {"Connection", "Area"}
 """Classes whose objects are handed out by others: how they are made is nobody's business."""
 
@@ -38,6 +47,8 @@ def lines() -> list[str]:
         module = package if name == "sbe" else package[name.removeprefix("sbe.")]
         for public in module.exports or ():
             found += _describe(f"{name}.{public}", _target(module[str(public)]))
+    for path in BEYOND:
+        found += _describe(path, _target(package[path.removeprefix("sbe.")]))
     return sorted(found)
 
 

@@ -13,7 +13,10 @@ HEADERS = ("service.h", "port.h", "status.h", "version.h")
 
 def lines() -> list[str]:
     """One declaration or directive each, of every header."""
-    return [f"{name}: {line}" for name in HEADERS for line in _declarations(CORE / name)]
+    found = [f"{name}: {line}" for name in HEADERS for line in _declarations(CORE / name)]
+    # Of this one a handler sees nothing else.
+    buffer = [line for line in _declarations(CORE / "area.h") if "struct sbe_buffer:" in line]
+    return found + [f"area.h: {line}" for line in buffer]
 
 
 def _declarations(header: Path) -> list[str]:

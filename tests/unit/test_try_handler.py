@@ -65,21 +65,26 @@ def test_what_it_raises_is_raised(error: BaseException, caplog: pytest.LogCaptur
     assert not [each for each in caplog.records if each.name.startswith("sbe")]
 
 
-def test_answers_that_can_t_be_sent() -> None:
-    with pytest.raises(sbe.RemoteError):
+def test_answers_that_are_none_or_too_large() -> None:
+    with pytest.raises(TypeError, match="bytes or None, not 'text'"):
         sbe.testing.try_handler(lambda payload: "text", timeout=LIMIT_S)  # type: ignore[arg-type]
-    with pytest.raises(sbe.Error):
+    with pytest.raises(sbe.NoRoom):
         sbe.testing.try_handler(lambda payload: bytes(1 << 20), timeout=LIMIT_S)
 
 
-def test_one_that_takes_longer_than_the_call() -> None:
-    never = threading.Event()
+@pytest.mark.parametrize("awaited", [False, True])
+def test_one_that_does_not_end(awaited: bool) -> None:
+    ends = threading.Event()
 
     def handler(payload: bytes) -> None:
-        never.wait(1.0)
+        ends.wait(LIMIT_S)
+
+    async def coroutine(payload: bytes) -> None:
+        await asyncio.to_thread(ends.wait, LIMIT_S)
 
     with pytest.raises(sbe.Timeout, match="'tried'"):
-        sbe.testing.try_handler(handler, timeout=0.1)
+        sbe.testing.try_handler(coroutine if awaited else handler, timeout=0.1)
+    ends.set()
 
 
 @pytest.mark.parametrize("handler", [None, 5, "text"])
