@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel release footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize fuzz bench bench-kernel lint build wheel release footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,11 @@ pytest: $(BUILT) $(DEV) $(RIG) ctest
 
 sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension under ASan and UBSan
 	$(TOOLS)/sanitize.sh $(BIN) address,undefined -n 2 $(SANITIZE_ARGS)
+
+# make fuzz SECONDS=600: what pytest runs for a fixed number of executions, for longer, from other seeds.
+SECONDS ?= 60
+fuzz: $(BUILT) $(DEV) ## SECONDS=n: run each fuzz target so long, print executions and coverage
+	$(BIN)/python -m tests.fuzz.targets --seconds $(SECONDS) $(FUZZ_ARGS)
 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build

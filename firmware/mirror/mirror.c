@@ -105,8 +105,9 @@ uint32_t sbe_mirror_next(struct sbe_mirror *mirror, void *message, bool all)
         return 0;
     memcpy(bytes, &tail, sizeof tail);
     if (found == 1) {
-        memcpy(bytes + SBE_MIRROR_HEADER, slot, size);
-        memcpy(bytes + SBE_MIRROR_HEADER, &size, sizeof size);
+        bytes += SBE_MIRROR_HEADER;
+        memcpy(bytes, &size, sizeof size);
+        memcpy(bytes + sizeof size, (const uint8_t *)slot + sizeof size, size - sizeof size);
     }
     mirror->telling = tail;
     mirror->has_frame = found == 1;

@@ -24,6 +24,7 @@ _MACHINES = {
     183: "AArch64",
     243: "RISC-V",
 }
+_NOTE_MAX = 256  # bytes of our note, which holds a board's name
 _IMAGE_MAX = 256 << 20  # bytes: with all that debuggers want
 
 
@@ -133,7 +134,9 @@ def _note(data: bytes) -> str | None:
     rows = _table(data, at, entry, count) if entry >= 40 else []
     for row in rows:
         kind, _, _, place, size = struct.unpack_from("<5I", row, 4)
-        note = data[place : place + size]
-        if kind == 7 and len(note) >= 16 and note[12:16] == b"SBE\0":
+        if kind != 7:
+            continue
+        note = data[place : place + min(size, _NOTE_MAX)]  # every row may name the whole file
+        if len(note) >= 16 and note[12:16] == b"SBE\0":
             return note[16:].split(b"\0")[0].decode(errors="replace")
     return None
