@@ -29,6 +29,8 @@ __all__ = ["DaemonBackend"]
 
 _T = TypeVar("_T")
 
+_EVENTS_AT_ONCE = 4096
+
 
 class DaemonBackend:
     """One client of the daemon, one context. Serialised by the connection that owns it."""
@@ -87,8 +89,7 @@ class DaemonBackend:
         """The daemon is gone, or the remote was lost."""
         error: LinkError | None = None
         for fd, _ in self._control.poll(0):
-            if fd == self._events_fd:
-                self._rung += os.eventfd_read(fd)
+            if fd == self._events_fd and self._take_events():
                 if self._rung > self._known and error is None:
                     error = RemoteRestarted(
                         "the remote died or restarted; the call may have run or not"
@@ -101,6 +102,17 @@ class DaemonBackend:
                 kept = fresh_copy(self._client.broken)
                 error = kept if isinstance(kept, LinkError) else gone
         return error
+
+    def _take_events(self) -> bool:
+        """False: the daemon has closed its end."""
+        try:
+            told = os.read(self._events_fd, _EVENTS_AT_ONCE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._rung += len(told)
+        return bool(told)
 
     def recover(self) -> None:
         """The daemon restarts the remote and registers the areas. A channel that failed alone is

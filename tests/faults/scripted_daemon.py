@@ -46,6 +46,7 @@ class ScriptedDaemon:
         self._listener.bind(str(self.path))
         self._listener.listen()
         self.client: socket.socket
+        self._bell: socket.socket
         self._areas = self._channels = 0
         self._rings: list[Rings] = []
         self._fds: list[int] = []
@@ -123,8 +124,8 @@ class ScriptedDaemon:
         return fd
 
     def _Open(self, _: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        events = self._keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        return {"context": 1, "limits": LIMITS, "events_fd": 0}, [events]
+        self._bell, events = socket.socketpair()
+        return {"context": 1, "limits": LIMITS, "events_fd": 0}, [self._keep(events.detach())]
 
     def _Allocate(self, _: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         self._areas += 1
@@ -183,6 +184,8 @@ class ScriptedDaemon:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(5.0)
         self._listener.close()
+        with contextlib.suppress(AttributeError):
+            self._bell.close()
         for rings in self._rings:
             rings.close()
         for fd in self._fds:
