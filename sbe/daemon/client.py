@@ -58,9 +58,9 @@ class Client:
     stays charged until the remote has let go of it, also after the connection has ended.
     """
 
-    def __init__(self, peer: Peer, broker: Broker) -> None:
+    def __init__(self, peer: Peer, quota: Quota, broker: Broker) -> None:
         self.peer = peer
-        self.quota: Quota = broker.policy.quota(peer)
+        self.quota = quota
         self.name = ""
         self.remote: Supervisor | None = None
         self.context: HostContext | None = None
