@@ -207,6 +207,7 @@ class Client:
             charge = self._charge(channels=1, in_flight=geometry.slots, bytes=2 * ring)
             try:
                 grant = await remote.run(context.open_channel(geometry, priority))
+                context.check_channel(grant.id)
             except BaseException:
                 charge.release()
                 raise
@@ -219,7 +220,8 @@ class Client:
         async with self._busy:
             remote, context = await self._connected()
             await remote.run(context.close_channel(channel))
-            self._channel_charges.pop(channel).release()
+            if charge := self._channel_charges.pop(channel, None):  # else it went with the remote
+                charge.release()
 
     # -- services ------------------------------------------------------------------------------
 
