@@ -220,8 +220,7 @@ class Client:
         async with self._busy:
             remote, context = await self._connected()
             await remote.run(context.close_channel(channel))
-            if charge := self._channel_charges.pop(channel, None):  # else it went with the remote
-                charge.release()
+            self._channel_charges.pop(channel).release()
 
     # -- services ------------------------------------------------------------------------------
 

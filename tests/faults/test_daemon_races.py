@@ -68,16 +68,6 @@ async def test_a_channel_that_died_before_it_was_handed_over(monkeypatch: pytest
         assert min(grant.rings.fds) >= 0
 
 
-async def test_a_channel_that_died_while_it_was_closed(monkeypatch: pytest.MonkeyPatch):
-    async with opened() as (client, remote):
-        first = await client.open_channel(None, None, 1)
-        await client.open_channel(None, None, 1)
-        dies_after(remote, client, monkeypatch)
-        await client.close_channel(first.id)
-        assert client.context is not None
-        assert client.context.channels == []
-
-
 def test_a_channel_that_died_before_its_context_went_on():
     """The answer came, and the end of the remote with it; then whoever waited has its turn."""
     with RemoteProcess() as remote:
