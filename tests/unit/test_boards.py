@@ -209,7 +209,7 @@ def test_image_whose_sections_are_all_of_it(tmp_path: Path):
     with open(path, "wb") as file:
         file.write(head)
         file.seek(256)
-        file.write(struct.pack("<10I", 0, 7, 0, 0, 0, size, 0, 0, 0, 0) * count)
+        file.write(struct.pack("<10I", 0, 7, 0, 0, 1, size, 0, 0, 0, 0) * count)
         file.truncate(size)
     check = (
         "import sys; from sbe.remotes.boards import BOARDS, check_image; "
