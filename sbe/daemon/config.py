@@ -28,6 +28,7 @@ import grp
 import mmap
 import os
 import re
+import shutil
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -423,11 +424,33 @@ def load(path: Path | None = None, *, socket: str | None = None) -> Config:
         path = path or DEFAULT_PATH
         where = str(path)
         try:
+            files.check_unshared(path)
             document = files.read_toml(path)
-        except errors.BadArgument as error:
+        except errors.Error as error:
             raise ConfigError([str(error)]) from error
     _choose_socket(document, socket)
-    return _check(document, where)
+    config = _check(document, where)
+    _check_programs(config, where)
+    return config
+
+
+def _check_programs(config: Config, where: str) -> None:
+    """What is run is this user's or root's. One that is not there is told when it is needed."""
+    lines = []
+    for number, link in enumerate(config.link):
+        programs: dict[str, str | None] = {}
+        if link.power.command:
+            programs["power.command"] = shutil.which(link.power.command[0])
+        if isinstance(link, EmbeddedLink) and link.command:
+            programs["command"] = link.command[0]
+        for key, program in programs.items():
+            try:
+                if program is not None:
+                    files.check_unshared(program)
+            except errors.PermissionDenied as error:
+                lines.append(f"{where}: link[{number}].{key}: {error}")
+    if lines:
+        raise ConfigError(lines)
 
 
 def _choose_socket(document: dict[str, Any], asked: str | None) -> None:
