@@ -10,6 +10,7 @@ import grp
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -23,7 +24,7 @@ from sbe.daemon import systemd
 from sbe.daemon.client import Broker, Client
 from sbe.daemon.config import Config, DaemonConfig
 from sbe.daemon.connection import ClientConnection, ClientTransport, Misbehaviour
-from sbe.daemon.policy import Charge, Peer, Policy
+from sbe.daemon.policy import Accounts, Charge, Peer, Policy, descriptors_for_clients
 from sbe.daemon.supervisor import Supervisor
 from sbe.errors import Error, OutOfResources
 from sbe.host import files
@@ -249,9 +250,11 @@ class Server:
         self._endings: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._uevents: Uevents | None = None
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.broker = Broker(
             remotes={link.name: Supervisor(link) for link in config.link},
             policy=Policy(config.policy),
+            accounts=Accounts(descriptors_max=descriptors_for_clients(limit)),
         )
 
     def start(self) -> None:

@@ -138,3 +138,36 @@ def test_a_crowd_finds_room_before_it_is_accepted(tmp_path: Path):
             os.kill(running.pid, signal.SIGCONT)
             for sock in crowd:
                 sock.close()
+
+
+def take_all(client: VarlinkClient, method: str, **parameters: int) -> Refused:
+    """As many as there are; what is told then."""
+    while True:
+        try:
+            client.call(method, **parameters)
+        except Refused as refused:
+            return refused
+        finally:
+            while client.fds:
+                os.close(client.fds.pop())
+
+
+def test_a_user_who_takes_all_descriptors_leaves_some_for_others(public_folder: Path):
+    limited = ["sh", "-c", 'ulimit -n 160; exec "$@"', "sh"]
+    running = Daemon(public_folder, PUBLIC, launcher=limited)
+    try:
+        running.socket.parent.chmod(0o755)
+        remote = running.remote_pid()
+        with running.client() as greedy:
+            greedy.open()
+            told = [take_all(greedy, "Allocate", size=4096), take_all(greedy, "OpenChannel")]
+            os.kill(remote, signal.SIGKILL)  # what comes then has to be possible too
+            with as_other(running) as honest:
+                honest.open()
+                honest.call("Allocate", size=4096)
+                honest.call("OpenChannel", slots=2, slot_size=64)
+        assert all("no file descriptors left for this" in refused.message for refused in told)
+        assert "what [policy.default] gives one user takes" in running.log()
+        assert "can't accept" not in running.log()
+    finally:
+        running.close()
