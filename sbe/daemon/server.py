@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sbe import control
-from sbe.daemon import systemd
+from sbe.daemon import privileges, systemd
 from sbe.daemon.client import Broker, Client
 from sbe.daemon.config import Config, DaemonConfig
 from sbe.daemon.connection import ClientConnection, ClientTransport, Misbehaviour
@@ -400,6 +400,7 @@ async def serve(config: Config, inherited: Sequence[socket.socket] = ()) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     listener = Listener(config.daemon, inherited)
+    privileges.drop(config)  # before there is another thread
     server = Server(config, listener)
     server.start()
     where = "an inherited socket" if listener.inherited else config.daemon.socket
