@@ -28,10 +28,10 @@ struct rpmsg_host {
     struct rpmsg_host_channel *channels; /* by id */
     uint64_t scratch[HOST_SLOT_SIZE / sizeof(uint64_t)];
     uint64_t now_ns;
-    uint32_t free;    /* buffers of the bus */
-    uint32_t refused; /* messages that found none */
-    uint32_t status;  /* of the last answer, negated */
-    uint16_t found;   /* service */
+    uint32_t free;       /* buffers of the bus */
+    uint32_t refused;    /* messages that found none */
+    uint32_t status;     /* of the last answer, negated */
+    uint16_t found;      /* service */
     const uint8_t *gone; /* private memory that was detached last */
     size_t gone_size;
 };

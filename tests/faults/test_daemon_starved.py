@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
+import sbe
 from sbe.control import PROTOCOL
 from tests.integration.varlink_client import Daemon, Refused, daemon
 
@@ -84,3 +87,40 @@ def test_a_remote_that_can_not_be_started(tmp_path: Path):
             os.kill(running.remote_pid(), 9)
             ask_for_all_kinds(running)
         check_well(running)
+
+
+@contextmanager
+def memory_cgroup(limit: int) -> Iterator[Path]:
+    """A group of processes that may have so many bytes together."""
+    top = Path("/sys/fs/cgroup")
+    old = (top / "memory").is_dir()
+    group = (top / "memory" if old else top) / f"sbe-test-{os.getpid()}"
+    limits = group / ("memory.limit_in_bytes" if old else "memory.max")
+    with suppress(OSError):
+        group.mkdir()
+    try:
+        if not os.access(limits, os.W_OK):
+            pytest.skip("no memory cgroup can be made here: that takes root and such a controller")
+        limits.write_text(str(limit))
+        yield group
+    finally:
+        with suppress(FileNotFoundError):
+            group.rmdir()
+
+
+def test_a_client_whose_memory_does_not_fit(tmp_path: Path):
+    """The kernel ends a process of the group: the remote, never the daemon, and it comes back."""
+    with memory_cgroup(160 << 20) as group:
+        enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+        with daemon(tmp_path, launcher=enter) as running:
+            with sbe.connect(f"unix:{running.socket}") as greedy:
+                area = greedy.allocate(250 << 20)  # nobody has touched it: the remote pays
+                for _ in range(2):
+                    with pytest.raises(sbe.RemoteRestarted):
+                        greedy.call("crc32", sbe.In(area), timeout=20.0)
+                assert running.process.poll() is None
+            del area
+            running.wait_until_empty()
+            with sbe.connect(f"unix:{running.socket}") as honest:
+                assert honest.call("echo", payload=b"here", timeout=20.0).payload == b"here"
+            assert running.stop() == 0
