@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 from sbe.errors import resources
+from sbe.host.descriptors import socket_above_streams
 
 __all__ = ["Bell"]
 
@@ -24,7 +25,7 @@ class Bell:
 
     def __init__(self) -> None:
         with resources("making a bell"):
-            self._socket, self._theirs = socket.socketpair()
+            self._socket, self._theirs = map(socket_above_streams, socket.socketpair())
         self._socket.setblocking(False)
         self._theirs.setblocking(False)
         self._socket.shutdown(socket.SHUT_RD)  # nobody listens to what a client says here

@@ -17,6 +17,7 @@ from sbe.errors import (
     fresh_copy,
     resources,
 )
+from sbe.host.descriptors import above_streams
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.rings import Geometry, Rings
 from sbe.sdk.backend import Service, process_name
@@ -65,7 +66,8 @@ class DaemonBackend:
                 for key in ("areas", "contexts", "channels", "slots", "slot_size", "buffers")
             }
             (events_fd,) = _named_fds(fds, reply, "events_fd")
-        self._events_fd = events_fd
+        with resources("keeping what tells of the remote"):
+            self._events_fd = above_streams(events_fd)
         # Replies are read where calls are made; here only the connection's end matters.
         with resources("watching the daemon"):
             self._control.register(self._client.fileno(), select.EPOLLRDHUP)

@@ -162,6 +162,7 @@ def test_a_user_who_takes_all_descriptors_leaves_some_for_others(public_folder: 
             greedy.open()
             told = [take_all(greedy, "Allocate", size=4096), take_all(greedy, "OpenChannel")]
             os.kill(remote, signal.SIGKILL)  # what comes then has to be possible too
+            running.wait_until(lambda: running.log().count("is connected") == 2)
             with as_other(running) as honest:
                 honest.open()
                 honest.call("Allocate", size=4096)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def check_dropped(running: Daemon) -> None:
 def test_capabilities_that_are_not_needed_are_given_up(tmp_path: Path):
     with daemon(tmp_path) as running:
         check_dropped(running)
-        os.kill(running.remote_pid(), 9)  # the next one has no more
+        os.kill(running.remote_pid(), signal.SIGKILL)  # the next one has no more
+        running.wait_until(lambda: running.log().count("is connected") == 2)
         with running.client() as client:
             client.open()
             client.call("OpenChannel")
