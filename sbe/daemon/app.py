@@ -14,6 +14,7 @@ from sbe import extras
 from sbe._native import RELEASE
 from sbe.daemon import log
 from sbe.daemon.config import DEFAULT_PATH, Config, ConfigError, load
+from sbe.daemon.policy import descriptors_needed
 from sbe.daemon.server import ListenError, serve
 from sbe.daemon.systemd import InheritedError, listen_sockets
 from sbe.host.streams import run_program
@@ -58,10 +59,19 @@ def _configuration(options: argparse.Namespace) -> Config:
     return config.model_copy(update={"log": changed})
 
 
-def _raise_descriptor_limit() -> None:
-    """An area is two descriptors, a channel four; the usual soft limit would stop at 250 areas."""
+def _raise_descriptor_limit(config: Config) -> None:
+    """Areas and channels are descriptors; the usual soft limit would stop at some 300 areas."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = descriptors_needed(config.policy.default)
+    if hard < needed:
+        logging.getLogger(__name__).warning(
+            "at most %d file descriptors may be open, what [policy.default] gives one user takes "
+            "%d: raise the limit (LimitNOFILE= in the unit, or ulimit -Hn), or lower areas and "
+            "channels",
+            hard,
+            needed,
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +96,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         log.setup(config.log)
         if trouble := extras.trouble():
             logging.getLogger(__name__).warning("%s", trouble)
-        _raise_descriptor_limit()
+        _raise_descriptor_limit(config)
         asyncio.run(serve(config, inherited))
     except (InheritedError, ListenError) as error:
         print(f"sbe-daemon: {error}", file=sys.stderr)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import mmap
-import os
-import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from sbe import _native
+from sbe.daemon.bell import Bell
 from sbe.daemon.config import Quota
 from sbe.daemon.policy import Accounts, Charge, Peer, Policy
 from sbe.daemon.supervisor import Supervisor
-from sbe.errors import BadArgument, Error, LinkClosed, OutOfResources
+from sbe.errors import BadArgument, Error, LinkClosed
 from sbe.link.context import HostContext
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.link import ServiceInfo
@@ -53,55 +51,6 @@ class Broker:
         return self.remotes[name]
 
 
-class _Bell:
-    """An eventfd that the client shares. It may be rung from the loop only.
-
-    The client can fill the counter and make the descriptor blocking (flags are shared with it),
-    so that a write would stop the daemon. Hence a thread writes, one at a time, which lives no
-    longer than the write: at worst a client's own bell stays silent.
-    """
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.rung = 0
-        """The sum of all that was written, or is about to be."""
-        self._owed = 0
-        self._ringing = False
-        self._lock = threading.Lock()  # of the two above
-
-    def ring(self) -> None:
-        """Adds one to the counter, soon."""
-        self.rung += 1
-        with self._lock:
-            self._owed += 1
-            if self._ringing:
-                return
-            self._ringing = True
-        copy = -1
-        try:
-            copy = os.dup(self.fd)
-            threading.Thread(target=self._write, args=(copy,), daemon=True).start()
-        except (OSError, RuntimeError) as error:
-            self._ringing = False
-            if copy >= 0:
-                os.close(copy)
-            _log.warning("a client can't be told about its remote: %s", error)
-
-    def _write(self, fd: int) -> None:
-        while True:
-            with self._lock:
-                count, self._owed = self._owed, 0
-                if count == 0:
-                    self._ringing = False
-                    break
-            with contextlib.suppress(OSError):  # full: it was rung and has not looked
-                os.eventfd_write(fd, count)
-        os.close(fd)
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
 class Client:
     """One connection. Its operations come one at a time, the end of the connection at any time.
 
@@ -109,16 +58,16 @@ class Client:
     stays charged until the remote has let go of it, also after the connection has ended.
     """
 
-    def __init__(self, peer: Peer, broker: Broker) -> None:
+    def __init__(self, peer: Peer, quota: Quota, broker: Broker) -> None:
         self.peer = peer
-        self.quota: Quota = broker.policy.quota(peer)
+        self.quota = quota
         self.name = ""
         self.remote: Supervisor | None = None
         self.context: HostContext | None = None
         self.offers = Offers(_SERVICES_MAX)
         """Services of this context."""
         self._broker = broker
-        self._bell: _Bell | None = None
+        self._bell: Bell | None = None
         self._charges: list[Charge] = []
         self._area_charges: dict[int, Charge] = {}
         self._channel_charges: dict[int, Charge] = {}
@@ -129,7 +78,9 @@ class Client:
     # -- the context's life --------------------------------------------------------------------
 
     async def open(self, name: str, link: str | None) -> tuple[Supervisor, HostContext, int]:
-        """Creates the context; the remote, the context and the descriptor of the client's bell."""
+        """Creates the context: the remote, the context, and the client's end of its bell, which is
+        the caller's.
+        """
         async with self._busy:
             self._check_here()
             if self.context is not None:
@@ -140,21 +91,19 @@ class Client:
             bell = None
             try:
                 context = remote.make_context()
-                bell = _Bell()
+                bell = Bell()
                 await remote.run(context.open())
-            except BaseException as error:
+            except BaseException:
                 charge.release()
                 if bell is not None:
                     bell.close()
-                if isinstance(error, OSError) and not isinstance(error, Error):
-                    raise OutOfResources(f"the daemon: {error.strerror}", error.errno) from error
                 raise
             self._charges.append(charge)
             self.name, self.remote, self.context, self._bell = name, remote, context, bell
             remote.tenants[context.id] = self
             self._broker.clients.add(self)
             _log.info("context opened", extra=self._who())
-            return remote, context, bell.fd
+            return remote, context, bell.hand_over()
 
     async def gone(self) -> None:
         """Lets go of everything: the connection has ended. Twice is fine."""
@@ -258,6 +207,7 @@ class Client:
             charge = self._charge(channels=1, in_flight=geometry.slots, bytes=2 * ring)
             try:
                 grant = await remote.run(context.open_channel(geometry, priority))
+                context.check_channel(grant.id)
             except BaseException:
                 charge.release()
                 raise

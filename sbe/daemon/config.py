@@ -28,6 +28,7 @@ import grp
 import mmap
 import os
 import re
+import shutil
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -98,9 +99,29 @@ def _octal(value: object) -> object:
     return value
 
 
+def _text(value: str) -> str:
+    """What is handed to the kernel, as a path or an argument."""
+    if "\0" in value:
+        raise ValueError("must have no NUL")
+    return value
+
+
+def _filled(value: list[str]) -> list[str]:
+    if not value[0]:
+        raise ValueError("must begin with a program")
+    return value
+
+
 def _absolute(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("must be an absolute path")
+    return _text(value)
+
+
+def _number(value: object) -> object:
+    """TOML's own: an integer where a fraction may be, but no word for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
     return value
 
 
@@ -111,8 +132,6 @@ def _socket(value: str) -> str:
             f"must be at most {sockets.ADDRESS_MAX} bytes, which is what a unix socket's address "
             "holds"
         )
-    if "\0" in value:
-        raise ValueError("must be a path, which has no NUL")
     return value
 
 
@@ -141,7 +160,10 @@ def _name(value: str) -> str:
 
 Count: TypeAlias = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
 Bytes: TypeAlias = Annotated[int, Field(ge=0, le=_BYTES_MAX)]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86400, strict=False)]
+Seconds: TypeAlias = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86400, strict=False)]
+Command: TypeAlias = Annotated[
+    list[Annotated[str, AfterValidator(_text)]], Field(min_length=1), AfterValidator(_filled)
+]
 
 
 class DaemonConfig(_Table):
@@ -191,7 +213,7 @@ class RestartPolicy(_Table):
 class PowerConfig(_Table):
     """Who carries out what a remote asks: suspend, resume, a frequency."""
 
-    command: Annotated[list[str], Field(min_length=1)] | None = None
+    command: Command | None = None
     """The program and its first arguments; without one, remotes are answered ENOTSUP."""
     seconds: Seconds = 30.0
     """It is killed after so long."""
@@ -211,18 +233,19 @@ class EmbeddedLink(_Link):
 
     transport: Literal["embedded"] = "embedded"
     name: Annotated[str, AfterValidator(_name)] = "embedded"
-    command: Annotated[list[str], Field(min_length=1)] | None = None
+    command: Command | None = None
     """The program and its first arguments; by default the sbe-remote of this package."""
     limits: RemoteLimits = RemoteLimits()
 
 
 def _heap(value: str) -> str:
-    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|carveout):[A-Za-z0-9_.-]+", value):
+    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|carveout):(?!\.)[A-Za-z0-9_.-]+", value):
         raise ValueError("must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME'")
     return value
 
 
 def _doorbell(value: str) -> str:
+    _text(value)
     if not re.fullmatch(r"unix:.+|serial:[^,]+(,[0-9]+)?", value):
         raise ValueError("must be 'unix:PATH' or 'serial:DEVICE,BAUD'")
     return value
@@ -262,7 +285,7 @@ class RpmsgLink(_Link):
 
     transport: Literal["rpmsg"]
     name: Annotated[str, AfterValidator(_name)] = "rpmsg"
-    processor: Annotated[str, Field(min_length=1)] | None = None
+    processor: Annotated[str, Field(min_length=1), AfterValidator(_text)] | None = None
     """The remote processor's name in sysfs; by default the only one that speaks the protocol."""
     start: bool = False
     """Start that processor when it is down, and again when it can't be relied on."""
@@ -423,11 +446,33 @@ def load(path: Path | None = None, *, socket: str | None = None) -> Config:
         path = path or DEFAULT_PATH
         where = str(path)
         try:
+            files.check_unshared(path)
             document = files.read_toml(path)
-        except errors.BadArgument as error:
+        except errors.Error as error:
             raise ConfigError([str(error)]) from error
     _choose_socket(document, socket)
-    return _check(document, where)
+    config = _check(document, where)
+    _check_programs(config, where)
+    return config
+
+
+def _check_programs(config: Config, where: str) -> None:
+    """What is run is this user's or root's. One that is not there is told when it is needed."""
+    lines = []
+    for number, link in enumerate(config.link):
+        programs: dict[str, str | None] = {}
+        if link.power.command:
+            programs["power.command"] = shutil.which(link.power.command[0])
+        if isinstance(link, EmbeddedLink) and link.command:
+            programs["command"] = link.command[0]
+        for key, program in programs.items():
+            try:
+                if program is not None:
+                    files.check_unshared(program)
+            except errors.PermissionDenied as error:
+                lines.append(f"{where}: link[{number}].{key}: {error}")
+    if lines:
+        raise ConfigError(lines)
 
 
 def _choose_socket(document: dict[str, Any], asked: str | None) -> None:

@@ -6,15 +6,35 @@ Everything held is a `Charge`; releasing it twice changes nothing, so every erro
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from sbe.daemon.config import PolicyConfig, Quota, QuotaOverride
 from sbe.errors import Error, OutOfResources, PermissionDenied
 
-__all__ = ["COUNTERS", "Accounts", "Charge", "Peer", "Policy"]
+__all__ = [
+    "COUNTERS",
+    "DESCRIPTORS",
+    "Accounts",
+    "Charge",
+    "Peer",
+    "Policy",
+    "descriptors_for_clients",
+    "descriptors_needed",
+]
 
 COUNTERS: Final = ("bytes", "areas", "channels", "contexts", "in_flight", "connections")
+
+DESCRIPTORS: Final = {"connections": 1, "contexts": 1, "areas": 3, "channels": 7}
+"""That the daemon has open for one, with the copies in an answer that was not taken yet."""
+_OWN_DESCRIPTORS = 64  # of the daemon itself, its links and remotes, and calls under way
+_FEW = 16  # a user who holds so many or fewer gets what is reserved
+
+_USERS_KNOWN = 256
 
 _WORDS: Final = {
     "bytes": "bytes of memory",
@@ -41,13 +61,17 @@ class Policy:
 
     def __init__(self, config: PolicyConfig) -> None:
         self._config = config
+        self._quota = functools.lru_cache(maxsize=_USERS_KNOWN)(self._work_out)
 
     def quota(self, peer: Peer) -> Quota:
         """Returns the quota of a peer's user.
 
         Its uid's entry decides each key; else the most generous of its groups' entries; else the
-        default.
+        default. A user who was here lately costs no more than a look.
         """
+        return self._quota(dataclasses.replace(peer, pid=0))
+
+    def _work_out(self, peer: Peer) -> Quota:
         chosen = self._config.default.model_dump()
         groups = [
             self._config.gid[gid]
@@ -81,6 +105,21 @@ class Policy:
             )
 
 
+def _descriptors(amounts: Mapping[str, int]) -> int:
+    return sum(each * amounts.get(counter, 0) for counter, each in DESCRIPTORS.items())
+
+
+def descriptors_for_clients(limit: int) -> int:
+    """Of so many that the process may have open, those that are not its own."""
+    return max(limit - _OWN_DESCRIPTORS, 0)
+
+
+def descriptors_needed(quota: Quota) -> int:
+    """The limit of the process that lets one user have all of this quota, and others something."""
+    one = _descriptors({counter: getattr(quota, counter) for counter in DESCRIPTORS})
+    return _OWN_DESCRIPTORS + -(-one * 4 // 3)
+
+
 class Charge:
     """Something that a user holds, until `release()`. Not thread-safe: it belongs to the loop."""
 
@@ -110,6 +149,9 @@ class Accounts:
     """
 
     used: dict[int, dict[str, int]] = field(default_factory=dict)
+    descriptors_max: int | None = None
+    """That all users' things may need together; None: as many as they like."""
+    _descriptors: int = 0
 
     def usage(self, uid: int) -> dict[str, int]:
         """Returns what a user holds, every counter named."""
@@ -128,9 +170,25 @@ class Accounts:
                 raise ValueError(f"a charge of {asked} {counter}")
             if held[counter] + asked > limit:
                 raise self._refusal(uid, counter, held[counter], asked, limit)
+        self._check_descriptors(held, amounts)
         for counter, asked in amounts.items():
             self._add(uid, counter, asked)
         return Charge(self, uid, dict(amounts))
+
+    def _check_descriptors(self, held: dict[str, int], amounts: dict[str, int]) -> None:
+        """A quarter is for users who hold few: where there are not many, none takes them all."""
+        most = self.descriptors_max
+        asked = _descriptors(amounts)
+        if most is None or not asked:
+            return
+        few = _descriptors(held) + asked <= max(_FEW, most // 16)
+        if self._descriptors + asked > (most if few else most - most // 4):
+            raise OutOfResources(
+                f"the daemon has no file descriptors left for this: it may have {most} for its "
+                "clients, a quarter of them for users who hold few; raise its limit "
+                "(LimitNOFILE= in its unit, or ulimit -Hn)",
+                errno.EMFILE,
+            )
 
     @staticmethod
     def _refusal(uid: int, counter: str, used: int, asked: int, limit: int) -> Error:
@@ -141,6 +199,7 @@ class Accounts:
         )
 
     def _add(self, uid: int, counter: str, amount: int) -> None:
+        self._descriptors += DESCRIPTORS.get(counter, 0) * amount
         held = self.used.setdefault(uid, {})
         left = held.get(counter, 0) + amount
         assert left >= 0, f"{counter} of user {uid} would be {left}"

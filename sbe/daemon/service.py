@@ -235,7 +235,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def Open(self, *, protocol: int, name: str, link: str | None = None) -> OpenReply:
         """Creates the connection's context. protocol: the version of this interface that the client
         speaks; name: what the client calls itself; link: the first one by default. Waits up to
-        10 s for the remote. events_fd: an eventfd to which 1 is added when the remote was lost
+        10 s for the remote. events_fd: a stream socket; a byte comes when the remote was lost
         (channels are dead, areas and context live on) and when it came back.
         """
         if protocol != control.PROTOCOL:
@@ -245,11 +245,6 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             )
         remote, context, events_fd = await self._client.open(_clean(name), link)
         limits = context.limits
-        try:
-            (events,) = _lend(events_fd)
-        except Error:
-            await self._client.gone()
-            raise
         return {
             "context": context.id,
             "link": remote.name,
@@ -259,7 +254,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "coherent": remote.link.coherent,
             "limits": Limits(**{key: limits[key] for key in Limits.__dataclass_fields__}),
             "heaps": list(context.memory.heaps),
-            "events_fd": events,
+            "events_fd": FileDescriptor(events_fd, should_close=True),
         }
 
     @varlinkmethod
@@ -307,8 +302,8 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         """Opens a channel: two rings in memory_fd (size bytes from offset; trusted as for areas),
         at send_offset of them the one that the client produces. The client writes to ring_fd to
         ring the remote. wake_fd, an epoll descriptor, becomes readable when the remote has rung;
-        epoll_wait() takes that. It dies with the remote, whose epoch this is. events: how much has
-        been added to events_fd so far; what the client reads beyond it concerns this channel.
+        epoll_wait() takes that. It dies with the remote, whose epoch this is. events: bytes sent to
+        events_fd so far; what the client reads beyond them concerns this channel.
         """
         grant = await self._client.open_channel(
             None if slots is None else _check("slots", slots, 1, _U32_MAX),

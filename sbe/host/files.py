@@ -15,9 +15,18 @@ from typing import Any, BinaryIO
 from sbe import errors
 from sbe._native import SignalsLet
 
-__all__ = ["owner", "parse_json", "private_folder", "read_file", "read_stream", "read_toml"]
+__all__ = [
+    "check_unshared",
+    "owner",
+    "parse_json",
+    "private_folder",
+    "read_file",
+    "read_stream",
+    "read_toml",
+]
 
 _CHUNK = 1 << 20
+_LINKS_MAX = 40  # that the kernel follows
 _CONFIG_MAX = 1 << 20  # bytes of a configuration; real ones have a few thousand
 
 
@@ -159,4 +168,51 @@ def _check_parent(path: Path) -> None:
             f"the folder {path.parent} is {user(found.st_uid)}'s with mode "
             f"{found.st_mode & 0o7777:04o}: others could replace {path.name} in it; name another "
             "place in XDG_RUNTIME_DIR"
+        )
+
+
+def check_unshared(path: str | os.PathLike[str]) -> None:
+    """Checks that nobody but root and this user can change a file, or put another in its place.
+
+    Links are followed as the kernel does, each folder on the way counts. What is not there, or is
+    no plain file (a device, a pipe that a shell has made), is for who opens it. Raises
+    PermissionDenied which names the file or folder and says what to do.
+    """
+    names = ["/", *Path(os.path.abspath(path)).parts[1:]]
+    names.reverse()
+    here, links = "/", 0
+    while names and links <= _LINKS_MAX:
+        name = names.pop()
+        place = os.path.dirname(here) if name == ".." else os.path.join(here, name)
+        try:
+            found = os.lstat(place)
+            target = os.readlink(place) if stat.S_ISLNK(found.st_mode) else None
+        except OSError:
+            return
+        _check_own(place, found)
+        if target is None:
+            here = place
+            continue
+        links += 1
+        here = "/" if target.startswith("/") else here
+        names += reversed([part for part in target.split("/") if part not in ("", ".")])
+
+
+def _check_own(path: str, found: os.stat_result) -> None:
+    """What is found there has no other masters. In folders like /tmp each has his own entries."""
+    kind = "folder" if stat.S_ISDIR(found.st_mode) else "file"
+    if found.st_uid not in (0, os.geteuid()):
+        raise errors.PermissionDenied(
+            f"the {kind} {path} belongs to {user(found.st_uid)}, who could change what "
+            f"{user(os.geteuid())} does: give it to root, or name a place of your own"
+        )
+    if kind == "file" and not stat.S_ISREG(found.st_mode):
+        return
+    if kind == "folder" and found.st_mode & stat.S_ISVTX:
+        return
+    trusted = found.st_gid in (0, os.getegid())
+    if found.st_mode & (0o002 if trusted else 0o022):
+        raise errors.PermissionDenied(
+            f"others can write the {kind} {path} (mode {found.st_mode & 0o7777:04o}), and so "
+            f"decide what {user(os.geteuid())} does: look at it, then `chmod go-w {path}`"
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sbe import _native
-from sbe.errors import AreaFreed, BadArgument, Error, LinkError
+from sbe.errors import AreaFreed, BadArgument, Error, LinkError, RemoteRestarted
 from sbe.heaps import Allocation, Heap
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.link import Link
@@ -50,6 +50,12 @@ class _Channel:
     grant: ChannelGrant
     ring_area: int
     ending: Pending[None] | None = None  # the last attempt to close it
+
+
+def _lost(channel: int) -> RemoteRestarted:
+    return RemoteRestarted(
+        f"the remote died or restarted while channel {channel} was opened; open another one"
+    )
 
 
 class _Await:
@@ -334,6 +340,8 @@ class HostContext:
                     doorbells=doorbells,
                 )
                 channel = await _done(opening)
+            if not self.link.has_channel(channel):
+                raise _lost(channel)
         except BaseException:
             undo = self._undo_channel(opening, ring_area, rings.let_go())
             _go_on(undo, "the end of a channel that came late")
@@ -341,6 +349,14 @@ class HostContext:
         grant = ChannelGrant(channel, self.link.peer_epoch, priority, rings)
         self._channels[channel] = _Channel(grant, ring_area)
         return grant
+
+    def check_channel(self, channel: int) -> None:
+        """Its descriptors are there. Raises RemoteRestarted when it has ended with its remote.
+
+        Whoever waits for an operation goes on a little after its end.
+        """
+        if channel not in self._channels:
+            raise _lost(channel)
 
     async def _undo_channel(
         self, opening: Pending[int] | None, ring_area: int, allocation: Allocation | None
@@ -389,7 +405,8 @@ class HostContext:
     async def forget_channels(self) -> None:
         """Lets go of channels that died, with the remote or alone, and of their memory."""
         for channel in list(self._channels):
-            await self.close_channel(channel)
+            if channel in self._channels:  # who closed it was not faster
+                await self.close_channel(channel)
 
     async def close(self) -> None:
         """Destroys the context; memory goes back when the remote has acknowledged or is gone."""

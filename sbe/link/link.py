@@ -156,6 +156,10 @@ class Link(HostSession):
         """Channels that this link has opened with the remote that is there now."""
         return list(self._channels.values())
 
+    def has_channel(self, channel: int) -> bool:
+        """Whether this link has opened it with the remote that is there now."""
+        return channel in self._channels
+
     # -- contexts ------------------------------------------------------------------------------
 
     def create_context(self) -> Pending[int]:

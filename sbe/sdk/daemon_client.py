@@ -17,6 +17,7 @@ from sbe.errors import (
     fresh_copy,
     resources,
 )
+from sbe.host.descriptors import above_streams
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.rings import Geometry, Rings
 from sbe.sdk.backend import Service, process_name
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["DaemonBackend"]
 
 _T = TypeVar("_T")
+
+_EVENTS_AT_ONCE = 4096
 
 
 class DaemonBackend:
@@ -63,7 +66,8 @@ class DaemonBackend:
                 for key in ("areas", "contexts", "channels", "slots", "slot_size", "buffers")
             }
             (events_fd,) = _named_fds(fds, reply, "events_fd")
-        self._events_fd = events_fd
+        with resources("keeping what tells of the remote"):
+            self._events_fd = above_streams(events_fd)
         # Replies are read where calls are made; here only the connection's end matters.
         with resources("watching the daemon"):
             self._control.register(self._client.fileno(), select.EPOLLRDHUP)
@@ -87,8 +91,7 @@ class DaemonBackend:
         """The daemon is gone, or the remote was lost."""
         error: LinkError | None = None
         for fd, _ in self._control.poll(0):
-            if fd == self._events_fd:
-                self._rung += os.eventfd_read(fd)
+            if fd == self._events_fd and self._take_events():
                 if self._rung > self._known and error is None:
                     error = RemoteRestarted(
                         "the remote died or restarted; the call may have run or not"
@@ -101,6 +104,17 @@ class DaemonBackend:
                 kept = fresh_copy(self._client.broken)
                 error = kept if isinstance(kept, LinkError) else gone
         return error
+
+    def _take_events(self) -> bool:
+        """False: the daemon has closed its end."""
+        try:
+            told = os.read(self._events_fd, _EVENTS_AT_ONCE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._rung += len(told)
+        return bool(told)
 
     def recover(self) -> None:
         """The daemon restarts the remote and registers the areas. A channel that failed alone is

@@ -10,6 +10,7 @@
 #define POOL_SIZE        (64u << 20)
 #define QUEUE            16u
 #define CHANNELS         RPMSG_LINK_CHANNELS
+#define GONE             0xa5
 
 struct rpmsg_host rpmsg_host;
 
@@ -61,9 +62,14 @@ static int attach(void *self, struct sbe_area *area, const struct sbe_area_map *
     return SBE_OK;
 }
 
+/* Nobody may touch private memory from now on: rpmsg_host_untouched(). */
 static void detach(void *self, struct sbe_area *area)
 {
-    (void)self, (void)area;
+    (void)self;
+    if (area->segments != 0)
+        return;
+    rpmsg_host.gone = memset(area->base, GONE, area->size);
+    rpmsg_host.gone_size = area->size;
 }
 
 static bool bus_send(void *self, uint32_t source, uint32_t destination, const void *data,
@@ -296,6 +302,14 @@ void rpmsg_host_close(uint32_t id)
     struct sbe_channel_close message = {.channel = id};
     request(SBE_CONTROL_CHANNEL_CLOSE, &message.control, sizeof message);
     rpmsg_host_unmap(HOST_RING_AREA(id));
+}
+
+bool rpmsg_host_untouched(void)
+{
+    size_t same = 0;
+    while (same < rpmsg_host.gone_size && rpmsg_host.gone[same] == GONE)
+        same++;
+    return same == rpmsg_host.gone_size;
 }
 
 void rpmsg_host_bind(uint32_t id, uint32_t endpoint)

@@ -28,10 +28,12 @@ struct rpmsg_host {
     struct rpmsg_host_channel *channels; /* by id */
     uint64_t scratch[HOST_SLOT_SIZE / sizeof(uint64_t)];
     uint64_t now_ns;
-    uint32_t free;    /* buffers of the bus */
-    uint32_t refused; /* messages that found none */
-    uint32_t status;  /* of the last answer, negated */
-    uint16_t found;   /* service */
+    uint32_t free;       /* buffers of the bus */
+    uint32_t refused;    /* messages that found none */
+    uint32_t status;     /* of the last answer, negated */
+    uint16_t found;      /* service */
+    const uint8_t *gone; /* private memory that was detached last */
+    size_t gone_size;
 };
 
 extern struct rpmsg_host rpmsg_host;
@@ -48,6 +50,8 @@ uint16_t rpmsg_host_find(const char *name);
 /* Opens channel `id` with its rings in the area of the same number; not bound yet. */
 void rpmsg_host_open(uint32_t id, uint32_t context, uint32_t slots, bool private);
 void rpmsg_host_close(uint32_t id);
+/* Nothing has been written to private memory since it was detached. */
+bool rpmsg_host_untouched(void);
 /* Says for which channel an endpoint is. */
 void rpmsg_host_bind(uint32_t id, uint32_t endpoint);
 /* Sends what was queued on the channel, and a doorbell if it was asked for. */

@@ -236,6 +236,46 @@ static void test_endpoints(void)
     CHECK_EQ(host.channels[1].rung, 1); /* that is where it was sent */
 }
 
+/* Whatever a place that is unused may be taken for: no address, the former one, no channel. */
+static void send_strange(uint32_t channel)
+{
+    static const uint32_t SOURCES[] = {0, HOST_ENDPOINT(1), HOST_ENDPOINT(2), UINT32_MAX};
+    uint64_t message[SBE_MIRROR_MAX / sizeof(uint64_t)] = {0};
+    for (uint32_t i = 0; i < sizeof SOURCES / sizeof *SOURCES; i++) {
+        for (uint32_t size = 0; size <= sizeof message; size += 4)
+            rpmsg_host_to_link(SOURCES[i], RPMSG_LINK_DOORBELL, message, size);
+        if (SOURCES[i] == 0 || channel == 0) {
+            rpmsg_host_bind(channel, SOURCES[i]);
+            rpmsg_host_to_link(SOURCES[i], RPMSG_LINK_DOORBELL, message, 4);
+        }
+    }
+    rpmsg_host_run(4);
+}
+
+static void test_unused_places(bool private)
+{
+    begin();
+    send_strange(0); /* all places are unused */
+    rpmsg_host_open(1, 0, SLOTS, private);
+    rpmsg_host_run(4);
+    uint32_t served = host.link.engine.served;
+    send_strange(1); /* open and unbound: not even its first message may come from nowhere */
+    CHECK_EQ(host.link.engine.served, served);
+    rpmsg_host_bind(1, HOST_ENDPOINT(1));
+    uint64_t transaction = ask(1, echo_id);
+    rpmsg_host_run(4);
+    expect(1, transaction);
+    rpmsg_host_close(1);
+    CHECK_EQ(host.gone != NULL, private);
+    send_strange(1); /* closed in good order */
+    send_strange(0);
+    CHECK(rpmsg_host_untouched());
+    for (uint32_t i = 0; i < RPMSG_LINK_CHANNELS; i++) {
+        CHECK(!host.link.channels[i].private);
+        CHECK(host.link.channels[i].mirror.in.producer == NULL);
+    }
+}
+
 static void test_lost(bool private)
 {
     begin();
@@ -295,6 +335,7 @@ int main(void)
         test_owed_and_closed(private);
         test_bound_late(private);
         test_lost(private);
+        test_unused_places(private);
         test_many(private);
     }
     test_endpoints();

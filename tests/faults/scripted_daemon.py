@@ -46,6 +46,7 @@ class ScriptedDaemon:
         self._listener.bind(str(self.path))
         self._listener.listen()
         self.client: socket.socket
+        self._bells: list[socket.socket] = []
         self._areas = self._channels = 0
         self._rings: list[Rings] = []
         self._fds: list[int] = []
@@ -95,6 +96,7 @@ class ScriptedDaemon:
                 *whole, data = (data + received).split(b"\0")
                 for message in whole:
                     self._serve(json.loads(message))
+        self._let_go()
 
     def _receive(self) -> bytes:
         try:
@@ -123,8 +125,8 @@ class ScriptedDaemon:
         return fd
 
     def _Open(self, _: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        events = self._keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        return {"context": 1, "limits": LIMITS, "events_fd": 0}, [events]
+        self._bells += socket.socketpair()
+        return {"context": 1, "limits": LIMITS, "events_fd": 0}, [self._bells[-1].fileno()]
 
     def _Allocate(self, _: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         self._areas += 1
@@ -187,6 +189,12 @@ class ScriptedDaemon:
             rings.close()
         for fd in self._fds:
             os.close(fd)
+
+    def _let_go(self) -> None:
+        """The client has gone: what it was told by, and what it was not told."""
+        for bell in self._bells:
+            bell.close()
         for _, fds in self.held:
             for fd in fds:
                 os.close(fd)
+        self.held.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -196,3 +197,25 @@ def test_image_that_is_no_file(tmp_path: Path):
         check_image(tmp_path / "huge", BOARD)
     with pytest.raises(errors.BadArgument, match="the image /no/such: No such file"):
         check_image("/no/such", BOARD)
+
+
+def test_image_whose_sections_are_all_of_it(tmp_path: Path):
+    """What is looked at grows with the file, not with its sections times the file."""
+    path = tmp_path / "image.elf"
+    count, size = 65535, 64 << 20
+    head = bytearray(elf())
+    struct.pack_into("<I", head, 32, 256)  # where the sections are
+    struct.pack_into("<HH", head, 46, 40, count)
+    with open(path, "wb") as file:
+        file.write(head)
+        file.seek(256)
+        file.write(struct.pack("<10I", 0, 7, 0, 0, 1, size, 0, 0, 0, 0) * count)
+        file.truncate(size)
+    check = (
+        "import sys; from sbe.remotes.boards import BOARDS, check_image; "
+        f"check_image(sys.argv[1], BOARDS[{BOARD.name!r}])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", check, str(path)], capture_output=True, timeout=60, check=False
+    )
+    assert b"has nothing to load" in ran.stderr

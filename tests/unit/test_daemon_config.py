@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,75 @@ def test_socket_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(config.ConfigError, match="SBE_SOCKET='relative': must be an absolute"):
         load_text(tmp_path, "[log]")
     assert config.load(tmp_path / "daemon.toml", socket="unix:/c").daemon.socket == "/c"
+
+
+# -- who can change it
+
+
+def test_a_configuration_that_others_can_change(tmp_path: Path):
+    path = tmp_path / "daemon.toml"
+    path.write_text("")
+    path.chmod(0o666)
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(path)
+    assert str(raised.value).startswith(f"others can write the file {path} (mode 0666)")
+    path.chmod(0o644)
+    config.load(path)
+    tmp_path.chmod(0o777)
+    try:
+        with pytest.raises(config.ConfigError, match=f"others can write the folder {tmp_path} "):
+            config.load(path)
+        tmp_path.chmod(0o1777)  # each has his own there, as in /tmp
+        config.load(path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("link", ["", "real", "/{folder}/deep/../real", "{folder}/other"])
+def test_a_program_that_others_can_change(tmp_path: Path, link: str):
+    """By whatever way it is found."""
+    program = tmp_path / "real"
+    (tmp_path / "deep").mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "other").symlink_to("deep/../real")
+    named = tmp_path / "named" if link else program
+    if link:
+        named.symlink_to(link.format(folder=tmp_path))
+    text = f"[[link]]\ncommand = ['{named}']\n[link.power]\ncommand = ['{named}', 'x']\n"
+    load_text(tmp_path, text)
+    program.chmod(0o757)
+    with pytest.raises(config.ConfigError) as raised:
+        load_text(tmp_path, text)
+    path = tmp_path / "daemon.toml"
+    said = f"others can write the file {program} (mode 0757)"
+    assert sorted(line.partition(", and so")[0] for line in raised.value.lines) == [
+        f"{path}: link[0].command: {said}",
+        f"{path}: link[0].power.command: {said}",
+    ]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving files away needs root")
+def test_what_belongs_to_others(tmp_path: Path):
+    path = tmp_path / "daemon.toml"
+    path.write_text("")
+    os.chown(path, 65533, -1)
+    with pytest.raises(config.ConfigError, match=f"the file {path} belongs to user 65533, who"):
+        config.load(path)
+    os.chown(path, 0, 65533)
+    path.chmod(0o660)  # its group is not ours
+    with pytest.raises(config.ConfigError, match=f"others can write the file {path} "):
+        config.load(path)
+    os.chown(path, 0, 0)
+    config.load(path)
+    os.chown(tmp_path, 65533, -1)
+    try:
+        with pytest.raises(config.ConfigError, match=f"the folder {tmp_path} belongs to user 6553"):
+            config.load(path)
+    finally:
+        os.chown(tmp_path, 0, -1)
+
+
+def test_a_program_that_is_not_there_is_told_later(tmp_path: Path):
+    text = "[[link]]\ncommand = ['/no/such']\n[link.power]\ncommand = ['no-such-program']"
+    assert load_text(tmp_path, text).link[0].power.command == ["no-such-program"]

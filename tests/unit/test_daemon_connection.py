@@ -29,6 +29,11 @@ LIST = json.dumps({"method": f"{INTERFACE}.List"}).encode() + b"\0"
 SECONDS = 20.0
 
 
+def make_client(broker: Broker) -> Client:
+    peer = Peer(os.getpid(), os.getuid(), os.getgid())
+    return Client(peer, broker.policy.quota(peer), broker)
+
+
 class Ends:
     """A connection and the socket of its peer."""
 
@@ -36,7 +41,7 @@ class Ends:
         ours, self.peer = socket.socketpair()
         self.peer.setblocking(False)
         broker = Broker({}, Policy(PolicyConfig()))
-        client = Client(Peer(os.getpid(), os.getuid(), os.getgid()), broker)
+        client = make_client(broker)
         self.closed = asyncio.Event()
         self.times_closed = 0
         self.connection = ClientConnection(client, broker, self._closed)
@@ -113,6 +118,6 @@ async def test_slow_reader_within_the_deadline_is_kept():
 
 async def test_a_client_that_went_while_others_were_told_of_the_remote():
     broker = Broker({}, Policy(PolicyConfig()))
-    client = Client(Peer(os.getpid(), os.getuid(), os.getgid()), broker)
+    client = make_client(broker)
     await client.gone()
     await client.remote_lost()

@@ -8,7 +8,15 @@ import pytest
 
 from sbe import errors
 from sbe.daemon.config import PolicyConfig, Quota, QuotaOverride
-from sbe.daemon.policy import COUNTERS, Accounts, Charge, Peer, Policy
+from sbe.daemon.policy import (
+    COUNTERS,
+    Accounts,
+    Charge,
+    Peer,
+    Policy,
+    descriptors_for_clients,
+    descriptors_needed,
+)
 
 QUOTA = Quota(
     bytes=1000, areas=3, channels=2, contexts=1, in_flight=64, max_area_bytes=500, connections=2
@@ -123,3 +131,25 @@ def test_own_entry_goes_before_groups_and_groups_before_default():
 def test_quota_and_override_have_the_same_keys():
     assert list(Quota.model_fields) == list(QuotaOverride.model_fields)
     assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes", "power"}
+
+
+def test_descriptors_are_shared_where_there_are_few():
+    accounts = Accounts(descriptors_max=80)
+    quota = Quota()
+    held = [accounts.charge(1, quota, channels=1) for _ in range(60 // 7)]
+    with pytest.raises(errors.OutOfResources, match="a quarter of them for users who hold few"):
+        accounts.charge(1, quota, channels=1)
+    accounts.charge(1, quota, bytes=1000)  # takes none
+    others = [accounts.charge(2, quota, channels=1), accounts.charge(3, quota, channels=1)]
+    with pytest.raises(errors.OutOfResources):
+        accounts.charge(4, quota, channels=2)
+    for charge in [*held, *others]:
+        charge.release()
+    [accounts.charge(4, quota, areas=10), accounts.charge(4, quota, areas=10)]
+
+
+def test_the_limit_that_a_quota_takes_is_enough_for_it():
+    quota = Quota(areas=100, channels=10, contexts=4, connections=8)
+    accounts = Accounts(descriptors_max=descriptors_for_clients(descriptors_needed(quota)))
+    accounts.charge(1, quota, areas=100, channels=10, contexts=4, connections=8)
+    accounts.charge(2, quota, connections=1, contexts=1, channels=1)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from sbe import control
 from sbe.daemon import config
@@ -76,6 +80,67 @@ def test_the_unit_lets_the_daemon_start_processors():
         for group in re.findall(r"/bin/chgrp (\S+)", rule.assign.get("RUN", "")):
             assert group in groups
     assert said(SERVICE, "ProtectKernelTunables") == "no"
+
+
+def test_the_unit_gives_the_daemon_no_rights_that_it_does_not_need():
+    for key, value in {
+        "NoNewPrivileges": "yes",
+        "CapabilityBoundingSet": "",
+        "DevicePolicy": "closed",
+        "MemoryDenyWriteExecute": "yes",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+        "PrivateTmp": "yes",
+        "RestrictAddressFamilies": "AF_UNIX AF_NETLINK",
+        "SystemCallArchitectures": "native",
+    }.items():
+        assert said(SERVICE, key) == value
+    text = (LINUX / "systemd" / SERVICE).read_text()
+    filters = re.findall(r"^SystemCallFilter=(.*)$", text, re.M)
+    assert filters[0] == "@system-service"
+    assert "~@privileged" in filters
+    assert said(SOCKET, "SocketMode") == "0660"
+    assert said(SOCKET, "DirectoryMode") == said(SERVICE, "RuntimeDirectoryMode") == "0750"
+
+
+def test_a_serial_doorbell_takes_the_drop_in():
+    """The unit refuses ttys: where one is shown, it says what else there is to install."""
+    drop_in = LINUX / "dropins" / "serial.conf"
+    [device] = re.findall(r"^DeviceAllow=(\S+) rw$", drop_in.read_text(), re.M)
+    assert "tty" not in (LINUX / "systemd" / SERVICE).read_text()
+    for page in (LINUX / "etc" / "daemon.toml", ROOT / "docs" / "tutorials" / "daemon.md"):
+        shown = [line for line in page.read_text().splitlines() if f'"serial:{device},' in line]
+        assert shown
+        assert all("linux/dropins/serial.conf" in line for line in shown)
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze (sudo apt install systemd)")
+    command = ["systemd-analyze", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_systemd_understands_the_units(tmp_path: Path):
+    """With a program that is there, and both files beside each other."""
+    for unit in (SERVICE, SOCKET):
+        text = (LINUX / "systemd" / unit).read_text()
+        (tmp_path / unit).write_text(
+            re.sub(r"^ExecStart=.*", "ExecStart=/bin/true", text, flags=re.M)
+        )
+    folder = tmp_path / f"{SERVICE}.d"
+    folder.mkdir()
+    shutil.copy(LINUX / "dropins" / "serial.conf", folder)
+    ran = analyze("verify", "--man=no", tmp_path / SERVICE, tmp_path / SOCKET)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_systemd_finds_the_unit_well_confined():
+    unit = LINUX / "systemd" / SERVICE
+    ran = analyze("security", "--offline=true", "--threshold=15", unit)
+    if "unrecognized option" in ran.stderr:
+        pytest.skip("systemd-analyze has no --offline (systemd 250)")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_the_socket_is_where_the_code_looks():

@@ -111,15 +111,24 @@ static bool is_private(const struct rpmsg_link_channel *entry)
     return entry->private;
 }
 
+/* The rings' memory goes with the channel: nothing may look like it is still there. */
+static void forget_private(struct rpmsg_link_channel *entry)
+{
+    entry->private = false;
+    entry->mirror = (struct sbe_mirror){.told = 0};
+}
+
 static int open_private(struct rpmsg_link *link, struct rpmsg_link_channel *entry,
                         const struct sbe_channel_open *message)
 {
     const struct sbe_channel *channel = engine_channel(link, entry);
     struct sbe_ring_geometry geometry = {message->slots, message->slot_size, message->line};
-    entry->private = wants_private(link, message);
-    if (!entry->private)
+    if (!wants_private(link, message))
         return SBE_OK;
-    return sbe_mirror_open(&entry->mirror, channel->tx.producer, channel->rx.producer, &geometry);
+    int status =
+        sbe_mirror_open(&entry->mirror, channel->tx.producer, channel->rx.producer, &geometry);
+    entry->private = status == SBE_OK;
+    return status;
 }
 
 static void take_frame(struct rpmsg_link_channel *entry, const void *data, uint32_t size)
@@ -152,6 +161,11 @@ static bool is_private(const struct rpmsg_link_channel *entry)
 {
     (void)entry;
     return false;
+}
+
+static void forget_private(struct rpmsg_link_channel *entry)
+{
+    (void)entry;
 }
 
 static int open_private(struct rpmsg_link *link, struct rpmsg_link_channel *entry,
@@ -228,6 +242,7 @@ static void reset(struct rpmsg_link_channel *entry, uint32_t index)
     places_forget(&by_id, index);
     entry->host = 0;
     entry->owed = false;
+    forget_private(entry);
 }
 
 static int channel_opened(void *self, struct sbe_channel *channel,
@@ -265,6 +280,7 @@ static void take_bind(struct rpmsg_link *link, uint32_t source, const void *data
     sbe_engine_doorbell(&link->engine, &channels[index].channel);
 }
 
+/* A place without an endpoint, open or closed, matches none: not address 0 either. */
 static void take_doorbell(struct rpmsg_link *link, uint32_t source, const void *data, uint32_t size)
 {
     uint32_t index = places_find(&by_host, source);

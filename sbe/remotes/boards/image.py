@@ -24,7 +24,7 @@ _MACHINES = {
     183: "AArch64",
     243: "RISC-V",
 }
-_NOTE_MAX = 256  # bytes of our note, which holds a board's name
+_NOTE_MAX = 256  # bytes: ours has a board's name
 _IMAGE_MAX = 256 << 20  # bytes: with all that debuggers want
 
 
@@ -111,16 +111,19 @@ def _target(data: bytes) -> str:
     return f"{_MACHINES.get(machine, f'machine {machine}')}, {bits} {order}"
 
 
-def _table(data: bytes, at: int, entry: int, count: int) -> list[bytes]:
-    rows = [data[at + i * entry : at + (i + 1) * entry] for i in range(count)]
-    return [row for row in rows if len(row) == entry]
+def _table(data: bytes, at: int, entry: int, count: int, used: int) -> list[bytes]:
+    """The first bytes of each entry, as far as they are read; nothing where entries are shorter."""
+    if entry < used:
+        return []
+    rows = [data[at + i * entry : at + i * entry + used] for i in range(count)]
+    return [row for row in rows if len(row) == used]
 
 
 def _segments(data: bytes) -> list[tuple[int, int, int]]:
     """(type, physical address, bytes in the file) of each program header."""
     (at,) = struct.unpack_from("<I", data, 28)
     entry, count = struct.unpack_from("<HH", data, 42)
-    rows = _table(data, at, entry, count) if entry >= 32 else []
+    rows = _table(data, at, entry, count, 32)
     return [
         (kind, physical, size)
         for kind, _, _, physical, size in (struct.unpack_from("<5I", row) for row in rows)
@@ -131,12 +134,10 @@ def _note(data: bytes) -> str | None:
     """The board that our own note names."""
     (at,) = struct.unpack_from("<I", data, 32)
     entry, count = struct.unpack_from("<HH", data, 46)
-    rows = _table(data, at, entry, count) if entry >= 40 else []
+    rows = _table(data, at, entry, count, 40)
     for row in rows:
         kind, _, _, place, size = struct.unpack_from("<5I", row, 4)
-        if kind != 7:
-            continue
-        note = data[place : place + min(size, _NOTE_MAX)]  # every row may name the whole file
-        if len(note) >= 16 and note[12:16] == b"SBE\0":
+        note = data[place : place + min(size, _NOTE_MAX)]  # every section may be all of the file
+        if kind == 7 and len(note) >= 16 and note[12:16] == b"SBE\0":
             return note[16:].split(b"\0")[0].decode(errors="replace")
     return None
