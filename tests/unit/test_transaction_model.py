@@ -77,7 +77,7 @@ class Transactions(RuleBasedStateMachine):
         if how == "cancelled":
             assert asked.call.cancel() is not ended
         else:
-            asked.call.expire()
+            asked.call._expire()
         if not ended:
             asked.given_up = how
         assert asked.call.done()
