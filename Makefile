@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel release footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize soak bench bench-kernel lint build wheel release footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,10 @@ pytest: $(BUILT) $(DEV) $(RIG) ctest
 
 sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension under ASan and UBSan
 	$(TOOLS)/sanitize.sh $(BIN) address,undefined -n 2 $(SANITIZE_ARGS)
+
+MINUTES ?= 10
+soak: $(BUILT) $(DEV) ## MINUTES=10 [SEED=N]: many clients at random, kills on every side, then all is accounted for
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build
