@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.varlink_client import daemon
+from tests.integration.varlink_client import Refused, daemon
 from tests.soak.client import BOUND_S, PATIENCE_S, Plan, live
 from tests.soak.held import Held, resident_bytes
 from tests.soak.kinds import KINDS
 from tests.soak.ledger import FIELDS, KILL, STOP, Ledger, Outages
 
-__all__ = ["Failed", "Soak"]
+__all__ = ["PLACES", "Failed", "Soak"]
 
 # Quotas are per user, and all clients are one: small enough that they are hit.
 _CONFIG = """
@@ -34,7 +34,7 @@ in_flight = 5_000
 connections = 30
 """
 
-_PLACES = (*KINDS, "plain", "staging", "serving", "mortal", "impatient")
+PLACES = (*KINDS, "plain", "staging", "serving", "mortal", "impatient")
 _ROUND_S = 60.0
 _DECK = ("client",) * 5 + ("remote",) * 2 + ("twice",) + ("stop",) * 3
 # Bytes resident that allocators may keep beyond the first round's.
@@ -48,7 +48,7 @@ class Failed(AssertionError):
 class Soak:
     """A daemon and its clients. Used by one thread, which forks and so has to be the only one."""
 
-    def __init__(self, folder: Path, seed: int, places: tuple[str, ...] = _PLACES) -> None:
+    def __init__(self, folder: Path, seed: int, places: tuple[str, ...]) -> None:
         self.folder = folder
         self.seed = seed
         self.chance = random.Random(seed)
@@ -78,6 +78,8 @@ class Soak:
                     self.rounds += 1
                     print(f"round {self.rounds} of {count}: {self}", flush=True)
                 self._stop()
+            except Refused as error:
+                raise Failed(f"the daemon refuses who looks after it: {error}\n{self}") from error
             finally:
                 self._end_all()
 
@@ -214,6 +216,8 @@ class Soak:
     def _do(self, deed: str) -> None:
         match deed:
             case "client":
+                if not self._running:
+                    return  # all between two lives
                 pid = self.chance.choice([*self._running])
                 self._killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
