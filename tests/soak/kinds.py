@@ -497,8 +497,9 @@ class Tight(Kind):
                 areas.append(area)
             elif self.client.tally.get("exhausted") == refused:
                 break  # another reason
-        for area in areas:
-            self.free(area)
+        area = None
+        while areas:
+            self.free(areas.pop())  # its address space is back when nobody has it
         self.call(self.job(np.zeros(_SMALL // 4, np.uint8)))
 
 

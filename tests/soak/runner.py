@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.integration.varlink_client import Refused, daemon
-from tests.soak.client import BOUND_S, PATIENCE_S, Plan, live
+from tests.soak.client import BOUND_S, PATIENCE_S, Plan, end_with_parent, live
 from tests.soak.held import Held, resident_bytes
 from tests.soak.kinds import KINDS
 from tests.soak.ledger import FIELDS, KILL, STOP, Ledger, Outages
@@ -69,7 +69,7 @@ class Soak:
     def run(self, seconds: float) -> None:
         """Rounds for about so long. Raises Failed."""
         count = max(2, round(seconds / _ROUND_S))
-        with daemon(self.folder, _CONFIG) as self.daemon:
+        with daemon(self.folder, _CONFIG, preexec_fn=end_with_parent) as self.daemon:
             try:
                 self._settle()
                 for _ in range(count):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from tests.pages import ROOT
 MINUTES = 1.2  # two rounds; coming and going takes its time on top
 SEED = 1  # the same choices each time; `make soak` makes new ones
 LIMIT_S = 600
-
 
 # Runs in every Python process of the soak, as sitecustomize does; the daemon is what it concerns.
 LEAKS = {
@@ -36,14 +36,16 @@ LEAKS = {
 
 def soak(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: it forks its clients, and pytest's has threads."""
-    return subprocess.run(
-        # Behind the tests beside it, which are alone with theirs.
-        ["nice", "-n", "5", sys.executable, "-m", "tests.soak", "--seed", str(SEED), *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
+    # Behind the tests beside it, which are alone with theirs.
+    command = ["nice", "-n", "5", sys.executable, "-m", "tests.soak", "--seed", str(SEED)]
+    with tempfile.TemporaryDirectory() as folder:  # shorter than tmp_path: for a socket's address
+        return subprocess.run(
+            [*command, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": folder} | environment,
+            capture_output=True,
+            text=True,
+        )
 
 
 @pytest.mark.timeout(LIMIT_S)
@@ -67,7 +69,7 @@ def test_it_finds_what_a_daemon_keeps(what: str, tmp_path: Path) -> None:
     leak, words = LEAKS[what]
     (tmp_path / "sitecustomize.py").write_text(leak)
     few = ("--minutes", "0.05", "--kinds", "plain,greedy")
-    done = soak(*few, PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path))
+    done = soak(*few, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"seed {SEED}: Failed: " in done.stderr
     assert words in done.stderr, done.stderr
