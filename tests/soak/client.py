@@ -88,6 +88,7 @@ class Client:
         The rest of the block is left out then. `since`: `well` when what is waited for was begun.
         """
         begun = time.monotonic()
+        well = begun if since is None else since  # what was begun before may have ended long ago
         since = self.well if since is None else since
         try:
             yield
@@ -98,7 +99,7 @@ class Client:
             self.tally.add(reason)
             self.log(f"{reason}: {error}")
         else:
-            self.well = max(self.well, begun)
+            self.well = max(self.well, well)
         took = time.monotonic() - begun
         if took > timeout + BOUND_S:
             raise Unexplained(f"it took {took:.1f} s, where {timeout:g} s were the deadline")
