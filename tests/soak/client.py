@@ -20,9 +20,19 @@ from typing import Any
 import sbe
 from tests.soak.held import Held
 from tests.soak.jobs import Jobs
-from tests.soak.ledger import KILL, STOP, Outages, Tally
+from tests.soak.ledger import Outages, Tally
 
-__all__ = ["BOUND_S", "PATIENCE_S", "Client", "Plan", "Unexplained"]
+__all__ = [
+    "BOUND_S",
+    "PATIENCE_S",
+    "Client",
+    "Plan",
+    "Unexplained",
+    "check_nothing_left",
+    "end_with_parent",
+    "held",
+    "live",
+]
 
 PATIENCE_S = 60.0  # of calls that must not time out
 BOUND_S = 15.0  # beyond its deadline, which a call may take where everything is slow
@@ -109,10 +119,9 @@ class Client:
     ) -> str | None:
         match error:
             case sbe.RemoteRestarted():
-                return "restarted" if self.plan.outages.explain(since, KILL) else None
-            case sbe.Timeout():
-                known = isinstance(error, allowed) or self.plan.outages.explain(since, KILL, STOP)
-                return "timeouts" if known else None
+                return "restarted" if self.plan.outages.explain(since) else None
+            case sbe.Timeout():  # the remote is never away for as long as others wait
+                return "timeouts" if isinstance(error, allowed) else None
             case sbe.Cancelled():
                 return "cancelled" if isinstance(error, allowed) else None
             case sbe.OutOfResources() | sbe.PermissionDenied():
@@ -120,7 +129,7 @@ class Client:
             case sbe.Error(code=errno.EBUSY):
                 return "busy" if isinstance(error, allowed) else None
         if type(error) is sbe.LinkError:  # it is being started
-            return "restarted" if self.plan.outages.explain(since, KILL) else None
+            return "restarted" if self.plan.outages.explain(since) else None
         return None
 
     def _shortage(self, error: sbe.Error) -> str | None:
@@ -150,7 +159,7 @@ def live(plan: Plan) -> int:
     client = Client(plan)
     client.log(f"begins as {plan.kind}, seed {plan.seed!r}")
     KINDS[plan.kind].warm_up(client)
-    before = Held.by("self")
+    before = held()
     try:
         while client.has_time:
             _one_link(client, KINDS[plan.kind])
@@ -177,12 +186,17 @@ def _one_link(client: Client, kind: Any) -> None:
         work.end()
 
 
+def held() -> Held:
+    """By this process, without what only waits to be collected."""
+    gc.collect()
+    return Held.by("self")
+
+
 def check_nothing_left(before: Held) -> None:
     """All connections are closed: this process holds what it held."""
     deadline = time.monotonic() + BOUND_S
     while True:
-        gc.collect()
-        now = Held.by("self")
+        now = held()
         if now == before:
             return
         if time.monotonic() > deadline:

@@ -23,8 +23,8 @@ from tests.soak.client import (
     Unexplained,
     check_nothing_left,
     end_with_parent,
+    held,
 )
-from tests.soak.held import Held
 from tests.soak.jobs import LARGEST, Job, Jobs, Wrong
 
 __all__ = ["KINDS", "Kind"]
@@ -353,7 +353,7 @@ class Forking(Kind):
                 raise
         else:
             raise Wrong("a forked child called through its parent's link")
-        before = Held.by("self")
+        before = held()
         self.at_home(client)
         check_nothing_left(before)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FIELDS", "KILL", "STOP", "Ledger", "Outages", "Tally"]
+__all__ = ["FIELDS", "Ledger", "Outages", "Tally"]
 
 FIELDS = (
     "attempts",  # to connect: counted before
@@ -52,22 +52,20 @@ class Ledger:
         return int(self._table[:, FIELDS.index(field)].sum())
 
 
-KILL, STOP = 1.0, 2.0
 _KEPT = 256  # of the latest: who asks looks back over one call
 
 
 class Outages:
-    """When the remote was killed or stopped, from before it happened until it worked again."""
+    """When the remote was killed, from before it happened until it worked again."""
 
     def __init__(self) -> None:
-        table = np.frombuffer(mmap.mmap(-1, 8 * 3 * _KEPT), np.float64)
-        self._table = table.reshape(_KEPT, 3)  # begin, end, kind
+        self._table = np.frombuffer(mmap.mmap(-1, 8 * 2 * _KEPT), np.float64)
+        self._table = self._table.reshape(_KEPT, 2)  # begin and end, time.monotonic()
         self._next = 0
 
-    def begin(self, kind: float) -> None:
+    def begin(self) -> None:
         """Before the deed."""
-        self._table[self._next % _KEPT] = (0.0, 0.0, kind)
-        self._table[self._next % _KEPT, 1] = np.inf
+        self._table[self._next % _KEPT] = (0.0, np.inf)
         self._table[self._next % _KEPT, 0] = time.monotonic()
 
     def end(self) -> None:
@@ -75,7 +73,7 @@ class Outages:
         self._table[self._next % _KEPT, 1] = time.monotonic()
         self._next += 1
 
-    def explain(self, since: float, *kinds: float) -> bool:
-        """One of these was under way between then and now."""
-        begin, end, kind = self._table.T
-        return bool(((begin > 0) & (end >= since) & np.isin(kind, kinds)).any())
+    def explain(self, since: float) -> bool:
+        """One was under way between then and now."""
+        begin, end = self._table.T
+        return bool(((begin > 0) & (end >= since)).any())

@@ -16,7 +16,7 @@ from tests.integration.varlink_client import Refused, daemon
 from tests.soak.client import BOUND_S, PATIENCE_S, Plan, end_with_parent, live
 from tests.soak.held import Held, resident_bytes
 from tests.soak.kinds import KINDS
-from tests.soak.ledger import FIELDS, KILL, STOP, Ledger, Outages
+from tests.soak.ledger import FIELDS, Ledger, Outages
 
 __all__ = ["PLACES", "Failed", "Soak"]
 
@@ -231,7 +231,7 @@ class Soak:
 
     def _kill_remote(self, times: int) -> None:
         """Until it is connected again."""
-        self.outages.begin(KILL)
+        self.outages.begin()
         for _ in range(times):
             pid = self._wait_remote()
             os.kill(pid, signal.SIGKILL)
@@ -255,11 +255,9 @@ class Soak:
 
     def _stop_remote(self, seconds: float) -> None:
         pid = self._wait_remote(connected=True)
-        self.outages.begin(STOP)
         os.kill(pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(pid, signal.SIGCONT)
-        self.outages.end()
 
     # -- the account ----------------------------------------------------------------------------
 
