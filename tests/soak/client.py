@@ -20,7 +20,7 @@ from typing import Any
 import sbe
 from tests.soak.held import Held
 from tests.soak.jobs import Jobs
-from tests.soak.ledger import Outages, Tally
+from tests.soak.ledger import Flag, Outages, Tally
 
 __all__ = [
     "BOUND_S",
@@ -52,7 +52,8 @@ class Plan:
     kind: str
     seed: str
     uri: str
-    until: float  # time.monotonic()
+    over: Flag
+    """The round has ended: finish what is under way."""
     tally: Tally
     children: Tally
     """Of processes that this one forks."""
@@ -75,7 +76,7 @@ class Client:
 
     @property
     def has_time(self) -> bool:
-        return time.monotonic() < self.plan.until
+        return not self.plan.over.is_set
 
     def log(self, text: str) -> None:
         print(f"{time.monotonic():.3f} {os.getpid()} {text}", flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FIELDS", "Ledger", "Outages", "Tally"]
+__all__ = ["FIELDS", "Flag", "Ledger", "Outages", "Tally"]
 
 FIELDS = (
     "attempts",  # to connect: counted before
@@ -50,6 +50,20 @@ class Ledger:
 
     def sum(self, field: str) -> int:
         return int(self._table[:, FIELDS.index(field)].sum())
+
+
+class Flag:
+    """A bit that all processes see."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    @property
+    def is_set(self) -> bool:
+        return self._memory[0] != 0
+
+    def set(self, value: bool) -> None:
+        self._memory[0] = value
 
 
 _KEPT = 256  # of the latest: who asks looks back over one call

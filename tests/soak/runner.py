@@ -16,7 +16,7 @@ from tests.integration.varlink_client import Refused, daemon
 from tests.soak.client import BOUND_S, PATIENCE_S, Plan, end_with_parent, live
 from tests.soak.held import Held, resident_bytes
 from tests.soak.kinds import KINDS
-from tests.soak.ledger import FIELDS, Ledger, Outages
+from tests.soak.ledger import FIELDS, Flag, Ledger, Outages
 
 __all__ = ["PLACES", "Failed", "Soak"]
 
@@ -36,6 +36,7 @@ connections = 30
 
 PLACES = (*KINDS, "plain", "staging", "serving", "mortal", "impatient")
 _ROUND_S = 60.0
+_LONGER_S = 120.0  # of a round, where the machine is slow
 _DECK = ("client",) * 5 + ("remote",) * 2 + ("twice",) + ("stop",) * 3
 # Bytes resident that allocators may keep beyond the first round's.
 _GROWTH = {"daemon": 16 << 20, "remote": 4 << 20}
@@ -58,7 +59,7 @@ class Soak:
         self.deeds: Counter[str] = Counter()
         self.kills = 0  # of the remote
         self.rounds = 0
-        self.until = 0.0
+        self.over = Flag()
         self._lives: Counter[int] = Counter()  # by place
         self._running: dict[int, int] = {}  # place by pid
         self._killed: set[int] = set()  # pids
@@ -114,18 +115,27 @@ class Soak:
     def _round(self, seconds: float) -> None:
         deeds = random.Random(self.chance.random()).sample(_DECK, len(_DECK))
         begun = time.monotonic()
-        self.until = begun + seconds
+        before = self.by_kind("calls")
+        self.over.set(False)
         # Not at the very end, so that clients have time to work again.
         when = sorted(self.chance.uniform(0.1, 0.9) for _ in deeds)
         with self._control():
             for place in range(len(self.places)):
                 self._spawn(place)
-            while time.monotonic() < self.until:
+            while time.monotonic() < begun + seconds or self._idle(before):
+                if time.monotonic() > begun + seconds + _LONGER_S:
+                    raise Failed(f"no call of {self._idle(before)} has ended well\n{self}")
                 if deeds and time.monotonic() > begun + seconds * when[-len(deeds)]:
                     self._do(deeds.pop(0))
                 self._reap(respawn=True)
                 time.sleep(0.01)
+        self.over.set(True)
         self._wait_all()
+
+    def _idle(self, before: Counter[str]) -> set[str]:
+        """Kinds that have done nothing since; some of those that die soon never do."""
+        now = self.by_kind("calls")
+        return {kind for kind in now if now[kind] == before[kind]} - {"mortal"}
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[None]:
@@ -140,7 +150,7 @@ class Soak:
             kind=self.places[place],
             seed=f"{self.seed}/{place}/{self._lives[place]}",
             uri=f"unix:{self.daemon.socket}",
-            until=self.until,
+            over=self.over,
             tally=self.ledger.row(2 * place),
             children=self.ledger.row(2 * place + 1),
             outages=self.outages,
@@ -183,7 +193,7 @@ class Soak:
                     f"client {place} ({self.places[place]}), pid {pid}, ended with {code}:\n"
                     f"{log[-6000:]}"
                 )
-            if respawn and time.monotonic() < self.until - 1:
+            if respawn:
                 self._spawn(place)
 
     def _wait_all(self) -> None:

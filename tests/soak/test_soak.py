@@ -56,9 +56,6 @@ def test_a_short_soak(tmp_path: Path) -> None:
     told = json.loads(report.read_text())
     assert told["rounds"] == 2
     assert set(told["deeds"]) == {"client", "remote", "twice", "stop", "deaths"}
-    # No matter how slow the machine is; who is killed soonest gets the least done.
-    idle = {kind for kind, calls in told["calls"].items() if calls < 3}
-    assert not idle - {"mortal"}, told
     assert sum(told["restarted"].values()) > 0, told
     assert sum(told["audits"].values()) > 0, told
 
