@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize fuzz bench bench-kernel lint build wheel release footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize fuzz soak bench bench-kernel lint build wheel release footprint clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,10 @@ sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension 
 SECONDS ?= 60
 fuzz: $(BUILT) $(DEV) ## SECONDS=n: run each fuzz target so long, print executions and coverage
 	$(BIN)/python -m tests.fuzz.targets --seconds $(SECONDS) $(FUZZ_ARGS)
+
+MINUTES ?= 10
+soak: $(BUILT) $(DEV) ## MINUTES=10 [SEED=N]: many clients at random, kills on every side, then all is accounted for
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build

@@ -7,8 +7,9 @@
  * Buffers: IN samples, little-endian, OUT bytes; `written` is what was encoded.
  *
  * SBE_EINVAL: other buffers, an odd number of bytes, or a payload. SBE_ENOSPC: fewer bytes of
- * output than samples. SBE_EBUSY: as many requests as the pool holds are open. SBE_EMSGSIZE: more
- * inline bytes than the pool holds. SBE_ENOTSUP: a message, which nobody waits for.
+ * output than samples. SBE_EBUSY: as many requests as the pool or the ring holds are open.
+ * SBE_EMSGSIZE: more inline bytes than the pool holds. SBE_ENOTSUP: a message, which nobody waits
+ * for.
  */
 #include "services/service_util.h"
 
@@ -76,7 +77,7 @@ static int mulaw(struct sbe_request *request)
         return SBE_EBUSY;
     status = sbe_request_keep(request, &job->kept, job->scratch, sizeof job->scratch);
     if (status < 0)
-        return status == SBE_ENOSPC ? SBE_EMSGSIZE : status;
+        return status == SBE_ENOSPC ? SBE_EMSGSIZE : sbe_busy(status);
     job->done = 0;
     job->used = true;
     job->task.run = go_on;

@@ -79,7 +79,7 @@ static void find_done(struct sbe_find *find, int status, uint16_t service)
             return;
         }
     }
-    answer(relay, status, NULL, 0);
+    answer(relay, sbe_busy(status), NULL, 0);
     relay->used = false;
 }
 
@@ -113,7 +113,7 @@ static int relay_handle(struct sbe_request *request)
         return SBE_EBUSY;
     int status = sbe_request_keep(request, &relay->kept, relay->scratch, sizeof relay->scratch);
     if (status < 0)
-        return status == SBE_ENOSPC ? SBE_EMSGSIZE : status;
+        return status == SBE_ENOSPC ? SBE_EMSGSIZE : sbe_busy(status);
     relay->find.done = find_done;
     relay->call.done = call_done;
     relay->context = request->channel->context;
@@ -122,7 +122,7 @@ static int relay_handle(struct sbe_request *request)
     relay->used = true;
     status = sbe_engine_find(request->engine, request->channel, relay->kept.payload, &relay->find);
     if (status < 0) {
-        answer(relay, status, NULL, 0);
+        answer(relay, sbe_busy(status), NULL, 0);
         relay->used = false;
     }
     return SBE_KEPT;

@@ -26,6 +26,12 @@ typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
 #define SBE_PIECE 32768u
 #endif
 
+/* What a handler answers when it can't keep a request or pass it on: with no room, SBE_EBUSY. */
+static inline int sbe_busy(int status)
+{
+    return status == SBE_EAGAIN || status == SBE_ENOMEM ? SBE_EBUSY : status;
+}
+
 /* The request has just come, and is to be checked. */
 static inline bool sbe_is_first_piece(const struct sbe_request *request)
 {

@@ -32,6 +32,7 @@ struct batch {
     uint16_t service;
     uint32_t count, per_call, payload_size, reply_size;
     uint32_t sent, done;
+    bool lost;     /* some ended unanswered, with the channel */
     bool given_up; /* results go nowhere, the arrays may be gone; only the holds remain */
     Py_buffer descriptors, payloads, statuses, written, replies;
     struct entry *entries;
@@ -181,6 +182,8 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
         take_results(batch, entry->index, response);
         if (native_unsynced(channel) < 0)
             status = SBE_EIO;
+    } else {
+        batch->lost = true;
     }
     drop_holds(batch, entry->index);
     put_status(batch, entry->index, status);
@@ -273,7 +276,8 @@ static int run(struct batch *batch, uint64_t deadline_ns)
         if (how == WAIT_RAISED)
             return 1;
     }
-    return 0;
+    /* What ended with the channel has no answer: the same error as before all were sent. */
+    return batch->lost && native_channel_check(batch->channel) < 0;
 }
 
 static int check_length(const Py_buffer *buffer, const char *what, uint64_t count, uint64_t each)

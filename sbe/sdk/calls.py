@@ -189,8 +189,8 @@ class Calls:
         `descriptors`: numpy array of `sbe.buffer_dtype()`, shape (calls, buffers per call), made
         with `Area.descriptors()`. `payloads`: None, or uint8 of shape (calls, bytes). `reply_size`:
         bytes of each reply's payload to keep. Returns when all are answered; each call's status is
-        in the result. Raises Timeout if some are not answered in time, OutOfResources without
-        numpy.
+        in the result. Raises Timeout if some are not answered in time, RemoteRestarted if the
+        remote is lost before they are, OutOfResources without numpy.
         """
         channel, number, timeout = self._core.prepare(service, timeout)
         return run_batch(channel, number, descriptors, payloads, reply_size, timeout)

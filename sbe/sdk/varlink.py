@@ -275,6 +275,8 @@ class VarlinkClient:
                     sent += self._socket.send(message[sent:], socket.MSG_NOSIGNAL)
                 except BlockingIOError:
                     self._poll(select.POLLOUT, method, deadline)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the daemon may have said why before it hung up: who reads will know
         except OSError as error:
             if isinstance(error, Error):
                 raise

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import json
 import os
 import resource
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,8 @@ import pytest
 
 import sbe
 import sbe.testing
-from sbe.control import PROTOCOL
+from sbe.control import ERROR, PROTOCOL
+from sbe.sdk.varlink import VarlinkClient
 from tests.faults.scripted_daemon import Misdeed, ScriptedDaemon
 from tests.integration.varlink_client import daemon
 from tests.unit.session_pair import count_fds
@@ -222,6 +225,23 @@ UNDONE: dict[str, tuple[str, dict[str, Any]]] = {
     "OpenChannel": ("CloseChannel", {"channel": 2}),
     "Serve": ("Unserve", {"name": "mine"}),
 }
+
+
+def test_a_daemon_that_turns_away_at_once_is_heard(tmp_path: Path):
+    """It hangs up before anything was asked; what it has said is the answer all the same."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        client = VarlinkClient(str(path), LIMIT_S)
+        with listener.accept()[0] as full:
+            parameters = {"code": errno.ENOMEM, "message": "quota connections: all in use"}
+            full.send(json.dumps({"error": ERROR, "parameters": parameters}).encode() + b"\0")
+        with pytest.raises(sbe.OutOfResources, match="quota connections"):
+            client.call("Open", protocol=PROTOCOL, name="late")
+        with pytest.raises(sbe.DaemonGone):
+            client.call("Open", protocol=PROTOCOL, name="again")
+        client.close()
 
 
 @pytest.mark.parametrize("method", UNDONE)

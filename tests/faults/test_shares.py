@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.link.rings import Geometry, attach
+from sbe.testing.conformance.parts import Gate
 from tests.integration.varlink_client import daemon
 
 LIMIT_S = 120.0
@@ -103,3 +105,22 @@ def test_one_context_does_not_have_all_places_of_a_service(uri: str) -> None:
         reply = bystander.call("relay", payload=b"echoed\0here", timeout=LIMIT_S)
         assert reply.payload == b"here"
         never.set()
+
+
+def test_a_ring_that_is_full_of_kept_requests_is_busy(uri: str) -> None:
+    """Of two places one is the last answer's: the service says what it says of its own places."""
+    gate = Gate()
+    with sbe.connect(uri, slots=2, slot_size=256) as link:
+        link.serve("never", gate.handle)
+        first = link.submit("relay", payload=b"never\0", timeout=LIMIT_S)
+        area = link.allocate(64)
+        refused = (
+            link.submit("relay", payload=b"never\0", timeout=LIMIT_S),
+            link.submit("mulaw", sbe.In(area[:2]), sbe.Out(area[2:3]), timeout=LIMIT_S),
+        )
+        for call in refused:
+            with pytest.raises(sbe.RemoteError) as caught:
+                call.result()
+            assert caught.value.code == errno.EBUSY
+        gate.open()
+        assert first.result().payload == b""

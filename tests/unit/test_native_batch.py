@@ -74,10 +74,12 @@ def test_a_channel_that_dies_with_a_batch_given_up_lets_go_of_its_areas():
     pair.rings.close()
 
 
-def test_a_channel_that_fails_under_a_batch_holds_nothing():
+@pytest.mark.parametrize("count", [8, 100])
+def test_a_channel_that_fails_under_a_batch_holds_nothing(count: int):
+    """The same error, whether the ring took all of it or not: no service has answered that."""
     with Pair() as pair:
         area, _ = pair.area()
-        caller = Thread(lambda: batch(pair.host, 100, descriptors(area, 100)))
+        caller = Thread(lambda: batch(pair.host, count, descriptors(area, count)))
         caller.wait_asleep(leader=True)
         pair.host.fail(errors.RemoteRestarted("it died"))
         with pytest.raises(errors.RemoteRestarted, match="it died"):
