@@ -46,6 +46,12 @@ static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
     return 0;
 }
 
+static bool is_socket(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
 static void close_fd(int fd)
 {
     if (fd >= 0)
@@ -82,6 +88,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return NULL;
     }
     self->sync_fd = sync_fd;
+    self->sync_asks = sync_fd >= 0 && is_socket(sync_fd);
     self->base = base;
     self->size = size;
     self->readonly = readonly != 0;
@@ -253,8 +260,8 @@ static PyType_Slot MEMORY_SLOTS[] = {
     {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0, sync_fd=-1)\n--\n\n"
                 "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
                 "a multiple of the page size. Files must be sealed against shrinking unless "
-                "trusted. sync_fd: an attachment of sbe_dmabuf, of which a duplicate is kept, "
-                "where the memory is not coherent."},
+                "trusted. sync_fd: an attachment of sbe_dmabuf, or a socket whose other end does "
+                "as one, of which a duplicate is kept, where the memory is not coherent."},
     {Py_tp_new, memory_new},
     {Py_tp_dealloc, memory_dealloc},
     {Py_tp_methods, MEMORY_METHODS},
