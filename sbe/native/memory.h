@@ -27,6 +27,7 @@ typedef struct {
     Memory *memory; /* strong */
     uint64_t offset;
     uint64_t size;
+    bool padded; /* the rest of its last line is its own */
 } Slice;
 
 extern PyTypeObject *Memory_Type, *Slice_Type;
