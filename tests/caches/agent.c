@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sbe_dmabuf.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,8 +25,7 @@
 struct order {
     uint64_t size; /* of each half */
     uint64_t seed;
-    uint32_t line;
-    uint32_t quiet;
+    uint64_t line;
 };
 
 static struct pollfd polled[MOST];
@@ -53,9 +53,8 @@ static void begin(const struct order *order, int memfd, int sock)
         .copy = half(memfd, order->size, order->size),
         .known = known,
         .size = order->size,
-        .line = order->line,
+        .line = (uint32_t)order->line,
         .state = order->seed | 1u << 16,
-        .quiet = order->quiet != 0,
     };
     polled[count++] = (struct pollfd){.fd = sock, .events = POLLIN};
     (void)close(memfd);

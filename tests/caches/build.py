@@ -1,4 +1,7 @@
-"""Builds the remote with a cache and the host's agent: into build/caches, once for each source."""
+"""Builds the remote with a cache, the host's agent and an extension: once for each source.
+
+What is built lies in build/caches, and a mutant, with one call less, in a folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sysconfig
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +20,12 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PLACE = ROOT / "build" / "caches"
-FLAGS = ("-O1", "-std=c11", "-D_GNU_SOURCE", "-DSBE_POOL=64u", "-DSBE_POOL_SHARE=8u")
-INCLUDE = ("-I", str(ROOT / "firmware"), "-I", str(ROOT / "linux" / "kernel"))
-OF_REMOTE = ("core", "pieces", "power", "services", "ports/host")
+LIMITED_API = "0x030B0000"
+FLAGS = ("-O1", "-fPIC", "-std=c11", "-D_GNU_SOURCE", "-DSBE_POOL=64u", "-DSBE_POOL_SHARE=8u")
+OF_REMOTE = ("firmware/core", "firmware/pieces", "firmware/power", "firmware/services")
+OF_PORT = ("firmware/ports/host",)
+OF_EXTENSION = ("sbe/native",)
+BESIDE = ("firmware/core", "firmware/carveout", "firmware/mirror")  # the extension
 
 
 def compiler() -> str:
@@ -35,27 +42,20 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, f"{command}:\n{done.stderr}"
 
 
-def sources() -> list[Path]:
-    """Of the remote."""
+def sources(*folders: str) -> list[Path]:
+    """All of these folders."""
+    return [path for folder in folders for path in sorted((ROOT / folder).glob("*.c"))]
+
+
+def remote_sources() -> list[Path]:
+    """Of the remote, the port's with what comes between it and the engine."""
     ours = [HERE / f"{name}.c" for name in ("lines", "remote", "services")]
-    return [
-        *ours,
-        *(path for f in OF_REMOTE for path in sorted((ROOT / "firmware" / f).glob("*.c"))),
-    ]
+    return [*ours, *sources(*OF_REMOTE, *OF_PORT)]
 
 
-def compile_all(files: Iterable[Path], folder: Path, *flags: str) -> None:
-    """An object of each in the folder."""
-    cc = compiler()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [
-            pool.submit(
-                run, cc, "-c", *FLAGS, *INCLUDE, *flags, file, "-o", object_of(file, folder)
-            )
-            for file in files
-        ]
-    for done in objects:
-        done.result()
+def extension_sources() -> list[Path]:
+    """Of the extension."""
+    return sources(*OF_EXTENSION, *BESIDE)
 
 
 def object_of(source: Path, folder: Path) -> Path:
@@ -63,27 +63,48 @@ def object_of(source: Path, folder: Path) -> Path:
     return folder / f"{source.parent.name}-{source.stem}.o"
 
 
+def compile_all(files: Iterable[Path], folder: Path, root: Path = ROOT) -> None:
+    """An object of each in the folder. `root`: what is there is found before what is in ROOT."""
+    include = [root / "firmware", ROOT / "firmware", ROOT / "linux" / "kernel"]
+    include.append(Path(sysconfig.get_path("include")))
+    command = ("-c", *FLAGS, f"-DPy_LIMITED_API={LIMITED_API}", *(f"-I{path}" for path in include))
+    cc = compiler()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        steps = [
+            pool.submit(run, cc, *command, file, "-o", object_of(file, folder)) for file in files
+        ]
+    for step in steps:
+        step.result()
+
+
 def link_remote(objects: Iterable[Path], to: Path) -> None:
     """sbe-remote, with what comes between its port and the engine."""
     run(compiler(), "-Wl,--wrap=sbe_engine_init", *objects, "-o", to)
 
 
-def programs() -> Path:
-    """The folder with `remote`, `agent` and the remote's objects."""
-    digest = hashlib.sha256(repr(FLAGS).encode())
-    inputs = [*sources(), HERE / "agent.c", HERE / "lines.h", Path(__file__)]
-    for path in [*inputs, *sorted((ROOT / "firmware").rglob("*.h"))]:
+def link_extension(objects: Iterable[Path], to: Path) -> None:
+    """A package of the name sbe in the folder `to`: this one's Python, and another extension."""
+    package = to / "sbe"
+    package.mkdir(parents=True)
+    for entry in (ROOT / "sbe").iterdir():
+        if not entry.name.startswith(("_native.", "__pycache__")) or entry.suffix == ".pyi":
+            (package / entry.name).symlink_to(entry)
+    run(compiler(), "-shared", "-pthread", *objects, "-o", package / "_native.abi3.so")
+
+
+def _once(name: str, inputs: list[Path], make: Callable[[Path], None]) -> Path:
+    """The folder that make() fills, unless somebody has with the same inputs."""
+    digest = hashlib.sha256()
+    headers = [*(ROOT / "firmware").rglob("*.h"), *(ROOT / "sbe/native").glob("*.h")]
+    for path in sorted({*inputs, *headers, *HERE.glob("*.h"), Path(__file__)}):
         digest.update(path.read_bytes())
-    made = PLACE / digest.hexdigest()[:16]
+    made = PLACE / f"{name}-{digest.hexdigest()[:16]}"
     if made.exists():
         return made
     PLACE.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=PLACE))  # others may build the same: one is kept
     try:
-        compile_all(sources(), folder)
-        link_remote([object_of(file, folder) for file in sources()], folder / "remote")
-        agent = (HERE / "agent.c", HERE / "lines.c")
-        run(compiler(), *FLAGS, *INCLUDE, *agent, "-o", folder / "agent")
+        make(folder)
         try:
             folder.rename(made)
         except OSError:
@@ -91,3 +112,27 @@ def programs() -> Path:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return made
+
+
+def programs() -> Path:
+    """The folder with `remote`, `agent` and the remote's objects."""
+    agent = [HERE / "agent.c", HERE / "lines.c"]
+
+    def make(folder: Path) -> None:
+        files = remote_sources()
+        compile_all([*files, agent[0]], folder)
+        link_remote([object_of(file, folder) for file in files], folder / "remote")
+        run(compiler(), *(object_of(file, folder) for file in agent), "-o", folder / "agent")
+
+    return _once("remote", [*remote_sources(), *agent], make)
+
+
+def extension() -> Path:
+    """The folder with a package `sbe`, and the objects of its extension."""
+
+    def make(folder: Path) -> None:
+        files = extension_sources()
+        compile_all(files, folder)
+        link_extension([object_of(file, folder) for file in files], folder / "package")
+
+    return _once("extension", extension_sources(), make)

@@ -252,20 +252,23 @@ def sum_of(view: Any) -> int:
 def beside_others(link: sbe.Connection) -> None:
     """What this end writes into the line of a buffer while it is the remote's stays."""
     (view,) = areas(link, 1)
-    begin, end = 1001, 3003
-
-    def scribble(payload: bytes, lent: memoryview) -> None:
-        view[begin - 1], view[end] = 77, 78
-
-    link.serve("scribble", scribble)
-    for value in (1, 2):
-        view[:] = noise(value)
-        link.call("lend", sbe.Out(view[begin:end]), payload=b"scribble\0", timeout=LIMIT_S)
-        assert (view[begin - 1], view[end]) == (77, 78)
-        assert np.array_equal(view[: begin - 1], noise(value)[: begin - 1])
-        assert np.array_equal(view[end + 1 :], noise(value)[end + 1 :])
+    for seed in range(4):
+        view[:] = noise(seed)
+        calls = []
+        for begin in (1001, 4001, 8001):
+            calls.append(link.submit("hold", sbe.InOut(view[begin : begin + 2002]), timeout=None))
+        has_taken(link)
+        for begin in (1001, 4001, 8001):
+            view[begin - 1], view[begin + 2002] = 77, 78
+        for call in calls:
+            call.cancel()
+            ended(link, call)
+        wanted = noise(seed)
+        for begin in (1001, 4001, 8001):
+            wanted[begin - 1], wanted[begin + 2002] = 77, 78
+            wanted[begin : begin + 2002] = view[begin : begin + 2002]
+        assert np.array_equal(view, wanted)
         agree(link, view)
-    link.unserve("scribble")
 
 
 EXCHANGES: dict[str, Callable[[sbe.Connection], None]] = {

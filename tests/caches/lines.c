@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lines.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #define LINE_MAX_BYTES 4096u
@@ -93,8 +94,6 @@ static void disturb_one(struct lines *lines, uint64_t at)
 
 void lines_disturb(struct lines *lines, uint64_t offset, uint64_t size)
 {
-    if (lines->quiet)
-        return;
     uint64_t end = widen(lines, &offset, size), all = lines->size / lines->line;
     uint64_t first = offset / lines->line, last = end / lines->line;
     first -= first > 0;

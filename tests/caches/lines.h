@@ -6,7 +6,6 @@
 #ifndef TESTS_CACHES_LINES_H
 #define TESTS_CACHES_LINES_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct lines {
@@ -16,7 +15,6 @@ struct lines {
     uint64_t size;   /* whole lines */
     uint32_t line;   /* bytes, a power of two of 8 to 4096 */
     uint64_t state;  /* of what looks random, not 0 */
-    bool quiet;      /* no line moves that was not told to */
 };
 
 /* Fills the copy, for memory that was used before. */

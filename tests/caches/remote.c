@@ -4,8 +4,6 @@
  * with --wrap=sbe_engine_init, which is where it comes between. Lines are as long as --cache-line
  * says; SBE_CACHE_SEED in the environment varies what moves when.
  */
-#include <errno.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -60,7 +58,6 @@ static int attach(void *self, struct sbe_area *area, const struct sbe_area_map *
             .size = size,
             .line = line,
             .state = seed++ | 1u << 16,
-            .quiet = getenv("SBE_CACHE_QUIET") != NULL,
         };
         if (cached->lines.copy != NULL && cached->lines.known != NULL) {
             lines_begin(&cached->lines);

@@ -19,7 +19,7 @@ from sbe.remotes.process import RemoteProcess
 
 __all__ = ["CachedHeap", "CachedRemote", "cached_remotes"]
 
-_ORDER = struct.Struct("=QQII")
+_ORDER = struct.Struct("=QQQ")
 _SYNC = struct.Struct("=QQII")
 _FOR_DEVICE, _FOR_CPU = 1, 2
 
@@ -54,11 +54,10 @@ class CachedHeap:
 
     name = "cached"
 
-    def __init__(self, agent: socket.socket, line: int, seed: int, quiet: bool = False) -> None:
+    def __init__(self, agent: socket.socket, line: int, seed: int) -> None:
         self._agent = agent
         self._line = line
         self._seed = seed
-        self._quiet = quiet
         self._lock = threading.Lock()
 
     def allocate(self, size_bytes: int) -> Allocation:
@@ -69,7 +68,7 @@ class CachedHeap:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
             self._seed += 1
-            order = _ORDER.pack(size, self._seed << 20, self._line, self._quiet)
+            order = _ORDER.pack(size, self._seed << 20, self._line)
             rights = array.array("i", (whole.fd, theirs.fileno()))
             beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
             self._agent.sendmsg([order], beside)
@@ -131,7 +130,7 @@ class CachedRemoteMaker:
         self._line = line
         self._seed = seed
 
-    def __call__(self, quiet: bool = False) -> CachedRemote:
+    def __call__(self) -> CachedRemote:
         self._seed += 1
-        heap = CachedHeap(self._agent, self._line, self._seed << 12, quiet)
+        heap = CachedHeap(self._agent, self._line, self._seed << 12)
         return CachedRemote(self._program, heap, self._line)
