@@ -179,24 +179,29 @@ def has_taken(link: sbe.Connection) -> None:
         link.find("echo")
 
 
-def broken_off(link: sbe.Connection, service: str) -> None:
+def broken_off(
+    link: sbe.Connection, service: str, has_begun: Callable[[sbe.Connection], object]
+) -> None:
     """The channel ends, the area stays."""
     (view,) = areas(link, 1)
-    call = link.submit(service, sbe.InOut(view), timeout=None)
-    has_taken(link)
-    link._core.channel.fail(LinkError("broken off by the test"))
-    assert isinstance(call.exception(), LinkError)
-    link.call("echo", timeout=LIMIT_S)  # over another channel
-    for seed in range(4):
-        rewrite(link, view, seed)
+    epoch = link.epoch
+    for first in (0, 10, 20):
+        call = link.submit(service, sbe.InOut(view), timeout=None)
+        has_begun(link)
+        link._core.channel.fail(LinkError("broken off by the test"))
+        assert isinstance(call.exception(), LinkError)
+        link.call("echo", timeout=LIMIT_S)  # over another channel
+        assert link.epoch == epoch, "the remote has restarted"
+        for seed in range(first, first + 3):
+            rewrite(link, view, seed)
 
 
 def broken_off_kept(link: sbe.Connection) -> None:
-    broken_off(link, "hold")
+    broken_off(link, "hold", lambda link: link.call("echo", timeout=LIMIT_S))  # came behind it
 
 
 def broken_off_in_pieces(link: sbe.Connection) -> None:
-    broken_off(link, "stall")
+    broken_off(link, "stall", has_taken)
 
 
 def sent(link: sbe.Connection) -> None:
