@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -174,9 +175,8 @@ def given_up_in_pieces(link: sbe.Connection) -> None:
 
 
 def has_taken(link: sbe.Connection) -> None:
-    """Until the remote has looked at what was rung before: it does so between two of these."""
-    for _ in range(3):
-        link.find("echo")
+    """Until the remote has begun what was sent before and is kept: the ring keeps its order."""
+    link.call("echo", timeout=LIMIT_S)
 
 
 def broken_off(
@@ -197,11 +197,17 @@ def broken_off(
 
 
 def broken_off_kept(link: sbe.Connection) -> None:
-    broken_off(link, "hold", lambda link: link.call("echo", timeout=LIMIT_S))  # came behind it
+    broken_off(link, "hold", has_taken)
 
 
 def broken_off_in_pieces(link: sbe.Connection) -> None:
-    broken_off(link, "stall", has_taken)
+    began = threading.Semaphore(0)
+
+    def has_begun(link: sbe.Connection) -> None:
+        assert began.acquire(timeout=LIMIT_S)
+
+    link.serve("began", lambda payload: began.release())
+    broken_off(link, "stall", has_begun)
 
 
 def sent(link: sbe.Connection) -> None:

@@ -78,12 +78,34 @@ static void hold_cancel(struct sbe_kept *kept)
 }
 SBE_SERVICE_WITH_CANCEL(hold, 1, hold, hold_cancel);
 
-/* -- stall: goes on in pieces for as long as it is asked, for good --------------------------- */
+/* -- stall: goes on in pieces for good, and calls Linux' service `began`, if there is one ----- */
+
+static struct sbe_channel *stalled;
+
+static void told(struct sbe_outcall *call, int status, const struct sbe_frame *response)
+{
+    (void)call;
+    (void)status;
+    (void)response;
+}
+
+static void tell(struct sbe_find *find, int status, uint16_t service)
+{
+    static struct sbe_outcall call = {told};
+    (void)find;
+    frame = (struct sbe_frame){.type = SBE_FRAME_REQUEST, .service = service};
+    if (status == SBE_OK)
+        (void)sbe_engine_call(NULL, stalled, &frame, &call);
+}
 
 static int stall(struct sbe_request *request)
 {
-    if (request->progress++ == 0)
+    static struct sbe_find find = {tell};
+    if (request->progress++ == 0) {
         add_one(request->buffers, request->buffer_count);
+        stalled = request->channel;
+        (void)sbe_engine_find(request->engine, stalled, "began", &find);
+    }
     return SBE_MORE;
 }
 SBE_SERVICE(stall, 1, stall);
