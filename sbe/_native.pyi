@@ -104,6 +104,7 @@ class Memory:
     address: int
     freed: bool
     readonly: bool
+    line_bytes: int
     def __new__(
         cls,
         fd: int,
@@ -127,6 +128,8 @@ class Slice:
     area: Memory
     offset: int
     size: int
+    stands_alone: bool
+    def _first(self, size: int, /) -> Slice: ...
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> Slice: ...
     def __setitem__(self, key: slice, value: _BufferProtocol, /) -> None: ...
@@ -136,6 +139,7 @@ class Slice:
 class Table:
     """The areas that the channels of one link may name. Guarded by the GIL."""
 
+    line_bytes: int
     def __new__(cls, capacity: int) -> Self: ...
     def __len__(self) -> int: ...
     def add(self, memory: Memory, id: int, context: int, flags: int = 0, /) -> None:

@@ -135,6 +135,9 @@ void sbe_engine_settle(struct sbe_engine *engine, int status)
     }
     sbe_ring_show_rest(&entry->channel.rx);
     entry->channel.promised--;
+    if (request->transaction == 0) /* nobody is told, and a dirty line must not stay */
+        sbe_engine_hand_over(&entry->channel, SBE_GIVE_BACK, request->buffers,
+                             request->buffer_count);
     if (status == SBE_KEPT || request->transaction == 0) {
         charge(entry->share, sbe_between(request->begun_ns, sbe_engine_now(engine)));
         return;

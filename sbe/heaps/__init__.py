@@ -15,7 +15,12 @@ class Syncable(Protocol):
     """Cache maintenance for a range of an allocation; offsets and sizes in bytes."""
 
     def fileno(self) -> int:
-        """The attachment of sbe_dmabuf, for who maintains ranges without Python."""
+        """The attachment of sbe_dmabuf, for who maintains ranges without Python.
+
+        Or a SOCK_SEQPACKET socket, whose other end does it, in another thread than Python's: it
+        takes `struct sbe_dmabuf_sync` as a message and answers with a status of 4 bytes, 0 or
+        negative, when it is done. What takes a second has failed.
+        """
         ...
 
     def sync_for_device(self, offset: int, size_bytes: int) -> None:

@@ -27,6 +27,13 @@ struct entry {
     uint32_t index;
 };
 
+/* A buffer that is the remote's until it has answered, as it was asked for. */
+struct held {
+    Memory *memory; /* strong and counted, or NULL */
+    uint64_t offset, size;
+    uint8_t direction;
+};
+
 struct batch {
     Channel *channel;
     uint16_t service;
@@ -36,7 +43,7 @@ struct batch {
     bool given_up; /* results go nowhere, the arrays may be gone; only the holds remain */
     Py_buffer descriptors, payloads, statuses, written, replies;
     struct entry *entries;
-    Memory **held; /* per_call for each entry */
+    struct held *held; /* per_call for each entry */
 };
 
 /* Releasing may run anything, even complete the last call, which frees the batch. */
@@ -75,11 +82,27 @@ static void put_status(struct batch *batch, uint32_t index, int32_t status)
 static void drop_holds(struct batch *batch, uint32_t index)
 {
     for (uint32_t i = 0; i < batch->per_call; i++) {
-        Memory **held = &batch->held[(size_t)index * batch->per_call + i];
-        if (*held != NULL) {
-            (*held)->holds--;
-            Py_CLEAR(*held);
+        struct held *held = &batch->held[(size_t)index * batch->per_call + i];
+        if (held->memory != NULL) {
+            held->memory->holds--;
+            Py_CLEAR(held->memory);
         }
+    }
+}
+
+/* All of a call, whatever became of it, as take_back() of a single one. */
+static void take_back(const struct batch *batch, uint32_t index)
+{
+    for (uint32_t i = 0; i < batch->per_call; i++) {
+        const struct held *held = &batch->held[(size_t)index * batch->per_call + i];
+        if (held->memory == NULL)
+            continue;
+        const struct sbe_buffer buffer = {
+            .direction = held->direction,
+            .size = held->size,
+            .data = held->memory->base + held->offset,
+        };
+        native_handover(batch->channel, SBE_TAKE_BACK, &buffer, held->memory);
     }
 }
 
@@ -100,13 +123,19 @@ static int load(struct batch *batch, uint32_t index, struct sbe_frame *frame)
                 ? SBE_EINVAL
                 : sbe_area_resolve(&table->areas, batch->channel->core.context, &frame->buffers[i]);
         Memory *memory = status < 0 ? NULL : native_table_member(table, wire.area);
+        if (memory != NULL && wire.direction != SBE_DIR_IN &&
+            !native_stands_alone(memory, wire.offset, wire.size, false)) {
+            drop_holds(batch, index);
+            return SBE_EINVAL;
+        }
         if (memory == NULL) {
             drop_holds(batch, index);
             return status < 0 ? status : SBE_EFAULT;
         }
         native_hold(memory);
         memory->holds++;
-        batch->held[(size_t)index * batch->per_call + i] = memory;
+        batch->held[(size_t)index * batch->per_call + i] =
+            (struct held){memory, wire.offset, wire.size, wire.direction};
         native_handover(batch->channel, SBE_GIVE, &frame->buffers[i], memory);
     }
     int status = native_unsynced(batch->channel);
@@ -131,17 +160,6 @@ static bool is_wrong(const struct batch *batch, uint32_t index, const struct sbe
     return sbe_frame_check_response(response, asked, batch->per_call) < 0;
 }
 
-/* A buffer that has come back; where it lies may have changed in the caller's array meanwhile. */
-static void take_back(const struct batch *batch, size_t at, const struct sbe_buffer *got)
-{
-    const Memory *memory = batch->held[at];
-    if (memory->sync_fd < 0 || got->size > memory->size || got->offset > memory->size - got->size)
-        return;
-    struct sbe_buffer buffer = *got;
-    buffer.data = memory->base + got->offset;
-    native_handover(batch->channel, SBE_TAKE_BACK, &buffer, memory);
-}
-
 static void take_results(struct batch *batch, uint32_t index, const struct sbe_frame *response)
 {
     uint32_t next = 0, size = response->payload_size;
@@ -151,7 +169,6 @@ static void take_results(struct batch *batch, uint32_t index, const struct sbe_f
         if (next == batch->per_call ||
             response->buffers[i].size > descriptor(batch, index, next).size)
             break; /* more, or more bytes, than was asked for */
-        take_back(batch, (size_t)index * batch->per_call + next, &response->buffers[i]);
         memcpy((uint8_t *)batch->written.buf +
                    ((size_t)index * batch->per_call + next) * sizeof(uint64_t),
                &response->buffers[i].size, sizeof(uint64_t));
@@ -169,6 +186,8 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     struct batch *batch = entry->batch;
     channel->in_flight--;
     batch->done++;
+    take_back(batch, entry->index);
+    bool unsynced = native_unsynced(channel) < 0;
     if (batch->given_up) {
         drop_holds(batch, entry->index);
         if (batch->done == batch->sent)
@@ -180,7 +199,7 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     else if (response != NULL) {
         status = response->status;
         take_results(batch, entry->index, response);
-        if (native_unsynced(channel) < 0)
+        if (unsynced)
             status = SBE_EIO;
     } else {
         batch->lost = true;
@@ -194,7 +213,7 @@ static int visit_entry(struct open_call *open, visitproc visit, void *arg)
     const struct entry *entry = (const struct entry *)(const void *)open;
     const struct batch *batch = entry->batch;
     for (uint32_t i = 0; i < batch->per_call; i++)
-        Py_VISIT((PyObject *)batch->held[(size_t)entry->index * batch->per_call + i]);
+        Py_VISIT((PyObject *)batch->held[(size_t)entry->index * batch->per_call + i].memory);
     return 0;
 }
 
@@ -323,7 +342,7 @@ static int parse(struct batch *batch, PyObject *arguments, PyObject *keywords,
         check_length(&batch->replies, "replies", batch->count, batch->reply_size) < 0)
         return -1;
     batch->entries = PyMem_Calloc(batch->count + 1u, sizeof *batch->entries);
-    batch->held = PyMem_Calloc((size_t)buffers + 1u, sizeof(Memory *));
+    batch->held = PyMem_Calloc((size_t)buffers + 1u, sizeof *batch->held);
     if (batch->entries == NULL || batch->held == NULL) {
         PyErr_NoMemory();
         return -1;

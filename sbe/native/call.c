@@ -25,7 +25,8 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
                      int status);
 static int visit_open(struct open_call *open, visitproc visit, void *arg);
 
-Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload)
+Call *native_call_new(Channel *channel, uint8_t type, uint16_t service, PyObject *buffers,
+                      Py_ssize_t payload)
 {
     Py_ssize_t count = buffers == NULL ? 0 : PyTuple_Size(buffers);
     if (count < 0)
@@ -41,6 +42,7 @@ Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_
     native_hold(channel);
     call->channel = channel;
     call->open = (struct open_call){complete, visit_open, service};
+    call->type = type;
     call->service = service;
     call->asked = call->few_asked;
     call->held = call->few_held;
@@ -71,8 +73,8 @@ fail:
     return NULL;
 }
 
-int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
-                     uint64_t deadline_ns, uint64_t now_ns)
+int native_call_send(Call *call, const void *payload, uint32_t payload_size, uint64_t deadline_ns,
+                     uint64_t now_ns)
 {
     Channel *channel = call->channel;
     struct sbe_frame frame;
@@ -80,7 +82,7 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
         return channel->core.tx.broken ? SBE_EPROTO : SBE_EAGAIN;
     call->started_ns = now_ns != 0 ? now_ns : native_now_ns(NULL);
     call->deadline_ns = deadline_ns;
-    frame.type = type;
+    frame.type = call->type;
     frame.service = call->service;
     frame.buffer_count = call->buffer_count;
     frame.status = 0;
@@ -97,7 +99,7 @@ int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t pay
     int synced = native_unsynced(channel);
     if (synced < 0)
         return synced;
-    if (type == SBE_FRAME_MESSAGE)
+    if (call->type == SBE_FRAME_MESSAGE)
         return sbe_channel_send(&channel->core, &frame);
     int status = sbe_channel_request(&channel->core, &frame, &call->open);
     if (status < 0)
@@ -122,6 +124,17 @@ static int visit_open(struct open_call *open, visitproc visit, void *arg)
     return visit((PyObject *)call_of(open), arg);
 }
 
+/*
+ * What the remote may have written is this end's again, whatever became of the call: it failed or
+ * was given up, or the channel died, and the memory lives on.
+ */
+static void take_back(Call *call)
+{
+    for (uint32_t i = 0; i < call->buffer_count; i++)
+        call->synced +=
+            native_handover(call->channel, SBE_TAKE_BACK, &call->asked[i], call->held[i]);
+}
+
 /* Copies inline results home and notes what was written where. */
 static void take_buffers(Call *call, const struct sbe_frame *response)
 {
@@ -130,13 +143,11 @@ static void take_buffers(Call *call, const struct sbe_frame *response)
         const struct sbe_buffer *got = &response->buffers[i];
         while (call->asked[next].direction == SBE_DIR_IN)
             next++; /* sbe_frame_check_response() has seen that there is one */
-        const Memory *memory = call->held[next];
         struct sbe_buffer *asked = &call->asked[next++];
         if ((asked->flags & SBE_BUFFER_INLINE) != 0 && got->size != 0) {
             memcpy(asked->data, got->data, (size_t)got->size);
             call->copied += got->size;
         }
-        call->synced += native_handover(call->channel, SBE_TAKE_BACK, asked, memory);
         asked->size = got->size;
     }
 }
@@ -166,6 +177,8 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
 {
     Call *call = call_of(open);
     bool remote_said = response != NULL && response->status < 0;
+    take_back(call);
+    bool unsynced = native_unsynced(channel) < 0;
     if (response != NULL) {
         status = response->status;
         /* A response that is malformed in itself comes with SBE_EBADMSG from the core. */
@@ -175,7 +188,7 @@ static void complete(struct open_call *open, Channel *channel, const struct sbe_
     }
     if (response != NULL && status != SBE_EBADMSG && call->state == CALL_OPEN) {
         take_buffers(call, response);
-        if (native_unsynced(channel) < 0)
+        if (unsynced)
             status = SBE_EIO, remote_said = false; /* what lies in the buffers is not known */
         call->waited_ns = response->waited_ns;
         call->handled_ns = response->handled_ns;

@@ -20,6 +20,7 @@ struct call {
     enum call_state state;
     bool in_flight;   /* the remote has not answered: buffers are held, whatever the state */
     bool remote_said; /* the status is the remote's word */
+    uint8_t type;     /* of its frame: REQUEST, SYNC or MESSAGE */
     int status;       /* when failed */
     uint16_t service;
     uint16_t buffer_count;
@@ -42,14 +43,15 @@ struct call {
 
 extern PyTypeObject *Call_Type;
 int native_call_init(PyObject *module);
-/* Makes a call from Buffer objects, not yet sent. NULL raised. */
-Call *native_call_new(Channel *channel, uint16_t service, PyObject *buffers, Py_ssize_t payload);
+/* Makes a call from Buffer objects, not yet sent: a frame of this type. NULL raised. */
+Call *native_call_new(Channel *channel, uint8_t type, uint16_t service, PyObject *buffers,
+                      Py_ssize_t payload);
 /*
  * Sends it; 0, SBE_EAGAIN or SBE_ENOMEM: no room now; other statuses are final. now_ns: the clock
  * as just read, or 0.
  */
-int native_call_send(Call *call, uint8_t type, const void *payload, uint32_t payload_size,
-                     uint64_t deadline_ns, uint64_t now_ns);
+int native_call_send(Call *call, const void *payload, uint32_t payload_size, uint64_t deadline_ns,
+                     uint64_t now_ns);
 /* Name of the service, or its number; a new reference, NULL raised. */
 PyObject *native_channel_service(const Channel *channel, uint16_t service);
 PyObject *native_call_service(const Call *call);

@@ -21,7 +21,27 @@ static uint64_t inline_limit(const Channel *channel)
     return channel->core.tx.slot_size / 4;
 }
 
-static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uint64_t size)
+/*
+ * The remote would write its neighbours as well, as it last saw them: the range goes by copy, if
+ * there is somebody who copies it back. 1, or -1 raised.
+ */
+static int refuse_place(const Call *call, uint32_t i, const Memory *memory)
+{
+    const struct sbe_buffer *buffer = &call->asked[i];
+    if (call->type == SBE_FRAME_REQUEST)
+        return 1;
+    native_raise(SBE_EINVAL, false,
+                 "buffer %u (%llu bytes at %llu of area %u) shares a cache line with its "
+                 "neighbours: without an answer, what the remote writes must begin and end at "
+                 "multiples of %u bytes",
+                 i, (unsigned long long)buffer->size, (unsigned long long)buffer->offset,
+                 memory->id, native_line_of(memory));
+    return -1;
+}
+
+/* 0, or 1 when the remote can't write it where it lies; -1 raised. */
+static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uint64_t size,
+                    bool padded)
 {
     Channel *channel = call->channel;
     struct sbe_buffer *buffer = &call->asked[i];
@@ -55,6 +75,8 @@ static int use_area(Call *call, uint32_t i, Memory *memory, uint64_t offset, uin
                      (unsigned long long)size, (unsigned long long)offset, memory->id);
         return -1;
     }
+    if (buffer->direction != SBE_DIR_IN && !native_stands_alone(memory, offset, size, padded))
+        return refuse_place(call, i, memory);
     native_hold(memory);
     memory->holds++;
     call->held[i] = memory;
@@ -79,6 +101,8 @@ static int use_inline(Call *call, uint32_t i, Py_buffer *view)
         }
     }
     buffer->flags = SBE_BUFFER_INLINE;
+    buffer->area = 0;
+    buffer->offset = 0;
     buffer->size = (uint64_t)view->len;
     buffer->data = view->buf;
     if ((buffer->direction & SBE_DIR_IN) != 0)
@@ -139,8 +163,24 @@ static int use_object(Call *call, uint32_t i, PyObject *target)
         return how;
     }
     uint64_t offset = (uint64_t)((uint8_t *)view.buf - memory->base);
-    int status = use_area(call, i, memory, offset, (uint64_t)view.len);
+    int status = use_area(call, i, memory, offset, (uint64_t)view.len, false);
+    if (status == 1 && (status = use_inline(call, i, &view)) == 0)
+        return 0;
     PyBuffer_Release(&view);
+    return status;
+}
+
+static int use_slice(Call *call, uint32_t i, Slice *slice)
+{
+    Py_buffer view;
+    int status = use_area(call, i, slice->memory, slice->offset, slice->size, slice->padded);
+    if (status != 1)
+        return status;
+    if (PyObject_GetBuffer((PyObject *)slice, &view, PyBUF_WRITABLE) < 0)
+        return -1;
+    status = use_inline(call, i, &view);
+    if (status != 0)
+        PyBuffer_Release(&view);
     return status;
 }
 
@@ -156,12 +196,10 @@ int native_call_use(Call *call, uint32_t i, PyObject *item)
     call->asked[i].direction = buffer->direction;
     if (PyObject_TypeCheck(buffer->target, Memory_Type)) {
         Memory *memory = (Memory *)buffer->target;
-        return use_area(call, i, memory, 0, memory->size);
+        return use_area(call, i, memory, 0, memory->size, false);
     }
-    if (PyObject_TypeCheck(buffer->target, Slice_Type)) {
-        Slice *slice = (Slice *)buffer->target;
-        return use_area(call, i, slice->memory, slice->offset, slice->size);
-    }
+    if (PyObject_TypeCheck(buffer->target, Slice_Type))
+        return use_slice(call, i, (Slice *)buffer->target);
     return use_object(call, i, buffer->target);
 }
 

@@ -31,7 +31,7 @@ struct arguments {
 };
 
 /* Sends, waiting for room until the deadline. 0, or -1 raised. */
-static int send_call(Call *call, uint8_t type, const struct arguments *given)
+static int send_call(Call *call, const struct arguments *given)
 {
     Channel *channel = call->channel;
     const Py_buffer *payload = &given->payload;
@@ -39,7 +39,7 @@ static int send_call(Call *call, uint8_t type, const struct arguments *given)
     for (;; now_ns = 0) {
         if (native_channel_check(channel) < 0)
             return -1;
-        int status = native_call_send(call, type, payload->buf, (uint32_t)payload->len,
+        int status = native_call_send(call, payload->buf, (uint32_t)payload->len,
                                       given->deadline_ns, now_ns);
         if (status == SBE_OK)
             break;
@@ -97,8 +97,8 @@ static Call *start(Channel *self, PyObject *const *given, Py_ssize_t count, uint
     if (native_channel_check(self) < 0 || parse(given, count, &parsed) < 0)
         return NULL;
     *deadline_ns = parsed.deadline_ns;
-    Call *call = native_call_new(self, parsed.service, parsed.buffers, parsed.payload.len);
-    if (call != NULL && send_call(call, type, &parsed) < 0)
+    Call *call = native_call_new(self, type, parsed.service, parsed.buffers, parsed.payload.len);
+    if (call != NULL && send_call(call, &parsed) < 0)
         Py_CLEAR(call);
     PyBuffer_Release(&parsed.payload);
     return call;

@@ -73,6 +73,8 @@ static bool open_core(Channel *self, const struct channel_settings *given)
         PyErr_NoMemory();
         return false;
     }
+    if (self->table->line < config.geometry.line)
+        self->table->line = config.geometry.line;
     config.port = &self->port;
     config.areas = &self->table->areas;
     config.calls = self->calls;

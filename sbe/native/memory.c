@@ -46,6 +46,12 @@ static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
     return 0;
 }
 
+static bool is_socket(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
 static void close_fd(int fd)
 {
     if (fd >= 0)
@@ -82,6 +88,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return NULL;
     }
     self->sync_fd = sync_fd;
+    self->sync_asks = sync_fd >= 0 && is_socket(sync_fd);
     self->base = base;
     self->size = size;
     self->readonly = readonly != 0;
@@ -211,6 +218,8 @@ static PyObject *memory_get(PyObject *object, void *which)
         return PyLong_FromVoidPtr(self->base);
     case 'f':
         return PyBool_FromLong(self->freed);
+    case 'l':
+        return PyLong_FromUnsignedLong(native_line_of(self));
     default:
         return PyBool_FromLong(self->readonly);
     }
@@ -223,6 +232,8 @@ static PyGetSetDef MEMORY_GETSET[] = {
     {"address", memory_get, NULL, "of the mapping in this process", "a"},
     {"freed", memory_get, NULL, "no longer registered", "f"},
     {"readonly", memory_get, NULL, "mapped without write access", "r"},
+    {"line_bytes", memory_get, NULL,
+     "bytes: what the remote writes in place begins and ends at multiples of it", "l"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -244,7 +255,25 @@ static PyMethodDef MEMORY_METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* The rest of it is padding: whoever makes pieces gives each whole lines. */
+static PyObject *slice_first(PyObject *object, PyObject *wanted)
+{
+    Slice *self = (Slice *)object;
+    uint64_t size;
+    if (!native_as_u64(wanted, &size))
+        return NULL;
+    if (size > self->size)
+        return native_raise(SBE_ERANGE, false, "%llu bytes of a slice of %llu",
+                            (unsigned long long)size, (unsigned long long)self->size);
+    PyObject *first = native_slice_new(self->memory, self->offset, size);
+    if (first != NULL)
+        ((Slice *)first)->padded =
+            native_stands_alone(self->memory, self->offset, self->size, false);
+    return first;
+}
+
 static PyMethodDef SLICE_METHODS[] = {
+    {"_first", slice_first, METH_O, "_first(size): these bytes of it; the rest is left unused."},
     NATIVE_NOT_COPIED,
     {NULL, NULL, 0, NULL},
 };
@@ -253,8 +282,8 @@ static PyType_Slot MEMORY_SLOTS[] = {
     {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0, sync_fd=-1)\n--\n\n"
                 "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
                 "a multiple of the page size. Files must be sealed against shrinking unless "
-                "trusted. sync_fd: an attachment of sbe_dmabuf, of which a duplicate is kept, "
-                "where the memory is not coherent."},
+                "trusted. sync_fd: an attachment of sbe_dmabuf, or a socket whose other end does "
+                "as one, of which a duplicate is kept, where the memory is not coherent."},
     {Py_tp_new, memory_new},
     {Py_tp_dealloc, memory_dealloc},
     {Py_tp_methods, MEMORY_METHODS},
@@ -331,6 +360,9 @@ static PyObject *slice_get(PyObject *object, void *which)
         return (PyObject *)self->memory;
     case 'o':
         return PyLong_FromUnsignedLongLong(self->offset);
+    case 'l':
+        return PyBool_FromLong(
+            native_stands_alone(self->memory, self->offset, self->size, self->padded));
     default:
         return PyLong_FromUnsignedLongLong(self->size);
     }
@@ -346,6 +378,7 @@ static PyObject *slice_repr(PyObject *object)
 static PyGetSetDef SLICE_GETSET[] = {
     {"area", slice_get, NULL, "the area it is a range of", "a"},
     {"offset", slice_get, NULL, "bytes into the area", "o"},
+    {"stands_alone", slice_get, NULL, "it shares no cache line, so the remote may write it", "l"},
     {"size", slice_get, NULL, "bytes", "s"},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -14,6 +14,7 @@ typedef struct {
     uint32_t id;    /* area id, 0: not in a table */
     uint32_t holds; /* open or quarantined transactions that name it */
     int sync_fd;    /* maintains caches for a range of it; -1: coherent */
+    bool sync_asks; /* it is a socket, whose other end does */
     bool readonly;
     bool freed;         /* out of the table; the mapping lives on while views of it do */
     Table *table;       /* strong, once added */
@@ -26,6 +27,7 @@ typedef struct {
     Memory *memory; /* strong */
     uint64_t offset;
     uint64_t size;
+    bool padded; /* the rest of its last line is its own */
 } Slice;
 
 extern PyTypeObject *Memory_Type, *Slice_Type;

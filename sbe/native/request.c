@@ -27,8 +27,20 @@ PyTypeObject *Request_Type;
 static void send_answer(Channel *channel, Request *request, int status, const void *payload,
                         Py_ssize_t size);
 
+/* Once, whatever became of it: a line that stayed dirty would be written over later ones. */
+static void give_back(Request *request)
+{
+    if (request->given_back)
+        return;
+    request->given_back = true;
+    for (uint32_t i = 0; i < request->buffer_count; i++)
+        native_handover(request->channel, SBE_GIVE_BACK, &request->buffers[i], request->held[i]);
+    request->unsynced = native_unsynced(request->channel) < 0;
+}
+
 static void release_buffers(Request *request)
 {
+    give_back(request);
     for (uint32_t i = 0; i < request->buffer_count; i++) {
         if (request->held[i] != NULL) {
             request->held[i]->holds--;
@@ -256,6 +268,25 @@ void native_request_cancel(Channel *channel, uint64_t transaction)
         PyGC_Enable();
 }
 
+/*
+ * All that it may have written, for the peer to look at anew: in full after a failure, which says
+ * of no buffer how far it came. Nothing of it comes inline then.
+ */
+static void tell_written(const Request *request, struct sbe_frame *frame)
+{
+    frame->buffer_count = 0;
+    for (uint32_t i = 0; i < request->buffer_count; i++) {
+        if (request->buffers[i].direction == SBE_DIR_IN)
+            continue;
+        struct sbe_buffer *buffer = &frame->buffers[frame->buffer_count++];
+        *buffer = request->buffers[i];
+        uint64_t written = frame->status == SBE_OK ? request->written[i] : buffer->size;
+        if (frame->status != SBE_OK && (buffer->flags & SBE_BUFFER_INLINE) != 0)
+            written = 0;
+        buffer->size = written < buffer->size ? written : buffer->size;
+    }
+}
+
 /* True: sent, or never will be. */
 static bool try_answer(Channel *channel, Request *request, int status, const void *payload,
                        Py_ssize_t size)
@@ -269,23 +300,15 @@ static bool try_answer(Channel *channel, Request *request, int status, const voi
     frame.waited_ns = request->waited_ns;
     uint64_t handled_ns = now_ns - request->begun_ns;
     frame.handled_ns = handled_ns > UINT32_MAX ? UINT32_MAX : (uint32_t)handled_ns;
-    for (uint32_t i = 0; i < request->buffer_count && status == SBE_OK; i++) {
-        if (request->buffers[i].direction == SBE_DIR_IN)
-            continue;
-        struct sbe_buffer *buffer = &frame.buffers[frame.buffer_count++];
-        *buffer = request->buffers[i];
-        native_handover(channel, SBE_GIVE_BACK, buffer, request->held[i]);
-        buffer->size = request->written[i] < buffer->size ? request->written[i] : buffer->size;
-    }
-    if (native_unsynced(channel) < 0) {
+    give_back(request);
+    if (request->unsynced)
         frame.status = SBE_EIO;
-        frame.buffer_count = 0;
-    }
+    tell_written(request, &frame);
     int sent = sbe_channel_send(&channel->core, &frame);
     if (sent == SBE_EMSGSIZE) {
         frame.status = SBE_ENOSPC; /* the answer does not fit a frame */
-        frame.buffer_count = 0;
         frame.payload_size = 0;
+        tell_written(request, &frame);
         sent = sbe_channel_send(&channel->core, &frame);
     }
     if (sent == SBE_EAGAIN)

@@ -12,6 +12,8 @@ struct request {
     uint8_t type;
     bool answered;
     bool cancelled;
+    bool given_back; /* its buffers are the peer's again */
+    bool unsynced;   /* but what it sees of them is not known */
     uint16_t service;
     uint16_t buffer_count;
     uint32_t waited_ns;

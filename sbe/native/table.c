@@ -97,6 +97,20 @@ Memory *native_table_member(const Table *table, uint32_t id)
     return living(table->members[SBE_AREA_INDEX(id)]);
 }
 
+uint32_t native_line_of(const Memory *memory)
+{
+    bool maintained = memory->sync_fd >= 0 && memory->table != NULL && memory->table->line != 0;
+    return maintained ? memory->table->line : 1;
+}
+
+/* Areas are pages: behind the end of one lies nobody else's. */
+bool native_stands_alone(const Memory *memory, uint64_t offset, uint64_t size, bool padded)
+{
+    uint64_t within = native_line_of(memory) - 1, end = offset + size;
+    return size == 0 ||
+           ((offset & within) == 0 && ((end & within) == 0 || end == memory->size || padded));
+}
+
 static int remember(Memory *memory)
 {
     if (by_address.count == by_address.room) {
@@ -209,6 +223,18 @@ static Py_ssize_t table_length(PyObject *object)
     return (Py_ssize_t)((const Table *)object)->member_count;
 }
 
+static PyObject *table_line(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(((const Table *)object)->line);
+}
+
+static PyGetSetDef TABLE_GETSET[] = {
+    {"line_bytes", table_line, NULL, "of a cache line at either end, 0 before there is a channel",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef TABLE_METHODS[] = {
     NATIVE_NOT_COPIED,
     {"add", table_add, METH_VARARGS, "add(memory, id, context, flags=0): makes memory an area."},
@@ -225,6 +251,7 @@ static PyType_Slot TABLE_SLOTS[] = {
     {Py_tp_new, table_new},
     {Py_tp_dealloc, table_dealloc},
     {Py_tp_methods, TABLE_METHODS},
+    {Py_tp_getset, TABLE_GETSET},
     {Py_mp_length, table_length},
     {0, NULL},
 };

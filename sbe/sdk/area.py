@@ -32,6 +32,10 @@ class Area(_native.Memory):
     that still show it stay valid until they are gone. One that is dropped, and that no array,
     memoryview, slice, pool or call in flight shows any more, is freed with the connection's next
     control operation, such as `allocate()`. Any thread may use it.
+
+    `line_bytes` is more than 1 where caches are maintained: what the remote writes goes by copy
+    unless it begins and ends at multiples of that, and a message's, which nobody copies back, is
+    refused.
     """
 
     heap: str
@@ -93,7 +97,8 @@ class Area(_native.Memory):
 
         `direction` is sbe.In, sbe.Out, sbe.InOut or sbe.Shared; offsets and sizes are in bytes,
         scalars or arrays of one shape, which is the result's. They name the area and do not keep
-        it: keep it until the batch has ended. Raises OutOfResources without numpy.
+        it: keep it until the batch has ended. Rows that the remote writes begin and end at
+        multiples of `line_bytes`, or fail with EINVAL. Raises OutOfResources without numpy.
         """
         np = arrays.numpy("Area.descriptors()")
         codes = {

@@ -14,16 +14,16 @@ from sbe.sdk.ownership import not_copied
 
 __all__ = ["Pool"]
 
-_SMALLEST = 64  # bytes: two pieces share no cache line, whose owners may differ
+_SMALLEST = 64  # bytes, or a longer line: two pieces share none, and their owners may differ
 
 
 class Pool:
     """Hands out pieces of an area, which calls take like any slice of it.
 
     An area costs a message to the remote when it is allocated and again when it is freed; a piece
-    costs neither. Sizes are rounded up to powers of two from 64 bytes, and a piece keeps its
-    rounded size for the next one who needs it. Any thread may use it, and so may a signal handler
-    or a finaliser.
+    costs neither. Sizes are rounded up to powers of two from 64 bytes, or from a longer cache line,
+    and a piece keeps its rounded size for the next one who needs it. Any thread may use it, and so
+    may a signal handler or a finaliser.
 
     A piece must not be freed while a call that names it is unanswered: the remote may still write
     it. After a `Timeout` or a cancellation that is so until the call's `in_flight` is False.
@@ -50,11 +50,11 @@ class Pool:
         size_bytes = operator.index(size_bytes)
         if not 0 < size_bytes <= self._area.size:
             raise BadArgument(f"a piece of {size_bytes} bytes of {self._area!r}")
-        rounded = max(_SMALLEST, 1 << (size_bytes - 1).bit_length())
+        rounded = max(_SMALLEST, self._area.line_bytes, 1 << (size_bytes - 1).bit_length())
         with self._lock:
             offset = self._allocate(rounded)
             self._taken[offset] = rounded
-        return self._area[offset : offset + size_bytes]
+        return self._area[offset : offset + rounded]._first(size_bytes)
 
     def _allocate(self, rounded: int) -> int:
         with contextlib.suppress(KeyError, IndexError):

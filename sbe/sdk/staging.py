@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 IDLE_S = 10.0
 """An area of the pool that was not used for so long is freed, soon."""
 
-_ALIGN = 64  # bytes: staged buffers share no cache line
+_ALIGN = 64  # bytes, or a longer line: staged buffers share no cache line
 _SMALLEST = 1 << 16  # bytes: pool areas are powers of two from here
 _WASTE = 8  # times what is needed, at most
 
@@ -181,17 +181,23 @@ class Plan(NamedTuple):
 
     places: dict[_native.Buffer, int]
     size_bytes: int
+    align: int
+
+    def padded(self, size_bytes: int) -> int:
+        """Bytes that a buffer of this size takes: nothing else shares its lines."""
+        return -(-size_bytes // self.align) * self.align
 
     @classmethod
     def of(cls, table: _native.Table, buffers: tuple[_native.Buffer, ...]) -> Plan:
-        """Of the buffers that do not lie in areas."""
+        """Of the buffers that do not lie in areas, or not so that the remote may write them."""
         places: dict[_native.Buffer, int] = {}
+        plan = cls(places, 0, max(_ALIGN, table.line_bytes))
         total = 0
         for buffer in buffers:
             if not _lies_in_area(table, buffer):
                 places[buffer] = total
-                total += -(-memoryview(buffer).nbytes // _ALIGN) * _ALIGN
-        return cls(places, max(total, 1))
+                total += plan.padded(memoryview(buffer).nbytes)
+        return plan._replace(size_bytes=max(total, 1))
 
 
 class StagedCall:
@@ -209,23 +215,22 @@ class StagedCall:
         self._home = False
         self._area = area
         try:
-            self.buffers = self._stage(buffers, plan.places)
+            self.buffers = self._stage(buffers, plan)
         except BaseException:
             stager.give(self._area)
             raise
         self.call: _native.Call
 
-    def _stage(
-        self, buffers: tuple[_native.Buffer, ...], places: dict[_native.Buffer, int]
-    ) -> tuple[_native.Buffer, ...]:
+    def _stage(self, buffers: tuple[_native.Buffer, ...], plan: Plan) -> tuple[_native.Buffer, ...]:
         staged, written = [], 0
         for buffer in buffers:
             writes = buffer.direction != _native.DIR_IN
-            if buffer in places:
+            if buffer in plan.places:
                 if buffer.direction == _native.DIR_SHARED:
                     raise BadArgument("Shared memory must be an area of the link")
-                start = places[buffer]
-                copy = self._area[start : start + memoryview(buffer).nbytes]
+                start = plan.places[buffer]
+                size = memoryview(buffer).nbytes
+                copy = self._area[start : start + plan.padded(size)]._first(size)
                 if buffer.direction & _native.DIR_IN:
                     copy[:] = buffer
                 self._staged.append(_Staged(buffer, written if writes else -1, copy))
@@ -321,9 +326,12 @@ class StagedCall:
 
 
 def _lies_in_area(table: _native.Table, buffer: _native.Buffer) -> bool:
-    if isinstance(buffer.target, (_native.Memory, _native.Slice)):
+    place = buffer.target
+    if isinstance(place, _native.Memory):
         return True
-    return table.locate(buffer.target) is not None
+    if not isinstance(place, _native.Slice):
+        place = table.locate(place)
+    return place is not None and (buffer.direction == _native.DIR_IN or place.stands_alone)
 
 
 def stage(

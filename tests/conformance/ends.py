@@ -31,6 +31,8 @@ from sbe.link.rings import Geometry
 from sbe.remotes.boards import QemuBoard
 from sbe.testing.conformance import parts
 from sbe.testing.conformance.services import PYTHON_SERVICES
+from tests.caches import build
+from tests.caches.remote import cached_remotes
 from tests.rigs.boards import require_board
 from tests.rigs.kernel import parts as rig
 
@@ -75,6 +77,19 @@ def testing() -> Iterator[Connector]:
 def own() -> Iterator[Connector]:
     """The remote of examples/, as somebody who adds one writes it."""
     yield Connector("own", lambda **how: sbe.connect(Simulator(), **how), firmware=True)
+
+
+@contextlib.contextmanager
+def cached(line: int) -> Iterator[Connector]:
+    """sbe-remote over memory that both ends see through caches, in lines of so many bytes."""
+    seed = int(os.environ.get("SBE_CACHE_SEED", line))
+    with cached_remotes(build.programs(), line, seed) as make:
+        yield Connector(
+            f"cached-{line}",
+            lambda **how: sbe.connect(make(), **how),
+            coherent=False,
+            coherent_heap="memfd",
+        )
 
 
 QUOTA = "[policy.default]\nareas = 2000\npower = true\n"
@@ -229,6 +244,9 @@ ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "loopback": loopback,
     "testing": testing,
     "own": own,
+    "cached-16": partial(cached, 16),
+    "cached-64": partial(cached, 64),
+    "cached-256": partial(cached, 256),
     "unix": daemon,
     "mps2-an521": board("mps2-an521"),
     "mps2-an385": board("mps2-an385"),
@@ -238,6 +256,9 @@ ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "messages": partial(rpmsg, "messages", ",messages"),
     "messages-unix": partial(rpmsg_daemon, "messages-unix", "rings = 'messages'\n"),
 }
+_DATA = ("test_batch", "test_buffers", "test_calls", "test_services")
+DATA_ONLY = {"cached-16": _DATA, "cached-64": _DATA}
+"""Those that run some files only: they differ from another end in nothing else."""
 DAEMONS = ("unix", "mps2-an521-unix")
 """Those that every test of a run may share."""
 KERNEL = ("rpmsg", "rpmsg-unix", "messages", "messages-unix")

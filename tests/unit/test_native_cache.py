@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,3 +53,20 @@ def test_it_keeps_a_descriptor_of_its_own(nothing: int):
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="Bad file descriptor"):
         _native.Memory(nothing, 4096, trusted=True, sync_fd=1 << 20)
+
+
+@pytest.mark.parametrize("how", ["silent", "gone", "refuses", "talks nonsense"])
+def test_a_socket_that_does_not_maintain(how: str):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with Pair() as pair, ours, theirs:
+        area, _ = pair.area(kind=kind(ours.fileno()))
+        if how == "gone":
+            theirs.close()
+        if how == "refuses":
+            theirs.send(struct.pack("=i", -errno.EIO))
+        if how == "talks nonsense":
+            theirs.send(b"?")
+        with pytest.raises(errors.Error) as caught:
+            pair.host.call(1, (_native.In(area[:64]),), b"", 5.0)
+        assert caught.value.code == errno.EIO
+        assert area.holds == 0

@@ -42,6 +42,7 @@ class Connector:
     services: frozenset[str] = STANDARD  # what the remote has of them
     tells_written: bool = True  # a service says how many bytes it wrote; Python functions do not
     coherent: bool = True  # no cache is ever maintained
+    coherent_heap: str | None = None  # where memory of both ends at once is from, if not the first
     large_bytes: int = 16 << 20  # of a large area
     rings_bytes: int = 32 << 20  # that one channel may take
     clock_error: float = 0.0  # of the remote's, which may be another clock

@@ -36,9 +36,9 @@ def test_ten_thousand_calls(link: sbe.Connection) -> None:
 
 @needs("fill")
 def test_outputs_and_sizes_written(link: sbe.Connection) -> None:
-    area = link.allocate(3000)
+    area = link.allocate(2 << 20)
     pixels = shown(area)
-    sizes = np.arange(1, 51)
+    sizes = np.arange(1, 51) * area.line_bytes  # written in place: whole lines where they matter
     offsets = np.cumsum(sizes) - sizes
     values = np.arange(50, dtype=np.uint8).reshape(50, 1) + 100
     result = link.batch("fill", area.descriptors(sbe.Out, offsets, sizes), values)
@@ -53,14 +53,16 @@ def test_several_buffers_a_call(link: sbe.Connection) -> None:
     area = link.allocate(1 << 16)
     pixels = shown(area)
     pixels[: 1 << 15] = np.random.default_rng(1).integers(0, 256, 1 << 15)
-    offsets = np.arange(512) * 64
+    size = max(64, area.line_bytes)
+    offsets = np.arange((1 << 15) // size) * size
     both = rows(
-        area.descriptors(sbe.In, offsets, 64), area.descriptors(sbe.Out, offsets + (1 << 15), 64)
+        area.descriptors(sbe.In, offsets, size),
+        area.descriptors(sbe.Out, offsets + (1 << 15), size),
     )
     result = link.batch("copy", both)
     result.check()
-    assert result.written.shape == (512, 2)
-    assert (result.written == [0, 64]).all()
+    assert result.written.shape == (len(offsets), 2)
+    assert (result.written == [0, size]).all()
     assert np.array_equal(pixels[: 1 << 15], pixels[1 << 15 :])
 
 
@@ -89,22 +91,24 @@ def test_an_empty_batch(link: sbe.Connection, shape: tuple[int, ...]) -> None:
 
 @needs("fill")
 def test_slices_and_views_of_descriptor_arrays(link: sbe.Connection) -> None:
-    area = link.allocate(1000)
-    given = area.descriptors(sbe.Out, np.arange(1000), 1)
+    area = link.allocate(1 << 18)
+    line = area.line_bytes
+    given = area.descriptors(sbe.Out, np.arange(1000) * line, line)
     values = np.arange(1000).astype(np.uint8).reshape(1000, 1)
     link.batch("fill", given[::-2], values[::-2]).check()
-    pixels = shown(area)
-    assert np.array_equal(pixels[1::2], values.ravel()[1::2])
+    pixels = shown(area)[: 1000 * line].reshape(1000, line)
+    assert np.array_equal(pixels[1::2], values[1::2].repeat(line, axis=1))
     assert not pixels[::2].any()
 
 
 @needs("fill")
 def test_a_wrong_row_fails_alone(link: sbe.Connection) -> None:
-    area, gone = link.allocate(1000), link.allocate(1000)
-    given = area.descriptors(sbe.Out, np.arange(10) * 10, 10)
+    size = max(10, link.allocate(1).line_bytes)
+    area, gone = link.allocate(100 * size), link.allocate(1000)
+    given = area.descriptors(sbe.Out, np.arange(10) * size, size)
     freed = gone.descriptors(sbe.Out, 0, 10)
     gone.free()
-    given[1]["offset"] = 991
+    given[1]["offset"] = 99 * size + 1
     given[2]["size"] = 1 << 63
     given[3] = freed
     given[4]["area"] = 0
@@ -115,11 +119,23 @@ def test_a_wrong_row_fails_alone(link: sbe.Connection) -> None:
     assert [errno.errorcode[-status] if status else "" for status in result.status] == [
         *("", "ERANGE", "ERANGE", "EFAULT", "EFAULT", "EINVAL", "EINVAL", "ERANGE", "", "")
     ]
-    assert result.written.ravel().tolist() == [10, 0, 0, 0, 0, 0, 0, 0, 10, 10]
+    assert result.written.ravel().tolist() == [size, 0, 0, 0, 0, 0, 0, 0, size, size]
     with pytest.raises(sbe.Error, match=r"call 1 of 10 \(7 failed\)"):
         result.check()
-    assert shown(area).sum() == 30 * 7
+    assert shown(area).sum() == 3 * size * 7
     assert area.holds == 0
+
+
+@needs("fill")
+def test_a_row_that_shares_a_cache_line_fails_alone(link: sbe.Connection) -> None:
+    area = link.allocate(4096)
+    if area.line_bytes == 1:
+        pytest.skip("nothing is cached here that the remote does not see")
+    line = area.line_bytes
+    given = area.descriptors(sbe.Out, [0, line, 2 * line + 1, 4096 - line], [line, 1, line, line])
+    result = link.batch("fill", given, np.full((4, 1), 7, np.uint8))
+    assert result.status.tolist() == [0, -errno.EINVAL, -errno.EINVAL, 0]
+    assert np.flatnonzero(shown(area)).tolist() == [*range(line), *range(4096 - line, 4096)]
 
 
 @needs("fill")

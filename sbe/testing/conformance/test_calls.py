@@ -87,22 +87,25 @@ def test_geometry_that_cant_be(connect: Connector, slots: int, slot_size: int) -
 
 @needs("crc32", "echo", "fill")
 def test_messages_that_nobody_answers(link: sbe.Connection) -> None:
-    area = link.allocate(1000)
-    for i in range(1000):
-        link.send("fill", sbe.Out(area[i : i + 1]), payload=bytes([i % 256]))
+    area = link.allocate(200 * 1024)
+    pieces = shown(area).reshape(200, 1024)  # on lines of their own, however long those are
+    for i in range(200):
+        link.send("fill", sbe.Out(pieces[i]), payload=bytes([i]))
     answered(link)  # the ring keeps its order
-    assert np.array_equal(shown(area), np.arange(1000, dtype=np.uint8))
+    link.sync(sbe.InOut(area))  # they are ours again, where there are caches
+    assert np.array_equal(pieces, np.arange(200, dtype=np.uint8).repeat(1024).reshape(200, 1024))
     assert area.holds == 0
     with pytest.raises(sbe.BadArgument, match="must lie in an area"):
         link.send("crc32", sbe.In(bytes(100_000)))
     assert link.stat()["connection"]["in_flight"] == 0
 
 
-def test_sync_hands_over_and_back(link: sbe.Connection) -> None:
-    area = link.allocate(4096)
+def test_sync_hands_over_and_back(connect: Connector) -> None:
+    link = connect()
+    area, both = link.allocate(4096), link.allocate(4096, heap=connect.coherent_heap)
     area[:5] = b"stays"
     pixels = shown(area)
-    reply = link.sync(sbe.InOut(area), sbe.In(pixels[:10]), sbe.Shared(area[10:20]))
+    reply = link.sync(sbe.InOut(area), sbe.In(pixels[:10]), sbe.Shared(both[10:20]))
     assert reply.payload == b""
     assert bytes(area[:5]) == b"stays"
     assert reply.cost.copied_bytes == 0

@@ -162,20 +162,22 @@ def test_a_service_of_a_later_version_is_unknown(connect: Connector) -> None:
 @needs("copy")
 def test_out_too_small(connect: Connector) -> None:
     link = connect()
-    area = link.allocate(4096)
+    area = link.allocate(1 << 16)
+    half = max(50, area.line_bytes)
+    end = 3 * half
     pixels = shown(area)
-    pixels[:100] = 9
+    pixels[: 2 * half] = 9
     with pytest.raises(sbe.NoRoom, match="copy"):
-        link.call("copy", sbe.In(area[:100]), sbe.Out(area[100:150]))
+        link.call("copy", sbe.In(area[: 2 * half]), sbe.Out(area[2 * half : end]))
     if connect.tells_written:  # it fills what there is, and says how much
         rows = np.concatenate(
-            [area.descriptors(sbe.In, [0], [100]), area.descriptors(sbe.Out, [100], [50])]
+            [area.descriptors(sbe.In, [0], 2 * half), area.descriptors(sbe.Out, [2 * half], half)]
         )
         result = link.batch("copy", rows.reshape(1, 2))
         assert result.status.tolist() == [-28]
-        assert result.written.tolist() == [[0, 50]]
-        assert (pixels[:150] == 9).all()
-        assert not pixels[150:].any()
+        assert result.written.tolist() == [[0, half]]
+        assert (pixels[:end] == 9).all()
+        assert not pixels[end:].any()
         with pytest.raises(sbe.NoRoom):
             result.check()
 
