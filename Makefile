@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel release footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize bench bench-kernel lint build wheel release footprint prove-tests clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,10 @@ pytest: $(BUILT) $(DEV) $(RIG) ctest
 
 sanitize: $(BUILT) $(DEV) ## conformance and extension tests with the extension under ASan and UBSan
 	$(TOOLS)/sanitize.sh $(BIN) address,undefined -n 2 $(SANITIZE_ARGS)
+
+# In a private copy, build/proof. SAMPLE=5: that many, SEED= which ones, by default the commit says. ONLY=text.
+prove-tests: $(BUILT) $(DEV) ## put known bugs back one by one: each must turn a test red
+	$(BIN)/python -m tests.proof $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build
