@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize fuzz soak bench bench-kernel lint build wheel release footprint clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize fuzz soak bench bench-kernel lint build wheel release footprint prove-tests clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,6 +59,10 @@ fuzz: $(BUILT) $(DEV) ## SECONDS=n: run each fuzz target so long, print executio
 MINUTES ?= 10
 soak: $(BUILT) $(DEV) ## MINUTES=10 [SEED=N]: many clients at random, kills on every side, then all is accounted for
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# In a private copy, build/proof. SAMPLE=5: that many, SEED= which ones, by default the commit says. ONLY=text.
+prove-tests: $(BUILT) $(DEV) ## put known bugs back one by one: each must turn a test red
+	$(BIN)/python -m tests.proof $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
 
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build

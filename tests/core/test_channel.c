@@ -307,6 +307,27 @@ static void test_inline(void)
     CHECK_EQ(pair.frame.buffers[1].size, 0);
 }
 
+/* What the caller or an earlier frame has left in fields that mean nothing is not sent. */
+static void test_reserved_fields_are_zero(void)
+{
+    open_pair(0);
+    memset(pair.memory[0] + 2 * LINE, 0xaa, SLOTS * SLOT_SIZE);
+    struct sbe_frame frame = request_frame("P", 1);
+    frame.flags = 0x5a;
+    frame.reserved = 0x5a5a;
+    frame.buffer_count = 1;
+    frame.buffers[0] = (struct sbe_buffer){
+        .area = AREA, .direction = SBE_DIR_IN, .reserved = 0x5a5a, .size = 1, .data = area_bytes};
+    CHECK_EQ(sbe_channel_send(&pair.ends[0], &frame), SBE_OK);
+    struct sbe_wire_frame header;
+    struct sbe_wire_buffer buffer;
+    memcpy(&header, pair.memory[0] + 2 * LINE, sizeof header);
+    memcpy(&buffer, pair.memory[0] + 2 * LINE + sizeof header, sizeof buffer);
+    CHECK_EQ(header.flags, 0);
+    CHECK_EQ(header.reserved, 0);
+    CHECK_EQ(buffer.reserved, 0);
+}
+
 /* -- malformed frames ---------------------------------------------------------------------- */
 
 /* Writes raw bytes as end 0 would, past all its checks. */
@@ -367,6 +388,7 @@ RULE(payload_less, raw->header.payload_size--);
 RULE(count_beyond_array, raw->header.buffer_count = SBE_BUFFERS_MAX + 1);
 RULE(count_huge, raw->header.buffer_count = UINT16_MAX);
 RULE(count_beyond_frame, raw->header.buffer_count = 3);
+RULE(half_a_record, (raw->header.size = 40 + 24 + 12, raw->header.payload_size = 0));
 RULE(count_less, raw->header.buffer_count = 1);
 RULE(direction_none, raw->buffers[0].direction = 0);
 RULE(direction_unknown, raw->buffers[0].direction = 5);
@@ -384,35 +406,12 @@ RULE(sync_with_payload, raw->header.type = SBE_FRAME_SYNC);
 
 /* Requests: answered with the reason, and their contents are not looked at. */
 static void (*const REFUSED[])(struct raw *) = {
-    short_header,
-    no_size,
-    beyond_slot,
-    huge_size,
-    trailing_byte,
-    one_byte_short,
-    flags,
-    reserved,
-    status_in_request,
-    positive_status,
-    payload_overrun,
-    payload_wrap,
-    payload_less,
-    count_beyond_array,
-    count_huge,
-    count_beyond_frame,
-    count_less,
-    direction_none,
-    direction_unknown,
-    direction_high,
-    buffer_flags,
-    buffer_reserved,
-    inline_area,
-    inline_offset,
-    inline_shared,
-    inline_overrun,
-    inline_huge,
-    inline_wrap,
-    inline_out_with_bytes,
+    short_header,       no_size,        beyond_slot,     huge_size,          trailing_byte,
+    one_byte_short,     flags,          reserved,        status_in_request,  positive_status,
+    payload_overrun,    payload_wrap,   payload_less,    count_beyond_array, count_huge,
+    count_beyond_frame, half_a_record,  count_less,      direction_none,     direction_unknown,
+    direction_high,     buffer_flags,   buffer_reserved, inline_area,        inline_offset,
+    inline_shared,      inline_overrun, inline_huge,     inline_wrap,        inline_out_with_bytes,
     sync_with_payload,
 };
 
@@ -482,6 +481,25 @@ static void test_malformed(void)
         CHECK_EQ(pair.ends[1].counters.bad, i + 1);
         CHECK_EQ(receive(1), 0);
     }
+}
+
+/* More records than a frame has places, all of them there and legal. */
+static void test_more_buffers_than_places(void)
+{
+    static const uint32_t COUNT = SBE_BUFFERS_MAX + 1;
+    struct sbe_wire_buffer buffers[SBE_BUFFERS_MAX + 1];
+    struct sbe_wire_frame header = {.size = sizeof header + sizeof buffers,
+                                    .type = SBE_FRAME_MESSAGE,
+                                    .buffer_count = (uint16_t)COUNT};
+    struct sbe_frame *frame = malloc(sizeof *frame); /* so that writing past it is seen */
+    CHECK(frame != NULL);
+    open_pair(0);
+    for (uint32_t i = 0; i < COUNT; i++)
+        buffers[i] = (struct sbe_wire_buffer){.area = AREA, .direction = SBE_DIR_IN};
+    send_raw(&header, buffers, sizeof buffers);
+    CHECK_EQ(sbe_channel_receive(&pair.ends[1], frame, pair.scratch[1]), SBE_EBADMSG);
+    CHECK_EQ(pair.ends[1].counters.bad, 1);
+    free(frame);
 }
 
 /* A malformed response ends the call it names, with the reason; one that names none is late. */
@@ -798,7 +816,9 @@ int main(void)
     test_agreed_buffers();
     test_full();
     test_inline();
+    test_reserved_fields_are_zero();
     test_malformed();
+    test_more_buffers_than_places();
     test_malformed_response();
     test_other_types();
     test_unresolved();

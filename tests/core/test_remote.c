@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -109,6 +110,7 @@ static void test_areas_that_could_harm_are_refused(void)
     for (uint32_t round = 0; round < 100; round++) {
         CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, 0), 4096) == SBE_EPERM);
         CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, F_SEAL_SHRINK), 4096) == SBE_EPERM);
+        CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, F_SEAL_GROW), 4096) == SBE_EPERM);
         CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, both), 4097) == SBE_ERANGE);
         CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, both | F_SEAL_WRITE), 4096) == SBE_EPERM);
         CHECK(map_area(&host, 0x10002, 0, 0, dup(pipes[0]), 4096) == SBE_EPERM);
@@ -183,6 +185,26 @@ static void test_surplus_descriptors_are_closed(void)
         host.pending[0] = (struct sbe_session_pending){0};
         CHECK(request(&host, SBE_CONTROL_PING, &ping.control, sizeof ping).status == SBE_OK);
     }
+    CHECK(open_fds(&host) == before);
+    CHECK(end_remote(&host) == 0);
+}
+
+/* Where the kernel drops what was sent along, the request is answered all the same. */
+static void test_no_descriptors_left(void)
+{
+    static struct host host;
+    const unsigned int sealed = F_SEAL_SHRINK | F_SEAL_GROW;
+    struct rlimit usual, none;
+    start(&host);
+    uint32_t before = open_fds(&host);
+    CHECK(prlimit(host.pid, RLIMIT_NOFILE, NULL, &usual) == 0);
+    none = usual;
+    none.rlim_cur = 0; /* what is open stays open */
+    CHECK(prlimit(host.pid, RLIMIT_NOFILE, &none, NULL) == 0);
+    for (uint32_t round = 0; round < 20; round++)
+        CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, sealed), 4096) == SBE_ENOMEM);
+    CHECK(prlimit(host.pid, RLIMIT_NOFILE, &usual, NULL) == 0);
+    CHECK(map_area(&host, 0x10002, 0, 0, memfd(4096, sealed), 4096) == SBE_OK);
     CHECK(open_fds(&host) == before);
     CHECK(end_remote(&host) == 0);
 }
@@ -432,6 +454,7 @@ int main(void)
     test_areas_that_could_harm_are_refused();
     test_doorbells_are_eventfds();
     test_surplus_descriptors_are_closed();
+    test_no_descriptors_left();
     test_relay_calls_back();
     test_relay_pool_and_cancel();
     test_relay_on_a_tiny_ring();

@@ -156,6 +156,24 @@ static void test_no_buffers(bool private)
     }
 }
 
+/* Answers wait for buffers up to a bound; what is beyond it is not sent, and nothing twice. */
+static void test_more_answers_than_wait(void)
+{
+    begin();
+    struct sbe_ping ping = {.control = {.type = SBE_CONTROL_PING, .size = sizeof ping}};
+    ping.control.epoch = host.session.epoch;
+    host.free = 0;
+    for (uint32_t i = 0; i < 2 * RPMSG_LINK_OUTBOX + 1; i++) {
+        ping.control.id = 1000 + i; /* the host's session knows none of them */
+        rpmsg_host_to_link(host.link.host_address, RPMSG_LINK_CONTROL, &ping, sizeof ping);
+        CHECK(host.link.outbox_count <= RPMSG_LINK_OUTBOX);
+    }
+    host.free = 1000;
+    (void)rpmsg_link_run(&host.link);
+    CHECK_EQ(1000 - host.free, RPMSG_LINK_OUTBOX);
+    CHECK_EQ(host.link.outbox_count, 0);
+}
+
 static void test_owed_and_closed(bool private)
 {
     begin();
@@ -339,5 +357,6 @@ int main(void)
         test_many(private);
     }
     test_endpoints();
+    test_more_answers_than_wait();
     return 0;
 }

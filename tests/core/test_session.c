@@ -248,9 +248,18 @@ static struct mail take_mail(struct end *end)
     return mail;
 }
 
+/* So that what a function leaves unset is not zero by chance. */
+static void fill_stack(void)
+{
+    volatile uint8_t below[2048];
+    for (uint32_t i = 0; i < sizeof below; i++)
+        below[i] = 0xee;
+}
+
 static int deliver_one(struct end *from, struct end *to)
 {
     struct mail mail = take_mail(from);
+    fill_stack();
     return sbe_session_receive(&to->session, mail.bytes, mail.size, handles_of(&mail));
 }
 
@@ -363,6 +372,32 @@ static void test_agreement(void)
     CHECK(!host.session.areas.coherent && !remote.session.areas.coherent);
     CHECK_EQ(host.session.peer_address_bits, 40);
     CHECK_EQ(remote.session.peer_address_bits, 32);
+}
+
+/* A HELLO of a peer that is known changes nothing: channels stand on what was agreed. */
+static void test_agreed_once(void)
+{
+    prepare_both();
+    initialise(&host);
+    initialise(&remote);
+    CHECK_EQ(sbe_session_start(&host.session, 1), SBE_OK);
+    struct mail again = host.queue[0];
+    CHECK_EQ(sbe_session_start(&remote.session, 2), SBE_OK);
+    pump();
+    check_connected();
+    const struct sbe_session before = remote.session;
+    struct sbe_hello *hello = (void *)again.bytes;
+    hello->limits = (struct sbe_limits){1, 1, 1, 2, 64, 1};
+    hello->cache_line = 1024;
+    hello->coherent = 0;
+    hello->address_bits = 16;
+    CHECK_EQ(sbe_session_receive(&remote.session, again.bytes, again.size, 0), SBE_OK);
+    pump();
+    check_connected();
+    CHECK(memcmp(&remote.session.limits, &before.limits, sizeof before.limits) == 0);
+    CHECK_EQ(remote.session.line, before.line);
+    CHECK_EQ(remote.session.peer_address_bits, before.peer_address_bits);
+    CHECK(remote.session.areas.coherent);
 }
 
 static void test_version_agreed(void)
@@ -1068,6 +1103,18 @@ static void test_services(void)
     CHECK_EQ(request(SBE_CONTROL_SERVICE_LIST, &list, sizeof list), SBE_ENOENT);
 }
 
+/* An answer without a service has nothing of the answering end's memory in it. */
+static void test_empty_answers(void)
+{
+    static const struct sbe_service_reply EMPTY;
+    const uint32_t begin = sizeof(struct sbe_control);
+    struct sbe_service_list list = {.index = 7};
+    connect_both();
+    CHECK_EQ(request(SBE_CONTROL_SERVICE_LIST, &list, sizeof list), SBE_ENOENT);
+    CHECK(memcmp(host.reply.bytes + begin, (const uint8_t *)&EMPTY + begin, sizeof EMPTY - begin) ==
+          0);
+}
+
 static void test_event(void)
 {
     connect_both();
@@ -1753,6 +1800,7 @@ int main(void)
     test_start_orders();
     test_interleavings();
     test_agreement();
+    test_agreed_once();
     test_version_agreed();
     test_version_refused();
     test_new_epoch();
@@ -1770,6 +1818,7 @@ int main(void)
     test_pins_of_a_former_life();
     test_channels();
     test_services();
+    test_empty_answers();
     test_event();
     test_bye();
     test_bye_crossing();

@@ -110,7 +110,9 @@ async def test_slow_reader_within_the_deadline_is_kept():
     await asyncio.sleep(0.2)
     answers = 0
     while answers < calls:
-        answers += (await ends.receive()).count(b"\0")
+        received = await ends.receive()
+        assert received, "it was dropped"
+        answers += received.count(b"\0")
     assert not ends.closed.is_set()
     ends.peer.close()
     await asyncio.wait_for(ends.closed.wait(), SECONDS)

@@ -54,9 +54,13 @@ def test_refused_charge_charges_nothing():
 def test_users_do_not_pay_for_each_other():
     accounts = Accounts()
     accounts.charge(7, QUOTA, areas=3)
-    accounts.charge(8, QUOTA, areas=3)
+    others = accounts.charge(8, QUOTA, areas=3)
     with pytest.raises(errors.OutOfResources):
         accounts.charge(7, QUOTA, areas=1)
+    others.settle(areas=2)
+    assert accounts.used == {7: {"areas": 3}, 8: {"areas": 2}}
+    others.release()
+    assert accounts.used == {7: {"areas": 3}}
 
 
 def test_release_twice_changes_nothing():
