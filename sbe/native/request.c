@@ -231,13 +231,13 @@ void native_request_take(Channel *channel, const struct sbe_frame *frame)
         PyGC_Enable();
 }
 
-/* For whoever has taken the request, or it has been answered. Told is as good as lost: no error. */
+/* For whoever has taken the request, or it has been answered. */
 static void pass_on_cancel(Channel *channel, uint64_t transaction)
 {
     if (channel->request_count >= OPEN_REQUESTS_MAX)
         return;
     Request *news = (Request *)PyType_GenericAlloc(Request_Type, 0);
-    if (news != NULL) {
+    if (news != NULL) { /* no memory: the handler goes on */
         native_hold(channel);
         news->channel = channel;
         news->type = SBE_FRAME_CANCEL;
@@ -262,10 +262,7 @@ void native_request_cancel(Channel *channel, uint64_t transaction)
             return;
         }
     }
-    bool collecting = PyGC_Disable() != 0; /* as above */
     pass_on_cancel(channel, transaction);
-    if (collecting)
-        PyGC_Enable();
 }
 
 /*

@@ -86,7 +86,15 @@ def test_a_remote_that_can_not_be_started(tmp_path: Path):
         with tight(running.pid, 0):
             os.kill(running.remote_pid(), 9)
             ask_for_all_kinds(running)
-        check_well(running)
+        # One may have been started within what was left, which is not enough for what follows.
+        with suppress(ProcessLookupError, TypeError):
+            os.kill(running.remote_pid(), 9)
+        for _ in range(3):
+            with suppress(Refused, EOFError):  # the loss comes in the middle
+                check_well(running)
+                break
+        else:
+            check_well(running)
 
 
 @contextmanager

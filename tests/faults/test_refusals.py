@@ -425,7 +425,7 @@ def test_a_service_id_that_cant_be(link: sbe.Connection) -> None:
             link.call(bad)
     with pytest.raises(sbe.UnknownService):
         link.call(0)
-    with pytest.raises(sbe.UnknownService):
+    with pytest.raises(sbe.BadArgument, match="1 to 31 bytes"):
         link.call("")
     with pytest.raises(TypeError):
         link.call(None)  # type: ignore[arg-type]

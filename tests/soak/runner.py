@@ -303,11 +303,6 @@ class Soak:
 
     def _compare_log(self) -> None:
         log = self.daemon.log()
-        opened, closed = log.count(": context opened"), log.count(": context closed")
-        self._expect(opened == closed, f"{opened} contexts were opened, {closed} closed")
-        # Whoever is killed may have connected without having counted it.
-        least, most = self.ledger.sum("connects"), self.ledger.sum("attempts")
-        self._expect(least <= opened <= most, f"{opened} contexts for {least} to {most} clients")
         for line in log.splitlines():
             bad = " error " in line or line.startswith("Traceback")
             # Killed while it was being brought up, which is an error unless we did it.
