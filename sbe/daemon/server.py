@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import grp
 import json
 import logging
@@ -403,6 +404,9 @@ async def serve(config: Config, inherited: Sequence[socket.socket] = ()) -> None
     privileges.drop(config)  # before there is another thread
     server = Server(config, listener)
     server.start()
+    # What was imported stays: a look at all of it for garbage takes a tenth of a second, in which
+    # nobody is answered.
+    gc.freeze()
     where = "an inherited socket" if listener.inherited else config.daemon.socket
     _log.info("listening at %s", where)
     systemd.notify("READY=1", f"STATUS=Listening at {where}")

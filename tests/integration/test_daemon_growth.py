@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from tests.integration.varlink_client import Daemon, daemon
 
 CLIENTS, AREAS = 30, 10
+OBJECTS = 5000
+"""More than a crowd needs, far fewer than the modules that are imported have."""
 BLOCKS = 100
 """Of memory, that the interpreter itself may keep for later; an area or two each are 300."""
 
@@ -70,18 +73,30 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "counts.json"
 
 
-def test_crowd_after_crowd_adds_nothing(tmp_path: Path, path: Path):
+@pytest.fixture
+def counting(tmp_path: Path, path: Path) -> Iterator[Daemon]:
+    """A daemon that `counts()` can ask."""
     (tmp_path / "sitecustomize.py").write_text(COUNTER)
     environment = {"PYTHONPATH": str(tmp_path), "SBE_TEST_COUNTS": str(path)}
     with daemon(tmp_path, environment=environment) as running:
-        come_and_go(running)  # what is loaded and made once
-        counts(running, path)  # to count, too
-        come_and_go(running)
-        first = counts(running, path)
-        for _ in range(2):
-            come_and_go(running)
+        yield running
 
-            running.wait_until(
-                lambda: not added(first, counts(running, path)),
-                "the crowd has left something behind",
-            )
+
+def test_a_look_for_garbage_is_short(counting: Daemon, path: Path):
+    """Nobody is answered meanwhile: it sees what comes and goes, not all that was imported."""
+    come_and_go(counting)
+    assert sum(counts(counting, path)["objects"].values()) < OBJECTS
+
+
+def test_crowd_after_crowd_adds_nothing(counting: Daemon, path: Path):
+    come_and_go(counting)  # what is loaded and made once
+    counts(counting, path)  # to count, too
+    come_and_go(counting)
+    first = counts(counting, path)
+    for _ in range(2):
+        come_and_go(counting)
+
+        counting.wait_until(
+            lambda: not added(first, counts(counting, path)),
+            "the crowd has left something behind",
+        )
