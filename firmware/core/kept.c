@@ -70,7 +70,8 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
     if (channel->promised > channel->tx.mask)
         return SBE_EAGAIN;
     struct sbe_share *share = sbe_entry_of(channel)->share;
-    if (share->kept > engine->config->kept_per_context - 1u) /* 0: as many as may be */
+    bool counts = !request->service->lasts;
+    if (counts && share->kept > engine->config->kept_per_context - 1u) /* 0: as many as may be */
         return SBE_EBUSY;
     struct sbe_kept **place = place_of(channel, request->transaction);
     if (request->transaction == 0 || *place != NULL || count > SBE_KEPT_BUFFERS ||
@@ -86,7 +87,7 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
         return status;
     sbe_engine_pin(engine, kept->buffers, count, true);
     channel->promised++;
-    share->kept++;
+    share->kept += counts;
     *place = kept;
     return SBE_OK;
 }
@@ -110,7 +111,7 @@ static void take_out(struct sbe_kept *kept)
         }
     }
     kept->channel->promised--;
-    sbe_entry_of(kept->channel)->share->kept--;
+    sbe_entry_of(kept->channel)->share->kept -= !kept->service->lasts;
 }
 
 int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size)

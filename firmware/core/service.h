@@ -67,6 +67,11 @@ struct sbe_service {
      * requests too, but their storage stays until this has returned. Needed if it keeps.
      */
     void (*cancel)(struct sbe_kept *kept);
+    /*
+     * What it keeps lasts, as streams do, and counts for nobody's share of kept requests: the
+     * service has a bound of its own for each context.
+     */
+    bool lasts;
 };
 
 /* A request to be answered later; the service owns the storage until it has answered. */
@@ -141,11 +146,17 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
  * Registers a service by placing a pointer in a section that the linker collects. Names of
  * sections that are C identifiers get __start_ and __stop_ symbols from every ELF linker.
  */
-#define SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, cancel_)                              \
-    static const struct sbe_service sbe_service_##name_ = {#name_, version_, handle_, cancel_}; \
-    _Static_assert(sizeof(#name_) <= SBE_NAME_SIZE, "name too long");                           \
-    static const struct sbe_service *const sbe_service_entry_##name_                            \
+#define SBE_SERVICE_ENTRY(name_, ...)                                    \
+    static const struct sbe_service sbe_service_##name_ = {__VA_ARGS__}; \
+    _Static_assert(sizeof(#name_) <= SBE_NAME_SIZE, "name too long");    \
+    static const struct sbe_service *const sbe_service_entry_##name_     \
         __attribute__((used, section("sbe_services"))) = &sbe_service_##name_
+
+#define SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, cancel_) \
+    SBE_SERVICE_ENTRY(name_, #name_, version_, handle_, cancel_, false)
+
+#define SBE_SERVICE_THAT_LASTS(name_, version_, handle_, cancel_) \
+    SBE_SERVICE_ENTRY(name_, #name_, version_, handle_, cancel_, true)
 
 #define SBE_SERVICE(name_, version_, handle_) \
     SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, NULL)

@@ -168,8 +168,8 @@ static void cancel(struct sbe_kept *of)
     (void)of;
 }
 
-static const struct sbe_service HANDLE = {"handle", 1, handle, NULL};
-static const struct sbe_service KEEP = {"keep", 1, keep, cancel};
+static const struct sbe_service HANDLE = {"handle", 1, handle, NULL, false};
+static const struct sbe_service KEEP = {"keep", 1, keep, cancel, false};
 static const struct sbe_service *const TABLE[] = {&HANDLE, &KEEP};
 
 static int board_suspend(void *self)
