@@ -12,6 +12,8 @@ Importing this module takes the standard library and the extension; numpy is use
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 try:
     from sbe._native import RELEASE as __version__
     from sbe._native import Buffer, Call, Cost, In, InOut, Out, Reply, Shared
@@ -36,11 +38,24 @@ from sbe.errors import (
     ProtocolError,
     RemoteError,
     RemoteRestarted,
+    StreamError,
     Timeout,
     UnknownService,
     WouldBlock,
 )
-from sbe.sdk import Area, BatchResult, Connection, Pool, Service, buffer_dtype, connect
+from sbe.sdk import (
+    Area,
+    BatchResult,
+    Connection,
+    Pool,
+    Service,
+    StreamFormat,
+    buffer_dtype,
+    connect,
+)
+
+if TYPE_CHECKING:
+    from sbe.sdk.stream import Stream
 
 __all__ = [
     "Area",
@@ -72,6 +87,9 @@ __all__ = [
     "Reply",
     "Service",
     "Shared",
+    "Stream",
+    "StreamError",
+    "StreamFormat",
     "Timeout",
     "UnknownService",
     "WouldBlock",
@@ -79,3 +97,12 @@ __all__ = [
     "buffer_dtype",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Stream` is loaded on use: programs without streams do without its weight."""
+    if name != "Stream":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sbe.sdk.stream import Stream
+
+    return Stream

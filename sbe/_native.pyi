@@ -59,6 +59,38 @@ CONTROL_CHANNEL_CLOSE: int
 CONTROL_SERVICE_FIND: int
 CONTROL_SERVICE_LIST: int
 CONTROL_EVENT: int
+STREAM_FORMAT_SIZE: int
+STREAM_STRIDE_MIN: int
+STREAM_BUFFER_MAX: int
+STREAM_GROUP_MAX: int
+STREAM_BLOCK_RECORDS: int
+STREAM_NEGOTIATE: int
+STREAM_OPEN: int
+STREAM_QUERY: int
+STREAM_PREPARE: int
+STREAM_START: int
+STREAM_PAUSE: int
+STREAM_RESUME: int
+STREAM_DRAIN: int
+STREAM_STOP: int
+STREAM_CLOSE: int
+STREAM_SETUP: int
+STREAM_PREPARED: int
+STREAM_RUNNING: int
+STREAM_PAUSED: int
+STREAM_DRAINING: int
+STREAM_XRUN: int
+STREAM_SUSPENDED: int
+STREAM_DISCONNECTED: int
+STREAM_PLAYBACK: int
+STREAM_CAPTURE: int
+STREAM_CYCLIC: int
+STREAM_ENDLESS: int
+STREAM_XRUN_STOPS: int
+STREAM_XRUN_GOES_ON: int
+STREAM_EVENT_PERIOD: int
+STREAM_EVENT_STATE: int
+STREAM_EVENT_XRUN: int
 
 def layout() -> dict[str, dict[str, tuple[int, int]]]:
     """Offset and size of every field of every wire structure (firmware/core/wire.h)."""
@@ -462,6 +494,19 @@ class _SessionHandler(Protocol):
     def refused(self, why: int, theirs: bool, peer_min: int, peer_max: int, /) -> object: ...
     def replied(self, token: Any, status: int, reply: _ReplyFields, /) -> object: ...
     def event(self, event: int, value: int, /) -> object: ...
+
+@final
+class StreamBlock:
+    """The memory in which both ends of a stream show how far they are."""
+
+    def __new__(cls, memory: Memory, stride: int) -> Self: ...
+    def status(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        """What the remote shows, whole: generation, state, position, clock_ns, application,
+        lost_bytes, xruns, delay_bytes, skipped."""
+    def show(self, position: int, /) -> None:
+        """Our position, in bytes, to the remote."""
+    def sync(self, offset: int, size: int, written: bool, /) -> None:
+        """Caches, for bytes we have written, or are about to read."""
 
 @final
 class Session:

@@ -15,6 +15,7 @@
      |- Busy                            EBUSY       an area is held by unanswered transactions, or
      |                                              the remote can't do this now
      |- OutOfResources                  ENOMEM      a table, a quota or a heap is exhausted
+     |- StreamError                     EPERM       not in the state in which the stream is
      `- LinkError (ConnectionError)     ENOTCONN    the link is not usable
          |- RemoteRestarted             ECONNRESET  the remote died or restarted under the call
          |- LinkClosed                  ESHUTDOWN   this end closed the link or channel
@@ -51,6 +52,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RemoteRestarted",
+    "StreamError",
     "Timeout",
     "UnknownService",
     "WouldBlock",
@@ -148,6 +150,16 @@ class OutOfResources(Error):
     """A table, a quota or a heap is exhausted."""
 
     default_code = errno.ENOMEM
+
+
+class StreamError(Error):
+    """Not in the state in which the stream is; an xrun has stopped it, for one. `state` says."""
+
+    default_code = errno.EPERM
+
+    def __init__(self, message: str = "", code: int | None = None, *, state: str = "") -> None:
+        super().__init__(message, code)
+        self.state = state
 
 
 class LinkError(Error, ConnectionError):

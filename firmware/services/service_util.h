@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/service.h"
+#include "streams/layout.h"
 
 /* Samples in a buffer or payload: any alignment, any other type beneath. */
 typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
@@ -104,6 +105,13 @@ static inline int sbe_check_in_out(const struct sbe_request *request)
     if (status < 0)
         return status;
     return sbe_overlap(&buffers[0], &buffers[1]) ? SBE_EINVAL : SBE_OK;
+}
+
+/* A stream of 16-bit samples, of one channel or several. */
+static inline int sbe_check_samples(struct sbe_stream_settings *settings)
+{
+    bool named = strncmp(settings->format, "S16_LE", sizeof settings->format) == 0;
+    return named && settings->frame_bytes % sizeof(sbe_sample) == 0 ? SBE_OK : SBE_ENOTSUP;
 }
 
 static inline uint32_t sbe_read_u32(const void *from)

@@ -41,29 +41,35 @@ static bool ask(int sock, const struct sbe_dmabuf_sync *range)
     return false;
 }
 
-static void maintain(Channel *channel, const void *start, uint64_t size, uint32_t flags)
+bool native_maintain(const Memory *memory, uint64_t offset, uint64_t size, bool for_device)
+{
+    struct sbe_dmabuf_sync range = {
+        .offset = offset,
+        .size = size,
+        .flags = for_device ? SBE_DMABUF_FOR_DEVICE : SBE_DMABUF_FOR_CPU,
+    };
+    return memory->sync_asks ? ask(memory->sync_fd, &range)
+                             : ioctl(memory->sync_fd, SBE_DMABUF_SYNC, &range) >= 0;
+}
+
+static void maintain(Channel *channel, const void *start, uint64_t size, bool for_device)
 {
     const Memory *memory = native_table_find(channel->table, start);
     if (memory == NULL || memory->sync_fd < 0)
         return;
-    struct sbe_dmabuf_sync range = {
-        .offset = (uint64_t)((const uint8_t *)start - memory->base),
-        .size = size,
-        .flags = flags,
-    };
-    if (memory->sync_asks ? !ask(memory->sync_fd, &range)
-                          : ioctl(memory->sync_fd, SBE_DMABUF_SYNC, &range) < 0)
+    uint64_t offset = (uint64_t)((const uint8_t *)start - memory->base);
+    if (!native_maintain(memory, offset, size, for_device))
         channel->unsynced = true;
 }
 
 static void clean(void *self, const void *start, uint64_t size)
 {
-    maintain(self, start, size, SBE_DMABUF_FOR_DEVICE);
+    maintain(self, start, size, true);
 }
 
 static void invalidate(void *self, void *start, uint64_t size)
 {
-    maintain(self, start, size, SBE_DMABUF_FOR_CPU);
+    maintain(self, start, size, false);
 }
 
 void native_cache_hooks(struct sbe_port *port)

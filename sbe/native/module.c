@@ -19,6 +19,8 @@
 #include "request.h"
 #include "session.h"
 #include "signals.h"
+#include "stream.h"
+#include "streams/layout.h"
 #include "table.h"
 
 uint64_t native_now_ns(void *unused)
@@ -129,6 +131,38 @@ static const struct constant CONSTANTS[] = {
     {"CONTROL_SERVICE_FIND", SBE_CONTROL_SERVICE_FIND},
     {"CONTROL_SERVICE_LIST", SBE_CONTROL_SERVICE_LIST},
     {"CONTROL_EVENT", SBE_CONTROL_EVENT},
+    {"STREAM_FORMAT_SIZE", SBE_STREAM_FORMAT_SIZE},
+    {"STREAM_STRIDE_MIN", SBE_STREAM_STRIDE_MIN},
+    {"STREAM_BUFFER_MAX", SBE_STREAM_BUFFER_MAX},
+    {"STREAM_GROUP_MAX", SBE_STREAM_GROUP_MAX},
+    {"STREAM_BLOCK_RECORDS", SBE_STREAM_BLOCK_RECORDS},
+    {"STREAM_NEGOTIATE", SBE_STREAM_NEGOTIATE},
+    {"STREAM_OPEN", SBE_STREAM_OPEN},
+    {"STREAM_QUERY", SBE_STREAM_QUERY},
+    {"STREAM_PREPARE", SBE_STREAM_PREPARE},
+    {"STREAM_START", SBE_STREAM_START},
+    {"STREAM_PAUSE", SBE_STREAM_PAUSE},
+    {"STREAM_RESUME", SBE_STREAM_RESUME},
+    {"STREAM_DRAIN", SBE_STREAM_DRAIN},
+    {"STREAM_STOP", SBE_STREAM_STOP},
+    {"STREAM_CLOSE", SBE_STREAM_CLOSE},
+    {"STREAM_SETUP", SBE_STREAM_SETUP},
+    {"STREAM_PREPARED", SBE_STREAM_PREPARED},
+    {"STREAM_RUNNING", SBE_STREAM_RUNNING},
+    {"STREAM_PAUSED", SBE_STREAM_PAUSED},
+    {"STREAM_DRAINING", SBE_STREAM_DRAINING},
+    {"STREAM_XRUN", SBE_STREAM_XRUN},
+    {"STREAM_SUSPENDED", SBE_STREAM_SUSPENDED},
+    {"STREAM_DISCONNECTED", SBE_STREAM_DISCONNECTED},
+    {"STREAM_PLAYBACK", SBE_STREAM_PLAYBACK},
+    {"STREAM_CAPTURE", SBE_STREAM_CAPTURE},
+    {"STREAM_CYCLIC", SBE_STREAM_CYCLIC},
+    {"STREAM_ENDLESS", SBE_STREAM_ENDLESS},
+    {"STREAM_XRUN_STOPS", SBE_STREAM_XRUN_STOPS},
+    {"STREAM_XRUN_GOES_ON", SBE_STREAM_XRUN_GOES_ON},
+    {"STREAM_EVENT_PERIOD", SBE_STREAM_EVENT_PERIOD},
+    {"STREAM_EVENT_STATE", SBE_STREAM_EVENT_STATE},
+    {"STREAM_EVENT_XRUN", SBE_STREAM_EVENT_XRUN},
 };
 
 struct field {
@@ -234,6 +268,51 @@ static const struct field LAYOUT[] = {
     FIELD(sbe_service_reply, name),
     FIELD(sbe_event_message, event),
     FIELD(sbe_event_message, value),
+    FIELD(sbe_stream_settings, frame_bytes),
+    FIELD(sbe_stream_settings, rate_hz),
+    FIELD(sbe_stream_settings, buffer_bytes),
+    FIELD(sbe_stream_settings, period_bytes),
+    FIELD(sbe_stream_settings, direction),
+    FIELD(sbe_stream_settings, mode),
+    FIELD(sbe_stream_settings, on_xrun),
+    FIELD(sbe_stream_settings, reserved),
+    FIELD(sbe_stream_settings, format),
+    FIELD(sbe_stream_request, op),
+    FIELD(sbe_stream_request, stream),
+    FIELD(sbe_stream_request, generation),
+    FIELD(sbe_stream_request, count),
+    FIELD(sbe_stream_status, generation),
+    FIELD(sbe_stream_status, state),
+    FIELD(sbe_stream_status, position),
+    FIELD(sbe_stream_status, clock_ns),
+    FIELD(sbe_stream_status, application),
+    FIELD(sbe_stream_status, lost_bytes),
+    FIELD(sbe_stream_status, xruns),
+    FIELD(sbe_stream_status, delay_bytes),
+    FIELD(sbe_stream_status, skipped),
+    FIELD(sbe_stream_status, reserved),
+    FIELD(sbe_stream_status, reserved2),
+    FIELD(sbe_stream_answer, result),
+    FIELD(sbe_stream_answer, stream),
+    FIELD(sbe_stream_answer, status),
+    FIELD(sbe_stream_proposal, result),
+    FIELD(sbe_stream_proposal, stream),
+    FIELD(sbe_stream_proposal, settings),
+    FIELD(sbe_stream_event, stream),
+    FIELD(sbe_stream_event, generation),
+    FIELD(sbe_stream_event, kind),
+    FIELD(sbe_stream_event, sequence),
+    FIELD(sbe_stream_event, position),
+    FIELD(sbe_stream_event, clock_ns),
+    FIELD(sbe_stream_event, from),
+    FIELD(sbe_stream_event, bytes),
+    FIELD(sbe_stream_event, state),
+    FIELD(sbe_stream_event, skipped),
+    FIELD(sbe_stream_event, data),
+    FIELD(sbe_stream_host_record, newest),
+    FIELD(sbe_stream_host_record, reserved),
+    FIELD(sbe_stream_host_record, application),
+    FIELD(sbe_stream_remote_record, newest),
 };
 
 static int add_constants(PyObject *module)
@@ -326,7 +405,8 @@ PyMODINIT_FUNC PyInit__native(void)
         native_call_init(module) < 0 || native_reply_init(module) < 0 ||
         native_request_init(module) < 0 || native_channel_init(module) < 0 ||
         native_session_init(module) < 0 || native_bootstrap_init(module) < 0 ||
-        native_doorbells_init(module) < 0 || native_signals_init(module) < 0) {
+        native_doorbells_init(module) < 0 || native_signals_init(module) < 0 ||
+        native_stream_init(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

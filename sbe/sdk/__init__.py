@@ -17,6 +17,7 @@ from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
 from sbe.sdk.core import seconds
 from sbe.sdk.pool import Pool
+from sbe.sdk.stream_format import StreamFormat
 
 __all__ = [
     "Area",
@@ -24,6 +25,7 @@ __all__ = [
     "Connection",
     "Pool",
     "Service",
+    "StreamFormat",
     "buffer_dtype",
     "connect",
 ]

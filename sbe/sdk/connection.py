@@ -17,6 +17,7 @@ from sbe.sdk.power import Power
 from sbe.sdk.services import Services
 from sbe.sdk.serving import Server
 from sbe.sdk.staging import Stager
+from sbe.sdk.streams import Streams
 from sbe.sdk.waits import Waits
 
 __all__ = ["Connection"]
@@ -30,7 +31,7 @@ def give_up(server: Server | None) -> None:
         server.give_up()
 
 
-class Connection(Calls, Memory, Services, Power):
+class Connection(Calls, Memory, Services, Streams, Power):
     """A link to a remote, through a daemon or with an embedded one.
 
     Threads: any thread may call anything at any time; calls of several threads are in flight

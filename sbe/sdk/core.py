@@ -25,7 +25,7 @@ from sbe.errors import (
     OutOfResources,
     fresh_copy,
 )
-from sbe.link.grants import Grant
+from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.rings import Geometry, attach
 from sbe.sdk.area import Area, _Owner
 from sbe.sdk.backend import Backend, Service
@@ -100,6 +100,7 @@ class Core:
         # Kept here: a reference that only garbage has is cleared before a finaliser of that garbage
         # may keep the area after all.
         self._weakly: weakref.ref[_Owner] = weakref.ref(self)
+        self._others: set[_native.Channel] = set()
         self.channel = self._open_channel()
 
     # -- the channel ------------------------------------------------------------------------
@@ -153,7 +154,32 @@ class Core:
             self.losses += 1
 
     def _open_channel(self) -> _native.Channel:
-        granted = self.backend.open_channel(self._geometry, priority=1)
+        channel = self._attach(self.backend.open_channel(self._geometry, priority=1))
+        channel.spin_s = self._spin_s
+        channel.waits = self._waits
+        return channel
+
+    def open_another(
+        self, geometry: Geometry, priority: int, until: float = math.inf
+    ) -> _native.Channel:
+        """A channel of its own for something that lasts. It fails when the link does."""
+        with self.control(until) as backend:
+            channel = self._attach(backend.open_channel(geometry, priority))
+            self._others.add(channel)
+        return channel
+
+    def close_another(self, channel: _native.Channel) -> None:
+        """Nobody uses it any more."""
+        self._others.discard(channel)
+        if self.closed or self._pid != os.getpid():
+            return
+        lost = channel.error is not None
+        channel.fail(LinkClosed("the channel was closed"))
+        if not lost:  # else the remote has closed it, or its successor knows of none
+            with self.control() as backend:
+                backend.close_channel(channel.id)
+
+    def _attach(self, granted: ChannelGrant) -> _native.Channel:
         control = weakref.WeakMethod(self.process_control)
 
         def on_control() -> None:
@@ -176,8 +202,6 @@ class Core:
             raise
         finally:
             granted.rings.close()
-        channel.spin_s = self._spin_s
-        channel.waits = self._waits
         self.epoch = granted.epoch
         return channel
 
@@ -206,7 +230,12 @@ class Core:
         with self.turn.operation():
             error = None if self.closed else self.backend.process_control()
         if error is not None:
-            self.channel.fail(error)  # what hears of it may use the link
+            self._fail(error)  # what hears of it may use the link
+
+    def _fail(self, error: BaseException) -> None:
+        self.channel.fail(error)
+        for channel in list(self._others):
+            channel.fail(error)
 
     @contextlib.contextmanager
     def control(self, until: float = math.inf) -> Iterator[Backend]:
@@ -345,7 +374,7 @@ class Core:
         self.closing.set()
         while self.at_end:
             self.at_end.pop()()
-        self.channel.fail(LinkClosed(_CLOSED))
+        self._fail(LinkClosed(_CLOSED))
         try:
             self.backend.close()
         finally:  # also when whoever closes is interrupted
@@ -357,6 +386,7 @@ class Core:
         self.turn = Turn()
         with contextlib.suppress(Exception):
             self.backend.close()
-        self.channel.let_go_in_child()
+        for channel in (self.channel, *self._others):
+            channel.let_go_in_child()
         for area in self.areas.clear():
             self.table.remove(area, True)

@@ -207,12 +207,14 @@ class DaemonBackend:
                 trusted=bool(reply["trusted"]),
             )
             granted = ChannelGrant(int(reply["channel"]), int(reply["epoch"]), priority, rings)
-        self._known, self._channel = known, granted.id
+        if self._channel < 0:  # else it is one beside that, and what was lost since is news
+            self._known, self._channel = known, granted.id
         return granted
 
     def close_channel(self, channel: int) -> None:
         """Tells the daemon, which may have closed it."""
-        self._channel = -1
+        if channel == self._channel:
+            self._channel = -1
         if channel >= 0:
             self._client.tell("CloseChannel", channel=channel)
 

@@ -22,7 +22,13 @@ ROOT = HERE.parents[1]
 PLACE = ROOT / "build" / "caches"
 LIMITED_API = "0x030B0000"
 FLAGS = ("-O1", "-fPIC", "-std=c11", "-D_GNU_SOURCE", "-DSBE_POOL=64u", "-DSBE_POOL_SHARE=8u")
-OF_REMOTE = ("firmware/core", "firmware/pieces", "firmware/power", "firmware/services")
+OF_REMOTE = (
+    "firmware/core",
+    "firmware/pieces",
+    "firmware/power",
+    "firmware/services",
+    "firmware/streams",
+)
 OF_PORT = ("firmware/ports/host",)
 OF_EXTENSION = ("sbe/native",)
 BESIDE = ("firmware/core", "firmware/carveout", "firmware/mirror")  # the extension

@@ -73,7 +73,7 @@ def test_services_of_the_tutorial(tmp_path: Path):
     page = (ROOT / "docs" / "tutorials" / "writing-a-service.md").read_text()
     sources = [
         path
-        for folder in ("core", "pieces", "power", "services", "ports/host")
+        for folder in ("core", "pieces", "power", "services", "streams", "ports/host")
         for path in (ROOT / "firmware" / folder).glob("*.c")
     ]
     for number, block in enumerate(blocks_of(page, "c")):

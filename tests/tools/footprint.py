@@ -97,6 +97,7 @@ class Report:
     target: str
     core: Sizes
     services: Sizes
+    streams: Sizes
     stack: int
     stack_path: list[str]
     indirect: list[str]
@@ -177,7 +178,7 @@ class Target:
 
     def measure(self) -> Report:
         core = self.compile("core")
-        services = self.compile("services")
+        services, streams = self.compile("services"), self.compile("streams")
         graph = CallGraph()
         for path in (OUT / self.name / "core").glob("*.ci"):
             graph.read(path)
@@ -188,6 +189,7 @@ class Target:
             target=self.name,
             core=self.sizes(core),
             services=self.sizes(services),
+            streams=self.sizes(streams),
             stack=stack,
             stack_path=path_down,
             indirect=graph.indirect,
@@ -230,10 +232,11 @@ def ram_table(reports: list[Report]) -> str:
 
 
 def table(reports: list[Report]) -> str:
-    rows = [["target", "text", "data", "bss", "stack", "services"]]
+    rows = [["target", "text", "data", "bss", "stack", "services", "streams", "their bss"]]
     for report in reports:
         numbers = [report.core.text, report.core.data, report.core.bss, report.stack]
-        rows.append([report.target, *(str(n) for n in [*numbers, report.services.text])])
+        numbers += [report.services.text, report.streams.text, report.streams.bss]
+        rows.append([report.target, *(str(n) for n in numbers)])
     return columns(rows)
 
 
@@ -290,7 +293,7 @@ def main() -> int:
         reports.append(target.measure())
         problems += target.problems
 
-    print("\nFootprint of firmware/core at -Os, in bytes (services: their text)")
+    print("\nFootprint of firmware/core at -Os, in bytes (services, streams: text; 8 streams)")
     print(table(reports))
     print(f"\nRAM of one end, in bytes (once: with {SCRATCH} of scratch; the rest: for each)")
     print(ram_table(reports))

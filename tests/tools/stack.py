@@ -29,7 +29,16 @@ FIRMWARE = ROOT / "firmware"
 
 INDIRECT = "__indirect_call"
 # By folder below firmware/: a call by pointer goes further down this list.
-FLOORS = ("core", "pieces", "services", "power", "carveout", "ports/carveout", "ports/mps2")
+FLOORS = (
+    "core",
+    "pieces",
+    "streams",
+    "services",
+    "power",
+    "carveout",
+    "ports/carveout",
+    "ports/mps2",
+)
 # Objects of the image, in the build directory.
 OBJECTS = (
     "CMakeFiles/sbe_core.dir",
@@ -37,6 +46,7 @@ OBJECTS = (
     "CMakeFiles/sbe_pieces.dir",
     "CMakeFiles/sbe_power.dir",
     "CMakeFiles/sbe_services.dir",
+    "CMakeFiles/sbe_streams.dir",
     "ports/mps2/CMakeFiles/sbe-firmware.dir",
 )
 EXCEPTION_FRAME = 32 + 4  # r0-r3, r12, lr, pc, xpsr; a word to align it

@@ -33,6 +33,7 @@ C_FLOORS: Floors = [
         ["firmware/carveout/*"],
         ["firmware/mirror/*"],
         ["firmware/pieces/*"],
+        ["firmware/streams/*"],
         ["firmware/power/*"],
         ["firmware/patience/*"],
         ["linux/kernel/*"],

@@ -15,7 +15,8 @@ from sbe import _native
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ROOT / "docs" / "spec"
 CORE = ROOT / "firmware" / "core"
-DOCUMENTS = ["wire.md", "control.md"]
+DOCUMENTS = ["wire.md", "control.md", "streams.md"]
+HEADERS = [CORE / "wire.h", ROOT / "firmware" / "streams" / "layout.h"]
 
 HEADER_SIZE = 16  # struct sbe_control, which control messages begin with
 WITHOUT_HEADER = {"sbe_control", "sbe_limits", "sbe_segment"}
@@ -64,16 +65,23 @@ def documented_constants(name: str) -> list[tuple[str, int]]:
 
 
 def all_structures() -> dict[str, tuple[int, list[Field]]]:
-    return documented_structures("wire.md") | documented_structures("control.md")
+    found: dict[str, tuple[int, list[Field]]] = {}
+    for name in DOCUMENTS:
+        found |= documented_structures(name)
+    return found
 
 
 def all_constants() -> list[tuple[str, int]]:
     return [constant for name in DOCUMENTS for constant in documented_constants(name)]
 
 
+def header_text() -> str:
+    return "\n".join(path.read_text() for path in HEADERS)
+
+
 def header_constants() -> dict[str, int]:
-    """The wire's numbers, as wire.h has them; a mask of flags is no constant of its own."""
-    text = (CORE / "wire.h").read_text()
+    """The wire's numbers, as its headers have them; a mask of flags is no constant of its own."""
+    text = header_text()
     defined = re.findall(r"#define SBE_(\w+)\s+(0x[0-9a-f]+|\d+)u", text)
     members = re.findall(r"^\s*SBE_(\w+) = (\d+)", text, re.M)
     return {name: int(value, 0) for name, value in defined + members if name != "AREA_FLAGS"}
@@ -96,7 +104,7 @@ def statuses() -> dict[str, int]:
 
 
 def test_the_extension_tells_of_every_field():
-    asserted = re.findall(r"^SBE_AT\((\w+), (\w+), (\d+)\)", (CORE / "wire.h").read_text(), re.M)
+    asserted = re.findall(r"^SBE_AT\((\w+), (\w+), (\d+)\)", header_text(), re.M)
     told = {
         (structure, field, offset)
         for structure, fields in _native.layout().items()
@@ -129,8 +137,7 @@ def test_sizes_and_offsets_leave_no_hole(structure: str):
         assert offset == end, f"{structure}.{name}"
         end += length
     assert end == size
-    header = (CORE / "wire.h").read_text()
-    told = re.search(rf"^SBE_SIZE\({structure}, (\d+)\)", header, re.M)
+    told = re.search(rf"^SBE_SIZE\({structure}, (\d+)\)", header_text(), re.M)
     assert told is None or int(told[1]) == size
 
 

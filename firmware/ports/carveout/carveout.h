@@ -40,6 +40,10 @@
 #ifndef CARVEOUT_PIECES
 #define CARVEOUT_PIECES 1
 #endif
+/* 1: services may be streams (firmware/streams). */
+#ifndef CARVEOUT_STREAMS
+#define CARVEOUT_STREAMS 1
+#endif
 #define CARVEOUT_CALLS   8u /* of this end to the host, per channel */
 #define CARVEOUT_PENDING 8u
 #define CARVEOUT_KEPT    4u   /* requests of one context: half of what a service has room for */
@@ -89,8 +93,10 @@ struct carveout {
 
 /* Starts: the window's blocks are written and the host is told. A status. */
 int carveout_start(struct carveout *link, const struct carveout_config *config);
-/* One round of everything. False: nothing to do until the next byte comes. */
+/* One round of everything. False: nothing to do until the next byte comes, or carveout_due_ns(). */
 bool carveout_run(struct carveout *link);
+/* When a stream has bytes to move, by the link's clock; UINT64_MAX never. */
+uint64_t carveout_due_ns(void);
 /* Bytes wait. Ask with interrupts off, before sleeping. */
 static inline bool carveout_rung(const struct carveout *link)
 {

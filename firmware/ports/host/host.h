@@ -11,6 +11,7 @@
 #include "patience/patience.h"
 #include "pieces/pieces.h"
 #include "power/power.h"
+#include "streams/streams.h"
 
 #define HOST_INBOX_FDS 16u  /* more than any legal message carries, so that extras are seen */
 #define HOST_OUTBOX    256u /* control messages that wait for a slow host */
@@ -44,6 +45,8 @@ struct host {
     int listen_fd;  /* -1 with --control-fd */
     int control_fd; /* -1 while no host is connected */
     int signal_fd;  /* -1 with --control-fd */
+    int timer_fd;   /* rings when a stream has bytes to move */
+    uint64_t due_ns; /* what it is set to, SBE_STREAM_NEVER: nothing */
     bool lost;      /* the host is gone: the loop disconnects, never a hook */
     bool stop;
     bool refusal_told;

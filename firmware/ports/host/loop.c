@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "ports/host/host.h"
 
@@ -21,10 +23,32 @@ void host_unwatch(struct host *host, int fd)
     (void)epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
+/* Streams move when their time has come, whatever else there is to do. */
+static void run_streams(struct host *host)
+{
+    if (sbe_streams_due_ns() != SBE_STREAM_NEVER)
+        sbe_streams_run(host_now_ns(NULL));
+    uint64_t due_ns = sbe_streams_due_ns();
+    if (due_ns == host->due_ns)
+        return;
+    host->due_ns = due_ns;
+    struct itimerspec at = {.it_value = {0}};
+    if (due_ns != SBE_STREAM_NEVER) {
+        at.it_value.tv_sec = (time_t)(due_ns / 1000000000u);
+        at.it_value.tv_nsec = (long)(due_ns % 1000000000u);
+    }
+    if (timerfd_settime(host->timer_fd, TFD_TIMER_ABSTIME, &at, NULL) < 0)
+        host_log("timerfd_settime: %s", strerror(errno));
+}
+
 static void take_event(struct host *host, const struct epoll_event *event)
 {
     if (event->data.ptr == &host->signal_fd) {
         host->stop = true;
+    } else if (event->data.ptr == &host->timer_fd) {
+        uint64_t times;
+        (void)!read(host->timer_fd, &times, sizeof times); /* the clock says what is due */
+        host->due_ns = 0;                                  /* it may have come early: set it anew */
     } else if (event->data.ptr == &host->listen_fd) {
         if (host->control_fd < 0)
             host_accept(host);
@@ -49,6 +73,7 @@ int host_run(struct host *host)
     uint64_t looked_ns = 0;
     while (!host->stop) {
         bool more = sbe_power_run(&host->power);
+        run_streams(host); /* last: a request may have started one */
         if (host->lost) {
             host_disconnect(host);
             continue;

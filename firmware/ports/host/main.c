@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "ports/host/host.h"
@@ -185,7 +186,10 @@ int main(int argc, char **argv)
         return 1;
     raise_fd_limit();
     host.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (host.epoll_fd < 0 || !settle_signals()) {
+    host.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    host.due_ns = SBE_STREAM_NEVER;
+    if (host.epoll_fd < 0 || host.timer_fd < 0 ||
+        !host_watch(&host, host.timer_fd, EPOLLIN, &host.timer_fd) || !settle_signals()) {
         host_log("cannot start: %s", strerror(errno));
         return 1;
     }

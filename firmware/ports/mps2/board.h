@@ -18,6 +18,7 @@
 #define BOARD_UART0   0x50200000u
 #define BOARD_UART1   0x50201000u
 #define BOARD_RX1_IRQ 34u
+#define BOARD_RING_IRQ 4u /* of the timer behind it */
 #define BOARD_TICK_NS 50u  /* 20 MHz */
 #elif defined(BOARD_AN385) /* Cortex-M3 */
 #define BOARD_NAME    "mps2-an385"
@@ -28,6 +29,7 @@
 #define BOARD_UART0   0x40004000u
 #define BOARD_UART1   0x40005000u
 #define BOARD_RX1_IRQ 2u
+#define BOARD_RING_IRQ 9u
 #define BOARD_TICK_NS 40u /* 25 MHz */
 #else
 #error "define BOARD_AN521 or BOARD_AN385"
@@ -52,6 +54,10 @@ void console_write(const char *text);          /* UART0, and the log in the wind
 /* clock.c */
 void clock_start(void);
 uint64_t clock_now_ns(void *self);
+/* An interrupt at that time ends the next sleep; UINT64_MAX: none does. */
+void clock_ring_at(uint64_t due_ns);
+void clock_ring(void); /* interrupt */
+#define NVIC_ENABLE ((volatile uint32_t *)0xe000e100u)
 
 /* crash.c */
 extern uint64_t *const crash_stack_top;

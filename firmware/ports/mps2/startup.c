@@ -21,6 +21,9 @@ __attribute__((used, section(".boot"))) static const struct {
     handler system[3];
 } boot = {.stack = stack_top, .system = {reset, fault_entry, fault_entry}};
 
+#define LOWER_IRQ  (BOARD_RX1_IRQ < BOARD_RING_IRQ ? BOARD_RX1_IRQ : BOARD_RING_IRQ)
+#define HIGHER_IRQ (BOARD_RX1_IRQ < BOARD_RING_IRQ ? BOARD_RING_IRQ : BOARD_RX1_IRQ)
+
 __attribute__((used, section(".vectors"), aligned(512))) static const struct {
     uint32_t *stack;
     handler system[15];
@@ -28,9 +31,11 @@ __attribute__((used, section(".vectors"), aligned(512))) static const struct {
 } vectors = {
     .stack = stack_top,
     .system = {reset, [1 ... 14] = fault_entry},
-    .interrupts = {[0 ... BOARD_RX1_IRQ - 1] = fault_entry,
+    .interrupts = {[0 ... LOWER_IRQ - 1] = fault_entry,
+                   [LOWER_IRQ + 1 ... HIGHER_IRQ - 1] = fault_entry,
+                   [HIGHER_IRQ + 1 ... BOARD_IRQS - 1] = fault_entry,
                    [BOARD_RX1_IRQ] = uart_receive,
-                   [BOARD_RX1_IRQ + 1 ... BOARD_IRQS - 1] = fault_entry},
+                   [BOARD_RING_IRQ] = clock_ring},
 };
 
 void reset(void)

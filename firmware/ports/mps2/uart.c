@@ -17,9 +17,8 @@ struct uart {
 #define RX_ENABLE    2u
 #define RX_INTERRUPT 8u
 
-#define UART0       ((struct uart *)BOARD_UART0)
-#define UART1       ((struct uart *)BOARD_UART1)
-#define NVIC_ENABLE ((volatile uint32_t *)0xe000e100u)
+#define UART0 ((struct uart *)BOARD_UART0)
+#define UART1 ((struct uart *)BOARD_UART1)
 
 /*
  * How long a byte may wait for room, in reads of the state. A host that does not read must not stop

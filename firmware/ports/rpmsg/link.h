@@ -53,6 +53,10 @@
 #ifndef RPMSG_LINK_PIECES
 #define RPMSG_LINK_PIECES 0
 #endif
+/* 1: services may be streams (firmware/streams). */
+#ifndef RPMSG_LINK_STREAMS
+#define RPMSG_LINK_STREAMS 0
+#endif
 #ifndef RPMSG_LINK_KEPT
 #define RPMSG_LINK_KEPT 4u /* requests of one context that are answered later, 0: any number */
 #endif
@@ -118,8 +122,10 @@ void rpmsg_link_down(struct rpmsg_link *link);
  */
 void rpmsg_link_receive(struct rpmsg_link *link, uint32_t source, uint32_t destination,
                         const void *data, uint32_t size);
-/* Everything there is to do. True: there is more. */
+/* Everything there is to do now. True: there is more. */
 bool rpmsg_link_run(struct rpmsg_link *link);
+/* When a stream has bytes to move, by the port's clock; UINT64_MAX never. */
+uint64_t rpmsg_link_due_ns(void);
 /* Something found no buffer. */
 static inline bool rpmsg_link_waits(const struct rpmsg_link *link)
 {

@@ -178,6 +178,24 @@ static const char *take_arguments(int argc, char **argv)
     return path != NULL ? path : "/dev/sbe-userproc0";
 }
 
+/* How long to sleep. NULL: until something comes. */
+static struct timespec *until_next(bool more, struct timespec *wait)
+{
+    uint64_t due_ns = rpmsg_link_due_ns(), left_ns = UINT64_MAX;
+    if (due_ns != UINT64_MAX) {
+        uint64_t now = now_ns(NULL);
+        left_ns = due_ns > now ? due_ns - now : 0;
+    }
+    /* OpenAMP asks for no interrupt when buffers come back. */
+    if (rpmsg_link_waits(&remote_link) && left_ns > 1000000u)
+        left_ns = 1000000u;
+    if (more)
+        left_ns = 0;
+    wait->tv_sec = (time_t)(left_ns / 1000000000u);
+    wait->tv_nsec = (long)(left_ns % 1000000000u);
+    return left_ns == UINT64_MAX ? NULL : wait;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
@@ -204,8 +222,8 @@ int main(int argc, char **argv)
     for (;;) {
         bool more = work();
         struct pollfd fd = {.fd = core.fd, .events = POLLIN};
-        /* OpenAMP asks for no interrupt when buffers come back. */
-        if (poll(&fd, 1, more ? 0 : rpmsg_link_waits(&remote_link) ? 1 : -1) < 0 && errno != EINTR)
+        struct timespec wait;
+        if (ppoll(&fd, 1, until_next(more, &wait), NULL) < 0 && errno != EINTR)
             return 1;
         if ((fd.revents & POLLIN) != 0 && !take_events())
             return 1;

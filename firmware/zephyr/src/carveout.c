@@ -116,7 +116,7 @@ int sbe_carveout_serve(void)
         status = start_doorbell();
     while (status >= 0)
         if (!carveout_run(&link))
-            (void)k_sem_take(&rung, K_FOREVER);
+            (void)k_sem_take(&rung, sbe_until(carveout_due_ns()));
     return status;
 }
 

@@ -14,3 +14,11 @@ uint64_t sbe_zephyr_now_ns(void *self)
     last = now;
     return k_cyc_to_ns_floor64(cycles);
 }
+
+k_timeout_t sbe_until(uint64_t due_ns)
+{
+    if (due_ns == UINT64_MAX)
+        return K_FOREVER;
+    uint64_t now_ns = sbe_zephyr_now_ns(NULL), left_ns = due_ns > now_ns ? due_ns - now_ns : 0;
+    return K_USEC((left_ns + 999u) / 1000u);
+}

@@ -7,6 +7,7 @@
 #define SBE_ZEPHYR_SRC_PORT_H
 
 #include <stdint.h>
+#include <zephyr/kernel.h>
 
 /* Serves a node "sbe,carveout" for as long as the system runs. Returns only a negative status. */
 int sbe_carveout_serve(void);
@@ -15,6 +16,7 @@ int sbe_rpmsg_serve(void);
 
 /* For the glue itself. */
 uint64_t sbe_zephyr_now_ns(void *self);
+k_timeout_t sbe_until(uint64_t due_ns); /* by that clock; UINT64_MAX for ever */
 struct sbe_crash_record;
 void sbe_carveout_last_words(struct sbe_crash_record *record);
 

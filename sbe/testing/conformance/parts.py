@@ -18,6 +18,7 @@ from sbe.testing.conformance.services import PYTHON_SERVICES
 __all__ = [
     "LIMIT_S",
     "STANDARD",
+    "STREAMS",
     "Connector",
     "Gate",
     "answered",
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 LIMIT_S: Final = 30.0  # turns a hang into a failure
-STANDARD: Final = frozenset(PYTHON_SERVICES) | {"relay"}
+STREAMS: Final = frozenset({"tone", "meter", "loop"})
+STANDARD: Final = frozenset(PYTHON_SERVICES) | {"relay"} | STREAMS
 """The services that the suite calls, where a remote has them."""
 
 

@@ -21,6 +21,7 @@ typedef struct {
 } k_timeout_t;
 #define K_FOREVER            ((k_timeout_t){-1})
 #define K_MSEC(milliseconds) ((k_timeout_t){(milliseconds)*10})
+#define K_USEC(microseconds) ((k_timeout_t){(int64_t)(microseconds) / 100})
 
 struct k_sem {
     unsigned int count;

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests to streams: what is legal when. */
+#include "streams/streams.h"
+
+#include <string.h>
+
+#include "core/engine_base.h"
+#include "streams/streams_base.h"
+
+#define RATE_MAX         48000000u /* bytes a second: one stream takes no more of a remote */
+#define FRAME_MAX        65536u    /* bytes */
+#define PERIODS_A_SECOND 2000u     /* at most: each wakes both ends */
+
+struct sbe_stream sbe_stream_pool[SBE_STREAMS];
+
+static struct sbe_stream *find(uint32_t context, uint32_t id)
+{
+    for (uint32_t i = 0; i < SBE_STREAMS && id != 0; i++)
+        if (sbe_stream_pool[i].id == id && sbe_stream_pool[i].context == context)
+            return &sbe_stream_pool[i];
+    return NULL;
+}
+
+struct sbe_stream *sbe_stream_other(const struct sbe_stream *stream, uint8_t direction)
+{
+    for (uint32_t i = 0; i < SBE_STREAMS; i++) {
+        struct sbe_stream *other = &sbe_stream_pool[i];
+        if (other != stream && other->id != 0 && other->context == stream->context &&
+            other->kind == stream->kind && other->settings.direction == direction)
+            return other;
+    }
+    return NULL;
+}
+
+/* A free one, unless this context has its share. */
+static struct sbe_stream *take_free(uint32_t context)
+{
+    struct sbe_stream *found = NULL;
+    uint32_t left = SBE_STREAMS_SHARE;
+    for (uint32_t i = 0; i < SBE_STREAMS; i++) {
+        if (sbe_stream_pool[i].id == 0)
+            found = &sbe_stream_pool[i];
+        else if (sbe_stream_pool[i].context == context && --left == 0)
+            return NULL;
+    }
+    return found;
+}
+
+/* -- settings ---------------------------------------------------------------------------------- */
+
+/* What no kind can change the meaning of. */
+static int check(const struct sbe_stream_settings *settings, const struct sbe_stream_kind *kind)
+{
+    uint64_t second;
+    if (settings->frame_bytes == 0 || settings->frame_bytes > FRAME_MAX || settings->rate_hz == 0 ||
+        settings->reserved != 0)
+        return SBE_EINVAL;
+    if ((settings->direction != SBE_STREAM_PLAYBACK && settings->direction != SBE_STREAM_CAPTURE) ||
+        (kind->directions & settings->direction) == 0)
+        return SBE_ENOTSUP;
+    if (settings->mode != SBE_STREAM_CYCLIC && settings->mode != SBE_STREAM_ENDLESS)
+        return SBE_ENOTSUP;
+    if (settings->on_xrun != SBE_STREAM_XRUN_STOPS && settings->on_xrun != SBE_STREAM_XRUN_GOES_ON)
+        return SBE_EINVAL;
+    second = (uint64_t)settings->frame_bytes * settings->rate_hz;
+    if (second > RATE_MAX)
+        return SBE_ERANGE;
+    if (settings->period_bytes % settings->frame_bytes != 0 || settings->buffer_bytes == 0 ||
+        settings->buffer_bytes > SBE_STREAM_BUFFER_MAX)
+        return SBE_EINVAL;
+    uint32_t buffer = (uint32_t)settings->buffer_bytes;
+    uint32_t unit = settings->period_bytes != 0 ? settings->period_bytes : settings->frame_bytes;
+    if (buffer % unit != 0)
+        return SBE_EINVAL;
+    return settings->period_bytes != 0 && second > (uint64_t)unit * PERIODS_A_SECOND ? SBE_ERANGE
+                                                                                     : SBE_OK;
+}
+
+/* Legal periods and a whole number of them, as near as can be to what was asked for. */
+static void fit(struct sbe_stream_settings *settings)
+{
+    uint32_t frame = settings->frame_bytes, period = settings->period_bytes;
+    uint32_t shortest = (uint32_t)((uint64_t)frame * settings->rate_hz / PERIODS_A_SECOND);
+    uint64_t most = SBE_STREAM_BUFFER_MAX;
+    if (period != 0 && period < shortest)
+        period = shortest;
+    if (period > most / 2)
+        period = (uint32_t)(most / 2);
+    period = (period + frame - 1) / frame * frame;
+    settings->period_bytes = period;
+    uint32_t unit = period != 0 ? period : frame;
+    uint64_t buffer = settings->buffer_bytes < most ? settings->buffer_bytes : most;
+    uint32_t count = ((uint32_t)buffer + unit - 1) / unit;
+    if (count < 2)
+        count = 2;
+    while ((uint64_t)count * unit > most)
+        count--;
+    settings->buffer_bytes = (uint64_t)count * unit;
+}
+
+static int negotiate(struct sbe_stream_settings *settings, const struct sbe_stream_kind *kind)
+{
+    if (settings->frame_bytes == 0 || settings->frame_bytes > FRAME_MAX ||
+        (uint64_t)settings->frame_bytes * settings->rate_hz > RATE_MAX)
+        return SBE_ERANGE;
+    int status = kind->negotiate == NULL ? SBE_OK : kind->negotiate(settings);
+    if (status < 0)
+        return status;
+    fit(settings);
+    return check(settings, kind);
+}
+
+/* -- opening and closing ----------------------------------------------------------------------- */
+
+/* The block and the data, apart, each where its use needs it. */
+static int check_memory(const struct sbe_request *request,
+                        const struct sbe_stream_settings *settings)
+{
+    const struct sbe_buffer *block = &request->buffers[0], *data = &request->buffers[1];
+    uint8_t wanted = settings->direction == SBE_STREAM_PLAYBACK ? SBE_DIR_IN : SBE_DIR_OUT;
+    if (request->buffer_count != 2 || block->direction != SBE_DIR_INOUT ||
+        data->direction != wanted || ((block->flags | data->flags) & SBE_BUFFER_INLINE) != 0)
+        return SBE_EINVAL;
+    if (block->data == NULL || data->data == NULL)
+        return SBE_EFAULT;
+    uint64_t stride = block->size / SBE_STREAM_BLOCK_RECORDS;
+    if (stride < SBE_STREAM_STRIDE_MIN || stride > SBE_LINE_MAX || (stride & (stride - 1)) != 0 ||
+        block->size % SBE_STREAM_BLOCK_RECORDS != 0 || (uintptr_t)block->data % stride != 0)
+        return SBE_EINVAL;
+    if (data->size != settings->buffer_bytes)
+        return SBE_EINVAL;
+    uintptr_t from = (uintptr_t)block->data, to = (uintptr_t)data->data;
+    return (from < to ? to - from < block->size : from - to < data->size) ? SBE_EINVAL : SBE_OK;
+}
+
+static void take_over(struct sbe_stream *stream)
+{
+    struct sbe_kept *kept = &stream->kept;
+    const struct sbe_area *area = sbe_area_find(kept->channel->areas, kept->buffers[0].area);
+    const struct sbe_area *data = sbe_area_find(kept->channel->areas, kept->buffers[1].area);
+    bool coherent =
+        kept->channel->areas->coherent || (area->flags & data->flags & SBE_AREA_COHERENT) != 0;
+    const struct sbe_port *port = coherent ? NULL : kept->channel->port;
+    uint32_t stride = (uint32_t)kept->buffers[0].size / SBE_STREAM_BLOCK_RECORDS;
+    stream->data = kept->buffers[1].data;
+    stream->seen = sbe_stream_host_place(kept->buffers[0].data, port);
+    stream->shown = sbe_stream_remote_place(kept->buffers[0].data, stride, port);
+    kept->written[0] = kept->buffers[0].size;
+    kept->written[1] = kept->buffers[1].size;
+}
+
+static int open_stream(struct sbe_request *request, const struct sbe_stream_request *asked,
+                       const struct sbe_stream_kind *kind)
+{
+    struct sbe_stream_settings settings;
+    uint32_t context = request->channel->context;
+    memcpy(&settings, asked + 1, sizeof settings);
+    int status = check(&settings, kind);
+    if (status == SBE_OK)
+        status = check_memory(request, &settings);
+    if (status < 0)
+        return status;
+    if (find(context, asked->stream) != NULL)
+        return SBE_EEXIST;
+    struct sbe_stream *stream = take_free(context);
+    if (stream == NULL)
+        return SBE_EBUSY;
+    *stream = (struct sbe_stream){.kind = kind, .context = context, .settings = settings};
+    status = sbe_request_keep(request, &stream->kept, stream->scratch, sizeof stream->scratch);
+    if (status < 0)
+        return status;
+    stream->id = asked->stream;
+    take_over(stream);
+    sbe_stream_enter(stream, SBE_STREAM_SETUP);
+    return SBE_KEPT;
+}
+
+/* Nothing is touched after it. The last status is in the answer to OPEN. */
+static void close_stream(struct sbe_stream *stream, int result)
+{
+    struct sbe_stream_answer answer = {.result = result, .stream = stream->id};
+    if (stream->kind->trigger != NULL)
+        (void)stream->kind->trigger(stream, SBE_STREAM_DISCONNECTED);
+    if (stream->kept.channel != NULL)
+        sbe_stream_enter(stream, SBE_STREAM_DISCONNECTED);
+    answer.status = stream->status;
+    stream->id = 0;
+    (void)sbe_kept_answer(&stream->kept, result, &answer, sizeof answer);
+}
+
+void sbe_stream_cancel(struct sbe_kept *kept)
+{
+    struct sbe_stream *stream =
+        (struct sbe_stream *)(void *)((uint8_t *)kept - offsetof(struct sbe_stream, kept));
+    close_stream(stream, SBE_ECANCELED);
+}
+
+/* -- transitions ------------------------------------------------------------------------------- */
+
+#define FROM(state) (1u << SBE_STREAM_##state)
+
+/* From which states, and to which; the table of docs/spec/streams.md. */
+static const struct {
+    uint16_t from;
+    uint8_t to;
+} TRANSITIONS[] = {
+    [SBE_STREAM_PREPARE] = {FROM(SETUP) | FROM(PREPARED) | FROM(XRUN), SBE_STREAM_PREPARED},
+    [SBE_STREAM_START] = {FROM(PREPARED), SBE_STREAM_RUNNING},
+    [SBE_STREAM_PAUSE] = {FROM(RUNNING), SBE_STREAM_PAUSED},
+    [SBE_STREAM_RESUME] = {FROM(PAUSED), SBE_STREAM_RUNNING},
+    [SBE_STREAM_DRAIN] = {FROM(RUNNING), SBE_STREAM_DRAINING},
+    [SBE_STREAM_STOP] = {FROM(SETUP) | FROM(PREPARED) | FROM(RUNNING) | FROM(PAUSED) |
+                             FROM(DRAINING) | FROM(XRUN),
+                         SBE_STREAM_SETUP},
+};
+
+static int may(const struct sbe_stream *stream, uint32_t op)
+{
+    if ((TRANSITIONS[op].from >> stream->status.state & 1u) == 0)
+        return SBE_EPERM; /* the state is in the answer */
+    if (op == SBE_STREAM_DRAIN && (stream->settings.direction != SBE_STREAM_PLAYBACK ||
+                                   stream->settings.mode == SBE_STREAM_ENDLESS))
+        return SBE_ENOTSUP;
+    return SBE_OK;
+}
+
+static int change(struct sbe_stream *stream, const struct sbe_stream_request *asked,
+                  uint64_t now_ns)
+{
+    enum sbe_stream_state next = (enum sbe_stream_state)TRANSITIONS[asked->op].to;
+    if (sbe_stream_moves(stream)) {
+        sbe_stream_advance(stream, now_ns); /* up to this moment, which may have been its end */
+        int status = may(stream, asked->op);
+        if (status < 0)
+            return status;
+    }
+    int status = stream->kind->trigger == NULL ? SBE_OK : stream->kind->trigger(stream, next);
+    if (status < 0)
+        return status;
+    if (asked->op == SBE_STREAM_PREPARE)
+        sbe_stream_reset(stream, asked->generation);
+    if (next == SBE_STREAM_RUNNING)
+        sbe_stream_begin(stream, now_ns);
+    sbe_stream_enter(stream, next);
+    return SBE_OK;
+}
+
+/* All of them, or none. */
+static int start(struct sbe_stream *first, const struct sbe_stream_request *asked, uint64_t now_ns)
+{
+    struct sbe_stream *group[SBE_STREAM_GROUP_MAX + 1] = {first};
+    uint32_t ids[SBE_STREAM_GROUP_MAX], count = asked->count;
+    if (count > SBE_STREAM_GROUP_MAX)
+        return SBE_EINVAL;
+    memcpy(ids, asked + 1, count * sizeof *ids);
+    for (uint32_t i = 0; i < count; i++) {
+        group[i + 1] = find(first->context, ids[i]);
+        if (group[i + 1] == NULL)
+            return SBE_ENOENT;
+        for (uint32_t k = 0; k <= i; k++)
+            if (group[k] == group[i + 1])
+                return SBE_EINVAL;
+    }
+    int status = SBE_OK;
+    for (uint32_t i = 0; i <= count && status == SBE_OK; i++)
+        status = may(group[i], SBE_STREAM_START);
+    for (uint32_t i = 0; i <= count && status == SBE_OK; i++)
+        status = change(group[i], asked, now_ns);
+    return status;
+}
+
+static int carry_out(struct sbe_stream *stream, const struct sbe_stream_request *asked,
+                     uint64_t now_ns)
+{
+    if (asked->op == SBE_STREAM_QUERY) {
+        if (sbe_stream_moves(stream))
+            sbe_stream_advance(stream, now_ns);
+        return SBE_OK;
+    }
+    int status = may(stream, asked->op);
+    if (status < 0)
+        return status;
+    if (asked->op == SBE_STREAM_START)
+        return start(stream, asked, now_ns);
+    if (asked->op == SBE_STREAM_PREPARE &&
+        (asked->generation == 0 || asked->generation == stream->status.generation))
+        return SBE_EINVAL;
+    return change(stream, asked, now_ns);
+}
+
+/* -- requests ---------------------------------------------------------------------------------- */
+
+/* The payload has the size that its op says. */
+static bool is_whole(const struct sbe_request *request, const struct sbe_stream_request *asked)
+{
+    uint64_t size = sizeof *asked;
+    if (request->payload_size < sizeof *asked)
+        return false;
+    bool opens = asked->op == SBE_STREAM_NEGOTIATE || asked->op == SBE_STREAM_OPEN;
+    if (opens)
+        size += sizeof(struct sbe_stream_settings);
+    else
+        size += (uint64_t)asked->count * sizeof(uint32_t);
+    return request->payload_size == size && (asked->op == SBE_STREAM_START || asked->count == 0) &&
+           (asked->op == SBE_STREAM_PREPARE || asked->generation == 0) &&
+           asked->op >= SBE_STREAM_NEGOTIATE && asked->op <= SBE_STREAM_CLOSE &&
+           (asked->stream != 0 || asked->op == SBE_STREAM_NEGOTIATE) &&
+           (asked->op == SBE_STREAM_OPEN || request->buffer_count == 0);
+}
+
+static int propose(struct sbe_request *request, const struct sbe_stream_request *asked,
+                   const struct sbe_stream_kind *kind)
+{
+    struct sbe_stream_proposal proposal = {.stream = asked->stream};
+    if (request->reply_room < sizeof proposal)
+        return SBE_ENOSPC;
+    memcpy(&proposal.settings, asked + 1, sizeof proposal.settings);
+    proposal.result = negotiate(&proposal.settings, kind);
+    memcpy(request->reply, &proposal, sizeof proposal);
+    request->reply_size = sizeof proposal;
+    return SBE_OK;
+}
+
+int sbe_stream_handle(struct sbe_request *request, const struct sbe_stream_kind *kind)
+{
+    const struct sbe_stream_request *asked = request->payload; /* scratch, 8-byte aligned */
+    struct sbe_stream_answer answer = {0};
+    if (!is_whole(request, asked))
+        return SBE_EINVAL;
+    if (asked->op == SBE_STREAM_NEGOTIATE)
+        return propose(request, asked, kind);
+    if (asked->op == SBE_STREAM_OPEN)
+        return open_stream(request, asked, kind);
+    if (request->reply_room < sizeof answer)
+        return SBE_ENOSPC;
+    struct sbe_stream *stream = find(request->channel->context, asked->stream);
+    if (stream == NULL)
+        return SBE_ENOENT;
+    answer.stream = asked->stream;
+    if (asked->op == SBE_STREAM_CLOSE)
+        close_stream(stream, SBE_OK);
+    else
+        answer.result = carry_out(stream, asked, sbe_engine_now(request->engine));
+    answer.status = stream->status;
+    memcpy(request->reply, &answer, sizeof answer);
+    request->reply_size = sizeof answer;
+    return SBE_OK;
+}

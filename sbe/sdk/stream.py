@@ -1,0 +1,578 @@
+"""Stream: data that flows between an application and a remote, by reference."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from sbe import _native
+from sbe.errors import (
+    BadArgument,
+    Error,
+    LinkClosed,
+    LinkError,
+    ProtocolError,
+    StreamError,
+    Timeout,
+    fresh_copy,
+    from_status,
+)
+from sbe.sdk import arrays
+from sbe.sdk.area import Area
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at
+from sbe.sdk.ownership import not_copied
+from sbe.sdk.stream_format import StreamFormat
+from sbe.sdk.stream_wire import (
+    Answer,
+    Direction,
+    Event,
+    Op,
+    Settings,
+    State,
+    StreamStatus,
+    answer_of,
+    event_of,
+    request,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Block", "ClockPair", "Stream"]
+
+_EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
+_MOVING = {State.RUNNING, State.DRAINING}
+_BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
+
+
+class ClockPair(NamedTuple):
+    """Two clocks at one moment, within `accuracy_ns`."""
+
+    host_ns: int
+    """time.monotonic_ns()"""
+    remote_ns: int
+    position_bytes: int
+    accuracy_ns: int
+
+
+class Block:
+    """The next frames of a stream, in place; they are the remote's again at the end of `with`."""
+
+    def __init__(self, stream: Stream, offset: int, size: int) -> None:
+        self._stream = stream
+        self._offset = offset
+        self.size_bytes = size
+        self.data: memoryview = stream._bytes(offset, size)
+        """Bytes; writable for playback."""
+
+    @property
+    def frames(self) -> int:
+        """How many."""
+        return self.size_bytes // self._stream.format.frame_bytes
+
+    def array(self) -> NDArray[Any]:
+        """A numpy array of shape (frames, channels), without a copy."""
+        return self._stream._array(self.data)
+
+    def __enter__(self) -> NDArray[Any]:
+        return self.array()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._stream._done(self)
+
+
+class Stream:
+    """Frames that flow at their rate, from `Connection.open_stream()`.
+
+    It is prepared when it is opened: write to it or read from it, and it starts by itself, or
+    `start()` it, several of them at one moment. Positions are what the remote has measured, never
+    an estimate. An xrun, frames that did not come or go in time, stops it (StreamError; `prepare()`
+    begins anew) or is counted, as `on_xrun` said.
+
+    Threads: one at a time may move frames and wait for events; `position()`, `start()` to `stop()`
+    and `close()` may be called from any.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        name: str,
+        service: int,
+        number: int,
+        settings: Settings,
+        channel: _native.Channel,
+        area: Area,
+        stride: int,
+    ) -> None:
+        """Takes over a channel and memory; applications use `Connection.open_stream()`."""
+        self.name = name
+        self.format: StreamFormat = settings.format
+        self.playback = settings.direction is Direction.PLAYBACK
+        self._core = core
+        self._service = service
+        self._id = number
+        self._settings = settings
+        self._channel = channel
+        self._area = area
+        self._block = _native.StreamBlock(area, stride)
+        self._start = stride * _native.STREAM_BLOCK_RECORDS
+        self._generation = 0
+        self._application = 0  # bytes
+        self._shown = status_of((0, 0, 0, 0, 0, 0, 0, 0, 0))
+        self._lost = 0  # bytes that were overwritten before they were read
+        self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
+        self._event_count = 0
+        self._open: _native.Call | None = None
+
+    # -- facts ------------------------------------------------------------------------------
+
+    @property
+    def buffer_frames(self) -> int:
+        """Frames of the whole buffer."""
+        return self._settings.buffer_bytes // self.format.frame_bytes
+
+    @property
+    def period_frames(self) -> int:
+        """Frames from one event to the next; 0: there are none."""
+        return self._settings.period_bytes // self.format.frame_bytes
+
+    @property
+    def state(self) -> State:
+        """Where it is, as the remote shows it; disconnected when the link or the stream is gone."""
+        if self._open is None or self._open.done():
+            return State.DISCONNECTED
+        return self.position().state
+
+    @property
+    def closed(self) -> bool:
+        """close() has been called, or the link was lost."""
+        return self._open is None or self._channel.error is not None
+
+    def position(self) -> StreamStatus:
+        """What the remote shows at this moment, in one piece; after the end, what it showed last.
+
+        Raises ProtocolError for positions that can't be.
+        """
+        if self._channel.error is None and self._open is not None:
+            self._look()
+        return self._shown
+
+    def available(self) -> int:
+        """Frames that can be read, or written, now."""
+        self._look()
+        return self._available_bytes() // self.format.frame_bytes
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there may be news; then ask `event(0)`."""
+        return self._channel.fileno()
+
+    def stat(self) -> dict[str, int]:
+        """Counters: xruns, lost bytes, events and those that found no room."""
+        shown = self.position()
+        return {
+            "xruns": shown.xruns,
+            "lost_bytes": max(shown.lost_bytes, self._lost),
+            "events": self._event_count,
+            "events_skipped": shown.skipped,
+            "doorbells": self._channel.counters()["doorbells"],
+        }
+
+    def clock(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> ClockPair:
+        """Both clocks and the position at one moment: the remote measures when it is asked."""
+        before = time.monotonic_ns()
+        answer = self._ask(Op.QUERY, timeout)
+        after = time.monotonic_ns()
+        host = (before + after) // 2
+        shown = answer.status
+        return ClockPair(host, shown.clock_ns, shown.position_bytes, (after - before + 1) // 2)
+
+    # -- what the remote is asked -----------------------------------------------------------
+
+    def _begin(self, timeout: float | None) -> None:
+        """Opens it at the remote; what is wrong with that is raised."""
+        data = self._area[self._start : self._start + self._settings.buffer_bytes]
+        wrap: type[_native.Buffer] = _native.In if self.playback else _native.Out
+        self._open = self._channel.submit(
+            self._service,
+            (_native.InOut(self._area[: self._start]), wrap(data)),
+            request(Op.OPEN, self._id, more=self._settings.pack()),
+        )
+        try:
+            self._ask(Op.QUERY, timeout)
+        except Error:
+            if self._open.done():
+                self._open.result(0)  # says why
+            raise
+
+    def _ask(
+        self, op: Op, timeout: float | None = DEFAULT_TIMEOUT_S, *, more: bytes = b""
+    ) -> Answer:
+        generation = self._generation if op is Op.PREPARE else 0
+        if self._open is None:
+            raise LinkClosed(f"stream {self.name!r} is closed")
+        message = request(op, self._id, generation, more=more)
+        try:
+            reply = self._channel.call(self._service, (), message, timeout)
+        except LinkError as error:
+            raise self._ended(error) from None
+        answer = answer_of(reply.payload)
+        if answer.stream != self._id:
+            raise ProtocolError(f"an answer about stream {answer.stream}, not {self._id}")
+        if answer.result == -errno.EPERM:
+            raise StreamError(
+                f"{op.name.lower()}: stream {self.name!r} is {answer.status.state}",
+                state=str(answer.status.state),
+            )
+        if answer.result < 0:
+            raise from_status(
+                answer.result, f"{op.name.lower()}: stream {self.name!r}", remote=True
+            )
+        return answer
+
+    def _ended(self, error: LinkError) -> BaseException:
+        """The same, with how far the stream had come."""
+        end = fresh_copy(error)
+        if isinstance(end, LinkError):
+            moved = self._shown.position_bytes
+            return type(end)(f"{error}; stream {self.name!r} had moved {moved} bytes", end.code)
+        return end
+
+    def prepare(self) -> None:
+        """Position 0 of a new run; what was written and not played is gone."""
+        before = self._generation, self._application, self._lost, self._shown
+        self._generation = self._generation % 0xFFFFFFFF + 1
+        self._application = self._lost = 0
+        self._shown = self._shown._replace(generation=self._generation, position_bytes=0)
+        self._block.show(0)  # before the remote looks for it
+        try:
+            self._ask(Op.PREPARE)
+        except BaseException:
+            self._generation, self._application, self._lost, self._shown = before
+            self._block.show(self._application)
+            raise
+        self._events.clear()
+        self._look()
+
+    def start(self, *others: Stream) -> None:
+        """Starts it, and others of the same connection at the same moment: all or none."""
+        ids = b"".join(each._id.to_bytes(4, "little") for each in others)
+        if any(each._core is not self._core for each in others):
+            raise BadArgument("streams of one connection start together")
+        self._ask(Op.START, more=ids)
+
+    def pause(self) -> None:
+        """Stops where it is; `resume()` goes on."""
+        self._ask(Op.PAUSE)
+
+    def resume(self) -> None:
+        """Goes on after `pause()`."""
+        self._ask(Op.RESUME)
+
+    def stop(self) -> None:
+        """Stops at once; what was not played is dropped."""
+        self._ask(Op.STOP)
+
+    def drain(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
+        """Waits until all that was written is played. Raises Timeout; it goes on draining."""
+        until = ends_at(timeout)
+        if self.state is State.PREPARED:
+            self.start()
+        if self.state is State.RUNNING:
+            with contextlib.suppress(StreamError):  # it may have ended, or lack frames, just now
+                self._ask(Op.DRAIN)
+        while self.state in _MOVING:
+            self._wait(until)
+        self._check_state()
+
+    # -- frames -----------------------------------------------------------------------------
+
+    def next(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> Block:
+        """The next frames, in place: a period, or as many as are left before the buffer's end.
+
+        `with stream.next() as frames:` gives a numpy array of shape (frames, channels), which is
+        to be filled or read; they are handed over at the end of the block, none if it raises.
+        A prepared stream starts by itself, for playback once the buffer is full.
+        Raises Timeout, StreamError after an xrun, RemoteRestarted with how far it had come.
+        """
+        until = ends_at(timeout)
+        while True:
+            block = self._ready()
+            if block is not None:
+                return block
+            self._wait(until)
+
+    def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
+        """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
+        return b"".join(self._pieces(frames * self.format.frame_bytes, timeout))
+
+    def _pieces(self, wanted: int, timeout: float | None) -> Iterator[bytes]:
+        self._check_direction(playback=False)
+        until = ends_at(timeout)
+        while wanted > 0:
+            block = self._ready(wanted)
+            if block is None:
+                self._wait(until)
+                continue
+            piece = bytes(block.data)
+            self._done(block)
+            wanted -= block.size_bytes
+            yield piece
+
+    def write(self, data: Any, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
+        """Frames, copied: an array or bytes. It waits for room. Raises as `next()`."""
+        self._check_direction(playback=True)
+        until = ends_at(timeout)
+        left = memoryview(data).cast("B")
+        if len(left) % self.format.frame_bytes:
+            raise BadArgument(f"{len(left)} bytes are no whole frames")
+        while len(left) > 0:
+            block = self._ready(len(left))
+            if block is None:
+                self._wait(until)
+                continue
+            block.data[:] = left[: block.size_bytes]
+            left = left[block.size_bytes :]
+            self._done(block)
+
+    def __aiter__(self) -> AsyncIterator[Block]:
+        return self
+
+    async def __anext__(self) -> Block:
+        """The next block; the loop goes on meanwhile. Ends when the stream does."""
+        while True:
+            try:
+                block = self._ready()
+            except LinkClosed:
+                raise StopAsyncIteration from None
+            if block is not None:
+                return block
+            await self._awaited()
+
+    def event(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> Event | None:
+        """The next event of this run, or None at the timeout; 0 does not wait."""
+        until = ends_at(timeout)
+        while not self._events:
+            if not self._take_event(max(0.0, until - time.monotonic())):
+                return None
+        return self._events.popleft()
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ends it at once. The remote touches no memory of it when this returns. Idempotent."""
+        if self._open is None:
+            return
+        try:
+            if self._channel.error is None and not self._core.closed:
+                with contextlib.suppress(LinkError):
+                    self._ask(Op.CLOSE)
+                    self._open.result(DEFAULT_TIMEOUT_S)
+        finally:
+            self._open = None
+            with contextlib.suppress(LinkError):
+                self._core.close_another(self._channel)
+                self._core.free(self._area)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """As `close()`, for asyncio: the loop goes on meanwhile."""
+        import asyncio
+
+        await asyncio.shield(asyncio.to_thread(self.close))
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
+
+    def __repr__(self) -> str:
+        way = "playback" if self.playback else "capture"
+        state = "closed" if self.closed else str(self._shown.state)
+        return f"<sbe.Stream {self.name}: {way}, {state}, {self._shown.position_bytes} bytes>"
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Takes what the remote shows, if it can be."""
+        try:
+            shown = status_of(self._block.status())
+        except ProtocolError as error:
+            self._channel.fail(error)
+            raise
+        if shown.generation != self._generation:
+            return  # of a run that is over, or before the first
+        self._check_shown(shown)
+        self._shown = shown
+        if self.playback:
+            # Silence was played in the place of what had not come.
+            behind = max(0, shown.position_bytes - self._application)
+        else:
+            behind = max(0, shown.application_bytes - self._application)
+        if behind and self._settings.goes_on and not self._settings.endless:
+            self._application += behind
+            self._lost += behind
+
+    def _check_shown(self, shown: StreamStatus) -> None:
+        """Positions only grow, and nobody moves what the other end has not handed over."""
+        before, now = self._shown.position_bytes, shown.position_bytes
+        furthest = math.inf
+        if not self._settings.endless and not self._settings.goes_on:
+            room = 0 if self.playback else self._settings.buffer_bytes
+            furthest = self._application + room
+        if before <= now <= furthest and now % self.format.frame_bytes == 0:
+            return
+        error = ProtocolError(
+            f"the remote shows stream {self.name!r} at byte {now} after {before}, with this end "
+            f"at {self._application}: the stream is given up"
+        )
+        self._channel.fail(error)
+        raise error
+
+    def _available_bytes(self) -> int:
+        moved = self._shown.position_bytes
+        if self.playback:
+            return max(0, self._settings.buffer_bytes - (self._application - moved))
+        return min(max(0, moved - self._application), self._settings.buffer_bytes)
+
+    def _check_state(self) -> None:
+        """Raises what keeps frames from ever coming."""
+        if self._channel.error is not None:
+            error = self._channel.error
+            raise self._ended(error) if isinstance(error, LinkError) else fresh_copy(error)
+        state = self._shown.state
+        if state is State.XRUN:
+            raise StreamError(
+                f"an xrun of stream {self.name!r} at byte {self._shown.position_bytes}: frames "
+                f"did not {'come' if self.playback else 'go'} in time; prepare() begins anew",
+                state=str(state),
+            )
+
+    def _ready(self, most: int | None = None) -> Block | None:
+        """The next block if there are frames: whole periods, unless fewer are wanted."""
+        if self._open is None:
+            raise LinkClosed(f"stream {self.name!r} is closed")
+        if self._channel.error is None:
+            self._look()
+        size = self._available_bytes() if self._channel.error is None else 0
+        place = self._application % self._settings.buffer_bytes
+        size = min(size, self._settings.buffer_bytes - place)
+        if self._settings.period_bytes:
+            in_period = self._application % self._settings.period_bytes
+            size = min(size, self._settings.period_bytes - in_period)
+        if most is not None:
+            size = min(size, most)
+        size -= size % self.format.frame_bytes
+        if size > 0:
+            if not self.playback:
+                self._block.sync(self._start + place, size, False)
+            return Block(self, place, size)
+        self._check_state()
+        state = self._shown.state
+        if state is State.PREPARED:
+            self.start()
+        elif state not in _MOVING and state is not State.PAUSED:
+            raise StreamError(f"stream {self.name!r} is {state}: no frames move", state=str(state))
+        return None
+
+    def _done(self, block: Block) -> None:
+        """The block is the remote's."""
+        size = block.size_bytes
+        if self.playback:
+            self._block.sync(self._start + block._offset, size, True)
+        else:
+            self._look()
+        # What was overwritten meanwhile has moved us on already.
+        if self._application % self._settings.buffer_bytes == block._offset:
+            self._application += size
+            self._block.show(self._application)
+
+    def _bytes(self, offset: int, size: int) -> memoryview:
+        view = memoryview(self._area)[self._start + offset : self._start + offset + size]
+        return view if self.playback else view.toreadonly()
+
+    def _array(self, data: memoryview) -> NDArray[Any]:
+        np = arrays.numpy("Block.array()")
+        made: NDArray[Any] = np.frombuffer(data, np.dtype(self.format.dtype).newbyteorder("<"))
+        return made.reshape(-1, self.format.channels)
+
+    def _check_direction(self, *, playback: bool) -> None:
+        if self.playback is not playback:
+            verb = "written to" if playback else "read from"
+            raise BadArgument(f"stream {self.name!r} can't be {verb}")
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    def _wait(self, until: float) -> None:
+        """Waits for the next event, or a while; then the status says more. Raises Timeout."""
+        if self._settings.period_bytes == 0:
+            raise BadArgument(
+                f"stream {self.name!r} has no periods, so nothing tells of frames: read "
+                "position(), or open it with a period"
+            )
+        left = until - time.monotonic()
+        if left <= 0:
+            raise Timeout(
+                f"stream {self.name!r}: no frames until the deadline; it is {self._shown.state} "
+                f"at byte {self._shown.position_bytes}"
+            )
+        self._take_event(min(left, _BACKSTOP_S))
+
+    def _take_event(self, timeout: float) -> bool:
+        """False: there was none in time."""
+        try:
+            taken = self._channel.next_request(min(timeout, 1e9))
+        except LinkError as error:
+            raise self._ended(error) from None
+        if taken is None:
+            return False
+        if taken.type != _native.FRAME_EVENT:
+            taken.respond(status=-errno.ENOENT)
+            return True
+        told = event_of(taken.payload)
+        if told is not None and told[0] == self._id and told[1].generation == self._generation:
+            self._event_count += 1
+            self._events.append(told[1])
+        return True
+
+    async def _awaited(self) -> None:
+        """The same for asyncio: returns when there may be news."""
+        import asyncio
+
+        while self._take_event(0):
+            return
+        if self._channel.error is not None or not self._channel.poll():
+            return
+        loop = asyncio.get_running_loop()
+        rung = asyncio.Event()
+        watched = os.dup(self._channel.fileno())
+        try:
+            loop.add_reader(watched, rung.set)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(rung.wait(), _BACKSTOP_S)
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)

@@ -1,0 +1,216 @@
+"""What requests to a stream say and what comes back, as docs/spec/streams.md has it."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from sbe import _native
+from sbe.errors import ProtocolError
+from sbe.sdk.records import Record, signed
+from sbe.sdk.stream_format import StreamFormat
+
+__all__ = [
+    "Answer",
+    "Direction",
+    "Event",
+    "Op",
+    "Settings",
+    "State",
+    "StreamStatus",
+]
+
+_REQUEST = Record("sbe_stream_request")
+_SETTINGS = Record("sbe_stream_settings")
+_STATUS = Record("sbe_stream_status")
+_ANSWER = Record("sbe_stream_answer")
+_PROPOSAL = Record("sbe_stream_proposal")
+_EVENT = Record("sbe_stream_event", "data")
+
+
+class State(enum.StrEnum):
+    """Where a stream is."""
+
+    SETUP = "setup"
+    PREPARED = "prepared"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    XRUN = "xrun"
+    SUSPENDED = "suspended"
+    DISCONNECTED = "disconnected"
+
+
+_STATES = {getattr(_native, f"STREAM_{state.name}"): state for state in State}
+
+
+class Op(enum.IntEnum):
+    """What a requester asks for."""
+
+    NEGOTIATE = _native.STREAM_NEGOTIATE
+    OPEN = _native.STREAM_OPEN
+    QUERY = _native.STREAM_QUERY
+    PREPARE = _native.STREAM_PREPARE
+    START = _native.STREAM_START
+    PAUSE = _native.STREAM_PAUSE
+    RESUME = _native.STREAM_RESUME
+    DRAIN = _native.STREAM_DRAIN
+    STOP = _native.STREAM_STOP
+    CLOSE = _native.STREAM_CLOSE
+
+
+class Direction(enum.IntEnum):
+    """Which way the data flows."""
+
+    PLAYBACK = _native.STREAM_PLAYBACK
+    CAPTURE = _native.STREAM_CAPTURE
+
+
+class StreamStatus(NamedTuple):
+    """What the remote says of a stream, at one moment. Positions count bytes of this run."""
+
+    generation: int
+    state: State
+    position_bytes: int
+    """Moved by the remote, as it measured."""
+    clock_ns: int
+    """The remote's clock at that moment."""
+    application_bytes: int
+    """Written or read by this end, as last seen by the remote."""
+    lost_bytes: int
+    xruns: int
+    delay_bytes: int
+    """Moved by the remote and not yet out, or in and not yet moved."""
+    skipped: int
+    """Events that found no room."""
+
+
+def status_of(fields: tuple[int, ...]) -> StreamStatus:
+    """The same of what the extension read. Raises ProtocolError for a state that is none."""
+    generation, state, *rest = fields
+    if state == 0:  # before the remote has shown anything
+        return StreamStatus(generation, State.SETUP, *rest)
+    if state not in _STATES:
+        raise ProtocolError(f"the remote shows a stream in state {state}, which is none")
+    return StreamStatus(generation, _STATES[state], *rest)
+
+
+class Settings(NamedTuple):
+    """What both ends agree on."""
+
+    format: StreamFormat
+    direction: Direction
+    buffer_bytes: int
+    period_bytes: int
+    endless: bool
+    goes_on: bool
+
+    def pack(self) -> bytes:
+        """As it is sent."""
+        return _SETTINGS.pack(
+            frame_bytes=self.format.frame_bytes,
+            rate_hz=self.format.rate_hz,
+            buffer_bytes=self.buffer_bytes,
+            period_bytes=self.period_bytes,
+            direction=self.direction,
+            mode=_native.STREAM_ENDLESS if self.endless else _native.STREAM_CYCLIC,
+            on_xrun=_native.STREAM_XRUN_GOES_ON if self.goes_on else _native.STREAM_XRUN_STOPS,
+            format=self.format.name.encode(),
+        )
+
+    def agreed(self, reply: bytes) -> tuple[int, Settings]:
+        """The result of a negotiation, and these settings as the remote would have them.
+
+        Raises ProtocolError for an answer that can't be.
+        """
+        fields = _PROPOSAL.unpack(reply, "a negotiation's answer")
+        theirs = _SETTINGS.unpack(fields["settings"], "settings")
+        result = signed(fields["result"])
+        if result != 0:
+            return result, self
+        made = Settings(
+            StreamFormat(self.format.dtype, self.format.channels, theirs["rate_hz"] or 1),
+            self.direction,
+            theirs["buffer_bytes"],
+            theirs["period_bytes"],
+            self.endless,
+            self.goes_on,
+        )
+        if made.pack() != _SETTINGS.pack(**theirs) or not 0 < made.buffer_bytes <= (
+            _native.STREAM_BUFFER_MAX
+        ):
+            raise ProtocolError("the remote proposes settings that were not asked for")
+        return 0, made
+
+
+class Answer(NamedTuple):
+    """What became of a request."""
+
+    result: int
+    stream: int
+    status: StreamStatus
+
+
+def request(op: Op, stream: int, generation: int = 0, *, more: bytes = b"") -> bytes:
+    """A request. `more`: settings, or ids of 4 bytes that START names besides."""
+    count = len(more) // 4 if op is Op.START else 0
+    return _REQUEST.pack(op=op, stream=stream, generation=generation, count=count) + more
+
+
+def answer_of(reply: bytes) -> Answer:
+    """An answer's parts. Raises ProtocolError."""
+    fields = _ANSWER.unpack(reply, "a stream's answer")
+    parts = _STATUS.unpack(fields["status"], "a status")
+    for name in ("reserved", "reserved2"):
+        parts.pop(name)
+    return Answer(signed(fields["result"]), fields["stream"], status_of(tuple(parts.values())))
+
+
+class Event(NamedTuple):
+    """What the remote tells of a stream by itself."""
+
+    kind: str
+    """"period": the position has passed the end of one, or of several; "state": it has changed;
+    "xrun": bytes are lost, and once more with all of them when that ends."""
+    generation: int
+    sequence: int
+    state: State
+    position_bytes: int
+    clock_ns: int
+    """The remote's clock at that position."""
+    lost: tuple[int, int]
+    """"xrun": the first byte that is lost, and how many."""
+    skipped: int
+    data: tuple[int, int]
+    """The service's own, a meter's levels for one."""
+
+
+_KINDS = {
+    _native.STREAM_EVENT_PERIOD: "period",
+    _native.STREAM_EVENT_STATE: "state",
+    _native.STREAM_EVENT_XRUN: "xrun",
+}
+
+
+def event_of(payload: bytes) -> tuple[int, Event] | None:
+    """The stream's id and the event; None for one of a kind that is not known here.
+
+    Raises ProtocolError.
+    """
+    fields = _EVENT.unpack(payload, "a stream's event")
+    if fields["kind"] not in _KINDS:
+        return None
+    if fields["state"] not in _STATES:
+        raise ProtocolError(f"an event of a stream in state {fields['state']}, which is none")
+    data = fields["data"]
+    return fields["stream"], Event(
+        _KINDS[fields["kind"]],
+        fields["generation"],
+        fields["sequence"],
+        _STATES[fields["state"]],
+        fields["position"],
+        fields["clock_ns"],
+        (fields["from"], fields["bytes"]),
+        fields["skipped"],
+        (int.from_bytes(data[:4], "little"), int.from_bytes(data[4:], "little")),
+    )

@@ -1,0 +1,128 @@
+"""Opening streams: one part of a connection, over its core."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sbe import _native
+from sbe.errors import BadArgument, from_status
+from sbe.link.rings import Geometry
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at
+from sbe.sdk.stream_format import StreamFormat
+
+if TYPE_CHECKING:
+    from sbe.sdk.stream import Stream
+    from sbe.sdk.stream_wire import Settings
+
+__all__ = ["Streams"]
+
+_RINGS = Geometry(32, 256)  # an event takes 104 bytes, OPEN 144
+_PRIORITY = 2  # before calls: a stream has its time
+_PERIODS = 8
+_PERIODS_A_SECOND = 100
+_ids: Iterator[int] = itertools.count(1)
+
+
+class Streams:
+    """What a connection opens streams with. Any thread may use it at any time."""
+
+    _core: Core
+
+    def open_stream(
+        self,
+        service: str,
+        direction: str,
+        format: StreamFormat,
+        *,
+        period_frames: int | None = None,
+        buffer_frames: int | None = None,
+        on_xrun: str = "stop",
+        endless: bool = False,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> Stream:
+        """Opens a stream of the remote, prepared to be started.
+
+        `direction` is "playback" (to the remote) or "capture". `period_frames` are the frames from
+        one event to the next, by default a hundredth of a second; with 0 there are none, and the
+        position is to be read. `buffer_frames` are whole periods, by default eight. The
+        remote may have longer ones: `stream.period_frames` and `buffer_frames` are what was agreed.
+        `on_xrun`: "stop", or "go on" with silence (playback) or over the oldest frames (capture).
+        `endless`: the buffer's frames over and over, without an xrun.
+
+        Raises UnknownService, RemoteError where the remote refuses, BadArgument, OutOfResources.
+        """
+        from sbe.sdk.stream import Stream  # on use: programs without streams do without its weight
+        from sbe.sdk.stream_wire import Op, request
+
+        core = self._core
+        settings = _settings(direction, format, period_frames, buffer_frames, on_xrun, endless)
+        until = ends_at(timeout)
+        _, number, left = core.prepare_until(service, timeout, until)
+        name = service
+        channel = core.open_another(_RINGS, _PRIORITY, until)
+        try:
+            channel.names[number] = name
+            reply = channel.call(number, (), request(Op.NEGOTIATE, 0, more=settings.pack()), left)
+            result, agreed = settings.agreed(reply.payload)
+            if result != 0:
+                raise from_status(result, f"stream {name!r}", remote=True)
+            stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
+            block = stride * _native.STREAM_BLOCK_RECORDS
+            area = core.allocate(block + agreed.buffer_bytes, None, until)
+            try:
+                stream = Stream(core, name, number, next(_ids), agreed, channel, area, stride)
+                stream._begin(left)
+                stream.prepare()
+            except BaseException:
+                area.free()
+                raise
+            return stream
+        except BaseException:
+            core.close_another(channel)
+            raise
+
+
+def _settings(
+    direction: str,
+    format: StreamFormat,
+    period_frames: int | None,
+    buffer_frames: int | None,
+    on_xrun: str,
+    endless: bool,
+) -> Settings:
+    from sbe.sdk.stream_wire import Direction, Settings
+
+    if not isinstance(format, StreamFormat):
+        raise TypeError(f"format: a sbe.StreamFormat, not {format!r}")
+    format.check()
+    ways = {way.name.lower(): way for way in Direction}
+    if direction not in ways:
+        raise BadArgument(f"direction: {direction!r} is neither 'playback' nor 'capture'")
+    if on_xrun not in ("stop", "go on"):
+        raise BadArgument(f"on_xrun: {on_xrun!r} is neither 'stop' nor 'go on'")
+    if period_frames is None:
+        period_frames = max(1, format.rate_hz // _PERIODS_A_SECOND)
+    if buffer_frames is None:
+        buffer_frames = _PERIODS * (period_frames or format.rate_hz // _PERIODS_A_SECOND or 1)
+    frame = format.frame_bytes
+    for name, frames, least in (
+        ("period_frames", period_frames, 0),
+        ("buffer_frames", buffer_frames, 1),
+    ):
+        if not isinstance(frames, int) or not least <= frames <= _native.STREAM_BUFFER_MAX // frame:
+            most = _native.STREAM_BUFFER_MAX // frame
+            raise BadArgument(f"{name}: {frames!r} is not between {least} and {most}")
+    if period_frames and buffer_frames < period_frames:
+        raise BadArgument(
+            f"a period of {period_frames} frames is larger than the buffer of {buffer_frames}"
+        )
+    return Settings(
+        format,
+        ways[direction],
+        buffer_frames * frame,
+        period_frames * frame,
+        endless,
+        on_xrun == "go on",
+    )
