@@ -8,6 +8,7 @@
 #define SBE_STREAMS_BLOCK_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "core/port.h"
 #include "streams/layout.h"
@@ -59,12 +60,30 @@ static inline void sbe_stream_invalidate(const struct sbe_stream_place *place, v
         place->port->cache_invalidate(place->port->self, start, size);
 }
 
+/* A word at a time: both ends may be at a record, and who reads it finds out afterwards. */
+static inline void sbe_stream_put(uint8_t *shared, const void *record, uint32_t size)
+{
+    for (uint32_t i = 0; i < size; i += 4) {
+        uint32_t word;
+        memcpy(&word, (const uint8_t *)record + i, sizeof word);
+        sbe_store_relaxed((sbe_shared_u32 *)(void *)(shared + i), word);
+    }
+}
+
+static inline void sbe_stream_get(void *record, const uint8_t *shared, uint32_t size)
+{
+    for (uint32_t i = 0; i < size; i += 4) {
+        uint32_t word = sbe_load_relaxed((const sbe_shared_u32 *)(const void *)(shared + i));
+        memcpy((uint8_t *)record + i, &word, sizeof word);
+    }
+}
+
 /* Shows a new record. `newest` is the writer's own count, from 0 on. */
 static inline void sbe_stream_show(const struct sbe_stream_place *place, uint32_t *newest,
                                    const void *record)
 {
     uint32_t next = *newest + 1;
-    sbe_copy_record(place->records[next & 1], record, place->size);
+    sbe_stream_put(place->records[next & 1], record, place->size);
     sbe_stream_clean(place, place->records[next & 1], place->size);
     sbe_store_release(place->newest, next); /* the record is whole before it is the newest */
     sbe_stream_clean(place, place->newest, sizeof *place->newest);
@@ -83,7 +102,7 @@ static inline bool sbe_stream_see(const struct sbe_stream_place *place, void *re
         sbe_stream_invalidate(place, place->newest, sizeof *place->newest);
         uint32_t seen = sbe_load_acquire(place->newest);
         sbe_stream_invalidate(place, place->records[seen & 1], place->size);
-        sbe_snapshot(record, place->records[seen & 1], place->size);
+        sbe_stream_get(record, place->records[seen & 1], place->size);
         sbe_acquire_barrier(); /* all of it was read before the word is read again */
         sbe_stream_invalidate(place, place->newest, sizeof *place->newest);
         *newest = seen;

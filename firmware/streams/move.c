@@ -71,15 +71,12 @@ static void tell(struct sbe_stream *stream, const struct sbe_stream_event *event
         stream->status.skipped++;
 }
 
+/* What finds no room is skipped: the next one has a newer position. */
 static void tell_period(struct sbe_stream *stream)
 {
-    stream->passed = false;
-    if (!send_waiting(stream)) {
-        stream->status.skipped++; /* the next one has a newer position */
-        return;
-    }
     struct sbe_stream_event event = event_of(stream, SBE_STREAM_EVENT_PERIOD);
-    if (!send_event(stream, &event))
+    stream->passed = false;
+    if (!send_waiting(stream) || !send_event(stream, &event))
         stream->status.skipped++;
 }
 
@@ -216,7 +213,7 @@ static bool lose(struct sbe_stream *stream, uint32_t bytes, uint64_t due)
     struct sbe_stream_status *status = &stream->status;
     bool begins = !stream->lacks;
     if (stream->passed)
-        tell_period(stream); /* it was whole */
+        tell_period(stream);                    /* it was whole */
     if (status->state == SBE_STREAM_DRAINING) { /* all is consumed: the end, no loss */
         sbe_stream_enter(stream, SBE_STREAM_SETUP);
         return false;

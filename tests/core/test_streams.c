@@ -1,0 +1,791 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Streams at the remote, by a clock that the test turns, from a requester that lies. */
+#include "streams/streams.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "check.h"
+#include "core/engine.h"
+#include "core/status.h"
+#include "streams/streams_base.h"
+
+#define CONTEXTS  2u
+#define CHANNELS  2u
+#define AREAS     4u
+#define AREA_SIZE 65536u
+#define SLOTS     16u
+#define SLOT_SIZE 256u
+#define STRIDE    64u
+#define BLOCK     (SBE_STREAM_BLOCK_RECORDS * STRIDE)
+#define ID(index) (1u << 16 | (index))
+#define MS        1000000u
+
+static _Alignas(64) uint8_t memory[AREAS][AREA_SIZE];
+static uint64_t now;
+
+static struct {
+    struct sbe_engine engine;
+    struct sbe_engine_config config;
+    struct sbe_port port;
+    struct sbe_area areas[AREAS];
+    struct sbe_session_context contexts[CONTEXTS];
+    struct sbe_session_channel session_channels[CHANNELS];
+    struct sbe_session_pending pending[1];
+    struct sbe_engine_channel channels[CHANNELS];
+    _Alignas(8) uint8_t scratch_in[SLOT_SIZE], scratch_out[SLOT_SIZE];
+} remote;
+
+static struct {
+    struct sbe_channel channels[CHANNELS];
+    struct sbe_call calls[CHANNELS][32];
+    struct sbe_port port;
+    struct sbe_area_table areas;
+    struct sbe_area table[AREAS];
+    uint8_t scratch[SLOT_SIZE];
+    struct sbe_frame frame;
+    uint32_t newest[8]; /* of our record, by stream id */
+    int32_t status;     /* of the last response */
+    struct sbe_stream_answer answer;
+    struct sbe_stream_event events[1024];
+    uint32_t event_count, opens_ended;
+} host;
+
+/* -- a stream that counts ---------------------------------------------------------------------- */
+
+static struct {
+    uint8_t next; /* byte that comes next, captured or expected */
+    uint64_t moved, silent, wrong;
+    uint32_t calls, longest;
+} kind;
+
+static void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes)
+{
+    kind.calls++;
+    kind.moved += bytes;
+    if (bytes > kind.longest)
+        kind.longest = bytes;
+    for (uint32_t i = 0; i < bytes; i++, kind.next++)
+        if (data == NULL)
+            kind.silent++;
+        else if (stream->settings.direction == SBE_STREAM_CAPTURE)
+            data[i] = kind.next;
+        else if (data[i] != kind.next)
+            kind.wrong++;
+}
+
+static const struct sbe_stream_kind COUNTER = {
+    .directions = SBE_STREAM_PLAYBACK | SBE_STREAM_CAPTURE, .move = move};
+
+static int handle(struct sbe_request *request)
+{
+    return sbe_stream_handle(request, &COUNTER);
+}
+
+static const struct sbe_service SERVICE = {"counter", 1, handle, sbe_stream_cancel, true};
+static const struct sbe_service *const TABLE[] = {&SERVICE};
+
+/* -- two ends ---------------------------------------------------------------------------------- */
+
+static uint64_t now_ns(void *self)
+{
+    (void)self;
+    return now;
+}
+
+static void ring(void *self, const struct sbe_channel *channel)
+{
+    (void)self, (void)channel;
+}
+
+static void begin(void)
+{
+    memset(&remote, 0, sizeof remote);
+    memset(&host, 0, sizeof host);
+    memset(&kind, 0, sizeof kind);
+    memset(memory, 0, sizeof memory);
+    memset(sbe_stream_pool, 0, sizeof(struct sbe_stream) * SBE_STREAMS);
+    now = 1000 * MS;
+    remote.port = (struct sbe_port){.now_ns = now_ns, .doorbell = ring};
+    remote.config = (struct sbe_engine_config){
+        .services = TABLE,
+        .service_count = 1,
+        .channels = remote.channels,
+        .scratch_in = remote.scratch_in,
+        .scratch_out = remote.scratch_out,
+        .kept_per_context = 1,
+        .port = &remote.port,
+        .session =
+            {
+                .role = SBE_ROLE_REMOTE,
+                .name = "remote",
+                .coherent = 1,
+                .address_bits = 64,
+                .version_min = SBE_VERSION_MIN,
+                .version_max = SBE_VERSION_MAX,
+                .cache_line = 64,
+                .limits = {AREAS, CONTEXTS, CHANNELS, SLOTS, SLOT_SIZE, SBE_BUFFERS_MAX},
+                .areas = remote.areas,
+                .contexts = remote.contexts,
+                .channels = remote.session_channels,
+                .pending = remote.pending,
+                .pending_count = 1,
+            },
+    };
+    CHECK_EQ(sbe_engine_init(&remote.engine, &remote.config), SBE_OK);
+    remote.engine.session.areas.coherent = true;
+    remote.engine.session.limits = remote.config.session.limits;
+    host.port = (struct sbe_port){.now_ns = now_ns, .doorbell = ring};
+    host.areas = (struct sbe_area_table){host.table, AREAS, true};
+    for (uint32_t i = 0; i < CHANNELS; i++) {
+        struct sbe_area *area;
+        uint32_t context = i + 1;
+        struct sbe_ring_geometry geometry = {SLOTS, SLOT_SIZE, 64};
+        uint8_t *rings = memory[2 + i];
+        remote.contexts[i].id = context;
+        CHECK_EQ(sbe_area_add(&remote.engine.session.areas, ID(i), context, 0, AREA_SIZE, &area),
+                 SBE_OK);
+        area->base = memory[i];
+        CHECK_EQ(sbe_area_add(&host.areas, ID(i), context, 0, AREA_SIZE, &area), SBE_OK);
+        area->base = memory[i];
+        sbe_ring_clear(rings, &geometry, 0);
+        sbe_ring_clear(rings + AREA_SIZE / 2, &geometry, 0);
+        struct sbe_channel_config config = {
+            .id = i + 1,
+            .context = context,
+            .geometry = geometry,
+            .send = rings,
+            .receive = rings + AREA_SIZE / 2,
+            .port = &host.port,
+            .areas = &host.areas,
+            .calls = host.calls[i],
+            .call_count = 32,
+        };
+        CHECK_EQ(sbe_channel_open(&host.channels[i], &config), SBE_OK);
+        struct sbe_channel_open message = {.channel = i + 1,
+                                           .context = context,
+                                           .slots = SLOTS,
+                                           .slot_size = SLOT_SIZE,
+                                           .line = 64};
+        CHECK_EQ(remote.engine.hooks.channel_open(&remote.engine, &remote.session_channels[i],
+                                                  &message, rings + AREA_SIZE / 2, rings),
+                 SBE_OK);
+    }
+}
+
+static void run(void)
+{
+    for (uint32_t i = 0; i < CHANNELS; i++)
+        if (remote.channels[i].used)
+            sbe_engine_doorbell(&remote.engine, &remote.channels[i].channel);
+    while (sbe_engine_run(&remote.engine))
+        ;
+    sbe_streams_run(now);
+}
+
+/* Takes what came, and gives the slots back. */
+static void take(uint32_t channel)
+{
+    struct sbe_frame *frame = &host.frame;
+    while (sbe_channel_receive(&host.channels[channel], frame, host.scratch) == 1) {
+        if (frame->type == SBE_FRAME_EVENT) {
+            CHECK_EQ(frame->payload_size, sizeof host.events[0]);
+            CHECK(host.event_count < 1024);
+            memcpy(&host.events[host.event_count++], frame->payload, frame->payload_size);
+            continue;
+        }
+        CHECK_EQ(frame->type, SBE_FRAME_RESPONSE);
+        host.opens_ended += frame->owner != &host;
+        host.status = frame->status;
+        if (frame->payload_size == sizeof host.answer)
+            memcpy(&host.answer, frame->payload, frame->payload_size);
+    }
+    (void)sbe_channel_idle(&host.channels[channel]);
+}
+
+static int send(uint32_t channel, const void *payload, uint32_t size,
+                const struct sbe_buffer *buffers, uint32_t count, void *owner)
+{
+    struct sbe_frame frame = {.type = SBE_FRAME_REQUEST,
+                              .service = 1,
+                              .payload = payload,
+                              .payload_size = size,
+                              .buffer_count = (uint16_t)count};
+    if (count != 0)
+        memcpy(frame.buffers, buffers, count * sizeof *buffers);
+    host.status = 1;
+    CHECK_EQ(sbe_channel_request(&host.channels[channel], &frame, owner), SBE_OK);
+    sbe_channel_flush(&host.channels[channel]);
+    run();
+    take(channel);
+    return host.status;
+}
+
+/* What a request came to: the response's status, else the result. */
+static int ask(uint32_t channel, uint32_t op, uint32_t stream, uint32_t generation)
+{
+    struct sbe_stream_request request = {op, stream, generation, 0};
+    int status = send(channel, &request, sizeof request, NULL, 0, &host);
+    return status < 0 ? status : host.answer.result;
+}
+
+static struct sbe_stream_settings settings_of(uint8_t direction, uint32_t buffer, uint32_t period)
+{
+    return (struct sbe_stream_settings){
+        .frame_bytes = 4,
+        .rate_hz = 1000,
+        .buffer_bytes = buffer,
+        .period_bytes = period,
+        .direction = direction,
+        .mode = SBE_STREAM_CYCLIC,
+        .on_xrun = SBE_STREAM_XRUN_STOPS,
+    };
+}
+
+static uint8_t *block_of(uint32_t channel, uint32_t stream)
+{
+    return memory[channel] + (stream - 1) * 4096;
+}
+
+/* 1: it is kept. */
+static int open_with(uint32_t channel, uint32_t stream, const struct sbe_stream_settings *settings)
+{
+    struct {
+        struct sbe_stream_request request;
+        struct sbe_stream_settings settings;
+    } message = {{SBE_STREAM_OPEN, stream, 0, 0}, *settings};
+    bool playback = settings->direction == SBE_STREAM_PLAYBACK;
+    uint64_t at = (uint64_t)(block_of(channel, stream) - memory[channel]);
+    struct sbe_buffer buffers[2] = {
+        {.area = ID(channel), .direction = SBE_DIR_INOUT, .offset = at, .size = BLOCK},
+        {.area = ID(channel),
+         .direction = playback ? SBE_DIR_IN : SBE_DIR_OUT,
+         .offset = at + BLOCK,
+         .size = settings->buffer_bytes},
+    };
+    memset(block_of(channel, stream), 0, 4096);
+    host.newest[stream] = 0;
+    return send(channel, &message, sizeof message, buffers, 2, &message);
+}
+
+static void open_stream(uint32_t channel, uint32_t stream, uint8_t direction, uint32_t buffer,
+                        uint32_t period)
+{
+    struct sbe_stream_settings settings = settings_of(direction, buffer, period);
+    CHECK_EQ(open_with(channel, stream, &settings), 1);
+    CHECK_EQ(ask(channel, SBE_STREAM_PREPARE, stream, 7), SBE_OK);
+}
+
+static void show(uint32_t stream, uint64_t position)
+{
+    struct sbe_stream_place place = sbe_stream_host_place(block_of(0, stream), NULL);
+    sbe_stream_show(&place, &host.newest[stream], &position);
+}
+
+static struct sbe_stream_status status_of(uint32_t channel, uint32_t stream)
+{
+    struct sbe_stream_status status;
+    uint32_t newest;
+    struct sbe_stream_place place =
+        sbe_stream_remote_place(block_of(channel, stream), STRIDE, NULL);
+    CHECK(sbe_stream_see(&place, &status, &newest));
+    return status;
+}
+
+static void pass(uint64_t ns)
+{
+    now += ns;
+    run();
+    take(0);
+}
+
+/* Bytes from `first` on, as the counter has them. */
+static void play(uint32_t stream, uint64_t first, uint32_t bytes, uint32_t buffer)
+{
+    for (uint64_t i = first; i < first + bytes; i++)
+        block_of(0, stream)[BLOCK + i % buffer] = (uint8_t)i;
+    show(stream, first + bytes);
+}
+
+/* -- tests ------------------------------------------------------------------------------------- */
+
+/* A frame each millisecond, a period each ten; by the clock and neither sooner nor later. */
+static void test_time_moves_bytes(void)
+{
+    begin();
+    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    CHECK_EQ(sbe_streams_due_ns(), SBE_STREAM_NEVER);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    uint64_t started = now;
+    CHECK_EQ(sbe_streams_due_ns(), started + 10 * MS);
+    host.event_count = 0;
+    pass(10 * MS - 1);
+    CHECK_EQ(status_of(0, 1).position, 0); /* nobody looked */
+    pass(1);
+    CHECK_EQ(status_of(0, 1).position, 40);
+    CHECK_EQ(host.event_count, 1);
+    CHECK_EQ(host.events[0].position, 40);
+    CHECK_EQ(host.events[0].clock_ns, now);
+    pass(14 * MS); /* late: a period and some frames */
+    CHECK_EQ(status_of(0, 1).position, 96);
+    CHECK_EQ(sbe_streams_due_ns(), started + 30 * MS);
+    pass(26 * MS); /* three periods at once are one event */
+    CHECK_EQ(host.event_count, 3);
+    CHECK_EQ(host.events[2].position, 200);
+    CHECK_EQ(kind.moved, 200);
+    CHECK(kind.longest <= 40);
+    now += MS / 2;
+    CHECK_EQ(ask(0, SBE_STREAM_QUERY, 1, 0), SBE_OK);
+    CHECK_EQ(host.answer.status.position, 200);
+    now += MS / 2; /* no fraction is lost by being asked */
+    CHECK_EQ(ask(0, SBE_STREAM_QUERY, 1, 0), SBE_OK);
+    CHECK_EQ(host.answer.status.position, 204);
+}
+
+static void test_pause_and_clock(void)
+{
+    begin();
+    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    now += 5 * MS;
+    CHECK_EQ(ask(0, SBE_STREAM_PAUSE, 1, 0), SBE_OK);
+    CHECK_EQ(host.answer.status.position, 20);
+    CHECK_EQ(sbe_streams_due_ns(), SBE_STREAM_NEVER);
+    pass(1000 * MS);
+    CHECK_EQ(ask(0, SBE_STREAM_RESUME, 1, 0), SBE_OK);
+    CHECK_EQ(sbe_streams_due_ns(), now + 5 * MS);
+    for (uint32_t i = 0; i < 100; i++) /* a clock that stands still moves nothing */
+        pass(0);
+    CHECK_EQ(status_of(0, 1).position, 20);
+}
+
+/* An hour at once: no more than the buffer, and an end. */
+static void test_a_leap_of_the_clock(void)
+{
+    begin();
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    settings.mode = SBE_STREAM_ENDLESS;
+    CHECK_EQ(open_with(0, 1, &settings), 1);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    pass(3600000ull * MS);
+    CHECK_EQ(status_of(0, 1).position, 400);
+    CHECK_EQ(kind.moved, 400);
+}
+
+static void test_playback_takes_what_is_there(void)
+{
+    begin();
+    open_stream(0, 1, SBE_STREAM_PLAYBACK, 400, 40);
+    play(1, 0, 400, 400);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    for (uint64_t written = 400; written < 4000; written += 40) {
+        pass(10 * MS);
+        play(1, written, 40, 400);
+    }
+    CHECK_EQ(kind.wrong, 0);
+    CHECK_EQ(kind.moved, 3600);
+    CHECK_EQ(ask(0, SBE_STREAM_DRAIN, 1, 0), SBE_OK);
+    pass(99 * MS);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_DRAINING);
+    pass(10 * MS);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_SETUP);
+    CHECK_EQ(status_of(0, 1).position, 4000);
+    CHECK_EQ(status_of(0, 1).xruns, 0);
+    CHECK_EQ(kind.moved, 4000);
+}
+
+/* Positions that can't be are as if nothing was shown. */
+static void test_a_requester_that_lies(void)
+{
+    static const uint64_t LIES[] = {484, UINT64_MAX, 1ull << 32, (1ull << 32) + 40,
+                                    0x8000000000000000u};
+    for (uint32_t i = 0; i < sizeof LIES / sizeof LIES[0]; i++) {
+        begin();
+        open_stream(0, 1, SBE_STREAM_PLAYBACK, 400, 40);
+        play(1, 0, 80, 400);
+        CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+        pass(10 * MS);
+        show(1, LIES[i]);
+        pass(10 * MS);
+        show(1, 7); /* backwards */
+        pass(10 * MS);
+        CHECK_EQ(status_of(0, 1).state, SBE_STREAM_XRUN);
+        CHECK_EQ(status_of(0, 1).position, 80);
+        CHECK_EQ(kind.moved, 80);
+        CHECK_EQ(kind.wrong, 0);
+    }
+    begin(); /* no whole frame */
+    open_stream(0, 1, SBE_STREAM_PLAYBACK, 400, 40);
+    play(1, 0, 43, 400);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    pass(20 * MS);
+    CHECK_EQ(status_of(0, 1).position, 40);
+    begin(); /* read what was never there */
+    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    show(1, 4000);
+    pass(100 * MS);
+    pass(10 * MS);
+    CHECK_EQ(status_of(0, 1).position, 400);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_XRUN);
+}
+
+static void test_an_xrun_goes_on(void)
+{
+    begin();
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_PLAYBACK, 400, 40);
+    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
+    CHECK_EQ(open_with(0, 1, &settings), 1);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    play(1, 0, 60, 400);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    host.event_count = 0;
+    pass(30 * MS); /* 120 due, 60 there */
+    CHECK_EQ(status_of(0, 1).position, 120);
+    CHECK_EQ(status_of(0, 1).lost_bytes, 60);
+    pass(10 * MS);
+    play(1, 160, 40, 400); /* what comes is played where it is in time */
+    pass(10 * MS);
+    CHECK_EQ(status_of(0, 1).xruns, 1);
+    CHECK_EQ(status_of(0, 1).lost_bytes, 100);
+    CHECK_EQ(kind.silent, 100);
+    CHECK_EQ(kind.wrong, 0);
+    uint32_t told = 0;
+    for (uint32_t i = 0; i < host.event_count; i++)
+        if (host.events[i].kind == SBE_STREAM_EVENT_XRUN) {
+            CHECK_EQ(host.events[i].from, 60);
+            CHECK_EQ(host.events[i].bytes, told++ == 0 ? 20 : 100);
+        }
+    CHECK_EQ(told, 2);
+}
+
+static void test_the_oldest_give_way(void)
+{
+    begin();
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
+    CHECK_EQ(open_with(0, 1, &settings), 1);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    for (uint32_t i = 0; i < 15; i++)
+        pass(10 * MS);
+    CHECK_EQ(status_of(0, 1).position, 600);
+    CHECK_EQ(status_of(0, 1).application, 200);
+    CHECK_EQ(status_of(0, 1).lost_bytes, 200);
+    CHECK_EQ(status_of(0, 1).xruns, 1);
+}
+
+/* Nobody reads: nothing waits, and what matters comes first once there is room. */
+static void test_events_without_room(void)
+{
+    begin();
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
+    CHECK_EQ(open_with(0, 1, &settings), 1);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    host.event_count = 0;
+    for (uint32_t i = 0; i < 100; i++) {
+        now += 10 * MS;
+        run();
+    }
+    CHECK_EQ(status_of(0, 1).position, 4000);
+    CHECK(status_of(0, 1).skipped >= 80);
+    /* A request is answered all the same: a slot was left for it. */
+    CHECK_EQ(ask(0, SBE_STREAM_QUERY, 1, 0), SBE_OK);
+    CHECK(host.event_count < SLOTS);
+    for (uint32_t i = 1; i < host.event_count; i++)
+        CHECK_EQ(host.events[i].sequence, host.events[i - 1].sequence + 1);
+    uint32_t last = host.events[host.event_count - 1].sequence;
+    host.event_count = 0;
+    pass(10 * MS);
+    CHECK(host.event_count >= 1);
+    CHECK_EQ(host.events[0].sequence - last - 1, host.events[0].skipped); /* each gap is counted */
+    CHECK_EQ(host.events[host.event_count - 1].position, 4040);
+}
+
+/* The states of one that is stopped often and not listened to: four wait, the others are counted.
+ */
+static void test_states_wait_for_room(void)
+{
+    begin();
+    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(0, 2, SBE_STREAM_CAPTURE, 400, 40);
+    host.event_count = 0;
+    struct sbe_stream *stream = &sbe_stream_pool[SBE_STREAMS - 1];
+    CHECK_EQ(stream->id, 1);
+    for (uint32_t i = 0; i < 40; i++)
+        sbe_stream_enter(stream, SBE_STREAM_PREPARED);
+    CHECK_EQ(stream->waiting_count, SBE_STREAM_WAITING);
+    CHECK(stream->status.skipped > 0);
+    uint32_t skipped = stream->status.skipped;
+    take(0);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    CHECK_EQ(host.events[host.event_count - 1].state, SBE_STREAM_RUNNING);
+    CHECK_EQ(host.events[host.event_count - 1].skipped, skipped);
+    CHECK_EQ(host.event_count, 40 - skipped + 1);
+}
+
+static void test_malformed_requests(void)
+{
+    uint32_t words[32] = {0};
+    begin();
+    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    for (uint32_t op = 0; op < 13; op++)
+        for (uint32_t size = 0; size <= sizeof words; size += 4) {
+            words[0] = op;
+            words[1] = 9; /* there is none */
+            int status = send(0, words, size, NULL, 0, &host);
+            CHECK(status == SBE_EINVAL || status == SBE_ENOENT ||
+                  (op == SBE_STREAM_NEGOTIATE && size == 56));
+        }
+    words[0] = SBE_STREAM_START;
+    words[1] = 1;
+    for (uint32_t count = 0; count < 40; count++) { /* itself, twice the same, too many, none */
+        words[3] = count;
+        for (uint32_t i = 0; i < count && i < 20; i++)
+            words[4 + i] = i == 0 ? 1 : 5;
+        int status = send(0, words, 16 + 4 * (count < 20 ? count : 20), NULL, 0, &host);
+        if (count == 0) {
+            CHECK_EQ(status, SBE_OK);
+            CHECK_EQ(ask(0, SBE_STREAM_STOP, 1, 0), SBE_OK);
+            CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 8), SBE_OK);
+            continue;
+        }
+        CHECK(status < 0 || host.answer.result < 0);
+        CHECK_EQ(status_of(0, 1).state, SBE_STREAM_PREPARED);
+    }
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 0), SBE_EINVAL);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 8), SBE_EINVAL); /* the last one's */
+}
+
+/* Settings near every bound: refused, or proposed so that OPEN takes them. */
+static void test_settings(void)
+{
+    static const uint64_t NUMBERS[] = {
+        0,     1,     2,          3,          4,          5,          40,       4096,      65535,
+        65536, 65537, 0x3fffffff, 0x40000000, 0x40000001, 0x7fffffff, 1u << 31, UINT32_MAX};
+    const uint32_t count = sizeof NUMBERS / sizeof NUMBERS[0];
+    begin();
+    for (uint32_t i = 0; i < count * count * count * count; i++) {
+        struct {
+            struct sbe_stream_request request;
+            struct sbe_stream_settings settings;
+        } message = {{SBE_STREAM_NEGOTIATE, 0, 0, 0}, settings_of(SBE_STREAM_CAPTURE, 0, 0)};
+        uint32_t k = i;
+        message.settings.frame_bytes = (uint32_t)NUMBERS[k % count];
+        k /= count;
+        message.settings.rate_hz = (uint32_t)NUMBERS[k % count];
+        k /= count;
+        message.settings.period_bytes = (uint32_t)NUMBERS[k % count];
+        k /= count;
+        message.settings.buffer_bytes = NUMBERS[k % count] << (i % 3 == 0 ? 30 : 0);
+        uint8_t reply[SLOT_SIZE];
+        struct sbe_request request = {.engine = &remote.engine,
+                                      .channel = &remote.channels[0].channel,
+                                      .payload = &message,
+                                      .payload_size = sizeof message,
+                                      .reply = reply,
+                                      .reply_room = sizeof reply};
+        CHECK_EQ(sbe_stream_handle(&request, &COUNTER), SBE_OK);
+        struct sbe_stream_proposal proposal;
+        memcpy(&proposal, reply, sizeof proposal);
+        if (proposal.result < 0)
+            continue;
+        const struct sbe_stream_settings *made = &proposal.settings;
+        uint64_t unit = made->period_bytes != 0 ? made->period_bytes : made->frame_bytes;
+        CHECK(made->frame_bytes == message.settings.frame_bytes);
+        CHECK(made->buffer_bytes >= unit && made->buffer_bytes <= SBE_STREAM_BUFFER_MAX);
+        CHECK_EQ(made->buffer_bytes % unit, 0);
+        CHECK_EQ(made->period_bytes % made->frame_bytes, 0);
+        CHECK((made->period_bytes == 0) == (message.settings.period_bytes == 0));
+    }
+}
+
+static void test_memory_that_does_not_fit(void)
+{
+    begin();
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    struct {
+        struct sbe_stream_request request;
+        struct sbe_stream_settings settings;
+    } message = {{SBE_STREAM_OPEN, 1, 0, 0}, settings};
+    const struct sbe_buffer block = {
+        .area = ID(0), .direction = SBE_DIR_INOUT, .offset = 0, .size = BLOCK};
+    const struct sbe_buffer data = {
+        .area = ID(0), .direction = SBE_DIR_OUT, .offset = BLOCK, .size = 400};
+    struct {
+        struct sbe_buffer buffers[2];
+        uint32_t count;
+        int status;
+    } cases[] = {
+        {{block, data}, 1, SBE_EINVAL}, {{block, data}, 0, SBE_EINVAL},
+        {{data, block}, 2, SBE_EINVAL}, {{block, data}, 2, SBE_EINVAL},
+        {{block, data}, 2, SBE_EINVAL}, {{block, data}, 2, SBE_EINVAL},
+        {{block, data}, 2, SBE_EINVAL}, {{block, data}, 2, SBE_EACCES},
+        {{block, data}, 2, SBE_EINVAL},
+    };
+    cases[3].buffers[0].size = BLOCK / 2;
+    cases[4].buffers[0].offset = 32;
+    cases[5].buffers[1].size = 404;
+    cases[6].buffers[1].offset = BLOCK - 4; /* over the block */
+    cases[7].buffers[1].area = ID(1);       /* another context's */
+    cases[8].buffers[1].direction = SBE_DIR_IN;
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK_EQ(send(0, &message, sizeof message, cases[i].buffers, cases[i].count, &message),
+                 cases[i].status);
+        CHECK_EQ(remote.areas[0].pins, 0);
+    }
+    CHECK_EQ(open_with(0, 1, &settings), 1);
+    CHECK_EQ(open_with(0, 1, &settings), SBE_EEXIST);
+}
+
+/* A share for each context, and each knows its own alone. */
+static void test_contexts_are_apart(void)
+{
+    begin();
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    uint32_t most = SBE_STREAMS_SHARE < 6 ? SBE_STREAMS_SHARE : 6;
+    for (uint32_t i = 1; i <= most; i++)
+        CHECK_EQ(open_with(0, i, &settings), 1);
+    if (most == SBE_STREAMS_SHARE)
+        CHECK_EQ(open_with(0, most + 1, &settings), SBE_EBUSY);
+    CHECK_EQ(ask(1, SBE_STREAM_QUERY, 1, 0), SBE_ENOENT);
+    CHECK_EQ(ask(1, SBE_STREAM_CLOSE, 1, 0), SBE_ENOENT);
+    CHECK_EQ(open_with(1, 1, &settings), 1);
+    CHECK_EQ(ask(1, SBE_STREAM_PREPARE, 1, 3), SBE_OK);
+    uint32_t words[] = {SBE_STREAM_START, 1, 0, 1, 2}; /* stream 2 is the other context's */
+    CHECK_EQ(send(1, words, sizeof words, NULL, 0, &host), SBE_OK);
+    CHECK_EQ(host.answer.result, SBE_ENOENT);
+    CHECK_EQ(host.answer.status.state, SBE_STREAM_PREPARED);
+}
+
+static void test_nothing_is_touched_after_the_end(void)
+{
+    for (uint32_t how = 0; how < 3; how++) {
+        begin();
+        open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+        CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+        pass(50 * MS);
+        CHECK_EQ(remote.areas[0].pins, 2);
+        if (how == 0) {
+            CHECK_EQ(ask(0, SBE_STREAM_CLOSE, 1, 0), SBE_OK);
+            CHECK_EQ(host.opens_ended, 1);
+            CHECK_EQ(host.answer.status.state, SBE_STREAM_DISCONNECTED);
+        } else if (how == 1) { /* the requester gives it up: the first transaction */
+            struct sbe_frame frame = {.type = SBE_FRAME_CANCEL,
+                                      .transaction =
+                                          sbe_stream_pool[SBE_STREAMS - 1].kept.transaction};
+            CHECK_EQ(sbe_channel_send(&host.channels[0], &frame), SBE_OK);
+            sbe_channel_flush(&host.channels[0]);
+            run();
+            take(0);
+            CHECK_EQ(host.opens_ended, 1);
+            CHECK_EQ(host.status, SBE_ECANCELED);
+        } else {
+            remote.engine.hooks.channel_close(&remote.engine, &remote.session_channels[0]);
+        }
+        CHECK_EQ(remote.areas[0].pins, 0);
+        CHECK_EQ(sbe_streams_due_ns(), SBE_STREAM_NEVER);
+        static uint8_t before[AREA_SIZE];
+        memcpy(before, memory[0], sizeof before);
+        now += 1000 * MS;
+        run();
+        CHECK(memcmp(before, memory[0], sizeof before) == 0);
+    }
+}
+
+/* -- records are read whole -------------------------------------------------------------------- */
+
+#define RECORDS 200000u
+
+static _Alignas(64) uint8_t shared_block[BLOCK];
+
+static void *write_records(void *unused)
+{
+    struct sbe_stream_place place = sbe_stream_remote_place(shared_block, STRIDE, NULL);
+    uint32_t newest = 0;
+    for (uint64_t i = 1; i <= RECORDS; i++) {
+        struct sbe_stream_status status = {
+            .generation = (uint32_t)i,
+            .position = i << 32 | i,
+            .clock_ns = i * 3,
+            .application = ~i,
+            .lost_bytes = i << 20,
+            .skipped = (uint32_t)(i * 7),
+        };
+        sbe_stream_show(&place, &newest, &status);
+    }
+    return unused;
+}
+
+static void test_records_are_whole(void)
+{
+    struct sbe_stream_place place = sbe_stream_remote_place(shared_block, STRIDE, NULL);
+    struct sbe_stream_status status = {0};
+    uint32_t newest = 0, looks = 0;
+    pthread_t writer;
+    CHECK_EQ(pthread_create(&writer, NULL, write_records, NULL), 0);
+    while (status.generation != RECORDS) {
+        uint32_t before = status.generation;
+        if (!sbe_stream_see(&place, &status, &newest)) {
+            status.generation = before;
+            continue;
+        }
+        uint64_t i = status.generation;
+        looks++;
+        if (i == 0)
+            continue;
+        CHECK(i >= before);
+        CHECK_EQ(newest, i);
+        CHECK_EQ(status.position, i << 32 | i);
+        CHECK_EQ(status.clock_ns, i * 3);
+        CHECK_EQ(status.application, ~i);
+        CHECK_EQ(status.lost_bytes, i << 20);
+        CHECK_EQ(status.skipped, (uint32_t)(i * 7));
+    }
+    CHECK(looks > 0);
+    CHECK_EQ(pthread_join(writer, NULL), 0);
+}
+
+/* A writer without rest is told from an honest one, in a bounded number of looks. */
+static const struct sbe_stream_place *restless;
+
+static void change(void *self, void *start, uint64_t size)
+{
+    (void)self, (void)size;
+    if (start == (void *)restless->newest)
+        sbe_store_relaxed(restless->newest, sbe_load_relaxed(restless->newest) + 1);
+}
+
+static void test_a_restless_writer(void)
+{
+    struct sbe_port port = {.cache_invalidate = change};
+    struct sbe_stream_place place = sbe_stream_remote_place(shared_block, STRIDE, &port);
+    struct sbe_stream_status status;
+    uint32_t newest;
+    restless = &place;
+    CHECK(!sbe_stream_see(&place, &status, &newest));
+}
+
+int main(void)
+{
+    test_time_moves_bytes();
+    test_pause_and_clock();
+    test_a_leap_of_the_clock();
+    test_playback_takes_what_is_there();
+    test_a_requester_that_lies();
+    test_an_xrun_goes_on();
+    test_the_oldest_give_way();
+    test_events_without_room();
+    test_states_wait_for_room();
+    test_malformed_requests();
+    test_settings();
+    test_memory_that_does_not_fit();
+    test_contexts_are_apart();
+    test_nothing_is_touched_after_the_end();
+    test_records_are_whole();
+    test_a_restless_writer();
+    return 0;
+}
