@@ -100,7 +100,7 @@ class Core:
         # Kept here: a reference that only garbage has is cleared before a finaliser of that garbage
         # may keep the area after all.
         self._weakly: weakref.ref[_Owner] = weakref.ref(self)
-        self._others: set[_native.Channel] = set()
+        self._others: dict[_native.Channel, int] = {}  # and the epoch in which each was opened
         self.channel = self._open_channel()
 
     # -- the channel ------------------------------------------------------------------------
@@ -165,18 +165,17 @@ class Core:
         """A channel of its own for something that lasts. It fails when the link does."""
         with self.control(until) as backend:
             channel = self._attach(backend.open_channel(geometry, priority))
-            self._others.add(channel)
+            self._others[channel] = self.epoch
         return channel
 
     def close_another(self, channel: _native.Channel) -> None:
         """Nobody uses it any more."""
-        self._others.discard(channel)
-        if self.closed or self._pid != os.getpid():
+        epoch = self._others.pop(channel, None)
+        if epoch is None or self.closed or self._pid != os.getpid():
             return
-        lost = channel.error is not None
         channel.fail(LinkClosed("the channel was closed"))
-        if not lost:  # else the remote has closed it, or its successor knows of none
-            with self.control() as backend:
+        with self.control() as backend:
+            if self.epoch == epoch:  # else its remote is gone, and the next one knows of none
                 backend.close_channel(channel.id)
 
     def _attach(self, granted: ChannelGrant) -> _native.Channel:

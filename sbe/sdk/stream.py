@@ -153,6 +153,7 @@ class Stream:
     @property
     def state(self) -> State:
         """Where it is, as the remote shows it; disconnected when the link or the stream is gone."""
+        self._notice()
         if self._open is None or self._open.done():
             return State.DISCONNECTED
         return self.position().state
@@ -160,6 +161,7 @@ class Stream:
     @property
     def closed(self) -> bool:
         """close() has been called, or the link was lost."""
+        self._notice()
         return self._open is None or self._channel.error is not None
 
     def position(self) -> StreamStatus:
@@ -317,6 +319,8 @@ class Stream:
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
         """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
+        if not isinstance(frames, int) or frames < 0:
+            raise BadArgument(f"frames: {frames!r} can't be read")
         return b"".join(self._pieces(frames * self.format.frame_bytes, timeout))
 
     def _pieces(self, wanted: int, timeout: float | None) -> Iterator[bytes]:
@@ -458,8 +462,15 @@ class Stream:
             return max(0, self._settings.buffer_bytes - (self._application - moved))
         return min(max(0, moved - self._application), self._settings.buffer_bytes)
 
+    def _notice(self) -> None:
+        """Hears of a remote that is gone, which its memory does not say."""
+        if self._channel.error is None and not self._core.closed:
+            self._core.process_control(wait=False)
+
     def _check_state(self) -> None:
         """Raises what keeps frames from ever coming."""
+        if self._shown.state not in _MOVING:
+            self._notice()
         if self._channel.error is not None:
             error = self._channel.error
             raise self._ended(error) if isinstance(error, LinkError) else fresh_copy(error)
@@ -494,6 +505,8 @@ class Stream:
         state = self._shown.state
         if state is State.PREPARED:
             self.start()
+        elif state is State.DISCONNECTED:
+            raise LinkClosed(f"stream {self.name!r} is closed")
         elif state not in _MOVING and state is not State.PAUSED:
             raise StreamError(f"stream {self.name!r} is {state}: no frames move", state=str(state))
         return None

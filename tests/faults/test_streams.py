@@ -1,0 +1,298 @@
+"""Streams whose other end dies, stops, lies or is not listened to."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import sbe
+from sbe import _native
+from sbe.sdk.records import Record
+from sbe.testing.conformance.parts import answered
+from sbe.testing.conformance.test_streams import STEREO, frames_of, noise, until, wave
+from tests.conformance.ends import Connector
+from tests.faults.test_remote_dies import LIMIT_S, SOON_S, Process, process, victim
+
+__all__ = ["process", "victim"]
+
+_STATUS = Record("sbe_stream_status")
+
+
+@pytest.fixture
+def loopback() -> Iterator[sbe.Connection]:
+    with sbe.connect("loopback:") as link:
+        yield link
+
+
+# -- the remote dies --------------------------------------------------------------------------
+
+
+def leave_in(stream: sbe.Stream, state: str) -> None:
+    if state == "setup":
+        stream.stop()
+    elif state != "prepared":
+        stream.start()
+    if state == "paused":
+        stream.pause()
+    if state == "xrun":
+        until(lambda: stream.state == "xrun")
+
+
+@pytest.mark.parametrize("state", ["setup", "prepared", "running", "paused", "xrun"])
+def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -> None:
+    stream = victim.open_stream("tone", "capture", STEREO, period_frames=480, buffer_frames=960)
+    leave_in(stream, state)
+    moved = stream.position().position_bytes
+    process.kill()
+    until(lambda: _fails(lambda: stream.read(1000, timeout=LIMIT_S)))
+    with pytest.raises(sbe.RemoteRestarted, match=r"stream 'tone' had moved \d+ bytes"):
+        stream.read(1000, timeout=LIMIT_S)
+    with pytest.raises(sbe.RemoteRestarted):
+        stream.pause()
+    assert stream.position().position_bytes >= moved  # what is known of it stays
+    assert stream.state == "disconnected"
+    assert stream.closed
+    stream.close()
+    with victim.open_stream("tone", "capture", STEREO) as again:  # in the next life
+        assert np.array_equal(frames_of(again.read(480))[:, 0], wave(0, 480))
+    answered(victim)
+    assert victim.stat()["connection"]["areas"] == 0
+
+
+def _fails(call: Callable[[], object]) -> bool:
+    """Whether it raises that the remote is gone; anything else is a failure."""
+    try:
+        call()
+    except sbe.RemoteRestarted:
+        return True
+    except sbe.StreamError:
+        return False
+    return False
+
+
+def test_the_remote_is_frozen(victim: sbe.Connection, process: Process) -> None:
+    with victim.open_stream(
+        "tone", "capture", STEREO, period_frames=480, buffer_frames=48000
+    ) as stream:
+        stream.start()
+        stream.read(480)
+        process.freeze()
+        try:
+            begun = time.monotonic()
+            with pytest.raises(sbe.Timeout, match="no frames until the deadline; it is running"):
+                stream.read(48000, timeout=0.5)
+            assert time.monotonic() - begun < SOON_S
+        finally:
+            process.thaw()
+        first = stream._application // 4
+        taken = frames_of(stream.read(480))
+        assert np.array_equal(taken[:, 0], wave(first, 480))  # nothing between is missing
+
+
+# -- nobody listens ---------------------------------------------------------------------------
+
+
+def test_nobody_takes_events(loopback: sbe.Connection) -> None:
+    """Thousands of them: the ring stays what it is, and so does what the application keeps."""
+    with loopback.open_stream(
+        "tone", "capture", STEREO, period_frames=24, on_xrun="go on", buffer_frames=960
+    ) as stream:
+        stream.start()
+        until(lambda: stream.position().position_bytes >= 24 * 4 * 1000)
+        status = stream.position()
+        assert status.skipped > 500
+        assert status.state == "running"
+        stream.pause()
+        taken = frames_of(stream.read(960))
+        first = stream.position().position_bytes // 4 - 960
+        assert np.array_equal(taken[:, 0], wave(first, 960))
+        while stream.event(0) is not None:
+            pass
+
+
+def test_events_that_nobody_asks_for_are_bounded(loopback: sbe.Connection) -> None:
+    with loopback.open_stream(
+        "tone", "capture", STEREO, period_frames=24, buffer_frames=96_000
+    ) as stream:
+        stream.read(48_000)
+        assert stream.stat()["events"] > 256
+        stream.stop()
+        kept = 0
+        while stream.event(0) is not None:
+            kept += 1
+        assert kept <= 256 + 32  # and what the ring still held
+
+
+# -- the link, a thread, the application ------------------------------------------------------
+
+
+def test_the_link_is_closed_under_it(loopback: sbe.Connection) -> None:
+    stream = loopback.open_stream("tone", "capture", STEREO, buffer_frames=96_000)
+    failed: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            stream.read(96_001, timeout=LIMIT_S)
+        except sbe.Error as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    until(lambda: stream.position().position_bytes > 0)
+    loopback.close()
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()
+    assert [type(error) for error in failed] == [sbe.LinkClosed]
+    stream.close()
+
+
+def test_closed_by_another_thread(loopback: sbe.Connection) -> None:
+    stream = loopback.open_stream("tone", "capture", STEREO, buffer_frames=96_000)
+    closer = threading.Timer(0.1, stream.close)
+    closer.start()
+    with pytest.raises(sbe.LinkClosed):
+        stream.read(96_001, timeout=LIMIT_S)
+    closer.join()
+
+
+def test_dropped_without_a_close(loopback: sbe.Connection) -> None:
+    for _ in range(3):
+        loopback.open_stream("tone", "capture", STEREO).start()
+    until(lambda: len(loopback.list()["channels"]) == 1)
+    assert loopback.list()["areas"] == []
+
+
+def test_more_than_a_context_may_have(loopback: sbe.Connection) -> None:
+    streams = [
+        loopback.open_stream("tone", "capture", STEREO, buffer_frames=960) for _ in range(64)
+    ]
+    with pytest.raises(sbe.RemoteError, match="EBUSY"):
+        loopback.open_stream("tone", "capture", STEREO, buffer_frames=960)
+    streams[0].close()
+    loopback.open_stream("tone", "capture", STEREO).close()
+    answered(loopback)
+    for stream in streams:
+        stream.close()
+
+
+# -- a remote that lies -----------------------------------------------------------------------
+
+
+class Liar:
+    """Writes where the remote does. The stream is paused: it is the only writer."""
+
+    def __init__(self, stream: sbe.Stream) -> None:
+        stream.start()
+        until(lambda: stream.position().position_bytes > 0)
+        stream.pause()
+        self._stream = stream
+        self._memory = memoryview(stream._area)
+        self._stride = stream._start // _native.STREAM_BLOCK_RECORDS
+        self.truth = stream.position()
+
+    def show(self, **wrong: int) -> None:
+        (newest,) = struct.unpack_from("<I", self._memory, self._stride)
+        fields = {
+            "generation": self.truth.generation,
+            "state": _native.STREAM_RUNNING,
+            "position": self.truth.position_bytes,
+            "clock_ns": self.truth.clock_ns,
+        }
+        place = (2 + (newest + 1) % 2) * self._stride
+        self._memory[place : place + _STATUS.size] = _STATUS.pack(**(fields | wrong))
+        struct.pack_into("<I", self._memory, self._stride, newest + 1)
+
+
+LIES = {
+    "backwards": {"position": 0},
+    "a leap": {"position": 1 << 40},
+    "the last number": {"position": (1 << 64) - 4},
+    "beyond the buffer": {"position": 4 * 96_001},
+    "no whole frame": {"position": 4 * 500 + 2},
+    "no state": {"state": 99},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_positions_that_can_not_be(loopback: sbe.Connection, lie: str) -> None:
+    with loopback.open_stream("tone", "capture", STEREO, buffer_frames=96_000) as stream:
+        liar = Liar(stream)
+        if lie == "no whole frame":
+            liar.show(position=liar.truth.position_bytes + 2)
+        else:
+            liar.show(**LIES[lie])
+        with pytest.raises(sbe.ProtocolError, match="stream"):
+            stream.position()
+        with pytest.raises(sbe.ProtocolError):
+            stream.read(1)
+    answered(loopback)  # the stream alone is given up
+    with loopback.open_stream("tone", "capture", STEREO) as stream:
+        assert len(stream.read(480)) == 480 * 4
+
+
+def test_a_status_of_another_run_moves_nothing(loopback: sbe.Connection) -> None:
+    with loopback.open_stream("tone", "capture", STEREO, buffer_frames=96_000) as stream:
+        liar = Liar(stream)
+        liar.show(generation=liar.truth.generation + 1, position=1 << 40)
+        assert stream.position() == liar.truth
+
+
+# -- what is wrong here -----------------------------------------------------------------------
+
+
+def test_arguments(loopback: sbe.Connection) -> None:
+    def refused(kind: type[Exception], words: str, *given: object, **named: object) -> None:
+        with pytest.raises(kind, match=words):
+            loopback.open_stream(*given, **named)  # type: ignore[arg-type]
+
+    refused(TypeError, "format: a sbe.StreamFormat", "tone", "capture", "int16")
+    refused(sbe.BadArgument, "direction: 'up'", "tone", "up", STEREO)
+    refused(sbe.BadArgument, "on_xrun: 'no'", "tone", "capture", STEREO, on_xrun="no")
+    refused(sbe.BadArgument, "period_frames: -1", "tone", "capture", STEREO, period_frames=-1)
+    refused(sbe.BadArgument, "buffer_frames: 0", "tone", "capture", STEREO, buffer_frames=0)
+    refused(sbe.BadArgument, "buffer_frames: 1.5", "tone", "capture", STEREO, buffer_frames=1.5)
+    refused(
+        sbe.BadArgument,
+        "a period of 960 frames is larger than the buffer of 480",
+        *("tone", "capture", STEREO),
+        period_frames=960,
+        buffer_frames=480,
+    )
+    for wrong in (("int15", 2, 48000), ("int16", 0, 48000), ("int16", 2, -1), ("int16", 2.5, 1)):
+        refused(sbe.BadArgument, "is not|is none", "tone", "capture", sbe.StreamFormat(*wrong))
+    with loopback.open_stream("tone", "capture", STEREO) as stream:
+        with pytest.raises(sbe.BadArgument, match="can't be written to"):
+            stream.write(noise(1))
+        with pytest.raises(sbe.BadArgument, match="frames"):
+            stream.read(-1)
+    with loopback.open_stream("meter", "playback", STEREO) as stream:
+        with pytest.raises(sbe.BadArgument, match="can't be read from"):
+            stream.read(1)
+        with pytest.raises(sbe.BadArgument, match="no whole frames"):
+            stream.write(b"abc")
+        with (
+            pytest.raises(sbe.BadArgument, match="one connection"),
+            sbe.connect("loopback:") as other,
+        ):
+            stream.start(other.open_stream("tone", "capture", STEREO))
+
+
+def test_an_application_that_dies(connect: Connector) -> None:
+    """Another's stream keeps its bytes meanwhile."""
+    link = connect()
+    if "tone" not in connect.services:
+        pytest.skip("the remote has no service tone")
+    with link.open_stream(
+        "tone", "capture", STEREO, period_frames=480, buffer_frames=48000
+    ) as stream:
+        stream.start()
+        doomed = connect()
+        for _ in range(2):
+            doomed.open_stream("tone", "capture", STEREO).start()
+        doomed.close()
+        assert np.array_equal(frames_of(stream.read(9600))[:, 0], wave(0, 9600))
