@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo test ctest pytest sanitize fuzz soak bench bench-kernel lint build wheel release footprint prove-tests clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak bench bench-kernel lint build wheel release footprint prove-tests clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,10 @@ DEMO_URI := $(if $(DEMO_BOARD),--uri qemu:$(DEMO_BOARD))
 demo: $(BUILT) $(DEMO_BOARD:%=build/firmware/%/sbe-firmware.elf) ## send a photograph and 500 frames to a co-processor process; writes build/demo.png
 	@mkdir -p build
 	$(BIN)/sbe $(DEMO_URI) demo
+
+demo-stream: $(BUILT) $(DEMO_BOARD:%=build/firmware/%/sbe-firmware.elf) ## play a melody through a co-processor process, check each sample; writes build/stream.png
+	@mkdir -p build
+	$(BIN)/sbe $(DEMO_URI) demo-stream
 
 test: ctest pytest ## C tests under the sanitizers, then pytest
 

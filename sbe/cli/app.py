@@ -23,15 +23,30 @@ from sbe.cli.console import console
 from sbe.cli.demo import demo
 from sbe.cli.firmware import firmware
 from sbe.cli.listing import list_
+from sbe.cli.melody import demo_stream
 from sbe.cli.ping import ping
 from sbe.cli.screen import SCHEMA, printable
 from sbe.cli.session import common_options
 from sbe.cli.stat import stat
+from sbe.cli.waves import play, record
 from sbe.host.streams import OutputError, run_program
 
 __all__ = ["app", "run"]
 
-_COMMANDS = (demo, ping, call, list_, stat, check, bench, firmware, console)
+_COMMANDS = (
+    demo,
+    demo_stream,
+    ping,
+    call,
+    list_,
+    stat,
+    check,
+    bench,
+    play,
+    record,
+    firmware,
+    console,
+)
 
 
 class _Interrupted(Exception):

@@ -103,6 +103,24 @@ class Screen:
             head = {"schema": SCHEMA, "command": self.command, "ok": ok}
             print(json.dumps({**head, **values}), flush=True)
 
+    @contextlib.contextmanager
+    def live(self) -> Iterator[Callable[[str, bool], None]]:
+        """A line on stderr that changes; gives show(text, alarm). None where nobody looks."""
+        if self.as_json or not _on_terminal(sys.stderr):
+            yield lambda text, alarm: None
+            return
+
+        def show(text: str, alarm: bool) -> None:
+            red, plain = ("\x1b[31m", "\x1b[0m") if alarm else ("", "")
+            sys.stderr.write(f"\r{red}{printable(text)}{plain}\x1b[K")
+            sys.stderr.flush()
+
+        try:
+            yield show
+        finally:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
     def raw(self, data: bytes) -> None:
         """Bytes as they are."""
         sys.stdout.flush()

@@ -18,6 +18,7 @@ from sbe.errors import (
     Error,
     LinkClosed,
     LinkError,
+    OutOfResources,
     ProtocolError,
     StreamError,
     Timeout,
@@ -92,7 +93,7 @@ class Block:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._stream._done(self)
+            self._stream.give(self)
 
 
 class Stream:
@@ -130,7 +131,7 @@ class Stream:
         self._area = area
         self._block = _native.StreamBlock(area, stride)
         self._start = stride * _native.STREAM_BLOCK_RECORDS
-        self._generation = 0
+        self._generation = self._looked_for_numpy = 0
         self._application = 0  # bytes
         self._shown = status_of((0, 0, 0, 0, 0, 0, 0, 0, 0))
         self._lost = 0  # bytes that were overwritten before they were read
@@ -255,6 +256,10 @@ class Stream:
 
     def prepare(self) -> None:
         """Position 0 of a new run; what was written and not played is gone."""
+        state = self.state
+        if state in _MOVING or state is State.PAUSED:
+            # Not even asked: the remote looks at our position, which is to be 0 before it is.
+            raise StreamError(f"prepare: stream {self.name!r} is {state}", state=str(state))
         before = self._generation, self._application, self._lost, self._shown
         self._generation = self._generation % 0xFFFFFFFF + 1
         self._application = self._lost = 0
@@ -291,14 +296,25 @@ class Stream:
     def drain(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
         """Waits until all that was written is played. Raises Timeout; it goes on draining."""
         until = ends_at(timeout)
-        if self.state is State.PREPARED:
+        state = self.state
+        if state is State.PREPARED:
             self.start()
-        if self.state is State.RUNNING:
-            with contextlib.suppress(StreamError):  # it may have ended, or lack frames, just now
+        if state is not State.DRAINING and not self._all_is_played():
+            try:
                 self._ask(Op.DRAIN)
+            except StreamError:
+                if not self._all_is_played():
+                    raise
         while self.state in _MOVING:
             self._wait(until)
+        if self._all_is_played():
+            self.stop()
         self._check_state()
+
+    def _all_is_played(self) -> bool:
+        """An xrun only because there was no more."""
+        shown = self.position()
+        return shown.state is State.XRUN and shown.position_bytes == self._application
 
     # -- frames -----------------------------------------------------------------------------
 
@@ -311,11 +327,27 @@ class Stream:
         Raises Timeout, StreamError after an xrun, RemoteRestarted with how far it had come.
         """
         until = ends_at(timeout)
+        if self._generation != self._looked_for_numpy:
+            self._looked_for_numpy = self._generation
+            with contextlib.suppress(OutOfResources):  # its users see so themselves
+                arrays.numpy("Block.array()")  # before it starts: to load it takes a buffer's time
         while True:
             block = self._ready()
             if block is not None:
                 return block
             self._wait(until)
+
+    def give(self, block: Block) -> None:
+        """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read."""
+        size = block.size_bytes
+        if self.playback:
+            self._block.sync(self._start + block._offset, size, True)
+        else:
+            self._look()
+        # What was overwritten meanwhile has moved us on already.
+        if self._application % self._settings.buffer_bytes == block._offset:
+            self._application += size
+            self._block.show(self._application)
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
         """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
@@ -332,7 +364,7 @@ class Stream:
                 self._wait(until)
                 continue
             piece = bytes(block.data)
-            self._done(block)
+            self.give(block)
             wanted -= block.size_bytes
             yield piece
 
@@ -350,7 +382,7 @@ class Stream:
                 continue
             block.data[:] = left[: block.size_bytes]
             left = left[block.size_bytes :]
-            self._done(block)
+            self.give(block)
 
     def __aiter__(self) -> AsyncIterator[Block]:
         return self
@@ -510,18 +542,6 @@ class Stream:
         elif state not in _MOVING and state is not State.PAUSED:
             raise StreamError(f"stream {self.name!r} is {state}: no frames move", state=str(state))
         return None
-
-    def _done(self, block: Block) -> None:
-        """The block is the remote's."""
-        size = block.size_bytes
-        if self.playback:
-            self._block.sync(self._start + block._offset, size, True)
-        else:
-            self._look()
-        # What was overwritten meanwhile has moved us on already.
-        if self._application % self._settings.buffer_bytes == block._offset:
-            self._application += size
-            self._block.show(self._application)
 
     def _bytes(self, offset: int, size: int) -> memoryview:
         view = memoryview(self._area)[self._start + offset : self._start + offset + size]

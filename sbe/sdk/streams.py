@@ -20,7 +20,7 @@ __all__ = ["Streams"]
 
 _RINGS = Geometry(32, 256)  # an event takes 104 bytes, OPEN 144
 _PRIORITY = 2  # before calls: a stream has its time
-_PERIODS = 8
+_PERIODS = 20  # a fifth of a second: what an application may be late
 _PERIODS_A_SECOND = 100
 _ids: Iterator[int] = itertools.count(1)
 
@@ -46,7 +46,7 @@ class Streams:
 
         `direction` is "playback" (to the remote) or "capture". `period_frames` are the frames from
         one event to the next, by default a hundredth of a second; with 0 there are none, and the
-        position is to be read. `buffer_frames` are whole periods, by default eight. The
+        position is to be read. `buffer_frames` are whole periods, by default twenty. The
         remote may have longer ones: `stream.period_frames` and `buffer_frames` are what was agreed.
         `on_xrun`: "stop", or "go on" with silence (playback) or over the oldest frames (capture).
         `endless`: the buffer's frames over and over, without an xrun.

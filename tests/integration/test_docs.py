@@ -68,9 +68,16 @@ def test_python_blocks_are_typed(page: str, tmp_path: Path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_services_of_the_tutorial(tmp_path: Path):
-    """The tutorial's C compiles without a warning, and answers the tutorial's Python."""
-    page = (ROOT / "docs" / "tutorials" / "writing-a-service.md").read_text()
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("writing-a-service.md", ["b'*'", "b'here'", r"b'\x03'"]),
+        ("streams.md", [r"b'\x00\x01\x02\x03\x04'"]),
+    ],
+)
+def test_services_of_the_tutorials(name: str, printed: list[str], tmp_path: Path):
+    """A tutorial's C compiles without a warning, and answers the tutorial's Python."""
+    page = (ROOT / "docs" / "tutorials" / name).read_text()
     sources = [
         path
         for folder in ("core", "pieces", "power", "services", "streams", "ports/host")
@@ -89,11 +96,7 @@ def test_services_of_the_tutorial(tmp_path: Path):
     )
     [command] = re.findall(r"^\.venv/bin/python -c '(.*)'$", page, re.M)
     program = "\n".join([*blocks_of(page, "python"), command])
-    assert run(program, tmp_path, SBE_REMOTE=str(remote)).splitlines() == [
-        "b'*'",
-        "b'here'",
-        r"b'\x03'",
-    ]
+    assert run(program, tmp_path, SBE_REMOTE=str(remote)).splitlines()[-len(printed) :] == printed
 
 
 def test_folders_of_the_tests_are_there():

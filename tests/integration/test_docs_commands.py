@@ -64,7 +64,10 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         ".venv/bin/python -m pytest tests/conformance": "runs with the other ends, as tests",
     },
     "docs/tutorials/writing-a-service.md": {
-        ".venv/bin/python -c": "asks services of the page: test_services_of_the_tutorial",
+        ".venv/bin/python -c": "asks services of the page: test_services_of_the_tutorials",
+    },
+    "docs/tutorials/streams.md": {
+        ".venv/bin/python -c": "asks a service of the page: test_services_of_the_tutorials",
     },
     "docs/tutorials/zephyr.md": {
         "west build": WEST,

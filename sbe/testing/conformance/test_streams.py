@@ -155,10 +155,10 @@ def bring_to(stream: sbe.Stream, state: str) -> None:
 
 
 def ask(stream: sbe.Stream, request: str) -> None:
-    """`drain()` waits for the end; this only asks."""
+    """`drain()` waits for the end, and `prepare()` knows what is refused; this only asks."""
     from sbe.sdk.stream_wire import Op
 
-    if request == "prepare":
+    if request == "prepare" and stream.state in ("setup", "prepared", "xrun"):
         stream.prepare()
     else:
         stream._ask(Op[request.upper()])
@@ -183,6 +183,9 @@ def test_requests_in_every_state(link: sbe.Connection, state: str) -> None:
             if after is None:
                 with pytest.raises(sbe.StreamError, match=f"is {state}") as raised:
                     ask(stream, request)
+                if request != "drain":  # which starts what is prepared
+                    with pytest.raises(sbe.StreamError, match=f"is {state}"):
+                        getattr(stream, request)()
                 assert raised.value.state == state
                 assert stream.state == state
             else:
