@@ -22,6 +22,7 @@ FIELDS = (
     "busy",
     "cancelled",
     "audits",  # its own counters beside the daemon's
+    "streams",  # whose every frame was right
 )
 
 

@@ -58,6 +58,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert set(told["deeds"]) == {"client", "remote", "twice", "stop", "deaths"}
     assert sum(told["restarted"].values()) > 0, told
     assert sum(told["audits"].values()) > 0, told
+    assert sum(told["streams"].values()) > 0, told
 
 
 @pytest.mark.timeout(LIMIT_S)
