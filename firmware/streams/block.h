@@ -98,8 +98,8 @@ static inline void sbe_stream_show(const struct sbe_stream_place *place, uint32_
 static inline bool sbe_stream_see(const struct sbe_stream_place *place, void *record,
                                   uint32_t *newest)
 {
+    /* A word that is stale in our cache is found out by the second look, and taken in the next. */
     for (uint32_t left = SBE_STREAM_LOOKS; left > 0; left--) {
-        sbe_stream_invalidate(place, place->newest, sizeof *place->newest);
         uint32_t seen = sbe_load_acquire(place->newest);
         sbe_stream_invalidate(place, place->records[seen & 1], place->size);
         sbe_stream_get(record, place->records[seen & 1], place->size);

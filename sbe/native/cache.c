@@ -41,15 +41,16 @@ static bool ask(int sock, const struct sbe_dmabuf_sync *range)
     return false;
 }
 
-bool native_maintain(const Memory *memory, uint64_t offset, uint64_t size, bool for_device)
+int native_maintain(const Memory *memory, uint64_t offset, uint64_t size, bool for_device)
 {
     struct sbe_dmabuf_sync range = {
         .offset = offset,
         .size = size,
         .flags = for_device ? SBE_DMABUF_FOR_DEVICE : SBE_DMABUF_FOR_CPU,
     };
-    return memory->sync_asks ? ask(memory->sync_fd, &range)
-                             : ioctl(memory->sync_fd, SBE_DMABUF_SYNC, &range) >= 0;
+    bool done = memory->sync_asks ? ask(memory->sync_fd, &range)
+                                  : ioctl(memory->sync_fd, SBE_DMABUF_SYNC, &range) >= 0;
+    return done ? SBE_OK : SBE_EIO;
 }
 
 static void maintain(Channel *channel, const void *start, uint64_t size, bool for_device)
@@ -58,7 +59,7 @@ static void maintain(Channel *channel, const void *start, uint64_t size, bool fo
     if (memory == NULL || memory->sync_fd < 0)
         return;
     uint64_t offset = (uint64_t)((const uint8_t *)start - memory->base);
-    if (!native_maintain(memory, offset, size, for_device))
+    if (native_maintain(memory, offset, size, for_device) < 0)
         channel->unsynced = true;
 }
 

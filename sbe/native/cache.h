@@ -8,8 +8,8 @@
 #include "core/status.h"
 
 void native_cache_hooks(struct sbe_port *port);
-/* Moves the lines of a range of memory that has a sync_fd. False: it failed. */
-bool native_maintain(const Memory *memory, uint64_t offset, uint64_t size, bool for_device);
+/* Moves the lines of a range of memory that has a sync_fd. SBE_EIO. */
+int native_maintain(const Memory *memory, uint64_t offset, uint64_t size, bool for_device);
 /* sbe_cache_handover() of a buffer in this area, NULL inline. Bytes maintained. */
 static inline uint64_t native_handover(Channel *channel, enum sbe_handover step,
                                        const struct sbe_buffer *buffer, const Memory *memory)

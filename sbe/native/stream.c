@@ -26,7 +26,7 @@ static void clean(void *self, const void *start, uint64_t size)
 {
     StreamBlock *block = self;
     uint64_t offset = (uint64_t)((const uint8_t *)start - block->memory->base);
-    if (!native_maintain(block->memory, offset, size, true))
+    if (native_maintain(block->memory, offset, size, true) < 0)
         block->unsynced = true;
 }
 
@@ -34,7 +34,7 @@ static void invalidate(void *self, void *start, uint64_t size)
 {
     StreamBlock *block = self;
     uint64_t offset = (uint64_t)((const uint8_t *)start - block->memory->base);
-    if (!native_maintain(block->memory, offset, size, false))
+    if (native_maintain(block->memory, offset, size, false) < 0)
         block->unsynced = true;
 }
 
@@ -122,7 +122,7 @@ static PyObject *block_sync(PyObject *object, PyObject *arguments)
     if (offset > self->memory->size || size > self->memory->size - offset)
         return native_raise(SBE_ERANGE, false, "bytes outside of a stream's memory");
     if (self->memory->sync_fd >= 0 && size != 0 &&
-        !native_maintain(self->memory, offset, size, written != 0))
+        native_maintain(self->memory, offset, size, written != 0) < 0)
         self->unsynced = true;
     if (!was_synced(self))
         return NULL;

@@ -24,6 +24,7 @@ from sbe.errors import LinkError
 from tests.caches.remote import cached_remotes
 
 LIMIT_S = 30.0
+SOON_S = 5.0  # for a stream of an eighth of a second
 SIZE = 1 << 14  # of a buffer: so many lines that not all of them move by chance
 
 
@@ -282,6 +283,35 @@ def beside_others(link: sbe.Connection) -> None:
         agree(link, view)
 
 
+def streamed(link: sbe.Connection) -> None:
+    """The same memory run after run: what either end still has of the last one is not shown."""
+    form = sbe.StreamFormat("uint8", 16, 32000)
+    size = 4 * SIZE  # the delay is a part of it
+    frames = size // form.frame_bytes
+    opened = [
+        link.open_stream("loop", way, form, period_frames=frames // 4, buffer_frames=frames)
+        for way in ("playback", "capture")
+    ]
+    out, back = opened
+    for seed in range(3):
+        given = noise(seed, size)
+        try:
+            out.write(given, SOON_S)
+            out.start(back)
+            taken = np.frombuffer(back.read(frames, SOON_S), np.uint8)
+            delay = back.position().delay_bytes
+            for each in opened:
+                each.stop()
+                each.prepare()
+        except (sbe.Timeout, sbe.StreamError) as error:
+            raise AssertionError(f"one end does not see the other's position: {error}") from error
+        assert 0 < delay < size // 2
+        assert not taken[:delay].any()
+        assert np.array_equal(taken[delay:], given[: size - delay])
+    for each in opened:
+        each.close()
+
+
 EXCHANGES: dict[str, Callable[[sbe.Connection], None]] = {
     exchange.__name__: exchange
     for exchange in (
@@ -300,6 +330,7 @@ EXCHANGES: dict[str, Callable[[sbe.Connection], None]] = {
         sent,
         lent,
         beside_others,
+        streamed,
     )
 }
 

@@ -28,10 +28,16 @@ HOOKS = (
     "port->cache_clean",
     "port->cache_invalidate",
     "maintain",
+    "native_maintain",
+    "sbe_stream_clean",
+    "sbe_stream_invalidate",
 )
 CALL = re.compile(rf"(?<![\w>])(?:{'|'.join(HOOKS)})\(")
-FOLDERS = ("firmware/core", "firmware/pieces", "sbe/native")
-NOT_MISSED: dict[str, str] = {}
+FOLDERS = ("firmware/core", "firmware/pieces", "firmware/streams", "sbe/native")
+NOT_MISSED: dict[str, str] = {
+    "firmware/streams/block.h:sbe_stream_see:2": "test_streams.c misses it, by a restless writer",
+    "sbe/native/stream.c:clean": "looking at the remote's record disturbs ours, which lies beside",
+}
 """Calls that nothing misses, and why they are there."""
 
 
@@ -88,9 +94,19 @@ def mutant(site: Site, folder: Path) -> list[Path]:
     changed.write_text(f"{text[: site.begin]}0{text[site.end :]}")
     if changed.suffix == ".c":
         return [changed]
-    users = re.compile(rf'#include "(\w+/)?{changed.name}"')
-    near = [path for name in FOLDERS for path in (folder / name).glob("*.c")]
-    return [path for path in near if users.search(path.read_text())]
+    near = [path for name in FOLDERS for path in (folder / name).glob("*.[ch]")]
+    headers = {changed.name}
+    while more := {path.name for path in near if path.suffix == ".h" and uses(path, headers)}:
+        if more <= headers:
+            break
+        headers |= more
+    return [path for path in near if path.suffix == ".c" and uses(path, headers)]
+
+
+def uses(path: Path, headers: set[str]) -> bool:
+    """It includes one of them."""
+    found = re.findall(r'#include "(?:\w+/)?(\w+\.h)"', path.read_text())
+    return not headers.isdisjoint(found)
 
 
 def objects(files: list[Path], base: Path, changed: list[Path], folder: Path) -> list[Path]:
@@ -134,17 +150,18 @@ def test_a_call_is_missed(call: Site, tmp_path: Path):
         pytest.skip(NOT_MISSED[call.name])
     remote, package = build.programs() / "remote", build.extension() / "package"
     changed = mutant(call, tmp_path)
-    if call.file.startswith("firmware"):
+    ours = [path for path in changed if "native" in path.parts]
+    theirs = [path for path in changed if build.object_of(path, build.programs()).exists()]
+    if call.file.startswith("firmware") and theirs:
         remote = tmp_path / "remote"
         base, files = build.programs(), build.remote_sources()
-        changed = [path for path in changed if build.object_of(path, base).exists()]
-        build.compile_all(changed, tmp_path, tmp_path)
-        build.link_remote(objects(files, base, changed, tmp_path), remote)
-    else:
+        build.compile_all(theirs, tmp_path, tmp_path)
+        build.link_remote(objects(files, base, theirs, tmp_path), remote)
+    if ours:  # a header may be of both
         package = tmp_path / "package"
         base, files = build.extension(), build.extension_sources()
-        build.compile_all(changed, tmp_path, tmp_path)
-        build.link_extension(objects(files, base, changed, tmp_path), package)
+        build.compile_all(ours, tmp_path, tmp_path)
+        build.link_extension(objects(files, base, ours, tmp_path), package)
     done = exchange(remote, package)
     assert done.returncode == 1, f"all exchanges pass without this call\n{done.stderr}"
     assert "AssertionError" in done.stderr, done.stderr
