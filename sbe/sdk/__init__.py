@@ -15,8 +15,8 @@ from sbe.sdk.arrays import buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
-from sbe.sdk.core import seconds
 from sbe.sdk.pool import Pool
+from sbe.sdk.timeouts import seconds
 
 __all__ = [
     "Area",
