@@ -10,11 +10,11 @@ import errno
 from collections import deque
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sbe import _native, errors
+from tests.unit.model_settings import SETTINGS
 from tests.unit.session_pair import SERVICES, Pair, handles_of
 
 LAYOUT = _native.layout()
@@ -408,10 +408,4 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(
-    max_examples=1000,
-    stateful_step_count=40,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestSessions.settings = SETTINGS
