@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 from ctypes import CDLL
+from pathlib import Path
 
-__all__ = ["end_with_parent", "in_child"]
+__all__ = ["alive", "end_with_parent", "in_child"]
 
 _LIBC = CDLL(None)  # before a child is made: there it may be too late
 _PR_SET_PDEATHSIG = 1
@@ -32,3 +33,11 @@ def in_child(work: Callable[[], object]) -> int:
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def alive(pid: int) -> bool:
+    """A process is there, and not only its status for who started it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -18,12 +18,19 @@ import sbe
 from sbe import _native
 from sbe.remotes.boards import BOARDS, QemuBoard
 from tests.rigs.boards import BOARDS as NAMES
-from tests.rigs.boards import FaultyBoard, connect, image, require_board
+from tests.rigs.boards import (
+    BOOT_S,
+    FaultyBoard,
+    check_works,
+    connect,
+    image,
+    require_board,
+    wait_for,
+)
 from tests.rigs.missing import require
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
-BOOT_S = 10.0
 MEM_MANAGE, USAGE_FAULT = 4, 6
 
 
@@ -56,18 +63,6 @@ def board(request: pytest.FixtureRequest) -> Iterator[FaultyBoard]:
     require_board(request.param)
     with FaultyBoard(request.param, image(request.param, "sbe-firmware-faults")) as board:
         yield board
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    """Wait for another process's doing, of which there is no event."""
-    end = time.monotonic() + BOOT_S
-    while not what():
-        assert time.monotonic() < end, f"still not so after {BOOT_S} s"
-        time.sleep(0.005)
-
-
-def check_works(link: sbe.Connection) -> None:
-    assert link.call("echo", payload=b"alive", timeout=BOOT_S).payload == b"alive"
 
 
 def crash_of(link: sbe.Connection, board: FaultyBoard, how: bytes) -> tuple[dict[str, Any], str]:
