@@ -101,11 +101,13 @@ class Kind:
             job.check(reply)
             self.client.did(job)
 
-    def submit(self, job: Job, timeout: float = PATIENCE_S, *allowed: type[Exception]) -> Any:
+    def submit(self, job: Job) -> Any:
         """A future, None when it was refused."""
         job.since = self.client.well
-        with self.client.expecting(timeout, *allowed):
-            return self.link.submit(job.service, *job.buffers, payload=job.payload, timeout=timeout)
+        with self.client.expecting():
+            return self.link.submit(
+                job.service, *job.buffers, payload=job.payload, timeout=PATIENCE_S
+            )
         return None
 
     def result(self, call: Any, job: Job) -> None:
