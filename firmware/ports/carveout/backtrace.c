@@ -24,7 +24,8 @@ void carveout_backtrace(struct sbe_crash_record *record, const uint32_t *stack,
                         const uint32_t *bottom, const uint32_t *top, struct carveout_code code)
 {
     uint32_t *trace = record->backtrace, count = 0;
-    bool beyond = stack < bottom || stack > top; /* nobody knows where the innermost frame is */
+    /* Nobody knows then where the innermost frame is. */
+    bool beyond = (uintptr_t)stack < (uintptr_t)bottom || (uintptr_t)stack > (uintptr_t)top;
     const uint32_t *at = beyond ? bottom : stack;
     for (; at < top && (beyond || count < SBE_CRASH_BACKTRACE); at++) {
         if (!follows_a_call(*at, code))
