@@ -107,13 +107,9 @@ static int crc32(struct sbe_request *request)
 {
     uint8_t *data;
     size_t size;
-    if (sbe_is_first_piece(request)) {
-        int status = sbe_check_all(request, SBE_DIR_IN, SBE_DIR_INOUT);
-        if (status < 0)
-            return status;
-        if (request->payload_size != 0)
-            return SBE_EINVAL;
-    }
+    int status = sbe_check_first(request, SBE_DIR_IN, SBE_DIR_INOUT, 0);
+    if (status < 0)
+        return status;
     while (sbe_next_piece(request, &data, &size)) {
         uint32_t sum = ~update(~(uint32_t)request->state, data, size);
         request->state = request->state >> 32 << 32 | sum;

@@ -6,13 +6,9 @@ static int fill(struct sbe_request *request)
 {
     uint8_t *data;
     size_t size;
-    if (sbe_is_first_piece(request)) {
-        int status = sbe_check_all(request, SBE_DIR_OUT, SBE_DIR_OUT);
-        if (status < 0)
-            return status;
-        if (request->payload_size != 1)
-            return SBE_EINVAL;
-    }
+    int status = sbe_check_first(request, SBE_DIR_OUT, SBE_DIR_OUT, 1);
+    if (status < 0)
+        return status;
     while (sbe_next_piece(request, &data, &size)) {
         memset(data, *(const uint8_t *)request->payload, size);
         if (size == SBE_PIECE)

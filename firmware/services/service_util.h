@@ -88,6 +88,16 @@ static inline int sbe_check_all(const struct sbe_request *request, uint8_t first
     return sbe_check_mapped(request);
 }
 
+/* As sbe_check_all(), with a payload of so many bytes: once, when the request has just come. */
+static inline int sbe_check_first(const struct sbe_request *request, uint8_t first, uint8_t second,
+                                  uint32_t payload_size)
+{
+    if (!sbe_is_first_piece(request))
+        return SBE_OK;
+    int status = sbe_check_all(request, first, second);
+    return status == SBE_OK && request->payload_size != payload_size ? SBE_EINVAL : status;
+}
+
 static inline bool sbe_overlap(const struct sbe_buffer *a, const struct sbe_buffer *b)
 {
     uintptr_t from = (uintptr_t)a->data, to = (uintptr_t)b->data;

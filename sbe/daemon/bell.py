@@ -31,8 +31,7 @@ class Bell:
         self._socket.shutdown(socket.SHUT_RD)  # nobody listens to what a client says here
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
         self._loop = asyncio.get_running_loop()
-        self._owed = 0
-        self._waiting = False
+        self._owed = 0  # not 0: the loop waits for room
         self.rung = 0
         """How many bytes were sent, or are about to be."""
 
@@ -44,31 +43,25 @@ class Bell:
         """Sends a byte more, as soon as the client leaves room for it."""
         self.rung += 1
         self._owed += 1
-        if not self._waiting:
+        if self._owed == 1:
             self._send()
 
     def _send(self) -> None:
-        while self._owed:
-            try:
+        try:
+            while self._owed:
                 self._owed -= self._socket.send(b"\0" * min(self._owed, _AT_ONCE))
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:  # the client has closed its end
-                self._owed = 0
-        if bool(self._owed) == self._waiting:
-            return
-        self._waiting = not self._waiting
-        if self._waiting:
+        except (BlockingIOError, InterruptedError):
             self._loop.add_writer(self._socket.fileno(), self._send)
-        else:
-            self._loop.remove_writer(self._socket.fileno())
+            return
+        except OSError:  # the client has closed its end
+            self._owed = 0
+        self._loop.remove_writer(self._socket.fileno())
 
     def close(self) -> None:
         """Closes this end, and the other one if nobody has it. Twice is fine."""
-        if self._waiting:
-            self._waiting = False
+        if self._owed:
+            self._owed = 0
             with contextlib.suppress(RuntimeError):  # the loop has gone first
                 self._loop.remove_writer(self._socket.fileno())
-        self._owed = 0
         self._socket.close()
         self._theirs.close()

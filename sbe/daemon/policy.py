@@ -6,7 +6,6 @@ Everything held is a `Charge`; releasing it twice changes nothing, so every erro
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import functools
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from sbe.errors import Error, OutOfResources, PermissionDenied
 
 __all__ = [
     "COUNTERS",
-    "DESCRIPTORS",
     "Accounts",
     "Charge",
     "Peer",
@@ -29,7 +27,7 @@ __all__ = [
 
 COUNTERS: Final = ("bytes", "areas", "channels", "contexts", "in_flight", "connections")
 
-DESCRIPTORS: Final = {"connections": 1, "contexts": 1, "areas": 3, "channels": 7}
+_DESCRIPTORS: Final = {"connections": 1, "contexts": 1, "areas": 3, "channels": 7}
 """That the daemon has open for one, with the copies in an answer that was not taken yet."""
 _OWN_DESCRIPTORS = 64  # of the daemon itself, its links and remotes, and calls under way
 _FEW = 16  # a user who holds so many or fewer gets what is reserved
@@ -48,9 +46,10 @@ _WORDS: Final = {
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is at the other end of a connection, by the kernel's word."""
+    """Who is at the other end of a connection, by the kernel's word. All processes of a user with
+    the same groups are equal."""
 
-    pid: int
+    pid: int = field(compare=False)
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
@@ -69,7 +68,7 @@ class Policy:
         Its uid's entry decides each key; else the most generous of its groups' entries; else the
         default. A user who was here lately costs no more than a look.
         """
-        return self._quota(dataclasses.replace(peer, pid=0))
+        return self._quota(peer)
 
     def _work_out(self, peer: Peer) -> Quota:
         chosen = self._config.default.model_dump()
@@ -106,7 +105,7 @@ class Policy:
 
 
 def _descriptors(amounts: Mapping[str, int]) -> int:
-    return sum(each * amounts.get(counter, 0) for counter, each in DESCRIPTORS.items())
+    return sum(each * amounts.get(counter, 0) for counter, each in _DESCRIPTORS.items())
 
 
 def descriptors_for_clients(limit: int) -> int:
@@ -116,7 +115,7 @@ def descriptors_for_clients(limit: int) -> int:
 
 def descriptors_needed(quota: Quota) -> int:
     """The limit of the process that lets one user have all of this quota, and others something."""
-    one = _descriptors({counter: getattr(quota, counter) for counter in DESCRIPTORS})
+    one = _descriptors({counter: getattr(quota, counter) for counter in _DESCRIPTORS})
     return _OWN_DESCRIPTORS + -(-one * 4 // 3)
 
 
@@ -199,7 +198,7 @@ class Accounts:
         )
 
     def _add(self, uid: int, counter: str, amount: int) -> None:
-        self._descriptors += DESCRIPTORS.get(counter, 0) * amount
+        self._descriptors += _DESCRIPTORS.get(counter, 0) * amount
         held = self.used.setdefault(uid, {})
         left = held.get(counter, 0) + amount
         assert left >= 0, f"{counter} of user {uid} would be {left}"

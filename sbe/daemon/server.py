@@ -246,8 +246,8 @@ class Server:
         self._open_to_all = self._max - self._max // _RESERVED
         self._listener = listener
         self._connections: dict[ClientConnection, Charge] = {}
-        self._turned_away: dict[tuple[int, int, tuple[int, ...]], bytes] = {}
-        """By uid, gid and groups: the answer to all who come at this moment."""
+        self._turned_away: dict[Peer, bytes] = {}
+        """The answer to all of a user who come at this moment."""
         self._endings: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._uevents: Uevents | None = None
@@ -320,7 +320,7 @@ class Server:
 
     def _welcome(self, sock: socket.socket) -> None:
         peer = _peer(sock)
-        turned_away = self._turned_away.get((peer.uid, peer.gid, peer.groups))
+        turned_away = self._turned_away.get(peer)
         if turned_away is not None:  # in a flood, the most of it
             _send_refusal(sock, turned_away)
             return
@@ -364,7 +364,7 @@ class Server:
         reply = json.dumps({"error": control.ERROR, "parameters": parameters}).encode() + b"\0"
         if not self._turned_away:
             self._loop.call_later(_REFUSED_SECONDS, self._turned_away.clear)
-        self._turned_away[peer.uid, peer.gid, peer.groups] = reply
+        self._turned_away[peer] = reply
         _send_refusal(sock, reply)
 
     def _closed(self, connection: ClientConnection) -> None:

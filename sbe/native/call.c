@@ -43,7 +43,6 @@ Call *native_call_new(Channel *channel, uint8_t type, uint16_t service, PyObject
     call->channel = channel;
     call->open = (struct open_call){complete, visit_open, service};
     call->type = type;
-    call->service = service;
     call->asked = call->few_asked;
     call->held = call->few_held;
     if (count > 2) {
@@ -83,7 +82,7 @@ int native_call_send(Call *call, const void *payload, uint32_t payload_size, uin
     call->started_ns = now_ns != 0 ? now_ns : native_now_ns(NULL);
     call->deadline_ns = deadline_ns;
     frame.type = call->type;
-    frame.service = call->service;
+    frame.service = call->open.service;
     frame.buffer_count = call->buffer_count;
     frame.status = 0;
     frame.payload = payload;
@@ -292,7 +291,7 @@ PyObject *native_channel_service(const Channel *channel, uint16_t service)
 
 PyObject *native_call_service(const Call *call)
 {
-    return native_channel_service(call->channel, call->service);
+    return native_channel_service(call->channel, call->open.service);
 }
 
 static PyObject *raise_failure(const Call *call)

@@ -22,7 +22,6 @@ struct call {
     bool remote_said; /* the status is the remote's word */
     uint8_t type;     /* of its frame: REQUEST, SYNC or MESSAGE */
     int status;       /* when failed */
-    uint16_t service;
     uint16_t buffer_count;
     uint32_t doorbells;
     uint32_t waited_ns, handled_ns;

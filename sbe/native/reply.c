@@ -160,7 +160,7 @@ PyObject *native_restore_reply(PyObject *module, PyObject *arguments)
     }
     Py_INCREF(payload);
     call->payload = payload;
-    call->service = number;
+    call->open.service = number;
     call->copied = copied;
     call->synced = synced;
     call->doorbells = doorbells;

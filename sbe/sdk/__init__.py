@@ -15,9 +15,9 @@ from sbe.sdk.arrays import buffer_dtype
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.batch import BatchResult
 from sbe.sdk.connection import Connection
-from sbe.sdk.core import seconds
 from sbe.sdk.pool import Pool
 from sbe.sdk.stream_format import StreamFormat
+from sbe.sdk.timeouts import seconds
 
 __all__ = [
     "Area",

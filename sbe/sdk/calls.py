@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sbe import _native
 from sbe.errors import BadArgument
 from sbe.sdk.backend import Service
 from sbe.sdk.batch import BatchResult, run_batch
-from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at, seconds
-from sbe.sdk.staging import StagedCall, Stager, in_thread, stage, stage_async
+from sbe.sdk.core import Core
+from sbe.sdk.staging import StagedCall, Stager, stage, stage_async
+from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, in_thread, seconds, time_left
 from sbe.sdk.waits import Waits
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Calls"]
 
@@ -29,6 +33,11 @@ def _submission(
     """Submits with buffers to come. In a function of its own: where a closure holds variables, each
     call makes them anew, also those that never need it."""
     return lambda staged, timeout: channel.submit(service, staged, payload, timeout, wait)
+
+
+def _until(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float:
+    """A deadline of the loop's clock by `time.monotonic()`; never for None."""
+    return math.inf if deadline is None else time.monotonic() + deadline - loop.time()
 
 
 class Calls:
@@ -112,10 +121,8 @@ class Calls:
         core.turn.check()
         if known is None or channel.error is not None:
             # Control operations may wait for the remote: not in the loop's thread.
-            until = math.inf if deadline is None else time.monotonic() + deadline - loop.time()
-            channel, number, _ = await in_thread(
-                deadline, core.prepare_until, service, timeout, until
-            )
+            until = _until(deadline, loop)
+            channel, number = await in_thread(until, core.prepare_until, service, until)
         else:
             number = known
         pump = self._waits.pump(loop, channel)
@@ -127,8 +134,8 @@ class Calls:
             return await pump.wait(call, deadline)
         except _native.NeedsStaging:
             pass  # left before what staging may raise
-        until = math.inf if deadline is None else time.monotonic() + deadline - loop.time()
-        staged = await stage_async(self._stager, core.table, buffers, until, deadline)
+        until = _until(deadline, loop)
+        staged = await stage_async(self._stager, core.table, buffers, until)
         try:
             call = await pump.submit(
                 lambda left: staged.begin(
@@ -169,9 +176,8 @@ class Calls:
         """Hands buffers over and back without calling a service: caches are maintained."""
         until = ends_at(timeout)
         channel = self._core.live_channel(until)
-        left = None if timeout is None else max(until - time.monotonic(), 0.0)
         try:
-            return channel.sync(0, buffers, b"", left).result()
+            return channel.sync(0, buffers, b"", time_left(until)).result()
         except _native.NeedsStaging:
             raise BadArgument("only memory of an area can be synchronised") from None
 
@@ -209,16 +215,14 @@ class Calls:
         A batch can't be cancelled: when the task is, it goes on until it is answered or its time
         is over, and its descriptors' areas are the remote's until then.
         """
-        import asyncio
-
         until = ends_at(timeout)
 
         def run() -> BatchResult:
-            left = None if timeout is None else max(until - time.monotonic(), 0.0)
-            return self.batch(service, descriptors, payloads, reply_size=reply_size, timeout=left)
+            return self.batch(
+                service, descriptors, payloads, reply_size=reply_size, timeout=time_left(until)
+            )
 
-        now = asyncio.get_running_loop().time()
-        return await in_thread(None if timeout is None else now + seconds(timeout), run)
+        return await in_thread(until, run)
 
     def _submit_staged(
         self, send: _Send, buffers: tuple[_native.Buffer, ...], timeout: float | None
@@ -226,8 +230,7 @@ class Calls:
         until = ends_at(timeout)
         staged = stage(self._stager, self._core.table, buffers, until)
         try:
-            left = None if timeout is None else max(until - time.monotonic(), 0.0)
-            return staged.begin(send(staged.buffers, left))
+            return staged.begin(send(staged.buffers, time_left(until)))
         except BaseException:
             staged.abort()
             raise

@@ -11,7 +11,6 @@ import math
 import operator
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -30,34 +29,12 @@ from sbe.link.rings import Geometry, attach
 from sbe.sdk.area import Area, _Owner
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.ownership import Areas, Turn
+from sbe.sdk.timeouts import ends_at, time_left
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Core", "check_name", "ends_at", "seconds"]
-
-DEFAULT_TIMEOUT_S = 30.0
-"""A call without a deadline of its own ends after this: never a hang. None waits for ever."""
+__all__ = ["Core", "check_name"]
 
 _SERVICE_MAX = (1 << 16) - 1
 _CLOSED = "the connection was closed"
-
-
-def seconds(timeout: float) -> float:
-    """A timeout that is none of the extension's. TypeError or BadArgument, which name it."""
-    try:
-        given = float(timeout) if not isinstance(timeout, str | bytes) else None
-    except (TypeError, ValueError):
-        given = None
-    except OverflowError:  # a very large integer
-        given = math.copysign(math.inf, timeout > 0 or -1)
-    if given is None:
-        raise TypeError(f"timeout: a number of seconds, not {timeout!r}")
-    if not given >= 0:
-        raise BadArgument(f"a timeout of {timeout!r} seconds")
-    return given
-
-
-def ends_at(timeout: float | None) -> float:
-    """When a timeout that begins now is over, `time.monotonic()`; never for None."""
-    return math.inf if timeout is None else time.monotonic() + seconds(timeout)
 
 
 def check_name(name: str) -> None:
@@ -297,15 +274,14 @@ class Core:
 
         The id is remembered; a name that was not yet called is asked for. Raises Timeout.
         """
-        return self.prepare_until(service, timeout, ends_at(timeout))
+        until = ends_at(timeout)
+        return *self.prepare_until(service, until), time_left(until)
 
     def prepare_until(
-        self, service: str | int | Service, timeout: float | None, until: float
-    ) -> tuple[_native.Channel, int, float | None]:
+        self, service: str | int | Service, until: float
+    ) -> tuple[_native.Channel, int]:
         """The same for a timeout that has begun, and is over at `until`."""
-        channel = self.live_channel(until)
-        number = self._service_id(service, until)
-        return channel, number, None if timeout is None else max(until - time.monotonic(), 0.0)
+        return self.live_channel(until), self._service_id(service, until)
 
     def allocate(self, size_bytes: int, heap: str | None, until: float = math.inf) -> Area:
         """Memory that both ends reach."""

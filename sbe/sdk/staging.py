@@ -14,20 +14,19 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from sbe import _native
-from sbe.errors import BadArgument, Error, OutOfResources, PermissionDenied, Timeout
+from sbe.errors import BadArgument, Error, OutOfResources, PermissionDenied
 from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
+from sbe.sdk.timeouts import in_thread
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["IDLE_S", "StagedCall", "Stager", "in_thread", "stage", "stage_async"]
-
-_T = TypeVar("_T")
+__all__ = ["IDLE_S", "StagedCall", "Stager", "stage", "stage_async"]
 
 IDLE_S = 10.0
 """An area of the pool that was not used for so long is freed, soon."""
@@ -343,40 +342,11 @@ def stage(
     return StagedCall(stager, stager.take(plan.size_bytes, until), buffers, plan)
 
 
-async def in_thread(deadline: float | None, function: Callable[..., _T], *arguments: Any) -> _T:
-    """Runs it in another thread; Timeout when there is none to spare until `deadline`, loop.time().
-
-    Once it runs it has to mind the time itself.
-    """
-    import asyncio
-
-    begun = False
-
-    def run() -> _T:
-        nonlocal begun
-        begun = True
-        return function(*arguments)
-
-    left = None if deadline is None else deadline - asyncio.get_running_loop().time()
-    task = asyncio.ensure_future(asyncio.to_thread(run))
-    try:
-        done, _ = await asyncio.wait({task}, timeout=left)
-        if not done and not begun:
-            raise Timeout("no thread of the loop's executor had the time for this call")
-        return await task
-    finally:
-        task.cancel()  # nothing to do if it has ended
-
-
 async def stage_async(
-    stager: Stager,
-    table: _native.Table,
-    buffers: tuple[_native.Buffer, ...],
-    until: float,
-    deadline: float | None,
+    stager: Stager, table: _native.Table, buffers: tuple[_native.Buffer, ...], until: float
 ) -> StagedCall:
     """The same for a loop, which does not wait: a new area comes by way of the pool."""
     plan = Plan.of(table, buffers)
     while (area := stager.take_free(plan.size_bytes)) is None:
-        await in_thread(deadline, stager.grow, plan.size_bytes, until)
+        await in_thread(until, stager.grow, plan.size_bytes, until)
     return StagedCall(stager, area, buffers, plan)

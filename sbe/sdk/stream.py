@@ -27,7 +27,7 @@ from sbe.errors import (
 )
 from sbe.sdk import arrays
 from sbe.sdk.area import Area
-from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at
+from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
 from sbe.sdk.stream_format import StreamFormat
 from sbe.sdk.stream_wire import (
@@ -43,6 +43,7 @@ from sbe.sdk.stream_wire import (
     request,
     status_of,
 )
+from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

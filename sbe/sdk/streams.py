@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sbe import _native
 from sbe.errors import BadArgument, from_status
 from sbe.link.rings import Geometry
-from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at
+from sbe.sdk.core import Core
 from sbe.sdk.stream_format import StreamFormat
+from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, time_left
 
 if TYPE_CHECKING:
     from sbe.sdk.stream import Stream
@@ -59,12 +60,13 @@ class Streams:
         core = self._core
         settings = _settings(direction, format, period_frames, buffer_frames, on_xrun, endless)
         until = ends_at(timeout)
-        _, number, left = core.prepare_until(service, timeout, until)
+        _, number = core.prepare_until(service, until)
         name = service
         channel = core.open_another(_RINGS, _PRIORITY, until)
         try:
             channel.names[number] = name
-            reply = channel.call(number, (), request(Op.NEGOTIATE, 0, more=settings.pack()), left)
+            asked = request(Op.NEGOTIATE, 0, more=settings.pack())
+            reply = channel.call(number, (), asked, time_left(until))
             result, agreed = settings.agreed(reply.payload)
             if result != 0:
                 raise from_status(result, f"stream {name!r}", remote=True)
@@ -73,7 +75,7 @@ class Streams:
             area = core.allocate(block + agreed.buffer_bytes, None, until)
             try:
                 stream = Stream(core, name, number, next(_ids), agreed, channel, area, stride)
-                stream._begin(left)
+                stream._begin(time_left(until))
                 stream.prepare()
             except BaseException:
                 area.free()

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sbe import extras
 from sbe.errors import BadArgument, Error
-from sbe.sdk.core import seconds
+from sbe.sdk.timeouts import seconds
 
 __all__ = ["Finding", "Verdict", "check_remote", "examine"]
 

@@ -25,10 +25,10 @@ from sbe import _native, remotes
 from sbe.errors import Error, LinkError
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
-from sbe.sdk.core import seconds
 from sbe.sdk.direct import DirectBackend
 from sbe.sdk.handlers import check_handler
 from sbe.sdk.serving import Handler, answer
+from sbe.sdk.timeouts import seconds
 from sbe.transports.seqpacket import SeqpacketTransport
 
 __all__ = ["Remote"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -14,22 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.model import ROOT, Settings, UnavailableError
+from tests.children import end_with_parent
 
 ENDS = Path(__file__).with_name("ends.py")
 READY_S = 20.0
 _TURN = 200  # steps in a row of one side, where two alternate
-_PR_SET_PDEATHSIG = 1
 _CPUS = sorted(os.sched_getaffinity(0))  # before anything is placed; a probe may place twice
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 # The checkout goes to the end of sys.path: an installed `sbe` must win over the bare source tree,
 # which has no compiled extension.
 _PRELUDE = f"import sys; sys.path.append({str(ROOT)!r})\n"
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: whatever ends the parent ends the child, SIGKILL included."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def python(code: str, *arguments: str) -> list[str]:
@@ -48,7 +41,7 @@ def child(
         stdout=subprocess.PIPE,
         stderr=stderr,
         pass_fds=pass_fds,
-        preexec_fn=_die_with_parent,
+        preexec_fn=end_with_parent,
     )
     try:
         yield process
@@ -91,7 +84,7 @@ def run_python(code: str, limit_s: float = READY_S) -> str:
         capture_output=True,
         text=True,
         timeout=limit_s,
-        preexec_fn=_die_with_parent,
+        preexec_fn=end_with_parent,
     )
     if done.returncode != 0:
         raise UnavailableError(last_line(done.stderr) or f"exit status {done.returncode}")
@@ -129,7 +122,7 @@ def run_bounded(command: Sequence[str], limit_s: float, errors: Path) -> int | N
             stdout=subprocess.DEVNULL,
             stderr=stream,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=end_with_parent,
         )
     finished = False
     handle = os.pidfd_open(process.pid)

@@ -44,9 +44,8 @@ static void begin(const struct order *order, int memfd, int sock)
 {
     if (count == MOST)
         abort();
-    void *known = mmap(NULL, (size_t)order->size, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (known == MAP_FAILED)
+    void *known = lines_memory(order->size);
+    if (known == NULL)
         abort();
     caches[count] = (struct lines){
         .memory = half(memfd, 0, order->size),

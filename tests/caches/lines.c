@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define LINE_MAX_BYTES 4096u
 #define NEAR           6u /* lines moved at a time, of the range and its neighbours */
@@ -59,6 +60,13 @@ static uint64_t widen(const struct lines *lines, uint64_t *offset, uint64_t size
     uint64_t mask = lines->line - 1, end = (*offset + size + mask) & ~mask;
     *offset &= ~mask;
     return end < lines->size ? end : lines->size;
+}
+
+void *lines_memory(uint64_t size)
+{
+    void *made = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return made == MAP_FAILED ? NULL : made;
 }
 
 void lines_begin(struct lines *lines)

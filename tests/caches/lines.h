@@ -17,6 +17,9 @@ struct lines {
     uint64_t state;  /* of what looks random, not 0 */
 };
 
+/* For a copy, or what is known of one: zero, and taken only as it is used. NULL: none. */
+void *lines_memory(uint64_t size);
+
 /* Fills the copy, for memory that was used before. */
 void lines_begin(struct lines *lines);
 

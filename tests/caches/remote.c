@@ -27,13 +27,6 @@ static void (*detach_uncached)(void *self, struct sbe_area *area);
 static uint32_t line;
 static uint64_t seed = 1;
 
-static void *own_memory(uint64_t size)
-{
-    void *made = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return made == MAP_FAILED ? NULL : made;
-}
-
 static void discard(struct cached *cached)
 {
     if (cached->lines.copy != NULL)
@@ -53,8 +46,8 @@ static int attach(void *self, struct sbe_area *area, const struct sbe_area_map *
         uint64_t size = (area->size + 4095u) & ~(uint64_t)4095u; /* what was mapped is pages */
         cached->lines = (struct lines){
             .memory = area->base,
-            .copy = own_memory(size),
-            .known = own_memory(size),
+            .copy = lines_memory(size),
+            .known = lines_memory(size),
             .size = size,
             .line = line,
             .state = seed++ | 1u << 16,

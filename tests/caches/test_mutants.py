@@ -119,18 +119,10 @@ def objects(files: list[Path], base: Path, changed: list[Path], folder: Path) ->
 def exchange(remote: Path, package: Path) -> subprocess.CompletedProcess[str]:
     """All exchanges in a process with that extension, and that remote."""
     path = [package, build.ROOT, *site.getsitepackages()]
+    # -S, -P: this checkout's own package, installed in place, must not come first
+    python = [sys.executable, "-S", "-P"]
     return subprocess.run(
-        # -S, -P: this checkout's own package, installed in place, must not come first
-        [
-            sys.executable,
-            "-S",
-            "-P",
-            "-m",
-            "tests.caches.exchanges",
-            build.programs(),
-            remote,
-            "64",
-        ],
+        [*python, "-m", "tests.caches.exchanges", build.programs(), remote, "64"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
         capture_output=True,
         text=True,

@@ -23,7 +23,7 @@ import sbe.testing
 from sbe import _native
 from sbe.link.pending import Pending
 from sbe.sdk import serving
-from sbe.testing.conformance.parts import LIMIT_S
+from sbe.testing.conformance.parts import LIMIT_S, Endless
 from tests.conformance.ends import Connector
 from tests.faults.raw_remote import RawRemote
 from tests.unit.channel_pair import Pair
@@ -273,24 +273,15 @@ def test_a_coroutine_function_is_cancelled_and_others_go_on() -> None:
         loop = asyncio.new_event_loop()
         running = threading.Thread(target=loop.run_forever)
         running.start()
-        closing, began, ended = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
-
-        async def waits(payload: bytes) -> bytes:
-            began.release()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.release()
-            return b""
-
+        closing, endless = threading.Event(), Endless()
         server = serving.Server(lambda: pair.remote, closing)
-        server.add("waits", waits, lambda: 7, loop)
+        server.add("waits", endless.handle, lambda: 7, loop)
         server.add("plain", lambda payload: payload, lambda: 8)
         closed = pair.host.submit(7, (), b"")
-        assert began.acquire(timeout=LIMIT_S)
+        endless.wait_begun()
         assert pair.host.submit(8, (), b"x").result(LIMIT_S).payload == b"x"
         server.give_up()
-        assert ended.acquire(timeout=LIMIT_S)
+        endless.wait_ended()
         with pytest.raises(sbe.Error) as caught:
             closed.result(LIMIT_S)
         assert caught.value.code == errno.ECANCELED
@@ -307,47 +298,30 @@ def test_a_coroutine_function_is_cancelled_and_others_go_on() -> None:
 
 def test_a_coroutine_ends_with_the_remote_that_asked() -> None:
     """And no cancel of the next remote, which counts transactions anew, is for it."""
-    began, ended = threading.Semaphore(0), threading.Semaphore(0)
-
-    async def waits(payload: bytes) -> bytes:
-        began.release()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.release()
-        return b""
-
+    endless = Endless()
     with sbe.connect("loopback:") as link:
-        link.serve("waits", waits)
+        link.serve("waits", endless.handle)
         for _ in range(2):
             call = link.submit("relay", payload=b"waits\0", timeout=LIMIT_S)
-            assert began.acquire(timeout=LIMIT_S)
+            endless.wait_begun()
             os.kill(link.list()["links"][0]["pid"], signal.SIGKILL)
             with pytest.raises(sbe.RemoteRestarted):
                 call.result()
-            assert ended.acquire(timeout=LIMIT_S)
+            endless.wait_ended()
             link.find("relay")
-        assert not ended.acquire(blocking=False)
+        assert endless.ended == 2
 
 
 def test_closing_cancels_what_is_awaited() -> None:
-    ended = threading.Event()
-
-    async def waits(payload: bytes) -> bytes:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-        return b""
-
+    endless = Endless()
     with sbe.connect("loopback:") as link:
-        link.serve("waits", waits)
+        link.serve("waits", endless.handle)
         call = link.submit("relay", payload=b"waits\0x", timeout=None)
         until = time.monotonic() + LIMIT_S
         while not link._server._awaited and time.monotonic() < until:
             call.done()
         assert link._server._awaited
-    assert ended.wait(LIMIT_S)
+    endless.wait_ended()
 
 
 # -- power, callbacks -----------------------------------------------------------------------------

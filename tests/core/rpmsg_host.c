@@ -314,7 +314,7 @@ bool rpmsg_host_untouched(void)
 
 void rpmsg_host_bind(uint32_t id, uint32_t endpoint)
 {
-    const uint32_t bind[2] = {0x42454253u, id};
+    const uint32_t bind[2] = {RPMSG_LINK_BIND, id};
     rpmsg_host_to_link(endpoint, RPMSG_LINK_DOORBELL, bind, sizeof bind);
 }
 

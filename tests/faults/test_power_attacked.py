@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.children import alive
 from tests.integration.varlink_client import SECONDS, Daemon, daemon
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,13 +70,6 @@ def answers(running: Daemon, told: Path) -> Counter[int]:
         check_bystander(running)
         assert time.monotonic() < deadline, running.log()
     return Counter(map(int, told.read_text().split()))
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def test_a_flood_runs_one_program_at_a_time(tmp_path: Path):

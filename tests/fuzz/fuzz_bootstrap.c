@@ -41,7 +41,7 @@ static void peer_moves(enum sbe_role role)
 {
     static const uint32_t BLOCKS[] = {SBE_CARVEOUT_HOST, SBE_CARVEOUT_REMOTE,
                                       SBE_CARVEOUT_TO_REMOTE, SBE_CARVEOUT_TO_HOST};
-    uint32_t word, at;
+    uint32_t at;
     race_pause(true);
     switch (pick(&input, 6)) {
     case 0:
@@ -58,9 +58,7 @@ static void peer_moves(enum sbe_role role)
         break;
     default:
         at = BLOCKS[pick(&input, 4)] + 4 * pick(&input, 6);
-        at = (uint32_t)number(&input, at) % (WINDOW - 3);
-        word = number32(&input, end.generation);
-        memcpy(window + at, &word, sizeof word);
+        scribble(&input, window, WINDOW, at, end.generation);
     }
     race_pause(false);
 }

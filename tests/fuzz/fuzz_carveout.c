@@ -10,8 +10,10 @@
 #include "ports/carveout/carveout.h"
 #include "race.h"
 
-#define WINDOW SBE_CARVEOUT_WINDOW_MIN
-#define ARENA  (SBE_CARVEOUT_ARENA)
+#define WINDOW    SBE_CARVEOUT_WINDOW_MIN
+#define ARENA     (SBE_CARVEOUT_ARENA)
+#define SLOT_SIZE 192u
+#define CONTROL   0x81 /* SBE_TOKEN_CONTROL as a byte of the stream */
 
 static struct input input;
 static struct carveout link;
@@ -66,13 +68,13 @@ static void send_control(void)
         .addresses = (uintptr_t)window + ARENA + pick(&input, 4) * 4096u,
         .area_size = 4096,
         .handles = 0,
-        .slot_size = 192,
+        .slot_size = SLOT_SIZE,
     };
     union control_message message;
     uint32_t handles, size = make_control(&input, &maker, &message, &handles);
     (void)sbe_bootstrap_look(&host);
     (void)sbe_bootstrap_send(&host, &message, size);
-    carveout_take_byte(&link, 0x81); /* SBE_TOKEN_CONTROL */
+    carveout_take_byte(&link, CONTROL);
 }
 
 static void take_control(void)
@@ -90,26 +92,24 @@ static void frame(void)
         .services = 9,
         .size = 64,
         .transaction = 1,
-        .room = 192,
+        .room = SLOT_SIZE,
     };
-    uint8_t bytes[192];
+    uint8_t bytes[SLOT_SIZE];
     uint8_t *ring = window + ARENA + pick(&input, 4) * 4096u;
     uint32_t head = number32(&input, 1);
     (void)make_frame(&input, &frames, bytes);
-    memcpy(ring + 128 + ((head - 1) & 1u) * 192u, bytes, sizeof bytes);
+    memcpy(ring + 128 + ((head - 1) & 1u) * SLOT_SIZE, bytes, sizeof bytes);
     memcpy(ring, &head, sizeof head);
     carveout_take_byte(&link, (uint8_t)(0x80u | 2u * (1 + pick(&input, 3))));
 }
 
-static void scribble(void)
+static void spoil_window(void)
 {
     static const uint32_t PLACES[] = {
         SBE_CARVEOUT_HOST, SBE_CARVEOUT_REMOTE, SBE_CARVEOUT_TO_REMOTE, SBE_CARVEOUT_TO_HOST, ARENA,
         ARENA + 4096,      ARENA + 8192,        SBE_CARVEOUT_INFO};
     uint32_t at = PLACES[pick(&input, 8)] + 4u * pick(&input, 48);
-    uint32_t word = number32(&input, link.bootstrap.generation);
-    at = (uint32_t)number(&input, at) % (WINDOW - 3);
-    memcpy(window + at, &word, sizeof word);
+    scribble(&input, window, WINDOW, at, link.bootstrap.generation);
 }
 
 static void step(void)
@@ -121,7 +121,7 @@ static void step(void)
     else if (choice < 150)
         frame();
     else if (choice < 180)
-        scribble();
+        spoil_window();
     else if (choice < 195)
         take_control();
     else if (choice < 225)
@@ -140,7 +140,7 @@ static void step(void)
 static void say(const union control_message *message, uint32_t size)
 {
     HOLDS(sbe_bootstrap_send(&host, message, size) >= 0);
-    carveout_take_byte(&link, 0x81);
+    carveout_take_byte(&link, CONTROL);
     run(4);
     take_control();
 }
@@ -163,7 +163,7 @@ static void meet(void)
     say(&message, honest_context(&message, 1));
     say(&message, honest_map(&message, 0, 1, 0, 4096, arena + 4096, 0));
     say(&message, honest_map(&message, 1, 1, SBE_AREA_RING, 4096, arena, 0));
-    say(&message, honest_open(&message, 1, 1, 1, 2, 192, 2048, 1));
+    say(&message, honest_open(&message, 1, 1, 1, 2, SLOT_SIZE, 2048, 1));
     HOLDS(link.by_id[1] != NULL);
 }
 

@@ -199,9 +199,7 @@ static void step(void)
         break;
     case 5: { /* any word of both rings, the peer's own ones most often */
         static const uint32_t WORDS[] = {0, RING, LINE, RING + LINE, 4, LINE + 4};
-        uint32_t at = (uint32_t)number(&input, WORDS[pick(&input, 6)]) % (2 * RING - 3);
-        uint32_t word = number32(&input, channel.tx.theirs + 1);
-        memcpy(memory + at, &word, sizeof word);
+        scribble(&input, memory, 2 * RING, WORDS[pick(&input, 6)], channel.tx.theirs + 1);
         break;
     }
     case 6:

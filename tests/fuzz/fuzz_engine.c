@@ -71,12 +71,10 @@ static void frame(void)
 }
 
 /* Any word of the rings, most often an index. */
-static void scribble(void)
+static void spoil_rings(void)
 {
     static const uint32_t WORDS[] = {0, END_RING, END_LINE, END_RING + END_LINE, 4, END_LINE + 4};
-    uint32_t at = (uint32_t)number(&input, WORDS[pick(&input, 6)]) % (2 * END_RING - 3);
-    uint32_t word = number32(&input, ring.head);
-    memcpy(ring.to_engine + at, &word, sizeof word);
+    scribble(&input, ring.to_engine, 2 * END_RING, WORDS[pick(&input, 6)], ring.head);
 }
 
 static bool is_there(const struct end_ring *which)
@@ -93,7 +91,7 @@ static void step(void)
     else if (is_there(&ring) && choice < 180)
         frame();
     else if (is_there(&ring) && choice < 200)
-        scribble();
+        spoil_rings();
     else if (is_there(&ring) && choice < 220)
         (void)end_take(&ring);
     race_pause(false);

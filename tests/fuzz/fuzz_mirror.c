@@ -60,7 +60,7 @@ static void send(void)
 /* The own end publishes a frame, returns slots, or writes any word. */
 static void own_end(void)
 {
-    uint32_t word, at;
+    uint32_t word;
     race_pause(true);
     switch (pick(&input, 3)) {
     case 0:
@@ -74,9 +74,7 @@ static void own_end(void)
         memcpy(memory + RING + LINE, &word, sizeof word);
         break;
     default:
-        at = (uint32_t)number(&input, take_u8(&input)) % (2 * RING - 3);
-        word = number32(&input, mirror.in.published);
-        memcpy(memory + at, &word, sizeof word);
+        scribble(&input, memory, 2 * RING, take_u8(&input), mirror.in.published);
     }
     race_pause(false);
 }

@@ -10,8 +10,17 @@
 #include "ports/rpmsg/link.h"
 #include "race.h"
 
-#define BUS  0x10000u /* the pool's device address */
-#define POOL 16384u
+#define BUS       0x10000u /* the pool's device address */
+#define POOL      16384u
+#define SLOT_SIZE 192u
+
+static const struct frame_maker FRAMES = {
+    .areas = RPMSG_LINK_AREAS,
+    .services = 9,
+    .size = 64,
+    .transaction = 1,
+    .room = SLOT_SIZE,
+};
 
 static struct input input;
 static struct rpmsg_link link;
@@ -82,7 +91,7 @@ static void control(void)
         .addresses = BUS,
         .area_size = 4096,
         .handles = 0,
-        .slot_size = 192,
+        .slot_size = SLOT_SIZE,
     };
     union control_message message;
     uint32_t handles, size = make_control(&input, &maker, &message, &handles);
@@ -93,15 +102,8 @@ static void control(void)
 static void doorbell(void)
 {
     uint8_t bytes[SBE_CONTROL_MAX + 8] = {0};
-    uint32_t bind[2] = {0x42454253u, 1 + pick(&input, RPMSG_LINK_CHANNELS)};
+    uint32_t bind[2] = {RPMSG_LINK_BIND, 1 + pick(&input, RPMSG_LINK_CHANNELS)};
     uint32_t source = pick(&input, 6), tail = take_u8(&input), size = sizeof bind;
-    const struct frame_maker frames = {
-        .areas = RPMSG_LINK_AREAS,
-        .services = 9,
-        .size = 64,
-        .transaction = 1,
-        .room = 192,
-    };
     switch (pick(&input, 4)) {
     case 0:
         bind[1] = number32(&input, bind[1]);
@@ -111,7 +113,7 @@ static void doorbell(void)
         take_bytes(&input, bytes, size);
         break;
     default:
-        size = make_frame(&input, &frames, bytes + SBE_MIRROR_HEADER) + SBE_MIRROR_HEADER;
+        size = make_frame(&input, &FRAMES, bytes + SBE_MIRROR_HEADER) + SBE_MIRROR_HEADER;
         memcpy(bytes, &tail, sizeof tail);
     }
     if (rarely(&input))
@@ -122,18 +124,11 @@ static void doorbell(void)
 /* What lies in shared memory: a frame in the slot of an index, or any word. */
 static void shared(void)
 {
-    const struct frame_maker frames = {
-        .areas = RPMSG_LINK_AREAS,
-        .services = 9,
-        .size = 64,
-        .transaction = 1,
-        .room = 192,
-    };
-    uint8_t bytes[192];
+    uint8_t bytes[SLOT_SIZE];
     race_pause(true);
     uint32_t at = pick(&input, POOL / 4096) * 4096u, word = number32(&input, 1);
     if ((take_u8(&input) & 1u) != 0) {
-        (void)make_frame(&input, &frames, bytes);
+        (void)make_frame(&input, &FRAMES, bytes);
         memcpy(pool + at + 128, bytes, sizeof bytes);
     } else {
         at += 4u * pick(&input, 40);
@@ -159,10 +154,10 @@ static void greet(void)
 static void open_channel(uint32_t id, bool private)
 {
     union control_message message;
-    uint32_t bind[2] = {0x42454253u, id};
+    uint32_t bind[2] = {RPMSG_LINK_BIND, id};
     say(&message, honest_map(&message, id, 0, RPMSG_LINK_PRIVATE, 4096,
                              private ? 0 : BUS + (id - 1) * 4096u, 0));
-    say(&message, honest_open(&message, id, 0, id, 4, 192, 1024, id));
+    say(&message, honest_open(&message, id, 0, id, 4, SLOT_SIZE, 1024, id));
     rpmsg_link_receive(&link, id, RPMSG_LINK_DOORBELL, bind, sizeof bind);
 }
 

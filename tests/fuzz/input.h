@@ -40,33 +40,19 @@ static inline void take_bytes(struct input *input, void *to, size_t size)
     input->left -= some;
 }
 
-static inline uint8_t take_u8(struct input *input)
-{
-    uint8_t value;
-    take_bytes(input, &value, sizeof value);
-    return value;
-}
-
-static inline uint16_t take_u16(struct input *input)
-{
-    uint16_t value;
-    take_bytes(input, &value, sizeof value);
-    return value;
-}
-
-static inline uint32_t take_u32(struct input *input)
-{
-    uint32_t value;
-    take_bytes(input, &value, sizeof value);
-    return value;
-}
-
-static inline uint64_t take_u64(struct input *input)
-{
-    uint64_t value;
-    take_bytes(input, &value, sizeof value);
-    return value;
-}
+/* take_u8() to take_u64(), with the bytes in this machine's order. */
+#define TAKE(bits)                                                 \
+    static inline uint##bits##_t take_u##bits(struct input *input) \
+    {                                                              \
+        uint##bits##_t value;                                      \
+        take_bytes(input, &value, sizeof value);                   \
+        return value;                                              \
+    }
+TAKE(8)
+TAKE(16)
+TAKE(32)
+TAKE(64)
+#undef TAKE
 
 /* 0 to count - 1. */
 static inline uint32_t pick(struct input *input, uint32_t count)
@@ -113,6 +99,14 @@ static inline uint64_t number(struct input *input, uint64_t usual)
 static inline uint32_t number32(struct input *input, uint32_t usual)
 {
     return (uint32_t)number(input, usual);
+}
+
+/* One word of the memory becomes another one: usually the word at `place`, and what it becomes. */
+static inline void scribble(struct input *input, uint8_t *memory, uint32_t size, uint32_t place,
+                            uint32_t usual)
+{
+    uint32_t at = (uint32_t)number(input, place) % (size - 3), word = number32(input, usual);
+    memcpy(memory + at, &word, sizeof word);
 }
 
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import string
 from collections.abc import Iterator, Sequence
@@ -60,16 +61,13 @@ def _places(document: Any) -> list[tuple[Any, Any]]:
     left = [document]
     while left:
         node = left.pop()
-        keys = list(node) if isinstance(node, dict) else range(len(node))
-        found += [(node, key) for key in keys]
-        left += [node[key] for key in keys if isinstance(node[key], dict | list)]
+        found += [(node, key) for key in _keys(node)]
+        left += [node[key] for key in _keys(node) if isinstance(node[key], dict | list)]
     return found
 
 
 def mutated_document(dice: random.Random, honest: Any) -> Any:
     """Values of other kinds and sizes, keys gone, renamed or new. `honest` is left as it was."""
-    import copy
-
     document = copy.deepcopy(honest)
     for _ in range(dice.randrange(1, 4)):
         places = _places(document)
@@ -85,8 +83,9 @@ def mutated_document(dice: random.Random, honest: Any) -> Any:
                 node[key] = dice.choice(_EDGES) + dice.randrange(-2, 3)
             case 3:
                 other, at = dice.choice(places)
-                if not isinstance(other[at] if at in _keys(other) else None, dict | list):
-                    node[key] = other[at] if at in _keys(other) else None
+                value = other[at] if at in _keys(other) else None
+                if not isinstance(value, dict | list):
+                    node[key] = value
             case _:
                 node[key] = copy.deepcopy(dice.choice(_STRANGE))
     return document

@@ -68,7 +68,14 @@ TARGETS = (
         250_000,
         tuple(f"services/{name}.c" for name in ("sobel", "fir", "crc32", "copy", "fill", "invert")),
     ),
-    Target("engine", 300_000, ("core/engine.c", "services/relay.c", "services/mulaw.c")),
+    Target(
+        "engine",
+        300_000,
+        (
+            *(f"core/{name}.c" for name in ("engine", "engine_base", "kept")),
+            *(f"services/{name}.c" for name in ("relay", "mulaw")),
+        ),
+    ),
 )
 
 
@@ -113,7 +120,7 @@ def missing() -> str | None:
 
 
 def build(kind: str = "") -> None:
-    """Build all of them, or what is not current: cheap when everything is."""
+    """Builds all of them, or what is not current: cheap when everything is."""
     script = [str(HERE / "build.sh"), f"{sys.prefix}/bin", *([kind] if kind else [])]
     done = subprocess.run(script, capture_output=True, text=True)
     if done.returncode != 0:
@@ -156,7 +163,7 @@ def _execute(target: Target, options: Iterable[str], inputs: Iterable[Path]) -> 
 
 
 def fuzz(target: Target, *, seconds: int | None = None, seed: int = SEED) -> Outcome:
-    """Run it from its kept inputs, for its usual number of executions or for so many seconds.
+    """Runs it from its kept inputs, for its usual number of executions or for so many seconds.
 
     New inputs are kept in build/fuzz/found when it runs by time, for the next such run; a run by
     count starts from the same each time, and is as repeatable as libFuzzer can be.
@@ -211,7 +218,7 @@ def lines_reached(target: Target) -> dict[str, tuple[int, int]] | None:
 
 
 def keep(target: Target, limit: int) -> int:
-    """Keep at most so many of what was found; how many were added.
+    """Keeps at most so many of what was found; how many were added.
 
     libFuzzer says which few reach all that is reached beyond what is kept; the longest of them go
     deepest.
@@ -231,7 +238,7 @@ def keep(target: Target, limit: int) -> int:
 
 
 def main() -> int:
-    """Run all, two at a time, and print the table."""
+    """Runs all, as many at a time as there are processors, and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -246,7 +253,7 @@ def main() -> int:
         return 1
     chosen = [target for target in TARGETS if not arguments.names or target.name in arguments.names]
     build()
-    with ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         outcomes = list(
             pool.map(lambda one: fuzz(one, seconds=arguments.seconds, seed=arguments.seed), chosen)
         )

@@ -51,10 +51,8 @@ def told(case: int, data: object) -> Iterator[None]:
 
 def elf_image() -> bytes:
     """As small as firmware for the board gets: a segment, the note with its name, section names."""
-    code, note = (
-        b"\0" * 64,
-        struct.pack("<III4s", 4, 16, 1, b"SBE\0") + BOARD.name.encode() + b"\0" * 6,
-    )
+    code = b"\0" * 64
+    note = struct.pack("<III4s", 4, 16, 1, b"SBE\0") + BOARD.name.encode() + b"\0" * 6
     names = b"\0.note.sbe\0.resource_table\0"
     at = 52 + 32
     parts = [(at, code), (at + len(code), note), (at + len(code) + len(note), names)]
@@ -286,20 +284,19 @@ def wrong_call(dice: random.Random, honest: tuple[str, dict[str, Any]]) -> bytes
     method, parameters = honest
     name = method if "." in method else f"{INTERFACE}.{method}"
     call = {"method": name, "parameters": parameters}
+    data = json.dumps(call).encode()
     match dice.randrange(4):
         case 0:
-            return json.dumps(call).encode() + b"\0"
+            pass
         case 1:
-            return (
-                mutated_bytes(dice, json.dumps(call).encode(), [b"[" * 2000, b"\xff", b"\0"])
-                + b"\0"
-            )
+            data = mutated_bytes(dice, data, [b"[" * 2000, b"\xff", b"\0"])
         case _:
-            return json.dumps(mutated_document(dice, call)).encode() + b"\0"
+            data = json.dumps(mutated_document(dice, call)).encode()
+    return data + b"\0"
 
 
 def replies(connection: socket.socket) -> Iterator[dict[str, Any]]:
-    """All until its end. Their descriptors are closed."""
+    """All until its end. Their descriptors are closed: of several at once nobody knows whose."""
     data = b""
     while True:
         try:

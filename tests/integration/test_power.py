@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sbe
+from tests.children import alive
 from tests.integration.test_daemon import NOBODY, as_user, public_folder
 from tests.integration.varlink_client import Daemon, daemon
 
@@ -106,13 +107,6 @@ def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Pat
 def test_a_program_that_a_signal_ends(tmp_path: Path):
     power = f"command = {program(tmp_path, 'kill -9 $$')!r}"
     assert answers_to(tmp_path, power, "2:0") == [errno.EIO]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_no_program_outlives_the_daemon(tmp_path: Path):

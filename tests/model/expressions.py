@@ -62,11 +62,8 @@ def _check_bits(text: str) -> None:
         plain = plain[: part.start()] + "x" + plain[part.end() :]
 
 
-def _path(node: ast.expr) -> str:
-    return ast.unparse(node)
-
-
-def _named(path: str, names: Names) -> Any:
+def _named(node: ast.expr, names: Names) -> Any:
+    path = ast.unparse(node)
     return names[path] if path in names else names[path.rpartition(".")[2]]
 
 
@@ -116,7 +113,7 @@ def term(text: str, names: Names, size_t: int = 64) -> Any:
             case ast.Constant(value=int() as value):
                 return value
             case ast.Name() | ast.Attribute():
-                return _named(_path(node), names)
+                return _named(node, names)
             case ast.Call(func=ast.Name(id=name), args=[value]) if name in casts:
                 return fewer(of(value), casts[name])
             case ast.Call(func=ast.Name(id=name)):
@@ -162,7 +159,7 @@ def words16(text: str, names: Mapping[str, str]) -> str:
             case ast.Constant(value=int() as value):
                 return str(value)
             case ast.Name() | ast.Attribute():
-                return str(_named(_path(node), names))
+                return str(_named(node, names))
             case ast.Call(func=ast.Name(id=name)):
                 return names[name]
             case ast.BinOp(left=left, op=op, right=right):

@@ -2,120 +2,38 @@
 """The arithmetic of indices, offsets and sizes, proven for all values of its 32 or 64 bits.
 
 A proof takes its expressions out of the C files: one that is not there any more fails until the
-new one is proven. What must hold is said in numbers that never wrap: an index counts on from any
-word in a number of 36 bits, of which the code sees the last 32. Each proof must refute wrong forms
-of the same expressions. The forms of the ring are run through with words of 16 bits as well.
+new one is proven. Each proof must refute wrong forms of the same expressions. The forms of the ring
+are run through with words of 16 bits as well, by test_all_words.py.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import z3
 
-from tests.model.expressions import fewer, term, words16
-from tests.rigs.missing import require
+from tests.model.expressions import fewer, term
+from tests.model.proofs import (
+    COUNT,
+    PROOFS,
+    SLOTS,
+    WIDE,
+    Claims,
+    Cut,
+    ahead,
+    count,
+    low,
+    proof,
+    rising,
+    some,
+    wide,
+    word,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-
-COUNT = 36
-BASE = z3.BitVec("base", 32)
-WIDE = 67  # bits in which nothing here can wrap
-SLOTS = [1 << bits for bits in range(1, 17)]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """An expression in a file, between braces in the text around it if that is not unique."""
-
-    file: str
-    around: str
-
-    @property
-    def text(self) -> str:
-        found = re.search(r"\{(.*)\}", self.around, re.DOTALL)
-        return found[1] if found else self.around
-
-    @property
-    def line(self) -> str:
-        return self.around.replace("{", "").replace("}", "")
-
-
-Claims = Iterator[tuple[Sequence[Any], Any]]  # what holds before, what must follow
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Expressions and what they must do; wrong forms, as (text, text instead)."""
-
-    cuts: Sequence[Cut]
-    claims: Callable[..., Claims]
-    wrong: Sequence[tuple[str, str]]
-
-    def refuted(self, *texts: str) -> str | None:
-        """A case in which the texts don't do what they must, or None."""
-        for given, claim in self.claims(*texts):
-            solver = z3.SolverFor("QF_BV")
-            solver.add(*given, z3.Not(claim))
-            said = solver.check()
-            assert said != z3.unknown, solver.reason_unknown()
-            if said == z3.sat:
-                return f"{given}, not {claim}: {solver.model()}"
-        return None
-
-
-PROOFS: dict[str, Proof] = {}
-
-
-def proof(*cuts: tuple[str, str], wrong: Sequence[tuple[str, str]]) -> Callable[[Any], Any]:
-    def keep(claims: Callable[..., Claims]) -> Callable[..., Claims]:
-        PROOFS[claims.__name__] = Proof([Cut(*cut) for cut in cuts], claims, wrong)
-        return claims
-
-    return keep
-
-
-def word(name: str, bits: int = 32) -> Any:
-    return z3.BitVec(name, bits)
-
-
-def count(name: str) -> Any:
-    """An index that never wraps."""
-    return z3.BitVec(name, COUNT)
-
-
-def low(value: Any) -> Any:
-    """What the code sees of it."""
-    return BASE + z3.Extract(31, 0, value)
-
-
-def rising(*values: Any) -> list[Any]:
-    """Counts, each at least the one before; what the first looks like is any word, BASE."""
-    return [values[0] == 0, *(z3.ULE(a, b) for a, b in pairwise(values))]
-
-
-def ahead(value: Any, base: Any) -> Any:
-    """Among all counts that look like a foreign word, the one that is not behind the base."""
-    return z3.And(z3.UGE(value, base), z3.ULT(value, base + (1 << 32)))
-
-
-def some(slots: Any) -> list[Any]:
-    """As many as a ring may have, whether or not a power of two."""
-    return [z3.UGE(slots, 2), z3.ULE(slots, 65536)]
-
-
-def wide(value: Any) -> Any:
-    return fewer(value, WIDE)
-
 
 # -- ring.c ----------------------------------------------------------------------------------
 
@@ -640,115 +558,3 @@ def test_wrong_form_is_refuted(name: str, old: str, new: str) -> None:
     changed = [text.replace(old, new, 1) for text in texts]
     assert changed != texts
     assert each.refuted(*changed) is not None
-
-
-# -- all of them, with 16 bits ----------------------------------------------------------------
-
-# The same texts as C. Legal values are those that counting gives, without a difference in sight.
-PROGRAM = """\
-#include <stdbool.h>
-#include <stdint.h>
-#define ALL  65536u
-#define MORE(n) ((n) < 2 || (n) + 2 > SLOTS ? 1 : SLOTS - 1 - (n)) /* 0 to 2, SLOTS - 1 and SLOTS */
-static uint16_t legal[ALL];
-
-static void mark(uint32_t first, uint32_t number, uint16_t as)
-{
-    for (uint32_t k = 0; k < number; k++)
-        legal[(uint16_t)(first + k)] = as;
-}
-
-static bool passes(void)
-{
-    for (uint32_t n = 0; n <= SLOTS; n += MORE(n))
-        for (uint32_t old = 0; old < ALL; old++) {
-            uint16_t old_index = (uint16_t)old, new_index = (uint16_t)(old + n), wrong = 0;
-            mark(old, n, 1);
-            for (uint32_t w = 0; w < ALL; w++) {
-                uint16_t wake = (uint16_t)w;
-                wrong |= (uint16_t)((PASSES) ^ legal[w]);
-            }
-            mark(old, n, 0);
-            if (wrong != 0)
-                return false;
-        }
-    return true;
-}
-
-/* Legal: from the peer's last index as far as `ahead` past ours. */
-static bool accepts(bool consumer)
-{
-    uint16_t ahead = (uint16_t)(consumer ? SLOTS : 0);
-    for (uint32_t n = 0; n <= SLOTS; n += MORE(n))
-        for (uint32_t at = 0; at < ALL; at++) {
-            uint16_t theirs = (uint16_t)at, wrong = 0;
-            uint16_t published = (uint16_t)(consumer ? at - n : at + n);
-            uint32_t number = (consumer ? SLOTS - n : n) + 1;
-            mark(at, number, 1);
-            for (uint32_t v = 0; v < ALL; v++) {
-                uint16_t value = (uint16_t)v;
-                wrong |= (uint16_t)((REFUSES) ^ legal[v] ^ 1);
-            }
-            mark(at, number, 0);
-            if (wrong != 0)
-                return false;
-        }
-    return true;
-}
-
-/* A full ring, of which one slot after the other comes back: rung once, by that which is enough. */
-static bool space(void)
-{
-    uint16_t mask = (uint16_t)(SLOTS - 1);
-    for (uint32_t n = 1; n <= SLOTS; n += MORE(n))
-        for (uint32_t at = 0; at < ALL; at++) {
-            uint16_t mine = (uint16_t)at, wanted = (uint16_t)n, wake = WAKE;
-            for (uint32_t back = 0; back < SLOTS; back++) {
-                uint16_t old_index = (uint16_t)(at - SLOTS + back);
-                uint16_t new_index = (uint16_t)(old_index + 1);
-                if ((PASSES) != (back + 1 == n))
-                    return false;
-            }
-        }
-    return true;
-}
-
-int main(void)
-{
-    return space() && passes() && accepts(false) && accepts(true) ? 0 : 1;
-}
-"""
-WORDS = ("wake", "old_index", "new_index", "value", "theirs", "published", "ahead", "mine")
-MACROS = {"PASSES": Cut(*PASSES).text, "REFUSES": Cut(*ACCEPT).text, "WAKE": Cut(*WAKE).text}
-
-
-def all_right(folder: Path, slots: int, macros: dict[str, str]) -> bool:
-    """Whether the forms have all values right, in a ring of so many slots."""
-    require(shutil.which("gcc") is not None, "no gcc (sudo apt install gcc)")
-    names = {name: name for name in (*WORDS, "wanted", "mask")}
-    given = [f"-D{name}={words16(text, names)}" for name, text in macros.items()]
-    (folder / "all.c").write_text(PROGRAM)
-    build = ["gcc", "-O3", "-march=native", f"-DSLOTS={slots}u", *given, "-o", "all", "all.c"]
-    subprocess.run(build, cwd=folder, check=True, timeout=60)
-    return subprocess.run(["./all"], cwd=folder, timeout=110).returncode == 0
-
-
-@pytest.mark.parametrize("slots", [2, 4, 4096])
-def test_all_values_of_16_bits(slots: int, tmp_path: Path) -> None:
-    assert all_right(tmp_path, slots, MACROS)
-
-
-@pytest.mark.parametrize(
-    ("macro", "old", "new"),
-    [
-        ("PASSES", "<", "<="),
-        ("REFUSES", " > ", " >= "),
-        ("REFUSES", "value - ring->theirs", "value"),
-        ("WAKE", "wanted", "wanted - 1"),
-        ("WAKE", "- 2", "- 1"),
-    ],
-)
-def test_wrong_form_shows_in_16_bits(macro: str, old: str, new: str, tmp_path: Path) -> None:
-    wrong = MACROS | {macro: MACROS[macro].replace(old, new, 1)}
-    assert wrong != MACROS
-    assert not all_right(tmp_path, 2, wrong)

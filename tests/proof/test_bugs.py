@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.proof.bugs import BUGS, CLASSES, Bug
+from tests.proof.tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+EACH = pytest.mark.parametrize("bug", BUGS, ids=[f"{bug.number}: {bug.breaks}" for bug in BUGS])
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=[f"{bug.number}: {bug.breaks}" for bug in BUGS])
+@EACH
 def test_the_edit_applies(bug: Bug) -> None:
     found = (ROOT / bug.file).read_text().count(bug.old)
     assert found == 1, f"{bug.file} has {found} times, not once: {bug.old!r}. Put the bug elsewhere"
@@ -20,7 +19,7 @@ def test_the_edit_applies(bug: Bug) -> None:
     assert bug.says
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=[f"{bug.number}: {bug.breaks}" for bug in BUGS])
+@EACH
 def test_the_test_exists(bug: Bug) -> None:
     path, _, name = bug.red.partition("::")
     if name:

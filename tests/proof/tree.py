@@ -135,20 +135,8 @@ class Tree:
         cmake = str(self._bin / "cmake")
         commands = [[cmake, "--build", str(place), "--target", *targets]]
         if not (place / "build.ninja").exists():
-            commands.insert(
-                0,
-                [
-                    cmake,
-                    "-S",
-                    str(self._files / source),
-                    "-B",
-                    str(place),
-                    "-G",
-                    "Ninja",
-                    make,
-                    *defined,
-                ],
-            )
+            where = ["-S", str(self._files / source), "-B", str(place)]
+            commands.insert(0, [cmake, *where, "-G", "Ninja", make, *defined])
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:

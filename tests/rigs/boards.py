@@ -8,7 +8,9 @@ import select
 import shutil
 import socket
 import threading
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.rigs.missing import require
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ("mps2-an521", "mps2-an385")
+BOOT_S = 10.0
 
 
 def image(board: str, name: str = "sbe-firmware") -> Path:
@@ -46,6 +49,19 @@ def require_board(board: str) -> None:
         f"no firmware for {board}: make firmware "
         "(sudo apt install gcc-arm-none-eabi libnewlib-arm-none-eabi)",
     )
+
+
+def check_works(link: sbe.Connection) -> None:
+    """A call is answered."""
+    assert link.call("echo", payload=b"alive", timeout=BOOT_S).payload == b"alive"
+
+
+def wait_for(what: Callable[[], object], seconds: float = BOOT_S) -> None:
+    """Until another process has done something, of which there is no event."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.005)
 
 
 class Line:

@@ -19,7 +19,7 @@ import sbe
 from sbe import extras
 from sbe.remotes.boards import Resident
 from sbe.transports.doorbell import open_doorbell
-from tests.rigs.boards import BOARDS, FaultyBoard, faulty_image, require_board
+from tests.rigs.boards import BOARDS, FaultyBoard, check_works, faulty_image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
@@ -45,10 +45,6 @@ def uri(board: FaultyBoard) -> str:
     path = board.directory / "link.toml"
     path.write_text(f'memory = "{board.ram}"\ndoorbell = "unix:{board.directory / "db"}"\n')
     return f"carveout:{path}"
-
-
-def check_works(link: sbe.Connection) -> None:
-    assert link.call("echo", payload=b"alive", timeout=10).payload == b"alive"
 
 
 def test_hosts_come_and_go(uri: str, board: FaultyBoard) -> None:

@@ -14,7 +14,7 @@ import pytest
 import sbe
 from sbe.control import PROTOCOL
 from tests.integration.varlink_client import Daemon, VarlinkClient, daemon
-from tests.rigs.boards import FaultyBoard, check_log_region
+from tests.rigs.boards import FaultyBoard, check_log_region, check_works
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
@@ -43,10 +43,6 @@ def running(board: FaultyBoard, tmp_path: Path) -> Iterator[Daemon]:
 
 def connect(running: Daemon) -> sbe.Connection:
     return sbe.connect(f"unix:{running.socket}")
-
-
-def check_works(link: sbe.Connection) -> None:
-    assert link.call("echo", payload=b"alive", timeout=10).payload == b"alive"
 
 
 def test_clients_share_the_window(running: Daemon, board: FaultyBoard) -> None:

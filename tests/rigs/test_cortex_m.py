@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,28 +23,24 @@ import sbe
 from sbe import _native
 from sbe.link.link import Link
 from sbe.remotes.boards import BOARDS, QemuBoard, qemu
-from tests.rigs.boards import FaultyBoard, check_log_region, connect, image, require_board
+from tests.rigs.boards import (
+    BOOT_S,
+    FaultyBoard,
+    check_log_region,
+    check_works,
+    connect,
+    image,
+    require_board,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
 CYCLES = int(os.environ.get("SBE_CYCLES", "20"))
-BOOT_S = 10.0
 
 
 def fds() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-def check_works(link: sbe.Connection) -> None:
-    assert link.call("echo", payload=b"alive", timeout=BOOT_S).payload == b"alive"
-
-
-def wait_for(what: Callable[[], object], seconds: float = BOOT_S) -> None:
-    """Wait for another process's doing, of which there is no event."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, f"still not so after {seconds} s"
-        time.sleep(0.005)
 
 
 # -- life -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -17,13 +17,12 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.remotes.boards import BOARDS, QemuBoard
-from tests.rigs.boards import BOARDS as NAMES
-from tests.rigs.boards import FaultyBoard, connect, image, require_board
+from tests.rigs import boards
+from tests.rigs.boards import FaultyBoard, check_works, connect, image
 from tests.rigs.missing import require
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
 
-BOOT_S = 10.0
 MEM_MANAGE, USAGE_FAULT = 4, 6
 
 
@@ -50,24 +49,12 @@ def functions(board: str) -> dict[str, range]:
     }
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=boards.BOARDS)
 def board(request: pytest.FixtureRequest) -> Iterator[FaultyBoard]:
     """A board with our own image of this kind, whatever SBE_FIRMWARE names."""
-    require_board(request.param)
+    boards.require_board(request.param)
     with FaultyBoard(request.param, image(request.param, "sbe-firmware-faults")) as board:
         yield board
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    """Wait for another process's doing, of which there is no event."""
-    end = time.monotonic() + BOOT_S
-    while not what():
-        assert time.monotonic() < end, f"still not so after {BOOT_S} s"
-        time.sleep(0.005)
-
-
-def check_works(link: sbe.Connection) -> None:
-    assert link.call("echo", payload=b"alive", timeout=BOOT_S).payload == b"alive"
 
 
 def crash_of(link: sbe.Connection, board: FaultyBoard, how: bytes) -> tuple[dict[str, Any], str]:
@@ -76,7 +63,7 @@ def crash_of(link: sbe.Connection, board: FaultyBoard, how: bytes) -> tuple[dict
     call = link.submit("fault", payload=how)
     assert isinstance(call, _native.Call)
     with pytest.raises(sbe.RemoteRestarted, match="the firmware crashed") as caught:
-        call.result(BOOT_S)
+        call.result(boards.BOOT_S)
     crash = board.crash()
     assert crash is not None
     assert (crash["service"], crash["transaction"]) == ("fault", call.transaction)
@@ -123,7 +110,7 @@ def test_fault_is_told_with_its_place(
     assert crash["pc"] - (kind == "assert") - 1 in range(place.start - 1, place.stop)
     if how in b"rw":
         assert crash["mmfar"] == 0
-    wait_for(lambda: f"crash at {crash['pc']:08x}: {crash['text']}\n" in board.console())
+    boards.wait_for(lambda: f"crash at {crash['pc']:08x}: {crash['text']}\n" in board.console())
     check_next_life(link, board)
 
 
@@ -184,7 +171,9 @@ def test_storm_of_doorbells_is_survived(link: sbe.Connection, board: FaultyBoard
     for _ in range(10):
         calls = [link.submit("echo", payload=b"%d" % i) for i in range(20)]
         board.line.inject(to_board=noise)
-        assert [call.result(BOOT_S).payload for call in calls] == [b"%d" % i for i in range(20)]
+        assert [call.result(boards.BOOT_S).payload for call in calls] == [
+            b"%d" % i for i in range(20)
+        ]
     assert board.crash() is None
     assert link.stat()["connection"]["losses"] == 0
 
@@ -199,11 +188,11 @@ def test_endless_loop_ends_in_the_deadline(
         link.call("fault", payload=how, timeout=0.3)
     with pytest.raises(sbe.Timeout):
         link.call("echo", timeout=0.3)
-    assert time.monotonic() - begun < BOOT_S
+    assert time.monotonic() - begun < boards.BOOT_S
     assert board.crash() is None
     board.reset()
     with pytest.raises(sbe.RemoteRestarted, match="restarted"):
-        link.call("echo", timeout=BOOT_S)
+        link.call("echo", timeout=boards.BOOT_S)
     check_works(link)
 
 
@@ -211,16 +200,16 @@ def test_crash_without_a_request_at_hand(link: sbe.Connection, board: FaultyBoar
     """A task of the service runs when its handler has long returned: no service is blamed."""
     check_works(link)
     with contextlib.suppress(sbe.RemoteRestarted):  # the answer may be seen after the crash
-        link.call("fault", payload=b"t", timeout=BOOT_S)
-    wait_for(board.crash)
+        link.call("fault", payload=b"t", timeout=boards.BOOT_S)
+    boards.wait_for(board.crash)
     crash = board.crash()
     assert crash is not None
     assert (crash["service"], crash["transaction"], crash["context"]) == ("", 0, 0)
     assert crash["pc"] in functions(board.name)["null_write"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", boards.BOARDS)
 def test_usual_image_can_not_be_broken(name: str) -> None:
-    require_board(name)
+    boards.require_board(name)
     with QemuBoard(name, image(name)) as board, connect(board) as link:
         assert not {"fault", "ask_power"} & {service.name for service in link.services()}

@@ -40,7 +40,8 @@ def main() -> int:
         raise
     if options.json is not None:
         found = {"calls": soak.by_kind("calls"), "deeds": soak.deeds, "rounds": soak.rounds}
-        found |= {field: soak.by_kind(field) for field in ("quota", "restarted", "audits", "streams")}
+        by_kind = ("quota", "restarted", "audits", "streams")
+        found |= {field: soak.by_kind(field) for field in by_kind}
         options.json.write_text(json.dumps(found))
     shutil.rmtree(folder)
     print(f"seed {seed}: all is accounted for")

@@ -13,11 +13,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from ctypes import CDLL
 from dataclasses import dataclass
 from typing import Any
 
 import sbe
+from tests.children import end_with_parent
 from tests.soak.held import Held
 from tests.soak.jobs import Jobs
 from tests.soak.ledger import Flag, Outages, Tally
@@ -29,7 +29,6 @@ __all__ = [
     "Plan",
     "Unexplained",
     "check_nothing_left",
-    "end_with_parent",
     "held",
     "live",
 ]
@@ -203,8 +202,3 @@ def check_nothing_left(before: Held) -> None:
         if time.monotonic() > deadline:
             raise Unexplained(f"the client holds\n{now}, before it connected it was\n{before}")
         time.sleep(0.02)  # threads that end by themselves
-
-
-def end_with_parent() -> None:
-    """SIGKILL for this process when the one that forked it dies."""
-    CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

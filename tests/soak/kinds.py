@@ -16,14 +16,13 @@ import numpy as np
 import sbe
 from sbe.testing.conformance.services import ref_crc32
 from sbe.testing.conformance.test_streams import wave
-from tests.children import in_child
+from tests.children import end_with_parent, in_child
 from tests.soak.client import (
     BOUND_S,
     PATIENCE_S,
     Client,
     Unexplained,
     check_nothing_left,
-    end_with_parent,
     held,
 )
 from tests.soak.jobs import LARGEST, Job, Jobs, Wrong
@@ -103,17 +102,25 @@ class Kind:
             job.check(reply)
             self.client.did(job)
 
-    def submit(self, job: Job, timeout: float = PATIENCE_S, *allowed: type[Exception]) -> Any:
+    def submit(self, job: Job) -> Any:
         """A future, None when it was refused."""
         job.since = self.client.well
-        with self.client.expecting(timeout, *allowed):
-            return self.link.submit(job.service, *job.buffers, payload=job.payload, timeout=timeout)
+        with self.client.expecting():
+            return self.link.submit(
+                job.service, *job.buffers, payload=job.payload, timeout=PATIENCE_S
+            )
         return None
 
     def result(self, call: Any, job: Job) -> None:
         with self.client.expecting(PATIENCE_S, *self.busy, since=job.since):
             job.check(call.result())
             self.client.did(job)
+
+    def results(self, calls: list[tuple[Any, Job]]) -> None:
+        """Of what was submitted at once."""
+        for call, job in calls:
+            if call is not None:
+                self.result(call, job)
 
 
 class Plain(Kind):
@@ -226,10 +233,7 @@ class Staging(Kind):
             return
         some = np.array_split(memory, self.chance.randint(1, 6))
         jobs = [self.job(part) for part in some if len(part) >= 8]
-        calls = [(self.submit(job), job) for job in jobs]
-        for call, job in calls:
-            if call is not None:
-                self.result(call, job)
+        self.results([(self.submit(job), job) for job in jobs])
 
 
 class Serving(Kind):
@@ -269,9 +273,7 @@ class Serving(Kind):
             calls.append((self.submit(job), job))
         if self.inside is not None:
             self.call(self.jobs.crc32(self.inside.array(np.uint8), 0))
-        for call, job in calls:
-            if call is not None:
-                self.result(call, job)
+        self.results(calls)
 
     def end(self) -> None:
         for name in self.names:
@@ -469,10 +471,7 @@ class Long(Kind):
                 maker(part, self.payload_max)
                 for maker, part in zip(self.chance.sample(makers, 3), parts, strict=True)
             ]
-            calls = [(self.submit(job), job) for job in jobs]
-            for call, job in calls:
-                if call is not None:
-                    self.result(call, job)
+            self.results([(self.submit(job), job) for job in jobs])
         del parts
         self.free(area)
 

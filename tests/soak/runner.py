@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.children import end_with_parent
 from tests.integration.varlink_client import Refused, daemon
-from tests.soak.client import BOUND_S, PATIENCE_S, Plan, end_with_parent, live
+from tests.soak.client import BOUND_S, PATIENCE_S, Plan, live
 from tests.soak.held import Held, resident_bytes
 from tests.soak.kinds import KINDS
 from tests.soak.ledger import FIELDS, Flag, Ledger, Outages

@@ -69,7 +69,7 @@ class CallGraph:
     _deepest: dict[tuple[str, int], tuple[int, list[str]]] = field(default_factory=dict)
 
     def read(self, path: Path) -> None:
-        """Add one .ci file."""
+        """Adds one .ci file."""
         text = path.read_text()
         for title, label in re.findall(r'node: \{ title: "([^"]*)" label: "([^"]*)"', text):
             frame = re.search(r"(\d+) bytes \(([\w,]+)\)", label)
@@ -86,7 +86,7 @@ class CallGraph:
     def deepest(
         self, name: str, floor: int = -1, above: tuple[str, ...] = ()
     ) -> tuple[int, list[str]]:
-        """Return the bytes and the functions of the deepest path that starts at name."""
+        """The bytes and the functions of the deepest path that starts at name."""
         if name in above:
             self.recursion.add(" -> ".join([*above[above.index(name) :], name]))
             return 0, []
@@ -107,7 +107,7 @@ class CallGraph:
         return self._deepest[name, floor]
 
     def worst(self) -> tuple[int, list[str]]:
-        """Return the deepest path of all."""
+        """The deepest path of all."""
         return max((self.deepest(name) for name in sorted(self.frames)), default=(0, []))
 
     @property
@@ -181,34 +181,29 @@ class Image:
 
     def _add_pointers(self) -> None:
         """Every function whose address is taken."""
+        floors = self._floors()
         for path in self._objects:
             source = self._source(path)
             for name in self._taken(path):
                 title = f"{source}:{name}" if f"{source}:{name}" in self.graph.frames else name
                 if title not in self.graph.frames:
                     continue  # data, or not linked
-                of = self._floor_of(title)
+                of = floors.get(title, len(FLOORS))  # the C library's, which calls nobody
                 if of is None:
                     self.problems.append(f"{self.folder.name}: {title} has no floor")
                 else:
                     self.graph.by_pointer[title] = of
 
-    def _floor_of(self, title: str) -> int | None:
-        """Of the file that defines a function."""
+    def _floors(self) -> dict[str, int | None]:
+        """Of the files that define functions, by the title that the graph has of each."""
+        found: dict[str, int | None] = {}
         for path in self._objects:
-            if title in self._defined[path]:
-                folder = self._source(path).parent
-                return next((i for i, each in enumerate(FLOORS) if folder == FIRMWARE / each), None)
-        return len(FLOORS)  # the C library's, which calls nobody
-
-    @cached_property
-    def _defined(self) -> dict[Path, set[str]]:
-        """Functions of each object, by the title that the graph has of them."""
-        return {
-            path: set(re.findall(r'node: \{ title: "([^"]*)" label: "[^"]*bytes', text))
-            for path in self._objects
-            for text in [path.with_suffix(".ci").read_text()]
-        }
+            folder = self._source(path).parent
+            of = next((i for i, each in enumerate(FLOORS) if folder == FIRMWARE / each), None)
+            text = path.with_suffix(".ci").read_text()
+            for title in re.findall(r'node: \{ title: "([^"]*)" label: "[^"]*bytes', text):
+                found.setdefault(title, of)
+        return found
 
     @staticmethod
     def _source(path: Path) -> Path:

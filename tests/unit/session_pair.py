@@ -13,6 +13,12 @@ from sbe import _native, errors
 from sbe.transports.seqpacket import SeqpacketTransport
 
 SERVICES = {"echo": (1, 1), "crc32": (2, 3)}
+LAYOUT = _native.layout()
+
+
+def field(message: bytes, structure: str, name: str) -> int:
+    at, size = LAYOUT[structure][name]
+    return int.from_bytes(message[at : at + size], "little")
 
 
 def count_fds() -> int:

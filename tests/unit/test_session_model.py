@@ -10,14 +10,13 @@ import errno
 from collections import deque
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sbe import _native, errors
-from tests.unit.session_pair import SERVICES, Pair, handles_of
+from tests.unit.model_settings import SETTINGS
+from tests.unit.session_pair import LAYOUT, SERVICES, Pair, field, handles_of
 
-LAYOUT = _native.layout()
 AREAS, CONTEXTS, CHANNELS, PENDING = 4, 2, 2, 6
 RING = _native.AREA_RING
 SIZE = 4096
@@ -28,11 +27,6 @@ indices = st.sampled_from([0, 0, 1, 2, 3, AREAS])
 generations = st.sampled_from([1, 1, 1, 2])
 channels = st.integers(1, CHANNELS + 1)
 ends = st.sampled_from(["host", "remote"])
-
-
-def field(message: bytes, structure: str, name: str) -> int:
-    at, size = LAYOUT[structure][name]
-    return int.from_bytes(message[at : at + size], "little")
 
 
 def status_of(message: bytes) -> int:
@@ -408,10 +402,4 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(
-    max_examples=1000,
-    stateful_step_count=40,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestSessions.settings = SETTINGS

@@ -11,16 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbe import _native, errors
-from tests.unit.session_pair import End, Pair, Recorder, handles_of
+from tests.unit.session_pair import LAYOUT, End, Pair, Recorder, field, handles_of
 
 HOST, REMOTE = _native.ROLE_HOST, _native.ROLE_REMOTE
 WAITING, CONNECTED = _native.SESSION_WAITING, _native.SESSION_CONNECTED
-LAYOUT = _native.layout()
-
-
-def field(message: bytes, structure: str, name: str) -> int:
-    at, size = LAYOUT[structure][name]
-    return int.from_bytes(message[at : at + size], "little")
 
 
 def patched(message: bytes, structure: str, name: str, value: int) -> bytes:

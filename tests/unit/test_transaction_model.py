@@ -10,12 +10,12 @@ import errno
 from collections import deque
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sbe import _native, errors
 from tests.unit.channel_pair import Pair
+from tests.unit.model_settings import SETTINGS
 
 which = st.integers(0, 15)
 
@@ -196,10 +196,4 @@ class Transactions(RuleBasedStateMachine):
 
 
 TestTransactions = Transactions.TestCase
-TestTransactions.settings = settings(
-    max_examples=1000,
-    stateful_step_count=40,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+TestTransactions.settings = SETTINGS

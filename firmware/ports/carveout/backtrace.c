@@ -20,15 +20,18 @@ static bool follows_a_call(uint32_t value, struct carveout_code code)
            (next[-1] & BLX_REGISTER_MASK) == BLX_REGISTER;
 }
 
-void carveout_backtrace(struct sbe_crash_record *record, const uint32_t *from, const uint32_t *to,
-                        struct carveout_code code, bool outermost)
+void carveout_backtrace(struct sbe_crash_record *record, const uint32_t *stack,
+                        const uint32_t *bottom, const uint32_t *top, struct carveout_code code)
 {
     uint32_t *trace = record->backtrace, count = 0;
-    for (; from < to && (outermost || count < SBE_CRASH_BACKTRACE); from++) {
-        if (!follows_a_call(*from, code))
+    /* Nobody knows then where the innermost frame is. */
+    bool beyond = (uintptr_t)stack < (uintptr_t)bottom || (uintptr_t)stack > (uintptr_t)top;
+    const uint32_t *at = beyond ? bottom : stack;
+    for (; at < top && (beyond || count < SBE_CRASH_BACKTRACE); at++) {
+        if (!follows_a_call(*at, code))
             continue;
         if (count == SBE_CRASH_BACKTRACE)
             memmove(trace, trace + 1, --count * sizeof *trace);
-        trace[count++] = *from - 1;
+        trace[count++] = *at - 1;
     }
 }

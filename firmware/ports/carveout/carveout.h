@@ -121,11 +121,11 @@ struct carveout_code { /* of a Thumb image */
 };
 
 /*
- * Fills the record's backtrace with what looks like a return address in the words from `from` to
- * `to`: an address of Thumb code behind a call. Some may be what a former call left. `outermost`:
- * those nearest to `to` instead of those nearest to `from`, where the innermost frame is not known.
+ * Fills the record's backtrace with what looks like a return address on a stack of `bottom` to
+ * `top`: an address of Thumb code behind a call. Some may be what a former call left. The innermost
+ * ones, above what was in use; where the stack pointer is beyond, the outermost ones of all of it.
  */
-void carveout_backtrace(struct sbe_crash_record *record, const uint32_t *from, const uint32_t *to,
-                        struct carveout_code code, bool outermost);
+void carveout_backtrace(struct sbe_crash_record *record, const uint32_t *stack,
+                        const uint32_t *bottom, const uint32_t *top, struct carveout_code code);
 
 #endif

@@ -111,12 +111,10 @@ static void read_status(void)
 #endif
 }
 
-/* The stack above what was in use; all of it when the stack pointer is beyond. */
 static void trace_back(const uint32_t *stack)
 {
     const struct carveout_code code = {(uintptr_t)code_begin, (uintptr_t)code_end};
-    bool beyond = stack < stack_bottom || stack > stack_top;
-    carveout_backtrace(&record, beyond ? stack_bottom : stack, stack_top, code, beyond);
+    carveout_backtrace(&record, stack, stack_bottom, stack_top, code);
 }
 
 void crash_fault(const uint32_t *frame)

@@ -8,9 +8,8 @@
 #include "streams/streams.h"
 #endif
 
-#define CHANNELS   RPMSG_LINK_CHANNELS
-#define OUTBOX     RPMSG_LINK_OUTBOX
-#define BIND_MAGIC 0x42454253u /* "SBEB" */
+#define CHANNELS RPMSG_LINK_CHANNELS
+#define OUTBOX   RPMSG_LINK_OUTBOX
 
 struct bind { /* the first message of a doorbell's endpoint */
     uint32_t magic;
@@ -275,7 +274,7 @@ static void take_bind(struct rpmsg_link *link, uint32_t source, const void *data
         return;
     memcpy(&bind, data, sizeof bind);
     uint32_t index = places_find(&by_id, bind.channel);
-    if (bind.magic != BIND_MAGIC || index == PLACES_NONE || link->channels[index].host != 0)
+    if (bind.magic != RPMSG_LINK_BIND || index == PLACES_NONE || link->channels[index].host != 0)
         return;
     link->channels[index].host = source;
     places_note(&by_host, index, source);

@@ -23,6 +23,7 @@
 #define RPMSG_LINK_DOORBELL      1025u
 #define RPMSG_LINK_CONTROL_NAME  "sbe-control"
 #define RPMSG_LINK_DOORBELL_NAME "sbe-doorbell"
+#define RPMSG_LINK_BIND          0x42454253u /* "SBEB": begins a doorbell's first message */
 
 /* What the link can hold; RAM is spent accordingly. */
 #ifndef RPMSG_LINK_AREAS

@@ -74,10 +74,8 @@ static void set_stack(const struct arch_esf *esf)
     const struct carveout_code code = {(uintptr_t)__text_region_start,
                                        (uintptr_t)__text_region_end};
     uintptr_t bottom = thread->stack_info.start, top = bottom + thread->stack_info.size;
-    bool beyond = record.stack_pointer < bottom || record.stack_pointer > top;
-    carveout_backtrace(&record,
-                       (const uint32_t *)(beyond ? bottom : (uintptr_t)record.stack_pointer),
-                       (const uint32_t *)top, code, beyond);
+    carveout_backtrace(&record, (const uint32_t *)(uintptr_t)record.stack_pointer,
+                       (const uint32_t *)bottom, (const uint32_t *)top, code);
 #endif
 }
 

@@ -20,6 +20,7 @@ __all__ = [
     "STANDARD",
     "STREAMS",
     "Connector",
+    "Endless",
     "Gate",
     "answered",
     "in_a_loop",
@@ -93,6 +94,34 @@ class Gate:
     def shut(self) -> None:
         """Calls wait from now on."""
         self._opened.clear()
+
+
+class Endless:
+    """A coroutine as handler, which never answers: it ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Semaphore(0)
+        self._over = threading.Semaphore(0)
+        self.ended = 0
+        """How many calls of it have."""
+
+    async def handle(self, payload: bytes) -> bytes:
+        """Waits to be cancelled."""
+        self._begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended += 1
+            self._over.release()
+        return payload
+
+    def wait_begun(self) -> None:
+        """Until one more call has reached the handler."""
+        assert self._begun.acquire(timeout=LIMIT_S)
+
+    def wait_ended(self) -> None:
+        """Until one more call has ended."""
+        assert self._over.acquire(timeout=LIMIT_S)
 
 
 def needs(*services: str, room: int = 0) -> pytest.MarkDecorator:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sbe
-from sbe.testing.conformance.parts import LIMIT_S, Connector, Gate, in_a_loop, needs
+from sbe.testing.conformance.parts import LIMIT_S, Connector, Endless, Gate, in_a_loop, needs
 
 
 @pytest.fixture
@@ -156,25 +156,16 @@ def test_cancel_reaches_the_relay(relay: sbe.Connection) -> None:
 
 @needs("relay")
 def test_cancel_reaches_a_coroutine_that_has_begun(relay: sbe.Connection) -> None:
-    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
-
-    async def endless(payload: bytes) -> bytes:
-        begun.release()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.release()
-        return payload
-
-    relay.serve("endless", endless)
+    endless = Endless()
+    relay.serve("endless", endless.handle)
     calls = [relay.submit("relay", payload=b"endless\0", timeout=LIMIT_S) for _ in range(2)]
     for _ in calls:
-        assert begun.acquire(timeout=LIMIT_S)
+        endless.wait_begun()
     assert calls[0].cancel()
-    assert ended.acquire(timeout=LIMIT_S)
+    endless.wait_ended()
     assert not calls[1].done()
     assert calls[1].cancel()
-    assert ended.acquire(timeout=LIMIT_S)
+    endless.wait_ended()
     relay.serve("fence", lambda payload: payload)
     assert through(relay, "fence", b"on") == b"on"
 
