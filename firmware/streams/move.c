@@ -12,7 +12,7 @@
 
 /* The port asks in each of its rounds: the streams are looked at only after one has changed. */
 static uint64_t first_due_ns = SBE_STREAM_NEVER;
-static bool changed;
+bool sbe_streams_changed;
 
 /* -- what the requester is told ---------------------------------------------------------------- */
 
@@ -91,7 +91,7 @@ static void tell_loss(struct sbe_stream *stream)
 static void show(struct sbe_stream *stream)
 {
     sbe_stream_show(&stream->shown, &stream->newest, &stream->status);
-    changed = true;
+    sbe_streams_changed = true;
 }
 
 static void flush(struct sbe_stream *stream)
@@ -285,7 +285,7 @@ static uint64_t due_ns(const struct sbe_stream *stream)
 
 uint64_t sbe_streams_due_ns(void)
 {
-    if (!changed)
+    if (!sbe_streams_changed)
         return first_due_ns;
     uint64_t first = SBE_STREAM_NEVER;
     for (uint32_t i = 0; i < SBE_STREAMS; i++) {
@@ -296,7 +296,7 @@ uint64_t sbe_streams_due_ns(void)
         if (due < first)
             first = due;
     }
-    changed = false;
+    sbe_streams_changed = false;
     first_due_ns = first;
     return first;
 }

@@ -185,6 +185,7 @@ static void close_stream(struct sbe_stream *stream, int result)
         sbe_stream_enter(stream, SBE_STREAM_DISCONNECTED);
     answer.status = stream->status;
     stream->id = 0;
+    sbe_streams_changed = true; /* also where nobody was told */
     (void)sbe_kept_answer(&stream->kept, result, &answer, sizeof answer);
 }
 

@@ -7,6 +7,7 @@
 #include "streams/streams.h"
 
 extern struct sbe_stream sbe_stream_pool[SBE_STREAMS];
+extern bool sbe_streams_changed; /* another one may be due first */
 
 static inline bool sbe_stream_moves(const struct sbe_stream *stream)
 {

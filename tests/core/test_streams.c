@@ -669,6 +669,7 @@ static void test_nothing_is_touched_after_the_end(void)
         CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
         pass(50 * MS);
         CHECK_EQ(remote.areas[0].pins, 2);
+        CHECK(sbe_streams_due_ns() != SBE_STREAM_NEVER); /* remembered until something changes */
         if (how == 0) {
             CHECK_EQ(ask(0, SBE_STREAM_CLOSE, 1, 0), SBE_OK);
             CHECK_EQ(host.opens_ended, 1);

@@ -29,6 +29,11 @@ static uint64_t now_ns(void *self)
     return clock_ns += 1000;
 }
 
+void end_pass(uint64_t ns)
+{
+    clock_ns += ns;
+}
+
 static int control_send(void *self, const void *message, uint32_t size)
 {
     const struct sbe_control *control = message;

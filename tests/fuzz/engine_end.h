@@ -16,7 +16,7 @@
 #define END_SLOT_SIZE 512u
 #define END_LINE      64u
 #define END_RING      (2 * END_LINE + END_SLOTS * END_SLOT_SIZE)
-#define END_SERVICES  9u
+#define END_SERVICES  12u
 
 struct end_ring { /* the host's view of a channel's rings; NULL where there are none */
     uint8_t *to_engine;
@@ -39,6 +39,8 @@ void end_context(uint32_t id);
 void end_map(uint32_t index, uint32_t context, uint32_t flags, uint32_t size);
 void end_open(uint32_t channel, uint32_t context, uint32_t ring_area, uint32_t priority,
               struct end_ring *ring);
+/* Time passes. */
+void end_pass(uint64_t ns);
 /* At most so many rounds; what the engine asks the host is answered. */
 void end_run(uint32_t rounds);
 void end_bell(uint32_t channel);

@@ -69,6 +69,14 @@ TARGETS = (
         tuple(f"services/{name}.c" for name in ("sobel", "fir", "crc32", "copy", "fill", "invert")),
     ),
     Target(
+        "streams",
+        250_000,
+        (
+            *(f"streams/{name}.c" for name in ("streams", "move")),
+            *(f"services/{name}.c" for name in ("tone", "meter", "loop")),
+        ),
+    ),
+    Target(
         "engine",
         300_000,
         (
