@@ -42,12 +42,12 @@ struct host_channel {            /* one per channel of the engine, at the same i
 struct host {
     struct host_options options;
     int epoll_fd;
-    int listen_fd;  /* -1 with --control-fd */
-    int control_fd; /* -1 while no host is connected */
-    int signal_fd;  /* -1 with --control-fd */
-    int timer_fd;   /* rings when a stream has bytes to move */
+    int listen_fd;   /* -1 with --control-fd */
+    int control_fd;  /* -1 while no host is connected */
+    int signal_fd;   /* -1 with --control-fd */
+    int timer_fd;    /* rings when a stream has bytes to move */
     uint64_t due_ns; /* what it is set to, SBE_STREAM_NEVER: nothing */
-    bool lost;      /* the host is gone: the loop disconnects, never a hook */
+    bool lost;       /* the host is gone: the loop disconnects, never a hook */
     bool stop;
     bool refusal_told;
     uint32_t served_seen; /* of the engine, when it was looked at last */

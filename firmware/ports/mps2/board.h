@@ -10,27 +10,27 @@
 #include <stdint.h>
 
 #if defined(BOARD_AN521) /* Cortex-M33, SSE-200; its secure view */
-#define BOARD_NAME    "mps2-an521"
-#define BOARD_CODE    0x10000000u
-#define BOARD_DATA    0x38000000u
-#define BOARD_WINDOW  0x80000000u
-#define BOARD_TIMER   0x50000000u
-#define BOARD_UART0   0x50200000u
-#define BOARD_UART1   0x50201000u
-#define BOARD_RX1_IRQ 34u
-#define BOARD_RING_IRQ 4u /* of the timer behind it */
-#define BOARD_TICK_NS 50u  /* 20 MHz */
+#define BOARD_NAME     "mps2-an521"
+#define BOARD_CODE     0x10000000u
+#define BOARD_DATA     0x38000000u
+#define BOARD_WINDOW   0x80000000u
+#define BOARD_TIMER    0x50000000u
+#define BOARD_UART0    0x50200000u
+#define BOARD_UART1    0x50201000u
+#define BOARD_RX1_IRQ  34u
+#define BOARD_RING_IRQ 4u  /* of the timer behind it */
+#define BOARD_TICK_NS  50u /* 20 MHz */
 #elif defined(BOARD_AN385) /* Cortex-M3 */
-#define BOARD_NAME    "mps2-an385"
-#define BOARD_CODE    0x00000000u /* from the null page on */
-#define BOARD_DATA    0x20000000u
-#define BOARD_WINDOW  0x21000000u
-#define BOARD_TIMER   0x40000000u
-#define BOARD_UART0   0x40004000u
-#define BOARD_UART1   0x40005000u
-#define BOARD_RX1_IRQ 2u
+#define BOARD_NAME     "mps2-an385"
+#define BOARD_CODE     0x00000000u /* from the null page on */
+#define BOARD_DATA     0x20000000u
+#define BOARD_WINDOW   0x21000000u
+#define BOARD_TIMER    0x40000000u
+#define BOARD_UART0    0x40004000u
+#define BOARD_UART1    0x40005000u
+#define BOARD_RX1_IRQ  2u
 #define BOARD_RING_IRQ 9u
-#define BOARD_TICK_NS 40u /* 25 MHz */
+#define BOARD_TICK_NS  40u /* 25 MHz */
 #else
 #error "define BOARD_AN521 or BOARD_AN385"
 #endif

@@ -115,7 +115,7 @@ int sbe_rpmsg_serve(void)
     for (;;) {
         vdev_receive(&vdev);
         if (!rpmsg_link_run(&link)) /* nobody tells of buffers that are free again */
-            (void)k_sem_take(&rung, rpmsg_link_waits(&link) ? K_MSEC(1)
-                                                            : sbe_until(rpmsg_link_due_ns()));
+            (void)k_sem_take(&rung,
+                             rpmsg_link_waits(&link) ? K_MSEC(1) : sbe_until(rpmsg_link_due_ns()));
     }
 }
