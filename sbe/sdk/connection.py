@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.backend import Backend
 from sbe.sdk.calls import Calls
-from sbe.sdk.core import Core
+from sbe.sdk.core import DEFAULT_TIMEOUT_S, Core, ends_at, seconds
 from sbe.sdk.memory import Memory
 from sbe.sdk.ownership import close_at_exit, not_copied
 from sbe.sdk.power import Power
 from sbe.sdk.services import Services
 from sbe.sdk.serving import Server
-from sbe.sdk.staging import Stager
+from sbe.sdk.staging import Stager, in_thread
 from sbe.sdk.waits import Waits
 
 __all__ = ["Connection"]
@@ -113,6 +113,28 @@ class Connection(Calls, Memory, Services, Power):
             return usage
 
     # -- life -------------------------------------------------------------------------------
+
+    def restart(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Ends the remote, also where it hangs, and begins a new life of it: another epoch.
+
+        All calls in flight end with RemoteRestarted; areas live on. It concerns everyone who uses
+        the remote. Through a daemon its policy says who may (PermissionDenied, which names the
+        key). Raises BadArgument with code EOPNOTSUPP where nothing here can restart the remote,
+        LinkError where it fails, Timeout when it is not back within `timeout` seconds; calls try on
+        then.
+        """
+        self._core.restart(ends_at(timeout))
+
+    async def arestart(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """As `restart()`, for asyncio: it runs in another thread, the loop goes on.
+
+        It goes on too when the task is cancelled.
+        """
+        import asyncio
+
+        until = ends_at(timeout)
+        deadline = asyncio.get_running_loop().time() + seconds(timeout)
+        await in_thread(deadline, self._core.restart, until)
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent.
