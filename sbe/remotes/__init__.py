@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from sbe.errors import BadArgument
+from sbe.errors import Error
 
 if TYPE_CHECKING:
     from sbe.heaps import Heap, Offering
@@ -89,7 +89,7 @@ class Remote(Protocol):
         """Ends its present life for good, also where it hangs: it takes nothing and writes nothing
         of it any more. `connect()` comes next.
 
-        By default BadArgument with code EOPNOTSUPP: nothing here can. May block for seconds.
+        By default `Error` with code EOPNOTSUPP: nothing here can. May block for seconds.
         """
         raise cannot_restart(self, "start it anew where it runs")
 
@@ -117,9 +117,9 @@ class Remote(Protocol):
         return None
 
 
-def cannot_restart(remote: Remote, instead: str) -> BadArgument:
+def cannot_restart(remote: Remote, instead: str) -> Error:
     """What `restart()` raises where nothing can; `instead` says what to do."""
-    return BadArgument(
+    return Error(
         f"nothing here can restart {remote.uri} (a {remote.transport} remote): {instead}",
         errno.EOPNOTSUPP,
     )

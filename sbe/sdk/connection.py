@@ -119,7 +119,7 @@ class Connection(Calls, Memory, Services, Power):
 
         All calls in flight end with RemoteRestarted; areas live on. It concerns everyone who uses
         the remote. Through a daemon its policy says who may (PermissionDenied, which names the
-        key). Raises BadArgument with code EOPNOTSUPP where nothing here can restart the remote,
+        key). Raises `sbe.Error` with code EOPNOTSUPP where nothing here can restart the remote,
         LinkError where it fails, Timeout when it is not back within `timeout` seconds; calls try on
         then.
         """
