@@ -12,7 +12,8 @@ Importing this module takes the standard library and the extension; numpy is use
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING as _CHECKING
+from typing import Any as _Any
 
 try:
     from sbe._native import RELEASE as __version__
@@ -54,7 +55,7 @@ from sbe.sdk import (
     connect,
 )
 
-if TYPE_CHECKING:
+if _CHECKING:
     from sbe.sdk.stream import Stream
 
 __all__ = [
@@ -99,7 +100,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """`Stream` is loaded on use: programs without streams do without its weight."""
     if name != "Stream":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

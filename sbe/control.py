@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 INTERFACE = "org.sbe.Control"
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the interface. Both ends compare it in Open; a difference is refused with words."""
 
 ERROR = f"{INTERFACE}.Refused"

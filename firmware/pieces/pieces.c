@@ -4,6 +4,8 @@
 #include "core/engine_base.h"
 #include "core/status.h"
 
+#define LOOKS 64u
+
 _Static_assert(sizeof(struct sbe_paused) % 8 == 0, "what lies behind it is aligned as it is");
 
 static struct sbe_paused *place_of(const struct sbe_engine *engine,
@@ -35,9 +37,33 @@ static void swap_scratch(struct sbe_engine *engine, struct sbe_paused *paused)
     swap(&engine->config->scratch_out, &paused->out);
 }
 
+/*
+ * A CANCEL of it lies behind it in the ring, where it stays: taken in its turn, it names nothing
+ * any more. Each frame is looked at once, and some of them a turn, whatever the requester sends.
+ */
+static bool is_cancelled(struct sbe_paused *paused, const struct sbe_ring *ring)
+{
+    uint32_t ahead = sbe_load_acquire(&ring->producer->head) - ring->mine;
+    uint32_t at = paused->looked - ring->mine;
+    if (ahead > ring->mask + 1 || at > ahead) /* nonsense, which the next receive tells */
+        return false;
+    for (uint32_t left = LOOKS; left > 0 && at < ahead; left--, at++) {
+        struct sbe_wire_frame frame;
+        paused->looked++;
+        sbe_snapshot(&frame,
+                     ring->slots + (size_t)((ring->mine + at) & ring->mask) * ring->slot_size,
+                     sizeof frame);
+        if (frame.type == SBE_FRAME_CANCEL && frame.transaction == paused->request.transaction)
+            return true;
+    }
+    return false;
+}
+
 static void pause_request(struct sbe_engine *engine, struct sbe_engine_channel *entry)
 {
     struct sbe_paused *paused = place_of(engine, entry);
+    if (paused->request.transaction != engine->request.transaction)
+        paused->looked = entry->channel.rx.mine;
     swap_scratch(engine, paused);
     paused->request = engine->request;
     paused->frame = engine->frame;
@@ -55,8 +81,12 @@ static void go_on(struct sbe_engine *engine, struct sbe_engine_channel *entry)
     entry->paused = false;
     uint32_t count = engine->request.buffer_count;
     /* Nobody waits any more when it is late: the requester has that deadline, too. */
-    bool late = sbe_is_late(&engine->frame, now_ns);
-    sbe_engine_settle(engine, late ? SBE_ETIMEDOUT : sbe_engine_handle(engine, now_ns));
+    int status = SBE_OK;
+    if (sbe_is_late(&engine->frame, now_ns))
+        status = SBE_ETIMEDOUT;
+    else if (is_cancelled(paused, &entry->channel.rx))
+        status = SBE_ECANCELED;
+    sbe_engine_settle(engine, status < 0 ? status : sbe_engine_handle(engine, now_ns));
     sbe_engine_pin(engine, engine->frame.buffers, count, false); /* or it is held once more */
 }
 

@@ -12,6 +12,7 @@
 struct sbe_paused { /* a request between two turns; behind it lies memory for two slots */
     void *in;       /* as scratch_in; they change places with each other and with the engine's */
     void *out;
+    uint32_t looked; /* frames of its ring before this index were looked at for its CANCEL */
     struct sbe_request request;
     struct sbe_frame frame;
 };

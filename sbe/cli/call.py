@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _complete(ctx: click.Context, param: click.Parameter, prefix: str) -> list[C
     type=click.FloatRange(min=0.001),
     default=30.0,
     show_default=True,
-    help="Seconds to wait for the reply.",
+    help="Seconds to connect and to wait for the reply.",
 )
 @common_options
 @click.pass_context
@@ -118,9 +119,11 @@ def call(ctx: click.Context, /, service: str, **options: Any) -> int:
     if options["unpack"] is not None:
         _check_format(options["unpack"])
     buffers = _buffers(ctx, options)
-    with session.connect() as link:
+    until = time.monotonic() + options["timeout"]
+    with session.connect(options["timeout"]) as link:
         try:
-            reply = _call(link, service, buffers, payload, options["timeout"])
+            left = max(until - time.monotonic(), 0.0)
+            reply = _call(link, service, buffers, payload, left)
         except sbe.MessageTooLarge as error:
             raise sbe.BadArgument(
                 f"{len(payload)} bytes of payload and {len(buffers)} buffers do not fit one frame "

@@ -38,8 +38,11 @@ class Core(Protocol):
     def stop(self) -> None:
         """Stops it; one that does not run is fine."""
 
+    def reset(self) -> None:
+        """Ends the firmware's life and begins another."""
+
     def act(self, verb: str) -> None:
-        """Does what only emulated boards can: reset, freeze, thaw, remove."""
+        """Does what only emulated boards can: freeze, thaw, remove."""
 
     def log(self) -> dict[str, str]:
         """What its firmware has written, by the name of the buffer or stream."""
@@ -78,6 +81,9 @@ class _Processor:
 
     def stop(self) -> None:
         self.core.stop()
+
+    def reset(self) -> None:
+        self.core.restart()
 
     def act(self, verb: str) -> None:
         raise errors.BadArgument(
@@ -120,6 +126,9 @@ class _Board:
 
     def stop(self) -> None:
         self.board.stop()
+
+    def reset(self) -> None:
+        self.board.reset()
 
     def act(self, verb: str) -> None:
         getattr(self.board, verb)()

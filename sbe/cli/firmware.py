@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from sbe.cli.session import Session, common_options
+from sbe.cli.session import Session, common_options, daemon_of
 
 if TYPE_CHECKING:
     from sbe.cli.cores import Core
@@ -90,12 +91,53 @@ def _verb(name: str, words: str, act: Callable[[Core], None]) -> None:
 
 _verb("stop", "Stop NAME.", lambda core: core.stop())
 _verb("status", "Say how NAME is, with the crash record if it has one.", lambda core: None)
-_verb(
-    "reset", "Reset the core of an emulated board; its RAM stays.", lambda core: core.act("reset")
-)
 _verb("freeze", "Stop an emulated core where it is.", lambda core: core.act("freeze"))
 _verb("thaw", "Let a frozen core go on.", lambda core: core.act("thaw"))
 _verb("remove", "Forget an emulated board, RAM included.", lambda core: core.act("remove"))
+
+
+@firmware.command()
+@click.argument("name")
+@common_options
+@click.pass_obj
+def reset(session: Session, name: str) -> int:
+    """Begin a new life of the firmware of NAME, also where it hangs.
+
+    An emulated board's core is reset, its RAM stays; a remote processor is stopped and started.
+    NAME may be the daemon's link that --uri leads to as well: the daemon restarts its remote, if
+    its policy lets you.
+    """
+    from sbe import errors
+
+    try:
+        core = _find(name)
+    except errors.BadArgument as unknown:
+        return _restart_link(session, name, unknown)
+    core.reset()
+    return _tell(session, core)
+
+
+def _restart_link(session: Session, name: str, unknown: Exception) -> int:
+    """Has the daemon do it; raises `unknown` where there is no daemon."""
+    from sbe import errors
+
+    with session.connect() as link:
+        if daemon_of(link.stat()) is None:
+            raise unknown
+        listed = link.list()
+        ours = [
+            row["link"]
+            for row in listed["contexts"]
+            if (row["id"], row["pid"]) == (link.context, os.getpid())
+        ]
+        if ours != [name]:
+            raise errors.BadArgument(f"{unknown}; the daemon's link is {ours[0]}")
+        link.restart()
+        (facts,) = (row for row in link.list()["links"] if row["name"] == name)
+    screen = session.screen()
+    screen.result(True, **facts)
+    screen.line(f"{name}: {facts['remote']}, {facts['state']}, epoch {facts['epoch']:#010x}")
+    return 0
 
 
 @firmware.command()

@@ -17,6 +17,9 @@ from sbe.cli.session import Session, common_options, describe_link
 __all__ = ["ping"]
 
 
+_ANSWER_S = 2.0
+
+
 @dataclass
 class _Tally:
     """Calls by how they ended; one that Ctrl-C ends is none of them."""
@@ -62,15 +65,14 @@ def _message(sequence: int, size: int) -> bytes:
     "-W",
     "--timeout",
     type=click.FloatRange(min=0.001),
-    default=2.0,
-    show_default=True,
-    help="Seconds to wait for each answer.",
+    show_default="2, and 10 to connect",
+    help="Seconds to connect, and to wait for each answer.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Only the summary.")
 @common_options
 @click.pass_obj
 def ping(
-    session: Session, count: int, interval: float, size: int, timeout: float, quiet: bool
+    session: Session, count: int, interval: float, size: int, timeout: float | None, quiet: bool
 ) -> int:
     """Call the service echo and check what comes back.
 
@@ -78,7 +80,8 @@ def ping(
     """
     screen = session.screen()
     tally = _Tally()
-    with session.connect() as link:
+    wait = _ANSWER_S if timeout is None else timeout
+    with session.connect() if timeout is None else session.connect(timeout) as link:
         where = describe_link(link)
         echo = link.find("echo")  # now, so that the look-up is not part of the first time
         screen.line(f"echo of {size} bytes at {where}")
@@ -86,7 +89,7 @@ def ping(
             for sequence in range(1, count + 1):
                 if sequence > 1:
                     time.sleep(interval)
-                line = _once(link, echo, tally, sequence, _message(sequence, size), timeout)
+                line = _once(link, echo, tally, sequence, _message(sequence, size), wait)
                 if not quiet:
                     screen.line(line)
         except (KeyboardInterrupt, sbe.LinkError):

@@ -22,6 +22,8 @@ _KINDS = {
     "rpmsg": "remote processor",
 }
 
+_CONNECT_S = 10.0
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -36,9 +38,9 @@ class Session:
         """The output of the command that runs."""
         return Screen(click.get_current_context().info_name or "sbe", self.json)
 
-    def connect(self, timeout: float = 10.0) -> sbe.Connection:
-        """The link that --uri names."""
-        return sbe.connect(self.uri, timeout=timeout)
+    def connect(self, timeout: float = _CONNECT_S) -> sbe.Connection:
+        """The link that --uri names, within seconds; never more than the usual ones."""
+        return sbe.connect(self.uri, timeout=min(timeout, _CONNECT_S))
 
 
 def _set(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import mmap
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,22 +78,27 @@ class Client:
 
     # -- the context's life --------------------------------------------------------------------
 
-    async def open(self, name: str, link: str | None) -> tuple[Supervisor, HostContext, int]:
+    async def open(
+        self, name: str, link: str | None, seconds: float | None = None
+    ) -> tuple[Supervisor, HostContext, int]:
         """Creates the context: the remote, the context, and the client's end of its bell, which is
-        the caller's.
+        the caller's. Timeout after so many seconds; None: as long as the remote is waited for.
         """
+        begun = time.monotonic()
         async with self._busy:
             self._check_here()
             if self.context is not None:
                 raise BadArgument("Open was called before: one context a connection", errno.EEXIST)
             remote = self._broker.remote(link)
-            await self._wait_up(remote)
+            await self._wait_up(remote, seconds)
             charge = self._charge(contexts=1)
             bell = None
             try:
                 context = remote.make_context()
                 bell = Bell()
-                await remote.run(context.open())
+                await remote.run(
+                    context.open(), None if seconds is None else begun + seconds - time.monotonic()
+                )
             except BaseException:
                 charge.release()
                 if bell is not None:
@@ -125,7 +131,17 @@ class Client:
             while self._charges:
                 self._charges.pop().release()
 
-    async def remote_lost(self) -> None:
+    @property
+    def uid(self) -> int:
+        """Whose it is."""
+        return self.peer.uid
+
+    @property
+    def owner(self) -> str:
+        """Who it is, in words."""
+        return f"{self.name} (process {self.peer.pid})"
+
+    async def remote_lost(self, why: str) -> None:
         """The remote is gone, and with it all channels; contexts and areas come back with it."""
         if self.remote is None or self.context is None:
             return  # it went while others were told
@@ -137,7 +153,7 @@ class Client:
         for channel in gone:
             if charge := self._channel_charges.pop(channel, None):
                 charge.release()
-        self._ring()
+        self._ring(why)
 
     def remote_back(self) -> None:
         """The remote is connected again."""
@@ -185,7 +201,7 @@ class Client:
     async def free(self, area: int) -> None:
         """Takes an area back from the remote."""
         async with self._busy:
-            remote, context = await self._connected()
+            remote, context = self._opened()  # a remote that is gone has let go
             await remote.run(context.free(area))
             self._area_charges.pop(area).release()
 
@@ -218,7 +234,7 @@ class Client:
     async def close_channel(self, channel: int) -> None:
         """Closes a channel and takes its rings back."""
         async with self._busy:
-            remote, context = await self._connected()
+            remote, context = self._opened()
             await remote.run(context.close_channel(channel))
             self._channel_charges.pop(channel).release()
 
@@ -262,6 +278,14 @@ class Client:
         await remote.request_power(request, khz, timeout_seconds)
         _log.info("power: %s", request.word, extra=self._who())
 
+    async def restart(self, timeout_seconds: float) -> None:
+        """Has the remote ended and started again, for all who use it."""
+        async with self._busy:
+            remote, _ = self._opened()
+            users = {tenant.uid for tenant in remote.tenants.values()} - {self.peer.uid}
+            Policy.check_restart(self.quota, self.peer.uid, bool(users))
+        await remote.restart(f"{self.owner} of user {self.peer.uid}", timeout_seconds)
+
     # -- inside --------------------------------------------------------------------------------
 
     def _opened(self) -> tuple[Supervisor, HostContext]:
@@ -277,9 +301,10 @@ class Client:
             await self._wait_up(remote)
         return remote, context
 
-    async def _wait_up(self, remote: Supervisor) -> None:
-        """Waits for the remote, no longer than the client is there. Raises LinkError."""
-        self._waiting = asyncio.ensure_future(remote.wait_up(WAIT_SECONDS))
+    async def _wait_up(self, remote: Supervisor, seconds: float | None = None) -> None:
+        """Waits for the remote, no longer than the client is there. Raises LinkError, Timeout."""
+        most = WAIT_SECONDS if seconds is None else min(seconds, WAIT_SECONDS)
+        self._waiting = asyncio.ensure_future(remote.wait_up(most))
         try:
             await self._waiting
         except asyncio.CancelledError:
@@ -296,9 +321,9 @@ class Client:
     def _charge(self, **amounts: int) -> Charge:
         return self._broker.accounts.charge(self.peer.uid, self.quota, **amounts)
 
-    def _ring(self) -> None:
+    def _ring(self, words: str = "") -> None:
         if self._bell is not None and not self._gone:
-            self._bell.ring()
+            self._bell.ring(words)
 
     def _who(self) -> dict[str, object]:
         return {

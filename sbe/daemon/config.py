@@ -1,18 +1,20 @@
 """The daemon's configuration: a TOML file, checked completely before anything starts.
 
     [daemon]              socket, group, mode, max_connections
-    [[link]]              name, answer_seconds, and
+    [[link]]              name, answer_seconds, stuck_seconds, work_seconds, and
                           transport = "embedded", command; or
                           transport = "rpmsg", processor, start, coherent, heaps, budget_bytes,
                           rings; or
-                          transport = "carveout", memory, offset, size, doorbell, trust_clients
+                          transport = "carveout", memory, offset, size, doorbell, reset,
+                          trust_clients
     [[link.carveout]]     of an rpmsg link: name, memory, offset, size, address; such a link has
                           trust_clients too
     [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
                           hold
     [link.restart]        initial_seconds, max_seconds
     [link.power]          command, seconds: what is done when the remote asks
-    [policy.default]      quotas of one user: bytes, areas, channels, contexts, ..., and power
+    [policy.default]      quotas of one user: bytes, areas, channels, contexts, ..., and power,
+                          restart
     [policy.uid.N]        the same keys for one user,
     [policy.gid.N]        or for the members of a group; what is not given comes from the default
     [log]                 level, format
@@ -25,13 +27,14 @@ from __future__ import annotations
 
 import difflib
 import grp
+import math
 import mmap
 import os
 import re
 import shutil
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -50,6 +53,7 @@ from sbe.host import files, sockets
 
 __all__ = [
     "DEFAULT_PATH",
+    "RESTART_WORDS",
     "CarveoutArena",
     "CarveoutLink",
     "Config",
@@ -74,6 +78,7 @@ DEFAULT_GROUP = "rpmsg"
 _ID_MAX = 2**32 - 2  # of a uid or gid; all ones means "none"
 _COUNT_MAX = 2**31 - 1
 _BYTES_MAX = 2**48
+_SECONDS_MAX = 86400
 
 
 class ConfigError(Exception):
@@ -125,6 +130,18 @@ def _number(value: object) -> object:
     return value
 
 
+def _limit(value: object) -> object:
+    """Seconds, or "never"."""
+    if value == "never":
+        return math.inf
+    if isinstance(value, str):
+        raise ValueError('must be a number or "never"')
+    number = _number(value)
+    if isinstance(number, int | float) and number > _SECONDS_MAX:
+        raise ValueError(f'must be at most {_SECONDS_MAX}, or "never"')
+    return number
+
+
 def _socket(value: str) -> str:
     """Other programs than ours shall reach it too, as it is written here."""
     if len(os.fsencode(_absolute(value))) > sockets.ADDRESS_MAX:
@@ -160,7 +177,10 @@ def _name(value: str) -> str:
 
 Count: TypeAlias = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
 Bytes: TypeAlias = Annotated[int, Field(ge=0, le=_BYTES_MAX)]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86400, strict=False)]
+Seconds: TypeAlias = Annotated[
+    float, BeforeValidator(_number), Field(gt=0, le=_SECONDS_MAX, strict=False)
+]
+Limit: TypeAlias = Annotated[float, BeforeValidator(_limit), Field(gt=0, strict=False)]
 Command: TypeAlias = Annotated[
     list[Annotated[str, AfterValidator(_text)]], Field(min_length=1), AfterValidator(_filled)
 ]
@@ -223,7 +243,11 @@ class _Link(_Table):
     """What links of every kind have, beside a name."""
 
     answer_seconds: Seconds = 10.0
-    """A remote that answers no ping for so long is started again."""
+    """A remote that answers no ping for so long, and shows no sign of life, is started again."""
+    stuck_seconds: Limit = 30.0
+    """One that runs a service's handler has so long for the next sign of life."""
+    work_seconds: Limit = 600.0
+    """One that shows signs of life has so long for its answer."""
     restart: RestartPolicy = RestartPolicy()
     power: PowerConfig = PowerConfig()
 
@@ -323,6 +347,8 @@ class CarveoutLink(_Link):
     offset: Pages = 0
     size: Annotated[Pages, Field(gt=0)] | None = None
     """Bytes from `offset`; by default all that there are."""
+    reset: Command | None = None
+    """The program that resets the core, and its arguments; it has done so when it ends."""
     trust_clients: bool = False
     """Every client may reach the whole window."""
 
@@ -361,6 +387,11 @@ _AnyLink: TypeAlias = Annotated[
 ]
 
 
+RESTART_WORDS: Final = ("never", "alone", "always")
+"""From the least to the most."""
+Restart: TypeAlias = Literal["never", "alone", "always"]
+
+
 class Quota(_Table):
     """What all connections of one user may hold together."""
 
@@ -376,6 +407,8 @@ class Quota(_Table):
     connections: Count = 128
     power: bool = False
     """May suspend and resume the remote, and ask for its frequency, for all who use it."""
+    restart: Restart = "alone"
+    """May start the remote again: also while others use it, only while nobody else does, never."""
 
 
 class QuotaOverride(_Table):
@@ -389,6 +422,7 @@ class QuotaOverride(_Table):
     max_area_bytes: Bytes | None = None
     connections: Count | None = None
     power: bool | None = None
+    restart: Restart | None = None
 
 
 def _id(value: object) -> object:
@@ -463,6 +497,8 @@ def _check_programs(config: Config, where: str) -> None:
         programs: dict[str, str | None] = {}
         if link.power.command:
             programs["power.command"] = shutil.which(link.power.command[0])
+        if isinstance(link, CarveoutLink) and link.reset:
+            programs["reset"] = shutil.which(link.reset[0])
         if isinstance(link, EmbeddedLink) and link.command:
             programs["command"] = link.command[0]
         for key, program in programs.items():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sbe.daemon.config import PolicyConfig, Quota, QuotaOverride
+from sbe.daemon.config import RESTART_WORDS, PolicyConfig, Quota, QuotaOverride
 from sbe.errors import Error, OutOfResources, PermissionDenied
 
 __all__ = [
@@ -80,7 +80,7 @@ class Policy:
         for key in chosen:
             granted = [value for entry in groups if (value := getattr(entry, key)) is not None]
             if granted:
-                chosen[key] = max(granted)
+                chosen[key] = max(granted, key=_generosity)
         own = self._config.uid.get(peer.uid, QuotaOverride())
         chosen.update(own.model_dump(exclude_none=True))
         return Quota(**chosen)
@@ -95,6 +95,19 @@ class Policy:
             )
 
     @staticmethod
+    def check_restart(quota: Quota, uid: int, others: bool) -> None:
+        """Refuses who may not end a remote, which `others` use too. Raises PermissionDenied."""
+        if quota.restart == "always" or (quota.restart == "alone" and not others):
+            return
+        wanted = "always" if others else "alone"
+        raise PermissionDenied(
+            f"user {uid} may not restart this remote"
+            + (", which other users use too" if others else "")
+            + f': that takes restart = "{wanted}" under [policy.uid.{uid}], or a group\'s or the '
+            f'default policy; it is "{quota.restart}"'
+        )
+
+    @staticmethod
     def check_area(quota: Quota, size_bytes: int) -> None:
         """Refuses a single area above the quota's largest. Raises PermissionDenied."""
         if size_bytes > quota.max_area_bytes:
@@ -102,6 +115,10 @@ class Policy:
                 f"quota max_area_bytes: an area of {size_bytes} bytes asked for, "
                 f"the limit is {quota.max_area_bytes}"
             )
+
+
+def _generosity(value: int | str) -> int:
+    return RESTART_WORDS.index(value) if isinstance(value, str) else value
 
 
 def _descriptors(amounts: Mapping[str, int]) -> int:

@@ -26,6 +26,7 @@ from sbe.daemon import status
 from sbe.daemon.client import Broker, Client
 from sbe.errors import BadArgument, Error, ProtocolError, from_system
 from sbe.host.descriptors import duplicate
+from sbe.host.text import one_line
 from sbe.link import description
 from sbe.link.grants import Grant
 from sbe.link.power import PowerRequest
@@ -43,7 +44,8 @@ _PRIORITY_MAX = 3
 _PRIORITY = 1
 _NAME_MAX = 64
 _POWER_MS = 10_000
-_POWER_MS_MAX = 600_000
+_RESTART_MS = 10_000
+_MS_MAX = 600_000
 
 
 class Refused(TypedVarlinkErrorReply, interface=control.INTERFACE):
@@ -85,11 +87,6 @@ def _check(name: str, value: int, low: int, high: int) -> int:
     if isinstance(value, bool) or not low <= value <= high:
         raise BadArgument(f"{name} must be {low} to {high}, not {value!s:.40}")
     return value
-
-
-def _clean(name: str) -> str:
-    """What a client calls itself appears in logs and tables."""
-    return "".join(c if c.isprintable() else "?" for c in name[:_NAME_MAX])
 
 
 @dataclass
@@ -232,18 +229,25 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
 
     @varlinkmethod
     @_refusing
-    async def Open(self, *, protocol: int, name: str, link: str | None = None) -> OpenReply:
+    async def Open(
+        self, *, protocol: int, name: str, link: str | None = None, timeout_ms: int | None = None
+    ) -> OpenReply:
         """Creates the connection's context. protocol: the version of this interface that the client
         speaks; name: what the client calls itself; link: the first one by default. Waits up to
-        10 s for the remote. events_fd: a stream socket; a byte comes when the remote was lost
-        (channels are dead, areas and context live on) and when it came back.
+        10 s for the remote; with timeout_ms it is answered by then. events_fd: a stream socket;
+        words ended by a NUL come when the remote was lost, which say why (channels are dead, areas
+        and context live on), and a NUL when it came back.
         """
         if protocol != control.PROTOCOL:
             raise ProtocolError(
                 f"the client speaks version {protocol} of {control.INTERFACE}, this daemon "
                 f"version {control.PROTOCOL}: update the older one"
             )
-        remote, context, events_fd = await self._client.open(_clean(name), link)
+        remote, context, events_fd = await self._client.open(
+            one_line(name, _NAME_MAX),
+            link,
+            None if timeout_ms is None else _check("timeout_ms", timeout_ms, 1, _U32_MAX) / 1000,
+        )
         limits = context.limits
         return {
             "context": context.id,
@@ -302,7 +306,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         """Opens a channel: two rings in memory_fd (size bytes from offset; trusted as for areas),
         at send_offset of them the one that the client produces. The client writes to ring_fd to
         ring the remote. wake_fd, an epoll descriptor, becomes readable when the remote has rung;
-        epoll_wait() takes that. It dies with the remote, whose epoch this is. events: bytes sent to
+        epoll_wait() takes that. It dies with the remote, whose epoch this is. events: NULs sent to
         events_fd so far; what the client reads beyond them concerns this channel.
         """
         grant = await self._client.open_channel(
@@ -384,8 +388,18 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         await self._client.power(
             words[request],
             0 if khz is None else _check("khz", khz, 0, _U32_MAX),
-            _check("timeout_ms", milliseconds, 1, _POWER_MS_MAX) / 1000,
+            _check("timeout_ms", milliseconds, 1, _MS_MAX) / 1000,
         )
+
+    @varlinkmethod
+    @_refusing
+    async def Restart(self, *, timeout_ms: int | None = None) -> None:
+        """Ends the remote of this connection's link and starts it again, for all who use it: calls
+        in flight fail, contexts and areas live on. Policy says who may. Answered when it is back,
+        within timeout_ms, 10 s by default.
+        """
+        milliseconds = _RESTART_MS if timeout_ms is None else timeout_ms
+        await self._client.restart(_check("timeout_ms", milliseconds, 1, _MS_MAX) / 1000)
 
     @varlinkmethod
     @_refusing

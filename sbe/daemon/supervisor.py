@@ -7,18 +7,21 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.daemon.power import PowerCommand
 from sbe.errors import Error, LinkError, ProtocolError, Timeout, fresh_copy
+from sbe.host.text import one_line
 from sbe.kernel import remoteproc
 from sbe.link.context import HostContext, run_async
+from sbe.link.grants import ChannelGrant
 from sbe.link.link import Link, ServiceInfo
 from sbe.link.pending import Pending
 from sbe.link.power import PowerRequest
 from sbe.link.session import State
+from sbe.link.work import Limits, Watch
 from sbe.remotes import Remote
 from sbe.remotes.carveout import Carveout, CarveoutConfig
 from sbe.remotes.process import RemoteProcess
@@ -31,6 +34,10 @@ _T = TypeVar("_T")
 
 # What this end can hold; the remote's own limits are usually the smaller ones.
 _AREAS, _CONTEXTS, _CHANNELS = 16384, 2048, 2048
+_LOOK_SECONDS = (
+    4.0  # a remote that owes an answer is looked at four times in so long, or more often
+)
+_WORDS_MAX = 500  # of why a remote was lost
 _PENDING = 2 * _CONTEXTS  # requests: one of each context, all of which may end at once, and some
 
 
@@ -44,8 +51,16 @@ class Tenant(Protocol):
     def service(self, name: str | None, index: int) -> tuple[int, int, str] | None:
         """Answers the remote's question for a service of this context: (id, version, name)."""
 
-    async def remote_lost(self) -> None:
-        """The remote has gone, and all channels with it."""
+    @property
+    def uid(self) -> int:
+        """Whose it is."""
+
+    @property
+    def owner(self) -> str:
+        """Who it is, in words."""
+
+    async def remote_lost(self, why: str) -> None:
+        """The remote has gone, and all channels with it; `why` for people."""
 
     def remote_back(self) -> None:
         """The remote is connected again, areas registered."""
@@ -101,7 +116,9 @@ class Supervisor:
         self._trouble: Error | None = None
         self._news = asyncio.Event()  # devices came or went
         self._told_news = False  # somebody tells of them
-        self._distrusted = False  # a processor that we start is stopped before
+        self._distrusted = False  # one that we can end is ended before another try
+        self._life = asyncio.Lock()  # while a life of the remote is ended or begun
+        self._judging: asyncio.Task[None] | None = None
         self._hopeless = False  # it takes a person: no program, another version
         self._task: asyncio.Task[None] | None = None
         self._ever_up = False
@@ -134,6 +151,8 @@ class Supervisor:
                 await self._task
             asyncio.get_running_loop().remove_reader(self.link.fileno())
         self._up.clear()
+        if self._judging is not None:
+            self._judging.cancel()
         await self._power.stop()
         self.link.close()
         self._remote.close()
@@ -144,11 +163,40 @@ class Supervisor:
         One whose life is not ours is told: with a new epoch all that it has made ends.
         """
         _log.error("the remote is started again: %s", why, extra={"link": self.name})
+        why = f"the remote was given up: {why}"
         if isinstance(self._remote, RemoteProcess):
+            self.link.expect_loss(why)
             self._remote.kill()
         else:
-            self._distrusted = True
-            self.link.abandon(f"the remote was given up: {why}")
+            # Not one that may be slow to start; but a processor is started by us.
+            self._distrusted = self.up or isinstance(self.config, RpmsgLink)
+            self.link.abandon(why)
+
+    async def restart(self, who: str, timeout_seconds: float) -> None:
+        """Ends the remote and waits for the next. Raises what `Remote.restart()` does, Timeout."""
+        why = f"{who} had it restarted"
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                async with self._life:
+                    await self._end_life(why)
+                await self._up.wait()
+        except TimeoutError:
+            raise Timeout(
+                f"link {self.name!r}: the remote is not back in time"
+                + (f": {self._trouble}" if self._trouble else "")
+            ) from None
+
+    async def _end_life(self, why: str) -> None:
+        self.link.expect_loss(why)
+        try:
+            # In a thread: a core may take its time to end.
+            await asyncio.shield(asyncio.to_thread(self._remote.restart))
+        except Error:
+            self.link.expect_loss(None)
+            raise
+        _log.warning("the remote is started again: %s", why, extra={"link": self.name})
+        self.link.abandon(why)
+        self._news.set()  # without a pause
 
     # -- for tenants ---------------------------------------------------------------------------
 
@@ -183,8 +231,11 @@ class Supervisor:
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
         if not self.up:
-            starting = LinkError(f"link {self.name!r}: the remote is starting")
-            raise fresh_copy(self._trouble or starting)
+            raise fresh_copy(self._trouble or self._starting())
+
+    def _starting(self) -> Timeout:
+        awaited = self._remote.awaited or "it has not answered the negotiation yet"
+        return Timeout(f"link {self.name!r}: the remote is starting: {awaited}")
 
     async def wait_up(self, timeout_seconds: float) -> None:
         """Waits until the remote is connected. Raises LinkError with the reason."""
@@ -199,13 +250,26 @@ class Supervisor:
         """Waits until the remote is not connected."""
         await self._down.wait()
 
-    async def run(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        """Drives an operation of a context to its end, however long it takes.
+    async def run(self, operation: Coroutine[Any, Any, _T], seconds: float | None = None) -> _T:
+        """Drives an operation of a context to its end, however long it takes; Timeout after
+        `seconds`, if they are given.
 
         The remote may take its time to let go of memory that is in use. But meanwhile it has to
         answer pings: one that does not is started again, which ends the operation.
         """
-        return await self._watched(asyncio.create_task(run_async(operation)))
+        watch = None if seconds is None else Watch(self._channels)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._watched(asyncio.create_task(run_async(operation)))
+        except TimeoutError as error:
+            if watch is None or isinstance(error, Error):
+                raise
+            watch.look()
+            about = watch.words(self.link.service_names)
+            raise Timeout(
+                f"link {self.name!r}: the remote is connected and has not answered in time"
+                + (f": {about}" if about else "")
+            ) from None
 
     async def ask(self, pending: Pending[_T]) -> _T:
         """Waits for a question's answer, as `run()` does."""
@@ -236,24 +300,55 @@ class Supervisor:
     # -- inside --------------------------------------------------------------------------------
 
     async def _watched(self, task: asyncio.Task[_T]) -> _T:
-        while True:
-            await asyncio.wait({task}, timeout=self.config.answer_seconds)
-            if task.done():
-                return task.result()
-            await self._check_answers()
-
-    async def _check_answers(self) -> None:
-        if not self.up:
-            return
-        epoch = self.link.epoch
         try:
-            async with asyncio.timeout(self.config.answer_seconds):
-                await settled(self.link.ping())
-        except TimeoutError:
-            if self.link.epoch == epoch:
-                self.reset(f"no answer to a ping within {self.config.answer_seconds:g} s")
+            while True:
+                await asyncio.wait({task}, timeout=self.config.answer_seconds)
+                if task.done():
+                    return task.result()
+                if not self.up:
+                    continue
+                if self._judging is None or self._judging.done():  # one for all who wait
+                    self._judging = asyncio.create_task(self._judge(), name=f"ping {self.name}")
+                await asyncio.wait({task, self._judging}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()  # nothing to do if it has ended
+
+    async def _judge(self) -> None:
+        """Gives up a remote that answers no ping, unless it is at work."""
+        config = self.config
+        limits = Limits(config.answer_seconds, config.stuck_seconds, config.work_seconds)
+        watch = Watch(self._channels)
+        told = False
+        answer = asyncio.ensure_future(settled(self.link.ping()))
+        try:
+            while not (await asyncio.wait({answer}, timeout=min(*limits, _LOOK_SECONDS) / 4))[0]:
+                watch.look()
+                why, about = watch.verdict(limits), watch.words(self.link.service_names)
+                if why is not None:
+                    self.reset(f"{why}: {about}" if about else why)
+                    return
+                if watch.owed_s >= config.answer_seconds and not told:
+                    told = True
+                    self._let_work(watch.owed_s, about)
+            answer.result()
         except Error as error:
             _log.debug("ping: %s", error, extra={"link": self.name})
+        finally:
+            answer.cancel()
+
+    def _let_work(self, owed_s: float, about: str) -> None:
+        _log.warning(
+            "no answer to a ping within %.1f s, the remote is let go on: %s",
+            owed_s,
+            about,
+            extra={"link": self.name},
+        )
+
+    def _channels(self) -> Iterator[tuple[str, ChannelGrant]]:
+        for tenant in self.tenants.values():
+            if tenant.context is not None:
+                for grant in tenant.context.channels:
+                    yield tenant.owner, grant
 
     def _service(self, context: int, name: str | None, index: int) -> tuple[int, int, str] | None:
         tenant = self.tenants.get(context)
@@ -291,10 +386,8 @@ class Supervisor:
                 await self._news.wait()
 
     async def _bring_up(self) -> None:
-        if isinstance(self.config, RpmsgLink) and self.config.start and self.config.processor:
-            distrusted, self._distrusted = self._distrusted, False
-            # In a thread: the kernel loads firmware, and waits for a core to stop.
-            await asyncio.to_thread(_power_up, self.config.processor, distrusted)
+        async with self._life:
+            await self._begin_life()
         ready = self.link.ready
         if ready.done:  # else the remote came back by itself, on the connection there is
             if isinstance(self._remote, RemoteProcess):
@@ -306,8 +399,20 @@ class Supervisor:
                 await settled(ready)
         except TimeoutError:
             seconds = self.config.answer_seconds
-            self.reset(f"the negotiation has not ended within {seconds:g} s")
-            raise LinkError(f"the remote has not answered within {seconds:g} s") from None
+            awaited = f": {self._remote.awaited}" if self._remote.awaited else ""
+            self.reset(f"the negotiation has not ended within {seconds:g} s{awaited}")
+            raise LinkError(f"the remote has not answered within {seconds:g} s{awaited}") from None
+
+    async def _begin_life(self) -> None:
+        """Ends what was given up, where its end is ours, and starts what we are to start.
+
+        In a thread: the kernel loads firmware, and waits for a core to stop.
+        """
+        distrusted, self._distrusted = self._distrusted, False
+        if isinstance(self.config, RpmsgLink) and self.config.start and self.config.processor:
+            await asyncio.to_thread(_power_up, self.config.processor, distrusted)
+        elif isinstance(self.config, CarveoutLink) and self.config.reset and distrusted:
+            await asyncio.to_thread(self._remote.restart)
 
     async def _serve(self) -> None:
         """Connected, until it is no more."""
@@ -327,17 +432,11 @@ class Supervisor:
                 tenant.remote_back()
         self._ever_up = True
         await self._down.wait()
-        self._trouble = self._why_down()
+        why = one_line(self.link.reason, _WORDS_MAX)
+        self._trouble = LinkError(f"link {self.name!r}: the remote is not connected: {why}")
         _log.warning("%s", self._trouble, extra={"link": self.name})
         for tenant in list(self.tenants.values()):
-            await tenant.remote_lost()
-
-    def _why_down(self) -> Error:
-        try:
-            self.link.ping()
-        except Error as error:
-            return LinkError(f"link {self.name!r}: {error}")
-        return LinkError(f"link {self.name!r}: the remote restarted")
+            await tenant.remote_lost(why)
 
     def _failed(self, error: Exception) -> None:
         kind = ProtocolError if isinstance(error, ProtocolError) else LinkError
@@ -356,7 +455,9 @@ def _make_remote(config: LinkConfig) -> Remote:
     if isinstance(config, EmbeddedLink):
         return _make_process(config)
     if isinstance(config, CarveoutLink):
-        place = CarveoutConfig(config.memory, config.doorbell, config.offset, config.size)
+        place = CarveoutConfig(
+            config.memory, config.doorbell, config.offset, config.size, tuple(config.reset or ())
+        )
         return Carveout(place, config.name)
     return RpmsgRemote(
         config.processor,

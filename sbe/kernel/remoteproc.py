@@ -101,6 +101,11 @@ class RemoteProcessor:
                 " (sbe-daemon does with start = true)"
             )
 
+    def restart(self) -> None:
+        """Stops it and starts it, as those two do."""
+        self.stop()
+        self.start()
+
     def log(self) -> dict[str, str]:
         """Returns what the firmware has written into its trace buffers, by name.
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
-from collections.abc import Coroutine, Generator
+import time
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -75,13 +77,23 @@ async def _done(pending: Pending[_T]) -> _T:
     return result
 
 
-def run_sync(link: Link, operation: Coroutine[Any, Any, _T], timeout: float | None) -> _T:
-    """Drives an operation to its end from a plain thread; `timeout` seconds for each step."""
+def run_sync(
+    link: Link,
+    operation: Coroutine[Any, Any, _T],
+    timeout: float | None,
+    midway: Callable[[], object] | None = None,
+) -> _T:
+    """Drives an operation to its end from a plain thread, `timeout` seconds for all of it.
+
+    `midway()` is called when half of a step's time is over.
+    """
+    until = math.inf if timeout is None else time.monotonic() + timeout
     try:
         pending = operation.send(None)
         while True:
             try:
-                link.wait(pending, timeout)
+                left = None if timeout is None else max(until - time.monotonic(), 0.0)
+                link.wait(pending, left, midway)
             except BaseException as error:
                 # Its own error is taken below. Else: timed out, nobody is left to answer, or
                 # whoever waits was interrupted.

@@ -8,7 +8,7 @@ import secrets
 import time
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -138,6 +138,7 @@ class Link(HostSession):
         self._area_ids = _AreaIds()
         self._channels: dict[int, ChannelInfo] = {}
         self._last_context = self._last_channel = 0
+        self._service_names: dict[int, str] = {}
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -159,6 +160,11 @@ class Link(HostSession):
     def has_channel(self, channel: int) -> bool:
         """Whether this link has opened it with the remote that is there now."""
         return channel in self._channels
+
+    @property
+    def service_names(self) -> Mapping[int, str]:
+        """Of services that the remote was asked for, by id, since it is there."""
+        return self._service_names
 
     # -- contexts ------------------------------------------------------------------------------
 
@@ -413,6 +419,7 @@ class Link(HostSession):
 
         def finish(status: int, reply: Reply) -> None:
             if reply is not None and len(reply) == 3:
+                self._service_names[reply[0]] = reply[2]  # at most one for each of 65,536 ids
                 pending.resolve(ServiceInfo(*reply))
             elif status in (-errno.ENOENT, -errno.EOPNOTSUPP):  # none, or too old
                 least = f" of version {version} or later" if version else ""
@@ -438,6 +445,7 @@ class Link(HostSession):
                 pending.fail(errors.ProtocolError("the remote's list of services does not end"))
             else:
                 found.append(ServiceInfo(*reply))
+                self._service_names[reply[0]] = reply[2]
                 try:
                     ask()
                 except errors.Error as error:
@@ -505,6 +513,7 @@ class Link(HostSession):
         self._registered()
 
     def _forget_remote(self) -> None:
+        self._service_names.clear()
         self._channels.clear()
         for context in self._contexts.values():
             context.registered = False

@@ -21,7 +21,20 @@ from sbe.host.descriptors import close_all, duplicate
 if TYPE_CHECKING:
     from sbe.heaps import Allocation, Heap
 
-__all__ = ["DEFAULT_GEOMETRY", "Geometry", "Rings", "attach", "create_rings", "listener"]
+__all__ = [
+    "BEATS",
+    "DEFAULT_GEOMETRY",
+    "Geometry",
+    "Rings",
+    "Sight",
+    "attach",
+    "create_rings",
+    "listener",
+]
+
+
+BEATS = 1 << 15
+_FRAMES_LOOKED_AT = 1024  # for the one at hand: a ring may have many more
 
 
 class Geometry(NamedTuple):
@@ -35,6 +48,32 @@ class Geometry(NamedTuple):
 
 
 DEFAULT_GEOMETRY = Geometry()
+
+
+class Sight(NamedTuple):
+    """What the remote shows in the ring that this end sends: it moves while the remote goes on."""
+
+    request: int | None
+    """The low bits of the transaction whose handler runs."""
+    service: int
+    """Of that request, -1 not known."""
+    beat: int
+    """Counts all that its handlers have shown, on whichever ring; wraps at BEATS."""
+    tail: int
+    """Frames that it has taken and returned."""
+    answered: int
+    """Frames that it has sent."""
+    waiting: int
+    """Frames in the ring beside the one at hand."""
+
+
+class _Ring(NamedTuple):
+    head: int
+    tail: int
+    doorbells: int
+    space_doorbells: int
+    at_work: int
+    waiting: int
 
 
 class Rings:
@@ -117,22 +156,64 @@ class Rings:
 
         Either end may have written nonsense there: for display only. Counters wrap at 2^32.
         """
-        # A dma-buf can't be read through its descriptor.
-        size = self.memory_offset + self.size_bytes
-        with mmap.mmap(self.memory_fd, size, prot=mmap.PROT_READ) as memory:
+        with self._mapped() as memory:
             out = self._ring(memory, self.send_offset)
             back = self._ring(memory, self.receive_offset)
         return {
-            "frames_to_remote": out["head"],
-            "frames_from_remote": back["head"],
-            "doorbells_to_remote": out["doorbells"],
-            "doorbells_from_remote": back["doorbells"],
-            "space_doorbells_to_remote": back["space_doorbells"],
-            "space_doorbells_from_remote": out["space_doorbells"],
-            "in_flight": out["waiting"] + back["waiting"],
+            "frames_to_remote": out.head,
+            "frames_from_remote": back.head,
+            "doorbells_to_remote": out.doorbells,
+            "doorbells_from_remote": back.doorbells,
+            "space_doorbells_to_remote": back.space_doorbells,
+            "space_doorbells_from_remote": out.space_doorbells,
+            "in_flight": out.waiting + back.waiting,
         }
 
-    def _ring(self, memory: mmap.mmap, offset: int) -> dict[str, int]:
+    def look(self) -> Sight:
+        """What the remote works on. As trustworthy as the counters."""
+        with self._mapped() as memory:
+            out = self._ring(memory, self.send_offset)
+            answered = self._ring(memory, self.receive_offset).head
+            request, service, untaken = None, -1, False
+            if out.at_work & _native.AT_WORK:
+                request = out.at_work & _native.AT_WORK_TRANSACTIONS
+                service, untaken = self._service(memory, out, request)
+        beat = (out.at_work & _native.AT_WORK_BEATS) // (_native.AT_WORK_TRANSACTIONS + 1)
+        return Sight(request, service, beat, out.tail, answered, out.waiting - untaken)
+
+    def _mapped(self) -> mmap.mmap:
+        # A dma-buf can't be read through its descriptor.
+        size = self.memory_offset + self.size_bytes
+        return mmap.mmap(self.memory_fd, size, prot=mmap.PROT_READ)
+
+    def _service(self, memory: mmap.mmap, ring: _Ring, request: int) -> tuple[int, bool]:
+        """Which one a request is for, and whether its frame was not returned yet: a handler that
+        goes on in a later turn has it behind it, until another frame takes its place.
+        """
+        layout = _native.layout()["sbe_wire_frame"]
+        slots, size = self.geometry
+        first = self.memory_offset + self.send_offset + 2 * self.line_bytes
+
+        def field(index: int, name: str) -> int:
+            offset, length = layout[name]
+            place = first + index % slots * size + offset
+            return int.from_bytes(memory[place : place + length], "little")
+
+        def is_it(index: int) -> bool:
+            low = field(index, "transaction") & _native.AT_WORK_TRANSACTIONS
+            return low == request and field(index, "type") == _native.FRAME_REQUEST
+
+        untaken = min(ring.waiting, _FRAMES_LOOKED_AT)
+        behind = min(slots - ring.waiting, _FRAMES_LOOKED_AT)
+        for index in range(ring.tail, ring.tail + untaken):
+            if is_it(index):
+                return field(index, "service"), True
+        for index in range(ring.tail - 1, ring.tail - 1 - behind, -1):
+            if is_it(index):
+                return field(index, "service"), False
+        return -1, False
+
+    def _ring(self, memory: mmap.mmap, offset: int) -> _Ring:
         layout = _native.layout()
 
         def word(structure: str, field: str, line: int) -> int:
@@ -142,12 +223,14 @@ class Rings:
 
         head = word("sbe_ring_producer", "head", 0)
         tail = word("sbe_ring_consumer", "tail", 1)
-        return {
-            "head": head,
-            "doorbells": word("sbe_ring_producer", "doorbells", 0),
-            "space_doorbells": word("sbe_ring_consumer", "doorbells", 1),
-            "waiting": min((head - tail) % (1 << 32), self.geometry.slots),
-        }
+        return _Ring(
+            head,
+            tail,
+            word("sbe_ring_producer", "doorbells", 0),
+            word("sbe_ring_consumer", "doorbells", 1),
+            word("sbe_ring_consumer", "at_work", 1),
+            min((head - tail) % (1 << 32), self.geometry.slots),
+        )
 
     def close(self) -> None:
         """Closes the descriptors; mappings and duplicates live on.

@@ -146,6 +146,7 @@ class HostSession:
         self._ready: Pending[None] = Pending(_NEGOTIATION)
         self._ready.fail(errors.LinkError(self._reason))
         self._refusal: str | None = None
+        self._blame: str | None = None
         self._up = self._settling = self._closing = self._closed = False
         self._owner = os.getpid()
         self.bad_messages = 0
@@ -174,6 +175,7 @@ class HostSession:
             ready.fail(error if isinstance(error, errors.Error) else errors.LinkError(self._reason))
             raise
         self._reason = "the negotiation has not ended"
+        self._blame = None
         epoch = self._session.epoch
         while epoch in (0, self._session.epoch):
             epoch = secrets.randbits(32)
@@ -190,6 +192,12 @@ class HostSession:
     def abandon(self, why: str) -> None:
         """Gives up a remote that can't be relied on, as if it had gone; `start()` begins anew."""
         self._lose(why)
+
+    def expect_loss(self, why: str | None) -> None:
+        """Somebody ends the remote: `why` goes before what is noticed of that, in `reason`. None:
+        not after all.
+        """
+        self._blame = why
 
     def close(self, timeout_s: float = 0.5) -> None:
         """Says goodbye, waits for the answer at most this long, lets go of everything.
@@ -286,15 +294,21 @@ class HostSession:
             if not more:
                 break
 
-    def wait(self, pending: Pending[T], timeout_s: float | None) -> T:
+    def wait(
+        self,
+        pending: Pending[T],
+        timeout_s: float | None,
+        midway: Callable[[], object] | None = None,
+    ) -> T:
         """Processes until `pending` ends and returns its result. None waits for ever.
 
-        Raises its error, or Timeout, which leaves it under way. Not to be called by a callback of
-        this link.
+        `midway()` is called when half of the time is over. Raises its error, or Timeout, which
+        leaves it under way. Not to be called by a callback of this link.
         """
         if self._settling and not pending.done:
             raise errors.BadArgument(f"a callback of the link can't wait for {pending.operation}")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        half = 0.0 if timeout_s is None or midway is None else timeout_s / 2
         while True:
             if not pending.done:
                 self.process()
@@ -305,8 +319,13 @@ class HostSession:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise errors.Timeout(
-                    f"{pending.operation}: the remote has not answered within {timeout_s:g} s"
+                    f"{pending.operation}: the remote has not answered within {timeout_s:.3g} s"
                 )
+            if left is not None and midway is not None and left <= half:
+                midway()
+                midway, half = None, 0.0
+            if left is not None:
+                left -= half
             wait_ready(self._epoll.poll, left)  # the rest of an operation is not interrupted
 
     # -- power ---------------------------------------------------------------------------------
@@ -465,6 +484,8 @@ class HostSession:
         transport, self._handler.transport = self._handler.transport, None
         if transport is None:
             return
+        if self._blame not in (None, reason):
+            reason = f"{self._blame}; {reason}"
         self._reason = reason
         self._watch(None)
         transport.close()

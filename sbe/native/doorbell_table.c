@@ -29,6 +29,19 @@ void native_doorbell_busy(struct doorbell_table *table, struct doorbell *doorbel
     table->busy_end = &doorbell->busy_next;
 }
 
+bool native_doorbell_wake(struct doorbell_table *table, struct doorbell *doorbell)
+{
+    if (!doorbell->wake_owed)
+        return false;
+    uint64_t now_ns = sbe_bell_clock_ns(CLOCK_MONOTONIC);
+    doorbell->wake_owed = !sbe_bell_may_ring(&table->bells, &doorbell->bell, now_ns);
+    if (doorbell->wake_owed)
+        native_doorbell_busy(table, doorbell);
+    else
+        sbe_bell_ring(&table->bells, &doorbell->bell, doorbell->wake_fd, now_ns);
+    return doorbell->wake_owed;
+}
+
 struct doorbell *native_doorbell_take_busy(struct doorbell_table *table)
 {
     struct doorbell *first = table->busy;

@@ -120,6 +120,12 @@ static uint64_t now_of(Doorbells *self)
     return self->now_ns;
 }
 
+static void wake(Doorbells *self, struct doorbell *doorbell)
+{
+    if (native_doorbell_wake(&self->table, doorbell))
+        look_again(self, self->table.bells.next_ns);
+}
+
 static void send_owed(Doorbells *self, struct doorbell *doorbell)
 {
     const struct frames *frames = doorbell->frames;
@@ -137,6 +143,7 @@ static void take_messages(Doorbells *self, struct doorbell *doorbell, uint32_t e
 {
     struct frames *frames = doorbell->frames;
     bool gone = !native_endpoint_read(doorbell) || (events & (uint32_t)(EPOLLERR | EPOLLHUP)) != 0;
+    wake(self, doorbell);
     if (gone && doorbell->endpoint_fd >= 0)
         (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
     if (frames != NULL)
@@ -159,6 +166,7 @@ static void write_owed(Doorbells *self)
          each = next) {
         next = each->busy_next;
         each->busy = false;
+        wake(self, each);
         if (each->endpoint_fd >= 0)
             send_owed(self, each);
         else if (each->owed && room && (room = write_token(self, SBE_TOKEN_CHANNEL(each->channel))))
@@ -182,11 +190,13 @@ static void take_token(Doorbells *self, uint32_t token)
         signal_fd(self->happened_fd);
         return;
     }
-    const struct doorbell *doorbell = *native_doorbell_find(&self->table, SBE_TOKEN_VALUE(token));
-    if (doorbell != NULL)
-        signal_fd(doorbell->wake_fd);
-    else
+    struct doorbell *doorbell = *native_doorbell_find(&self->table, SBE_TOKEN_VALUE(token));
+    if (doorbell == NULL) {
         self->strange++;
+        return;
+    }
+    doorbell->wake_owed = true;
+    wake(self, doorbell);
 }
 
 /* -- the thread ---------------------------------------------------------------------------- */
@@ -317,6 +327,7 @@ static void release(struct doorbell *doorbell)
     close_fd(&doorbell->endpoint_fd);
     native_frames_free(doorbell->frames);
     doorbell->frames = NULL;
+    doorbell->wake_owed = false;
 }
 
 /* False: errno says why. What was watched already ends with its descriptor. */

@@ -18,13 +18,6 @@
 #define AT_ONCE 64       /* messages before other channels get their turn */
 #define FULL_NS 1000000u /* an endpoint never says that it takes something again */
 
-static void wake(const struct doorbell *doorbell)
-{
-    const uint64_t one = 1;
-    ssize_t written = write(doorbell->wake_fd, &one, sizeof one); /* EAGAIN: rung anyway */
-    (void)written;
-}
-
 static bool write_now(const struct doorbell *doorbell, const void *message, size_t size)
 {
     return write(doorbell->endpoint_fd, message, size) >= 0 ||
@@ -62,21 +55,18 @@ uint64_t native_endpoint_send(const struct doorbell *doorbell, bool late)
     return write_now(doorbell, &one, sizeof one) ? 0 : FULL_NS;
 }
 
-bool native_endpoint_read(const struct doorbell *doorbell)
+bool native_endpoint_read(struct doorbell *doorbell)
 {
     struct frames *frames = doorbell->frames;
     uint64_t message[SBE_MIRROR_MAX / sizeof(uint64_t)];
     ssize_t size = 0;
-    bool ring = false;
     for (int count = 0; count < AT_ONCE; count++) {
         size = read(doorbell->endpoint_fd, message, sizeof message);
         if (size < 0)
             break;
-        ring = (frames == NULL || sbe_mirror_receive(&frames->mirror, message, (uint32_t)size)) ||
-               ring;
+        if (frames == NULL || sbe_mirror_receive(&frames->mirror, message, (uint32_t)size))
+            doorbell->wake_owed = true;
     }
-    if (ring)
-        wake(doorbell);
     return size >= 0 || errno == EAGAIN || errno == EINTR;
 }
 

@@ -28,7 +28,7 @@ struct frames {
  */
 uint64_t native_endpoint_send(const struct doorbell *doorbell, bool late);
 /* Takes what came and rings for it. False: the endpoint is gone, look no more. */
-bool native_endpoint_read(const struct doorbell *doorbell);
+bool native_endpoint_read(struct doorbell *doorbell);
 
 /*
  * The channel's rings in memory that the remote does not see: None, or a tuple of the descriptor of

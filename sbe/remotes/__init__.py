@@ -16,15 +16,18 @@ are), where memory comes from a `Heap` (sbe/heaps). docs/tutorials/own-board.md 
 
 from __future__ import annotations
 
+import errno
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from sbe.errors import Error
 
 if TYPE_CHECKING:
     from sbe.heaps import Heap, Offering
     from sbe.transports import Transport
 
-__all__ = ["Memory", "Remote"]
+__all__ = ["Memory", "Remote", "cannot_restart"]
 
 
 class Memory(NamedTuple):
@@ -82,6 +85,14 @@ class Remote(Protocol):
         """Lets go of everything, after the link was closed. Calling twice is fine."""
         ...
 
+    def restart(self) -> None:
+        """Ends its present life for good, also where it hangs: it takes nothing and writes nothing
+        of it any more. `connect()` comes next.
+
+        By default `Error` with code EOPNOTSUPP: nothing here can. May block for seconds.
+        """
+        raise cannot_restart(self, "start it anew where it runs")
+
     @property
     def memory(self) -> Memory:
         """Memory that it reaches, asked for once for each context. Sealed memfds by default.
@@ -89,6 +100,11 @@ class Remote(Protocol):
         Raises LinkError when there should be some and is not.
         """
         return Memory.memfds()
+
+    @property
+    def awaited(self) -> str | None:
+        """What it has not done yet, for whoever gives up waiting for its first answer."""
+        return None
 
     @property
     def pid(self) -> int | None:
@@ -99,6 +115,14 @@ class Remote(Protocol):
     def exit_description(self) -> str | None:
         """How its last life ended, in words that follow "the remote died"; None: not known."""
         return None
+
+
+def cannot_restart(remote: Remote, instead: str) -> Error:
+    """What `restart()` raises where nothing can; `instead` says what to do."""
+    return Error(
+        f"nothing here can restart {remote.uri} (a {remote.transport} remote): {instead}",
+        errno.EOPNOTSUPP,
+    )
 
 
 def _memfd() -> Heap:

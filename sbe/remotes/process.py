@@ -26,6 +26,7 @@ __all__ = ["RemoteProcess"]
 _DEATH_S = 1.0  # from the end of its connection to the end of the process; usually below 1 ms
 _GOODBYE_S = 0.2  # before SIGTERM: it ends by itself when the link was closed
 _TERMINATE_S = 0.5  # from SIGTERM to SIGKILL
+_KILL_S = 5.0  # from there to its end; usually below 10 ms
 _LOG_BYTES = 65536  # what the pipe holds; lines beyond it are lost, the remote never waits
 
 
@@ -121,11 +122,24 @@ class RemoteProcess(Remote):
         if self._child is not None and self.alive:
             self._child.process.kill()
 
+    def restart(self) -> None:
+        """Kills the process and waits for its end."""
+        if self._child is not None:
+            self._child.kill()
+
+    @property
+    def awaited(self) -> str | None:
+        """That it runs, while it has sent nothing."""
+        child = self._child
+        if child is None or child.has_spoken:
+            return None
+        return f"{self.path.name} (process {child.process.pid}) runs and has sent nothing yet"
+
     def close(self) -> None:
         """Ends the process and reaps it. Calling twice is fine.
 
         Close the link first: a remote whose connection has ended stops by itself. One that does not
-        is terminated, then killed, within a second.
+        is terminated, then killed, within a second; one that has never said a word at once.
         """
         if self._child:
             self._child.end()
@@ -160,6 +174,7 @@ class _Child:
 
     def __init__(self, command: Sequence[str], control_fd: int) -> None:
         self._name = Path(command[0]).name
+        self.has_spoken = False  # over its connection
         self._last_words = b""
         self._killed_at = 0.0  # for having closed its connection and gone on
         # Never wait for a reader: this end looks only now and then.
@@ -221,8 +236,19 @@ class _Child:
         last = f": {words[-1]}" if words else ""
         return f"{self._name} (process {self.process.pid}) {told}{how}{last}"
 
+    def kill(self) -> None:
+        """Raises LinkError where the kernel can't end it."""
+        self.process.kill()
+        if not self._ends_within(_KILL_S):
+            raise errors.LinkError(
+                f"{self._name} (process {self.process.pid}) stays, though killed"
+            )
+
     def end(self) -> None:
-        if not self._ends_within(_GOODBYE_S):
+        if not self.has_spoken:
+            self.process.kill()
+            self.process.wait()
+        elif not self._ends_within(_GOODBYE_S):
             self.process.terminate()
             if not self._ends_within(_TERMINATE_S):
                 self.process.kill()
@@ -261,7 +287,9 @@ class _ProcessTransport(SeqpacketTransport):
     def receive(self) -> tuple[bytes, list[int]] | None:
         """As the base's; the end comes when it is known how the process ended."""
         with self._watching():
-            return super().receive()
+            received = super().receive()
+            self._child.has_spoken = self._child.has_spoken or received is not None
+            return received
         words = self._watch.look() if self._watch is not None else None
         if words is not None:
             raise errors.LinkError(words)

@@ -104,6 +104,13 @@ class RpmsgRemote(Remote):
             rpmsg.destroy_endpoint(fd)
             raise
 
+    def restart(self) -> None:
+        """Stops the remote processor and starts it, which sysfs has to permit this user.
+
+        Raises PermissionDenied, LinkError, Busy when somebody else keeps it running.
+        """
+        remoteproc.find(self._processor or self._find(CONTROL).remote).restart()
+
     def open_doorbell(self) -> int:
         """Returns an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
         service = self._find(DOORBELL)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from sbe import control
 from sbe._native import SignalsHeld
-from sbe.errors import Error, LinkError, resources
+from sbe.errors import Error, LinkError, Timeout, resources
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.remotes import Remote, uris
 from sbe.sdk.area import Area
@@ -48,20 +49,24 @@ def connect(
     as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
     (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
     place, else the embedded remote. In place of a URI, a `sbe.remotes.Remote` is one of your
-    own, closed with the connection. `timeout`: seconds for connecting and for each control
+    own, closed with the connection. `timeout`: seconds for all of connecting, and for each control
     operation. `slots` (a power of two) frames of `slot_size` bytes fit each ring,
     by default 256 of 1024 or what the link allows. `spin_s`: before sleeping look at the ring for
     up to this long, for latency at the price of a busy core while there is traffic; it does so only
     as long as that pays, so not where remote and application share a core. An embedded remote does
     the same, a daemon's as its configuration says.
 
-    Raises LinkError when there is nobody, ProtocolError when versions do not meet,
-    PermissionDenied when the daemon's socket is not for this user.
+    Raises LinkError when there is nobody, Timeout which says how far it came, ProtocolError when
+    versions do not meet, PermissionDenied when the daemon's socket is not for this user.
     """
     timeout = seconds(timeout)
     name = uri if uri is None or isinstance(uri, str) else uris.check_remote(uri).uri
-    with SignalsHeld(), resources(f"connecting to {name or 'the default remote'}"):
-        return _connect(uri, timeout, slots, slot_size, spin_s)
+    where = name or "the default remote"
+    with SignalsHeld(), resources(f"connecting to {where}"):
+        try:
+            return _connect(uri, timeout, slots, slot_size, spin_s)
+        except Timeout as error:
+            raise Timeout(f"no link to {where} within {timeout:g} s: {error}") from error
 
 
 def _connect(
@@ -71,7 +76,7 @@ def _connect(
     slot_size: int | None,
     spin_s: float,
 ) -> Connection:
-    backend = _backend(uri, timeout, spin_s)
+    backend = _backend(uri, timeout, spin_s, time.monotonic() + timeout)
     try:
         geometry = Geometry(
             _as_allowed(slots, DEFAULT_GEOMETRY.slots, backend.limits["slots"]),
@@ -88,14 +93,14 @@ def _as_allowed(asked: int | None, usual: int, limit: int) -> int:
     return min(usual, limit) if asked is None else asked
 
 
-def _backend(uri: str | Remote | None, timeout: float, spin_s: float) -> Backend:
+def _backend(uri: str | Remote | None, timeout: float, spin_s: float, until: float) -> Backend:
     if uri is None:
         named = control.named_socket()
         if named is not None:
-            return _named_daemon(named, timeout)
+            return _named_daemon(named, timeout, until)
         if _is_socket(control.DEFAULT_SOCKET):
             try:
-                return _daemon(control.DEFAULT_SOCKET, timeout)
+                return _daemon(control.DEFAULT_SOCKET, timeout, until)
             except LinkError as error:
                 if type(error) is not LinkError:
                     raise  # it is there and says no
@@ -104,29 +109,29 @@ def _backend(uri: str | Remote | None, timeout: float, spin_s: float) -> Backend
                 logging.getLogger(__name__).warning("%s; using an embedded remote", error)
         uri = "loopback:"
     if not isinstance(uri, str):
-        return _direct(uri, timeout)
+        return _direct(uri, timeout, until)
     scheme, rest = uris.split(uri)
     if scheme == uris.DAEMON:
-        return _daemon(rest, timeout)
-    return _direct(uris.open_remote(uri, spin_s), timeout)
+        return _daemon(rest, timeout, until)
+    return _direct(uris.open_remote(uri, spin_s), timeout, until)
 
 
-def _direct(remote: Remote, timeout: float) -> Backend:
+def _direct(remote: Remote, timeout: float, until: float) -> Backend:
     from sbe.sdk.direct import DirectBackend
 
-    return DirectBackend(timeout, remote)
+    return DirectBackend(timeout, remote, until)
 
 
-def _daemon(path: str, timeout: float) -> Backend:
+def _daemon(path: str, timeout: float, until: float) -> Backend:
     from sbe.sdk.daemon_client import DaemonBackend
 
-    return DaemonBackend(path, timeout)
+    return DaemonBackend(path, timeout, until)
 
 
-def _named_daemon(path: str, timeout: float) -> Backend:
+def _named_daemon(path: str, timeout: float, until: float) -> Backend:
     """Whoever names a daemon means it: a simulation in its place would not be noticed."""
     try:
-        return _daemon(path, timeout)
+        return _daemon(path, timeout, until)
     except Error as error:
         named = os.environ.get("SBE_SOCKET")
         raise type(error)(f"SBE_SOCKET={named!r}: {error}", error.code) from error

@@ -7,14 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sbe.errors import LinkError
+from sbe.errors import LinkError, RemoteRestarted
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.rings import Geometry
 
 if TYPE_CHECKING:
     from sbe.link.power import OnPower
 
-__all__ = ["Backend", "Service", "process_name"]
+__all__ = ["Backend", "Service", "lost", "process_name"]
 
 
 _COMM_MAX = 15  # bytes of a process's name, as the kernel keeps it
@@ -29,7 +29,8 @@ class Service(NamedTuple):
 
 
 class Backend(Protocol):
-    """Control operations, serialised by the connection that owns the backend.
+    """Control operations, serialised by the connection that owns the backend. Connecting has to end
+    by the `until` that its maker gives.
 
     Every method may raise `sbe.Error`; none blocks longer than its own bound.
     """
@@ -86,6 +87,11 @@ class Backend(Protocol):
     def listen_power(self, on_power: OnPower | None) -> None:
         """Who is told what the remote asks. BadArgument where somebody else is."""
 
+    def restart(self) -> None:
+        """Ends the remote, which `recover()` finds started anew. Raises where nobody can, or may
+        not; then nothing has happened.
+        """
+
     def describe(self) -> dict[str, Any]:
         """Links, contexts, areas, channels and services, as far as this client may know."""
 
@@ -94,6 +100,12 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Ends the context; in a forked child closes its descriptors only. Never raises."""
+
+
+def lost(how: str) -> RemoteRestarted:
+    """What calls in flight end with when the remote is lost; `how` in words, "" not known."""
+    said = f" ({how})" if how else ""
+    return RemoteRestarted(f"the remote died or restarted{said}; the call may have run or not")
 
 
 def process_name() -> str:

@@ -18,6 +18,7 @@ from sbe.sdk.services import Services
 from sbe.sdk.serving import Server
 from sbe.sdk.staging import Stager
 from sbe.sdk.streams import Streams
+from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, in_thread
 from sbe.sdk.waits import Waits
 
 __all__ = ["Connection"]
@@ -114,6 +115,25 @@ class Connection(Calls, Memory, Services, Streams, Power):
             return usage
 
     # -- life -------------------------------------------------------------------------------
+
+    def restart(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Ends the remote, also where it hangs, and begins a new life of it: another epoch.
+
+        All calls in flight end with RemoteRestarted; areas live on. It concerns everyone who uses
+        the remote. Through a daemon its policy says who may (PermissionDenied, which names the
+        key). Raises `sbe.Error` with code EOPNOTSUPP where nothing here can restart the remote,
+        LinkError where it fails, Timeout when it is not back within `timeout` seconds; calls try on
+        then.
+        """
+        self._core.restart(ends_at(timeout))
+
+    async def arestart(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """As `restart()`, for asyncio: it runs in another thread, the loop goes on.
+
+        It goes on too when the task is cancelled.
+        """
+        until = ends_at(timeout)
+        await in_thread(until, self._core.restart, until)
 
     def close(self) -> None:
         """Ends the context: open calls fail, areas are freed, the remote has let go. Idempotent.

@@ -79,6 +79,7 @@ class Core:
         self._weakly: weakref.ref[_Owner] = weakref.ref(self)
         self._others: dict[_native.Channel, int] = {}  # and the epoch in which each was opened
         self.channel = self._open_channel()
+        self.backend.until = math.inf  # connecting has its own
 
     # -- the channel ------------------------------------------------------------------------
 
@@ -237,6 +238,15 @@ class Core:
             self.process_control()  # it may have succeeded because the remote is gone
             if self.closed:
                 raise LinkClosed(_CLOSED)
+
+    def restart(self, until: float) -> None:
+        """Has the remote ended and brings the link back. Raises Timeout; the next call goes on."""
+        self.check_process()
+        with self.turn.held(until):
+            with self._operation(until):
+                self.backend.restart()
+            self.process_control()
+            self.live_channel(until)
 
     # -- services and areas -----------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,14 +15,14 @@ from sbe.errors import (
     DaemonGone,
     LinkError,
     ProtocolError,
-    RemoteRestarted,
     fresh_copy,
     resources,
 )
 from sbe.host.descriptors import above_streams
+from sbe.host.text import one_line
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.rings import Geometry, Rings
-from sbe.sdk.backend import Service, process_name
+from sbe.sdk.backend import Service, lost, process_name
 from sbe.sdk.varlink import Call, VarlinkClient
 
 if TYPE_CHECKING:
@@ -31,18 +33,21 @@ __all__ = ["DaemonBackend"]
 _T = TypeVar("_T")
 
 _EVENTS_AT_ONCE = 4096
+_WORDS_MAX = 2048
+_RESTART_S = 600.0  # what the daemon waits for at most
 
 
 class DaemonBackend:
     """One client of the daemon, one context. Serialised by the connection that owns it."""
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float, until: float = math.inf) -> None:
+        """Connects by `until`, `time.monotonic()`; `timeout` bounds each later operation."""
         self.uri = f"unix:{path}"
         self._path = path
         with resources("making a descriptor for the daemon's news"):
             self._control = select.epoll()
         try:
-            self._client = VarlinkClient(path, timeout)
+            self._client = VarlinkClient(path, timeout, until)
         except BaseException:
             self._control.close()
             raise
@@ -51,6 +56,8 @@ class DaemonBackend:
         self._channel = -1  # the one that is used, or was
         self._rung = 0  # times the daemon has told of a loss or a return
         self._known = 0  # as many of them came before the channel was opened
+        self._told = b""  # of an event that has not come as a whole
+        self._why = ""  # the last loss, in the daemon's words
         try:
             self._open()
         except BaseException:
@@ -58,7 +65,12 @@ class DaemonBackend:
             raise
 
     def _open(self) -> None:
-        reply, fds = self._client.call("Open", protocol=PROTOCOL, name=process_name())
+        reply, fds = self._client.call(
+            "Open",
+            protocol=PROTOCOL,
+            name=process_name(),
+            timeout_ms=self._client.milliseconds_left(),
+        )
         with self._client.understanding("Open", fds):
             self.context = int(reply["context"])
             self.limits: dict[str, int] = {
@@ -93,9 +105,7 @@ class DaemonBackend:
         for fd, _ in self._control.poll(0):
             if fd == self._events_fd and self._take_events():
                 if self._rung > self._known and error is None:
-                    error = RemoteRestarted(
-                        "the remote died or restarted; the call may have run or not"
-                    )
+                    error = lost(self._why)
             else:
                 self._control.unregister(fd)
                 gone = DaemonGone(f"the daemon at {self._path} went away; connect again")
@@ -113,7 +123,11 @@ class DaemonBackend:
             return True
         except OSError:
             return False
-        self._rung += len(told)
+        *events, rest = (self._told + told).split(b"\0")
+        self._told = rest[:_WORDS_MAX]
+        self._rung += len(events)
+        for words in filter(None, events):
+            self._why = one_line(words.decode(errors="replace"), _WORDS_MAX)
         return bool(told)
 
     def recover(self) -> None:
@@ -269,6 +283,12 @@ class DaemonBackend:
             "what this remote asks about power concerns all clients: the daemon runs the command "
             "that its configuration gives in [link.power]"
         )
+
+    def restart(self) -> None:
+        """Has the daemon do it, if its policy lets this user."""
+        left = min(self.until - time.monotonic(), _RESTART_S)
+        milliseconds = self._client.milliseconds_left(left)
+        self._ask(lambda _: None, "Restart", longer_s=max(left, 0.0), timeout_ms=milliseconds)
 
     def describe(self) -> dict[str, Any]:
         """The daemon's List."""

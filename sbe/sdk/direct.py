@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sbe.errors import LinkError, RemoteRestarted, resources
+from sbe.errors import LinkError, Timeout, resources
+from sbe.host.text import one_line
 from sbe.link.context import HostContext, run_sync
 from sbe.link.description import (
     ContextEntry,
@@ -23,11 +25,13 @@ from sbe.link.description import (
 from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.link import Link
 from sbe.link.offers import Offers
+from sbe.link.pending import Pending
 from sbe.link.power import OnPower, PowerRequest
 from sbe.link.rings import Geometry
 from sbe.link.session import State
+from sbe.link.work import Watch
 from sbe.remotes import Remote
-from sbe.sdk.backend import Service, process_name
+from sbe.sdk.backend import Service, lost, process_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,17 +40,22 @@ __all__ = ["DirectBackend"]
 
 _T = TypeVar("_T")
 
+_WORDS_MAX = 500  # of how the remote was lost
+
 
 class DirectBackend:
     """The whole link in this process. Serialised by the connection that owns it."""
 
-    def __init__(self, timeout: float, remote: Remote) -> None:
-        """Takes over a remote and connects; `timeout` in seconds bounds each control operation."""
+    def __init__(self, timeout: float, remote: Remote, until: float = math.inf) -> None:
+        """Takes over a remote and connects by `until`, `time.monotonic()`; `timeout` in seconds
+        bounds each control operation.
+        """
         self._timeout = timeout
-        self.until = math.inf
+        self.until = until
         self._ready_by = 0.0  # of the negotiation that is under way, time.monotonic()
         self._owner = os.getpid()
         self._loss: LinkError | None = None
+        self._ended = ""  # by us, in words
         self._restarts = 0
         self._up_since = 0.0
         self._offered = Offers()
@@ -67,7 +76,7 @@ class DirectBackend:
         try:
             with resources(f"connecting to {self.uri}"):
                 self._context.memory = remote.memory
-                self._link.wait(self._link.start(), timeout)
+                self._wait(self._link.start())
                 self._run(self._context.open())
         except BaseException:
             self.close()
@@ -77,7 +86,31 @@ class DirectBackend:
         self._loss = None
 
     def _run(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        return run_sync(self._link, operation, self._left)
+        with self._explained() as midway:
+            return run_sync(self._link, operation, self._left, midway)
+
+    def _wait(self, pending: Pending[_T], timeout_s: float | None = None) -> _T:
+        with self._explained() as midway:
+            return self._link.wait(pending, self._left if timeout_s is None else timeout_s, midway)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[Callable[[], object]]:
+        """A Timeout inside says what the remote is about; what is yielded is called midway."""
+        watches: list[Watch] = []
+        try:
+            yield lambda: watches.append(Watch(self._channels))
+        except Timeout as error:
+            about = self._remote.awaited
+            if self._link.connected:
+                watch = watches[0] if watches else Watch(self._channels)
+                watch.look()
+                about = watch.words(self._link.service_names)
+            if not about:
+                raise
+            raise Timeout(f"{error}: {about}") from error
+
+    def _channels(self) -> Iterator[tuple[str, ChannelGrant]]:
+        return (("", grant) for grant in self._context.channels)
 
     @property
     def _left(self) -> float:
@@ -88,11 +121,19 @@ class DirectBackend:
             self._up_since = time.monotonic()
         if state is not State.WAITING:
             return
-        # Who started it knows best; else what the transport noticed, a crash record for one.
-        how = self._remote.exit_description or self._link.reason
-        self._loss = RemoteRestarted(
-            f"the remote died or restarted ({how}); the call may have run or not"
-        )
+        # Who ends it, or started it, knows best; else what the transport noticed, a crash record
+        # for one.
+        how = self._ended or self._remote.exit_description or self._link.reason
+        self._loss = lost(one_line(how, _WORDS_MAX))
+
+    def restart(self) -> None:
+        """Ends the remote's life; `recover()` begins another."""
+        self._remote.restart()
+        self._ended = "it was restarted by this end"
+        try:
+            self._link.abandon(self._ended)
+        finally:
+            self._ended = ""
 
     @property
     def control_fd(self) -> int:
@@ -113,7 +154,7 @@ class DirectBackend:
                 self._ready_by = now + self._timeout
                 self._link.start()
             # Else who had less time than that has begun it.
-            self._link.wait(self._link.ready, self._left)
+            self._wait(self._link.ready)
             self._restarts += 1
         self._loss = None
         self._run(self._context.forget_channels())
@@ -156,12 +197,12 @@ class DirectBackend:
 
     def find_service(self, name: str, version: int) -> Service:
         """A service of the remote."""
-        found = self._link.wait(self._link.find_service(self.context, name, version), self._left)
+        found = self._wait(self._link.find_service(self.context, name, version))
         return Service(found.id, found.name, found.version)
 
     def services(self) -> list[Service]:
         """All services of the remote."""
-        listed = self._link.wait(self._link.list_services(), self._left)
+        listed = self._wait(self._link.list_services())
         return [Service(item.id, item.name, item.version) for item in listed]
 
     def serve(self, name: str, version: int) -> int:
@@ -175,7 +216,7 @@ class DirectBackend:
     def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote and waits for its answer."""
         pending = self._link.request_power(PowerRequest[request.upper()], khz)
-        self._link.wait(pending, timeout_s)
+        self._wait(pending, timeout_s)
 
     def listen_power(self, on_power: OnPower | None) -> None:
         """Who is told what the remote asks."""
@@ -230,6 +271,8 @@ class DirectBackend:
         """
         ours = os.getpid() == self._owner
         try:
+            if ours and time.monotonic() >= self.until:
+                self._link.abandon("connecting took too long")  # no time left for a goodbye
             self._link.close()
         finally:
             self._context.release(keep=not ours)

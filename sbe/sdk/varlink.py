@@ -44,6 +44,7 @@ _CHUNK = 65536
 _BACKLOG_S = 0.005
 _REPLY_MAX = 16 << 20  # bytes: a list of 10,000 areas is about one
 _FDS_MAX = 64
+_ANSWERED_IN = 0.9  # of a deadline
 _AHEAD_MAX = 16  # calls that may wait for answers: of these all but one were given up
 _FOREIGN = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
@@ -102,13 +103,13 @@ class VarlinkClient:
     is `broken`, and polls as hung up until it is closed.
     """
 
-    def __init__(self, path: str, timeout: float) -> None:
-        """Connects; `timeout` in seconds bounds every call."""
+    def __init__(self, path: str, timeout: float, until: float = math.inf) -> None:
+        """Connects by `until`, `time.monotonic()`; `timeout` in seconds bounds every call."""
         self.path = path
         self.broken: LinkError | None = None
         """Why the connection is of no use any more."""
         self._timeout = timeout
-        self.until = math.inf
+        self.until = until
         """Every call ends by then, if not sooner, `time.monotonic()`."""
         self._owner = os.getpid()
         self._calls: deque[Call] = deque()  # in the order of their answers
@@ -118,9 +119,10 @@ class VarlinkClient:
         with resources("making a socket for the daemon"):
             self._socket = socket_above_streams(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            self._socket.settimeout(timeout)
+            deadline = self._deadline()
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.0))
             with sockets.address(path) as address, SignalsLet():
-                self._connect(address, time.monotonic() + timeout)
+                self._connect(address, deadline)
         except OSError as error:
             self._socket.close()
             raise _connect_error(path, error) from error
@@ -239,6 +241,14 @@ class VarlinkClient:
             raise error
 
     # -- inside --------------------------------------------------------------------------------
+
+    def milliseconds_left(self, left_s: float | None = None) -> int:
+        """Of a call that begins now, or of `left_s`, less what its answer takes: who answers in
+        time can say why it was too late.
+        """
+        if left_s is None:
+            left_s = self._deadline() - time.monotonic()
+        return max(1, round(_ANSWERED_IN * 1000 * left_s))
 
     def _deadline(self, longer_s: float = 0.0) -> float:
         return min(time.monotonic() + self._timeout + longer_s, self.until)
@@ -380,6 +390,8 @@ def _connect_error(path: str, error: OSError) -> Exception:
         return LinkError(f"no daemon: {path} is no socket; start sbe-daemon, or use loopback:")
     if isinstance(error, ConnectionRefusedError):
         return LinkError(f"no daemon answers at {path}; start sbe-daemon, or use loopback:")
+    if isinstance(error, BlockingIOError | TimeoutError):
+        return Timeout(f"the daemon at {path} has too many who wait, and has not taken this one")
     return LinkError(f"can't connect to {path}: {error.strerror or error}")
 
 

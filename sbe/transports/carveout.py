@@ -157,6 +157,11 @@ class CarveoutTransport:
         return self._doorbells.counters()
 
     @property
+    def met(self) -> bool:
+        """The remote has taken notice of this life of ours."""
+        return self._met
+
+    @property
     def info(self) -> dict[str, Any] | None:
         """What the remote says of itself and the window."""
         return self._bootstrap.info()

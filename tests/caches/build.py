@@ -83,6 +83,17 @@ def compile_all(files: Iterable[Path], folder: Path, root: Path = ROOT) -> None:
         step.result()
 
 
+def remote_with(services: Path) -> Path:
+    """The program sbe-remote with the services of one more file."""
+    files = [services, *sources(*OF_REMOTE, *OF_PORT)]
+
+    def make(folder: Path) -> None:
+        compile_all(files, folder)
+        run(compiler(), *(object_of(file, folder) for file in files), "-o", folder / "remote")
+
+    return _once(services.stem, files, make) / "remote"
+
+
 def link_remote(objects: Iterable[Path], to: Path) -> None:
     """sbe-remote, with what comes between its port and the engine."""
     run(compiler(), "-Wl,--wrap=sbe_engine_init", *objects, "-o", to)

@@ -1701,6 +1701,36 @@ static void test_paused_is_late(void)
     CHECK_EQ(host.replied, 1);
 }
 
+/* A CANCEL is seen between two pieces, whatever else was sent before it, and names one request. */
+static void test_paused_is_cancelled(void)
+{
+    begin_in_pieces();
+    uint32_t count = 1000;
+    struct sbe_frame frame = request_frame(PIECES, &count, sizeof count);
+    frame.buffer_count = 1;
+    frame.buffers[0] = data_buffer(SBE_DIR_OUT, 0, 1000);
+    uint64_t transaction = send_frame(1, &frame);
+    CHECK(sbe_engine_run(&remote.engine));
+    cancel_call(1, transaction + 1); /* of what is sent next, and is not begun */
+    uint64_t behind = ask_pieces(1, 12), echo = ask(1, ECHO);
+    CHECK(sbe_engine_run(&remote.engine));
+    CHECK(sbe_engine_run(&remote.engine));
+    CHECK_EQ(log_count, 15);
+    cancel_call(1, behind); /* which is passed in the search for the next one */
+    cancel_call(1, transaction);
+    CHECK(sbe_engine_run(&remote.engine));
+    expect(1, transaction, SBE_ECANCELED);
+    CHECK_EQ(sbe_load_relaxed(&host.channels[1].tx.consumer->at_work), 0);
+    run();
+    CHECK_EQ(log_count, 15 + 5 + 1); /* one turn of what was begun behind it, and the echo */
+    expect(1, behind, SBE_ECANCELED);
+    expect(1, echo, SBE_OK);
+    CHECK_EQ(remote.opened[1]->promised, 0);
+    host.replied = 0;
+    unmap(DATA);
+    CHECK_EQ(host.replied, 1);
+}
+
 /* The channel, its context or the whole peer goes while a request is paused. */
 static void test_paused_is_dropped(void)
 {
@@ -1856,6 +1886,7 @@ int main(void)
     test_pieces_follow_each_other();
     test_paused();
     test_paused_is_late();
+    test_paused_is_cancelled();
     test_paused_is_dropped();
     test_shares();
     test_small_frames_count();

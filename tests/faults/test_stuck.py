@@ -13,8 +13,10 @@ import pytest
 import sbe
 import sbe.testing
 from sbe import _native
+from sbe.remotes.process import RemoteProcess
 from sbe.testing.conformance.parts import LIMIT_S
 from tests.conformance.gate import gated
+from tests.faults.stubborn import milliseconds, program
 from tests.unit.channel_pair import Pair
 
 SHORT_S = 0.3
@@ -115,3 +117,20 @@ def test_a_sign_of_life_is_seen(pair: Pair) -> None:
     words = words_of(call)
     assert "it has run for" in words
     assert words.endswith("s and is at work; 1 call waits behind it")
+
+
+def test_a_cancel_ends_work_in_pieces() -> None:
+    """Between two of them: nobody waits for the rest, and its memory is free."""
+    with sbe.connect(RemoteProcess(program())) as link:
+        area = link.allocate(4096)
+        link.call("echo")
+        work = link.submit("plod", sbe.Out(area), payload=milliseconds(600_000), timeout=LIMIT_S)
+        behind = [link.submit("echo", timeout=LIMIT_S) for _ in range(100)]
+        with pytest.raises(sbe.Timeout, match="service 'plod' has run for"):
+            link.call("echo", timeout=SHORT_S)
+        assert work.cancel()
+        for call in behind:
+            assert call.result()
+        area.free()
+        with pytest.raises(sbe.Cancelled):
+            work.result()

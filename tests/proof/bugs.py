@@ -337,6 +337,15 @@ BUGS = [
         "it was dropped",
     ),
     Bug(
+        19,
+        "sbe/link/work.py",
+        "owed >= bounds[0] and silent >= bounds[1]",
+        "owed >= bounds[0]",
+        "tests/faults/test_watchdog.py::test_a_service_that_works_is_let_work",
+        "a remote that is at work is ended because it answers no ping",
+        "the remote was given up",
+    ),
+    Bug(
         20,
         "firmware/ports/rpmsg/link.c",
         "    if (link->outbox_count == OUTBOX)\n        return SBE_EAGAIN;\n",
@@ -344,6 +353,15 @@ BUGS = [
         "test_rpmsg_link",
         "messages that wait overwrite each other",
         "host.link.outbox_count <= RPMSG_LINK_OUTBOX",
+    ),
+    Bug(
+        21,
+        "firmware/patience/bell.h",
+        "bells->next_ns = now_ns + took_ns * SBE_BELL_SHARE;",
+        "bells->next_ns = now_ns + took_ns;",
+        "test_bell",
+        "bells that cost the ringer have half of its time",
+        "spent_ns < end_ns / SBE_BELL_SHARE",
     ),
     Bug(
         21,
@@ -380,6 +398,15 @@ BUGS = [
         "test_session",
         "an area is unmapped under a request that uses it",
         "area->pins is",
+    ),
+    Bug(
+        23,
+        "firmware/pieces/pieces.c",
+        "    if (paused->request.transaction != engine->request.transaction)\n",
+        "    if (paused->request.transaction == 0)\n",
+        "test_engine",
+        "a cancel is looked for where another request's search has ended",
+        "log_count is 28, not",
     ),
     Bug(
         24,

@@ -90,7 +90,7 @@ def times_out(world: World, operation: Coroutine[Any, Any, Any]) -> None:
 
 
 def is_interrupted(world: World, operation: Coroutine[Any, Any, Any]) -> None:
-    def wait(pending: object, timeout: object) -> None:
+    def wait(pending: object, *_: object) -> None:
         raise KeyboardInterrupt
 
     usual, world.link.wait = world.link.wait, wait  # type: ignore[method-assign, assignment]

@@ -122,4 +122,4 @@ async def test_a_client_that_went_while_others_were_told_of_the_remote():
     broker = Broker({}, Policy(PolicyConfig()))
     client = make_client(broker)
     await client.gone()
-    await client.remote_lost()
+    await client.remote_lost("it died")

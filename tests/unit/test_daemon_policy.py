@@ -132,9 +132,20 @@ def test_own_entry_goes_before_groups_and_groups_before_default():
     assert (other.areas, other.channels) == (1, 1)
 
 
+def test_the_most_generous_word_of_groups_counts():
+    policy = Policy(
+        PolicyConfig.model_validate(
+            {"gid": {"10": {"restart": "never"}, "11": {"restart": "always"}}}
+        )
+    )
+    assert policy.quota(Peer(1, 1000, 10)).restart == "never"
+    assert policy.quota(Peer(1, 1000, 10, (11,))).restart == "always"
+    assert policy.quota(Peer(1, 1000, 12)).restart == "alone"
+
+
 def test_quota_and_override_have_the_same_keys():
     assert list(Quota.model_fields) == list(QuotaOverride.model_fields)
-    assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes", "power"}
+    assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes", "power", "restart"}
 
 
 def test_descriptors_are_shared_where_there_are_few():

@@ -78,7 +78,7 @@ int host_channel_opened(void *self, struct sbe_channel *channel,
             (void)close(ring_fd);
         return status;
     }
-    *entry = (struct host_channel){channel, wait_fd, ring_fd};
+    *entry = (struct host_channel){.channel = channel, .wait_fd = wait_fd, .ring_fd = ring_fd};
     channel->handle = entry;
     if (index >= host->channels_high)
         host->channels_high = index + 1;
@@ -87,21 +87,47 @@ int host_channel_opened(void *self, struct sbe_channel *channel,
 
 void host_channel_closed(void *self, struct sbe_channel *channel)
 {
+    struct host *host = self;
     struct host_channel *entry = channel->handle;
+    host->bells_owed -= entry->owed;
     host_unwatch(self, entry->wait_fd);
     (void)close(entry->wait_fd);
     (void)close(entry->ring_fd);
-    *entry = (struct host_channel){NULL, -1, -1};
+    *entry = (struct host_channel){.wait_fd = -1, .ring_fd = -1};
 }
 
 void host_doorbell(void *self, const struct sbe_channel *channel)
 {
-    const struct host_channel *entry = channel->handle;
-    const uint64_t one = 1;
-    (void)self;
-    /* It fails only when the counter is full: then the host has been rung and has not looked. */
-    if (write(entry->ring_fd, &one, sizeof one) < 0)
+    struct host *host = self;
+    struct host_channel *entry = channel->handle;
+    uint64_t now_ns = host_now_ns(NULL);
+    if (entry->owed)
         return;
+    if (sbe_bell_may_ring(&host->bells, &entry->bell, now_ns)) {
+        sbe_bell_ring(&host->bells, &entry->bell, entry->ring_fd, now_ns);
+        return;
+    }
+    entry->owed = true;
+    host->bells_owed++;
+}
+
+int host_owed_bells(struct host *host)
+{
+    if (host->bells_owed == 0)
+        return -1;
+    uint64_t now_ns = host_now_ns(NULL);
+    if (now_ns >= host->bells.next_ns) {
+        /* From where it ended the last time, so that each has its turn. */
+        do
+            host->bell_at = host->bell_at + 1 < host->channels_high ? host->bell_at + 1 : 0;
+        while (!host->channels[host->bell_at].owed);
+        struct host_channel *entry = &host->channels[host->bell_at];
+        entry->owed = false;
+        host->bells_owed--;
+        sbe_bell_ring(&host->bells, &entry->bell, entry->ring_fd, now_ns);
+    }
+    uint64_t left_ns = host->bells.next_ns > now_ns ? host->bells.next_ns - now_ns : 0;
+    return host->bells_owed == 0 ? -1 : (int)(left_ns / 1000000u + 1);
 }
 
 bool host_look_again(struct host *host)

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "core/engine.h"
+#include "patience/bell.h"
 #include "patience/patience.h"
 #include "pieces/pieces.h"
 #include "power/power.h"
@@ -37,6 +38,8 @@ struct host_channel {            /* one per channel of the engine, at the same i
     struct sbe_channel *channel; /* NULL: closed */
     int wait_fd;                 /* our doorbell or a listener over it, in the epoll set */
     int ring_fd;                 /* the host's doorbell */
+    struct sbe_bell bell;        /* what it costs us */
+    bool owed;                   /* it is to be rung when it may be */
 };
 
 struct host {
@@ -61,6 +64,9 @@ struct host {
     uint32_t outbox_first;
     uint32_t outbox_count;
     uint32_t control_events; /* that control_fd is watched for */
+    struct sbe_bells bells;
+    uint32_t bells_owed;
+    uint32_t bell_at; /* the channel whose bell was rung last of these */
     struct host_channel *channels;
     uint32_t channels_high; /* entries at and after this index were never used */
     struct sbe_port port;
@@ -92,6 +98,8 @@ int host_channel_opened(void *self, struct sbe_channel *channel,
                         const struct sbe_channel_open *message);
 void host_channel_closed(void *self, struct sbe_channel *channel);
 void host_doorbell(void *self, const struct sbe_channel *channel);
+/* Rings one that had to wait, if it may be rung now. How long the next one waits, ms; -1: none. */
+int host_owed_bells(struct host *host);
 /* There was traffic lately: look at the rings again rather than sleep, for up to --spin-us. */
 bool host_look_again(struct host *host);
 

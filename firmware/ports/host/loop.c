@@ -85,8 +85,10 @@ int host_run(struct host *host)
                 continue;
             looked_ns = now_ns;
         }
+        int owed_ms = host_owed_bells(host);
         int count = /* step: sleep */
-            epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, more || host->engine.busy ? 0 : -1);
+            epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE,
+                       more || host->engine.busy ? 0 : owed_ms);
         if (count < 0 && errno != EINTR) {
             host_log("epoll_wait: %s", strerror(errno));
             return 1;

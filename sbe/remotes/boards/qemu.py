@@ -25,7 +25,7 @@ from sbe.transports.carveout import CarveoutTransport
 from sbe.transports.doorbell import open_doorbell
 from sbe.transports.window import Window, describe_crash
 
-__all__ = ["QemuBoard", "memory_option", "qmp"]
+__all__ = ["QemuBoard", "memory_option", "qmp", "reset"]
 
 _PROGRAM = "qemu-system-arm"
 _MEMORY = "/dev/shm"  # where the RAM is a file in memory
@@ -36,8 +36,13 @@ _QMP_LINE = 1 << 20  # bytes of an answer, the longest of which have some thousa
 _SOCKETS = ("db", "console", "qmp")  # names in the directory
 
 
-def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> Any:
-    """Runs a command of QEMU's machine protocol at this socket. Raises LinkError."""
+def qmp(
+    path: Path, command: str, arguments: dict[str, Any] | None = None, *, event: str | None = None
+) -> Any:
+    """Runs a command of QEMU's machine protocol at this socket. Raises LinkError.
+
+    With `event` it returns when that has come of it.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_QMP_S)
@@ -46,9 +51,18 @@ def qmp(path: Path, command: str, arguments: dict[str, Any] | None = None) -> An
             with sock.makefile() as answers:
                 _listen_to(answers)
                 _ask(sock, answers, "qmp_capabilities", {})
-                return _ask(sock, answers, command, arguments or {})
+                return _ask(sock, answers, command, arguments or {}, event)
     except (OSError, ValueError) as error:
         raise errors.LinkError(f"QEMU does not take {command!r}: {error}") from error
+
+
+def reset(path: Path) -> None:
+    """Resets the core of a board, which then runs. When this returns its former life is over.
+
+    Raises LinkError.
+    """
+    qmp(path, "system_reset", event="RESET")
+    qmp(path, "cont")
 
 
 def _listen_to(answers: TextIO) -> dict[str, Any]:
@@ -58,16 +72,26 @@ def _listen_to(answers: TextIO) -> dict[str, Any]:
     return answer
 
 
-def _ask(sock: socket.socket, answers: TextIO, command: str, arguments: dict[str, Any]) -> Any:
+def _ask(
+    sock: socket.socket,
+    answers: TextIO,
+    command: str,
+    arguments: dict[str, Any],
+    event: str | None = None,
+) -> Any:
     question = json.dumps({"execute": command, "arguments": arguments}) + "\n"
     # The application may have SIGPIPE as the system gives it.
     sock.sendall(question.encode(), socket.MSG_NOSIGNAL)
-    while True:
+    returned: list[Any] = []
+    while not returned or event is not None:
         answer = _listen_to(answers)
         if "return" in answer:
-            return answer["return"]
+            returned.append(answer["return"])
+        elif event is not None and answer.get("event") == event:
+            event = None
         if isinstance(answer.get("error"), dict):
             raise ValueError(answer["error"].get("desc", "refused"))
+    return returned[0]
 
 
 def _option(value: str | os.PathLike[str]) -> str:
@@ -119,6 +143,7 @@ class QemuBoard(Remote):
         self._owner = os.getpid()
         self._window: Window | None = None
         self._last_crash: str | None = None
+        self._transport: CarveoutTransport | None = None
 
     # -- life cycle ------------------------------------------------------------------------------
 
@@ -137,7 +162,8 @@ class QemuBoard(Remote):
                 raise
             how = self.exit_description
             raise errors.LinkError(f"the board died as it started: {how}") from error
-        return CarveoutTransport(window, stream, end=self._obituary)
+        self._transport = CarveoutTransport(window, stream, end=self._obituary)
+        return self._transport
 
     def open_doorbell(self) -> int:
         """Opens the doorbell's stream; its descriptor, the caller's."""
@@ -194,9 +220,14 @@ class QemuBoard(Remote):
                 process.wait(_QMP_S)
         self.stop()
 
+    def restart(self) -> None:
+        """Ends the process; `connect()` starts another."""
+        self._note_crash()
+        self.stop()
+
     def reset(self) -> None:
         """Resets the core: the firmware begins another life, RAM stays."""
-        self.qmp("system_reset")
+        reset(self.directory / "qmp")
 
     def freeze(self) -> None:
         """Stops the core where it is."""
@@ -255,6 +286,13 @@ class QemuBoard(Remote):
     def memory(self) -> Memory:
         """The arena of the shared RAM, and the regions that the firmware offers."""
         return Memory({self.window.heap.name: self.window.heap}, offering=self.window)
+
+    @property
+    def awaited(self) -> str | None:
+        """That the firmware shows itself."""
+        if self._transport is None or self._transport.met:
+            return None
+        return f"QEMU (process {self.pid}) runs, its firmware has not shown itself yet"
 
     @property
     def exit_description(self) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 from sbe import _native, errors
 from sbe.host import files
 from sbe.remotes.boards.image import BOARDS, check_image
-from sbe.remotes.boards.qemu import QemuBoard, memory_option, qmp
+from sbe.remotes.boards.qemu import QemuBoard, memory_option, qmp, reset
 from sbe.transports.window import Window
 
 __all__ = ["Resident"]
@@ -242,8 +242,9 @@ class Resident:
 
     def reset(self) -> None:
         """Resets the core; the image in its memory and the RAM stay."""
-        self._tell("system_reset")
-        self._tell("cont")
+        if not self.alive:
+            raise errors.LinkError(f"the board {self.name} does not run")
+        reset(self.directory / "qmp")
 
     def freeze(self) -> None:
         """Stops the core where it is."""
@@ -304,7 +305,11 @@ def _write(path: Path, text: str) -> None:
 
 def _link_file(board: QemuBoard) -> str:
     """What `CarveoutConfig.load()` takes. A string of JSON is one of TOML."""
-    values = {"memory": str(board.ram), "doorbell": f"unix:{board.directory / 'db'}"}
+    values = {
+        "memory": str(board.ram),
+        "doorbell": f"unix:{board.directory / 'db'}",
+        "reset": f"qmp:{board.directory / 'qmp'}",
+    }
     return "".join(
         f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()
     )
