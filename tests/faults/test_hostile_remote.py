@@ -16,7 +16,8 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.link.rings import Geometry
-from tests.faults.raw_remote import HEADER, Frame, RawRemote, Rings, pack
+from tests.faults.raw_remote import RawRemote
+from tests.faults.raw_rings import HEADER, Frame, Rings, request
 
 LIMIT_S = 30.0
 SMALL = Geometry(8, 1024)
@@ -251,11 +252,11 @@ def test_ring_memory_scribbled_over_all_the_time() -> None:
         while not stop.is_set():
             for rings in rings_seen:
                 # Frames, sizes and counts under the reader; indices now and then.
-                slot = rings._slot(rings.responses, chance.randrange(rings.slots))
+                slot = rings.slot(rings.outgoing, chance.randrange(rings.slots))
                 at = slot + chance.randrange(HEADER + 64)
                 rings.memory[at : at + 1] = chance.randbytes(1)
                 if chance.random() < 0.001:
-                    word = rings.responses + chance.randrange(0, 2 * rings.line, 4)
+                    word = rings.outgoing + chance.randrange(0, 2 * rings.line, 4)
                     rings.memory[word : word + 4] = chance.randbytes(4)
             time.sleep(0)
 
@@ -290,16 +291,6 @@ def test_a_flood_of_responses() -> None:
         assert link.stat()["connection"]["late"] >= 5000
 
 
-def request(index: int, service: int = 77) -> bytes:
-    return pack(
-        "sbe_wire_frame",
-        size=HEADER,
-        type=_native.FRAME_REQUEST,
-        service=service,
-        transaction=(1 << 32) + index + 1,
-    )
-
-
 def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
     """What is kept is bounded; calls of this end go on."""
     flood = itertools.count()
@@ -310,7 +301,7 @@ def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
             replies.append(frame.header["status"])
             return
         for _ in range(600):
-            rings.put(request(next(flood)))
+            rings.put(request(77, 1 << 32 | next(flood)))
         honest(rings, frame)
 
     with answered_by(answer) as (_, link):
@@ -330,7 +321,7 @@ def test_requests_for_services_that_nobody_offers() -> None:
             replies.append(frame.header["status"])
             return
         for i in range(5):
-            rings.put(request(i))
+            rings.put(request(77, 1 << 32 | i))
         honest(rings, frame)
 
     with answered_by(answer, Geometry(32, 1024)) as (_, link):
@@ -367,9 +358,7 @@ def test_a_request_with_a_buffer_that_cant_be_never_reaches_a_handler(what: str)
         if fields.pop("ring", 0):
             fields["area"] = ids["ring"]
         fields.setdefault("area", frame.buffers[0]["area"])
-        bad = pack("sbe_wire_frame", size=HEADER + 24, type=_native.FRAME_REQUEST, service=1,
-                   transaction=99, buffer_count=1) + pack("sbe_wire_buffer", **fields)  # fmt: skip
-        rings.put(bad)
+        rings.put(request(1, 99, buffers=[fields]))
         honest(rings, frame)
 
     ran: list[object] = []

@@ -41,6 +41,7 @@ CLASSES = {
     26: "what the dead held is held for ever",
     27: "padding leaks old memory",
     28: "a message in a state that forbids it",
+    29: "the cure deadlocks",
 }
 
 
@@ -479,5 +480,14 @@ BUGS = [
         "test_session",
         "an end that was not started answers",
         "deliver_one(early, late) is 0, not SBE_ENOTCONN (-107)",
+    ),
+    Bug(
+        29,
+        CHANNEL,
+        "    return_slots(channel);      /* step: room-return.",
+        "    /*",
+        "test_engine",
+        "who waits for room for its answers keeps the slots that its peer waits for",
+        "host.rung is",
     ),
 ]
