@@ -1,4 +1,4 @@
-"""How one client is told that its remote was lost, or has come back."""
+"""How one client is told that its remote was lost, or has come back, or has shut a channel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import socket
 from sbe.errors import resources
 from sbe.host.descriptors import socket_above_streams
 
-__all__ = ["Bell"]
+__all__ = ["LOST_OR_BACK", "SHUT", "Bell"]
 
 _KERNEL_BYTES = 4096  # that may wait for a client which does not read; the rest is a number
 _AT_ONCE = 1024
+
+LOST_OR_BACK, SHUT = b"\0", b"\1"
 
 
 class Bell:
@@ -31,7 +33,7 @@ class Bell:
         self._socket.shutdown(socket.SHUT_RD)  # nobody listens to what a client says here
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
         self._loop = asyncio.get_running_loop()
-        self._owed = 0
+        self._owed = {LOST_OR_BACK: 0, SHUT: 0}
         self._waiting = False
         self.rung = 0
         """How many bytes were sent, or are about to be."""
@@ -40,22 +42,24 @@ class Bell:
         """The descriptor of the client's end, once: the caller's from now on."""
         return self._theirs.detach()
 
-    def ring(self) -> None:
+    def ring(self, what: bytes = LOST_OR_BACK) -> None:
         """Sends a byte more, as soon as the client leaves room for it."""
         self.rung += 1
-        self._owed += 1
+        self._owed[what] += 1
         if not self._waiting:
             self._send()
 
     def _send(self) -> None:
-        while self._owed:
-            try:
-                self._owed -= self._socket.send(b"\0" * min(self._owed, _AT_ONCE))
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:  # the client has closed its end
-                self._owed = 0
-        if bool(self._owed) == self._waiting:
+        try:
+            for what, owed in self._owed.items():
+                while owed:
+                    owed -= self._socket.send(what * min(owed, _AT_ONCE))
+                    self._owed[what] = owed
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:  # the client has closed its end
+            self._forget()
+        if any(self._owed.values()) == self._waiting:
             return
         self._waiting = not self._waiting
         if self._waiting:
@@ -63,12 +67,15 @@ class Bell:
         else:
             self._loop.remove_writer(self._socket.fileno())
 
+    def _forget(self) -> None:
+        self._owed = dict.fromkeys(self._owed, 0)
+
     def close(self) -> None:
         """Closes this end, and the other one if nobody has it. Twice is fine."""
         if self._waiting:
             self._waiting = False
             with contextlib.suppress(RuntimeError):  # the loop has gone first
                 self._loop.remove_writer(self._socket.fileno())
-        self._owed = 0
+        self._forget()
         self._socket.close()
         self._theirs.close()

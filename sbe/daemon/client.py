@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sbe import _native
-from sbe.daemon.bell import Bell
+from sbe.daemon.bell import LOST_OR_BACK, SHUT, Bell
 from sbe.daemon.config import Quota
 from sbe.daemon.policy import Accounts, Charge, Peer, Policy
 from sbe.daemon.supervisor import Supervisor
@@ -142,6 +142,15 @@ class Client:
     def remote_back(self) -> None:
         """The remote is connected again."""
         self._ring()
+
+    def channel_shut(self, channel: int) -> None:
+        """The remote has shut one of this context's channels: it is for the client to close it."""
+        _log.warning(
+            "the rings of channel %d held an index that can't be; the remote has shut it",
+            channel,
+            extra=self._who(),
+        )
+        self._ring(SHUT)
 
     @property
     def events(self) -> int:
@@ -296,9 +305,9 @@ class Client:
     def _charge(self, **amounts: int) -> Charge:
         return self._broker.accounts.charge(self.peer.uid, self.quota, **amounts)
 
-    def _ring(self) -> None:
+    def _ring(self, what: bytes = LOST_OR_BACK) -> None:
         if self._bell is not None and not self._gone:
-            self._bell.ring()
+            self._bell.ring(what)
 
     def _who(self) -> dict[str, object]:
         return {

@@ -236,7 +236,8 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         """Creates the connection's context. protocol: the version of this interface that the client
         speaks; name: what the client calls itself; link: the first one by default. Waits up to
         10 s for the remote. events_fd: a stream socket; a byte comes when the remote was lost
-        (channels are dead, areas and context live on) and when it came back.
+        (channels are dead, areas and context live on) and when it came back; a byte 1 when it has
+        shut a channel whose rings held nonsense.
         """
         if protocol != control.PROTOCOL:
             raise ProtocolError(

@@ -19,7 +19,7 @@ from sbe.errors import (
 )
 from sbe.host.descriptors import above_streams
 from sbe.link.grants import ChannelGrant, Grant
-from sbe.link.rings import Geometry, Rings
+from sbe.link.rings import Geometry, Rings, shut_by_remote
 from sbe.sdk.backend import Service, process_name
 from sbe.sdk.varlink import Call, VarlinkClient
 
@@ -31,6 +31,7 @@ __all__ = ["DaemonBackend"]
 _T = TypeVar("_T")
 
 _EVENTS_AT_ONCE = 4096
+_SHUT = b"\1"  # of all bytes that the daemon sends
 
 
 class DaemonBackend:
@@ -49,8 +50,9 @@ class DaemonBackend:
         self._events_fd = -1
         self._ending: dict[tuple[str, int | str], Call] = {}  # given up before they were answered
         self._channel = -1  # the one that is used, or was
-        self._rung = 0  # times the daemon has told of a loss or a return
+        self._rung = 0  # times the daemon has told of a loss or a return, or of a channel's end
         self._known = 0  # as many of them came before the channel was opened
+        self._told = b""  # what was read last of those that came after
         try:
             self._open()
         except BaseException:
@@ -92,10 +94,8 @@ class DaemonBackend:
         error: LinkError | None = None
         for fd, _ in self._control.poll(0):
             if fd == self._events_fd and self._take_events():
-                if self._rung > self._known and error is None:
-                    error = RemoteRestarted(
-                        "the remote died or restarted; the call may have run or not"
-                    )
+                if self._told and error is None:
+                    error = self._loss()
             else:
                 self._control.unregister(fd)
                 gone = DaemonGone(f"the daemon at {self._path} went away; connect again")
@@ -107,6 +107,7 @@ class DaemonBackend:
 
     def _take_events(self) -> bool:
         """False: the daemon has closed its end."""
+        self._told = b""
         try:
             told = os.read(self._events_fd, _EVENTS_AT_ONCE)
         except BlockingIOError:
@@ -114,7 +115,14 @@ class DaemonBackend:
         except OSError:
             return False
         self._rung += len(told)
+        old = max(len(told) - max(self._rung - self._known, 0), 0)
+        self._told = told[old:]
         return bool(told)
+
+    def _loss(self) -> LinkError:
+        if self._told.strip(_SHUT):
+            return RemoteRestarted("the remote died or restarted; the call may have run or not")
+        return shut_by_remote(self._channel)
 
     def recover(self) -> None:
         """The daemon restarts the remote and registers the areas. A channel that failed alone is

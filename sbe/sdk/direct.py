@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sbe import _native
 from sbe.errors import LinkError, RemoteRestarted, resources
 from sbe.link.context import HostContext, run_sync
 from sbe.link.description import (
@@ -24,7 +25,7 @@ from sbe.link.grants import ChannelGrant, Grant
 from sbe.link.link import Link
 from sbe.link.offers import Offers
 from sbe.link.power import OnPower, PowerRequest
-from sbe.link.rings import Geometry
+from sbe.link.rings import Geometry, shut_by_remote
 from sbe.link.session import State
 from sbe.remotes import Remote
 from sbe.sdk.backend import Service, process_name
@@ -49,6 +50,7 @@ class DirectBackend:
         self._loss: LinkError | None = None
         self._restarts = 0
         self._up_since = 0.0
+        self._channel = -1  # the one that is used, or was
         self._offered = Offers()
         self._remote = remote
         self.uri = remote.uri
@@ -59,6 +61,7 @@ class DirectBackend:
                 areas=4096,
                 services=lambda context, name, index: self._offered.look_up(name, index),
                 on_state=self._state_changed,
+                on_event=self._heard,
             )
             self._context = HostContext(self._link)
         except BaseException:
@@ -94,13 +97,17 @@ class DirectBackend:
             f"the remote died or restarted ({how}); the call may have run or not"
         )
 
+    def _heard(self, event: int, value: int) -> None:
+        if event == _native.EVENT_CHANNEL_BROKEN and value == self._channel:
+            self._loss = self._loss or shut_by_remote(value)
+
     @property
     def control_fd(self) -> int:
         """The link's descriptor, the same through reconnections."""
         return self._link.fileno()
 
     def process_control(self) -> LinkError | None:
-        """Takes control messages; the loss of the remote, once."""
+        """Takes control messages; the loss of the remote or of the channel, once."""
         self._link.process()
         loss, self._loss = self._loss, None
         return loss
@@ -145,10 +152,12 @@ class DirectBackend:
         """Opens a channel of the context."""
         grant = self._run(self._context.open_channel(geometry, priority))
         try:
-            return grant.duplicate()
+            granted = grant.duplicate()
         except BaseException:
             self._context.start_close_channel(grant.id)
             raise
+        self._channel = granted.id
+        return granted
 
     def close_channel(self, channel: int) -> None:
         """Begins to close it; what it was made of goes back when the remote has let go."""
