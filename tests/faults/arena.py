@@ -96,7 +96,9 @@ class Attacker:
 
     def __init__(self, client: VarlinkClient) -> None:
         self.client = client
-        self.context: int = client.open("attacker")["context"]
+        opened = client.open("attacker")
+        self.context: int = opened["context"]
+        self.events_fd: int = opened["events_fd"]
         self._made: list[Channel | mmap.mmap] = []
 
     def service(self, name: str) -> int:

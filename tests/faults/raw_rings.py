@@ -64,12 +64,14 @@ class Frame:
 
     def __init__(self, data: bytes) -> None:
         self.header = unpack("sbe_wire_frame", data)
+        # No more than there are: the other end may lie as well.
+        count = min(self.header["buffer_count"], (len(data) - HEADER) // DESCRIPTOR)
+        behind = HEADER + DESCRIPTOR * count
         self.buffers = [
             unpack("sbe_wire_buffer", data[at : at + DESCRIPTOR])
-            for at in range(HEADER, HEADER + DESCRIPTOR * self.header["buffer_count"], DESCRIPTOR)
+            for at in range(HEADER, behind, DESCRIPTOR)
         ]
-        at = HEADER + DESCRIPTOR * self.header["buffer_count"]
-        self.payload = data[at : at + self.header["payload_size"]]
+        self.payload = data[behind : behind + self.header["payload_size"]]
 
     @property
     def status(self) -> int:
