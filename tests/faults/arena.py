@@ -133,13 +133,13 @@ class Attacker:
 class Arena:
     """A daemon process, its remote, and the bystander; attackers come and go."""
 
-    def __init__(self, config: str = CONFIG) -> None:
+    def __init__(self, more: str = "") -> None:
         self._stack = ExitStack()
         # Every user may enter it, which is not so of tmp_path.
         self.folder = Path(tempfile.mkdtemp(prefix="sbe-arena-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.folder.chmod(0o755)
-        self.daemon = Daemon(self.folder, config)
+        self.daemon = Daemon(self.folder, CONFIG + more)
         self._stack.callback(self.daemon.close)
         self.daemon.socket.parent.chmod(0o755)
         self.remote = self.daemon.remote_pid()
