@@ -179,7 +179,7 @@ class Arena:
             attacker.leave()
         self._attackers.clear()
         self.bystander.goes_on()
-        self.daemon.wait_until(self._is_as_before, f"{self._held()} is not {self._before}")
+        self.daemon.wait_until(self._is_as_before, f"what was held, of {self._before}, is not back")
         assert self.daemon.remote_pid() == self.remote
         assert "Traceback" not in self.log()
 
