@@ -278,14 +278,17 @@ def test_calls_without_end_and_no_answer_read(arena: Arena) -> None:
     evil.close()
 
 
+def send_without_end(client: VarlinkClient, data: bytes) -> None:
+    while True:
+        client.send_bytes(data)
+
+
 @pytest.mark.parametrize("data", [b"[" * 70_000, b'{"x":"' + b"y" * 70_000, b"\xff" * 70_000])
 @application(6, 7)
 def test_a_call_without_end(arena: Arena, data: bytes) -> None:
     """It is cut off, and the log says why."""
-    with arena.connect() as client:
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while True:
-                client.send_bytes(data)
+    with arena.connect() as client, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        send_without_end(client, data)
     # Of one kind there are only so many lines: earlier attacks may have had them.
     arena.daemon.wait_until(lambda: "connection dropped: " in arena.daemon.log())
 
