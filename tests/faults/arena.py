@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.faults.raw_rings import Frame, Rings, request
 from tests.integration.varlink_client import SECONDS, Daemon, VarlinkClient, readable
 from tests.soak.held import Held
 
-__all__ = ["OTHER", "Arena", "Attacker", "Channel"]
+__all__ = ["OTHER", "Arena", "Attacker", "Channel", "attack"]
 
 OTHER = 65532  # the attacker's user, where the tests may choose one
 CONFIG = """
@@ -39,9 +40,10 @@ class Channel(Rings):
     def __init__(self, opened: dict[str, Any]) -> None:
         self.opened = opened
         self.id: int = opened["channel"]
-        self.mapped = mmap.mmap(opened["memory_fd"], opened["size"])
+        end = opened["offset"] + opened["size"]
+        self.mapped = mmap.mmap(opened["memory_fd"], end)
         super().__init__(
-            memoryview(self.mapped),
+            memoryview(self.mapped)[opened["offset"] : end],
             opened["slots"],
             opened["slot_size"],
             opened["line"],
@@ -76,6 +78,22 @@ class Channel(Rings):
         while (frame := self.next()).header["transaction"] != transaction:
             pass
         return frame
+
+    def force(self, data: bytes) -> None:
+        """Publishes a frame, whether there is room or not."""
+        at = self.slot(self.outgoing, self.head)
+        self.memory[at : at + len(data)] = data
+        self.head += 1
+        self.publish_head(self.head)
+
+    def scribble(self, chance: random.Random) -> None:
+        """A word anywhere, half of the time where indices and the first slots are."""
+        place = chance.randrange(self.opened["size"] // 4) * 4
+        if chance.random() < 0.5:
+            ring = chance.choice([self.incoming, self.outgoing])
+            place = ring + chance.randrange((2 * self.line + 2 * self.slot_size) // 4) * 4
+        likely = [b"\xff" * 4, bytes(4), b"\0\0\0\x80", chance.randbytes(4)]
+        self.memory[place : place + 4] = chance.choice(likely)
 
     @property
     def served(self) -> int:
@@ -128,6 +146,35 @@ class Attacker:
         for made in self._made:
             made.close()
         self._made.clear()
+
+
+def attack(evil: Attacker, seed: int, turns: int = 1000) -> None:
+    """A bit of everything at random: it keeps to no rule of its rings, and goes without a word."""
+    chance = random.Random(seed)
+    services = [row["id"] for row in evil.client.call("ListServices")["services"]]
+    area, _ = evil.area(4096)
+    channel = evil.channel(slots=16, slot_size=128)
+    numbers = (0, 1, 4095, 4096, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 64) - 1)
+    for turn in range(turns):
+        buffers = [
+            {
+                "area": area + chance.choice([0, 0, 0, 1, -1, 1 << 16]),
+                "direction": chance.randrange(6),
+                "offset": chance.choice(numbers),
+                "size": chance.choice([*numbers, 64, 64, 64]),
+            }
+            for _ in range(chance.randrange(3))
+        ]
+        channel.force(request(chance.choice(services), 1 << 32 | turn, b"p" * 8, buffers))
+        for _ in range(chance.randrange(4)):
+            channel.scribble(chance)
+        channel.knock()
+    os.set_blocking(channel.peer_doorbell, False)
+    with suppress(BlockingIOError):
+        os.eventfd_write(channel.peer_doorbell, 2**64 - 2)
+    os.set_blocking(channel.peer_doorbell, True)
+    evil.client.send("Allocate", size=8192)  # and does not wait for it
+    evil.leave()
 
 
 class Arena:

@@ -78,18 +78,10 @@ def test_a_flood_of_small_requests(arena: Arena) -> None:
             while channel.take() is not None:
                 pass
             for _ in range(channel.room()):
-                write_blindly(channel, request(echo, channel.next_transaction()))
+                channel.force(request(echo, channel.next_transaction()))
                 sent += 1
     assert sent > 100 * CHANNELS
     newcomer(arena)
-
-
-def write_blindly(channel: Channel, data: bytes) -> None:
-    """Without asking again whether there is room."""
-    at = channel.slot(channel.outgoing, channel.head)
-    channel.memory[at : at + len(data)] = data
-    channel.head += 1
-    channel.publish_head(channel.head)
 
 
 @application(18, 29)

@@ -72,14 +72,6 @@ def test_an_index_that_cant_be(arena: Arena, lie: Lie) -> None:
     assert evil.channel().works(echo)
 
 
-def write_blindly(channel: Channel, data: bytes) -> None:
-    """Into the next slot, whether there is room or not."""
-    at = channel.slot(channel.outgoing, channel.head)
-    channel.memory[at : at + len(data)] = data
-    channel.head += 1
-    channel.publish_head(channel.head)
-
-
 @application(5)
 def test_an_index_that_is_published_in_pieces(arena: Arena) -> None:
     """Byte by byte: what lies between may be an index that can't be, and that is its own fault."""
@@ -118,16 +110,6 @@ def test_slots_that_are_published_again_and_again(arena: Arena) -> None:
 # -- everything ------------------------------------------------------------------------------------
 
 
-def scribble(channel: Channel, chance: random.Random) -> None:
-    """Words and bytes anywhere: likely ones, and any."""
-    place = chance.randrange(channel.opened["size"] // 4) * 4
-    if chance.random() < 0.5:  # the first slots and the indices
-        ring = chance.choice([channel.incoming, channel.outgoing])
-        place = ring + chance.randrange((2 * channel.line + 2 * channel.slot_size) // 4) * 4
-    word = chance.choice([b"\xff" * 4, b"\0" * 4, b"\0\0\0\x80", chance.randbytes(4)])
-    channel.memory[place : place + 4] = word
-
-
 @pytest.mark.parametrize("seed", range(6))
 @application(1, 2, 3, 8, 9)
 def test_scribbles_anywhere_in_the_rings(arena: Arena, seed: int) -> None:
@@ -142,9 +124,9 @@ def test_scribbles_anywhere_in_the_rings(arena: Arena, seed: int) -> None:
             channel = evil.channel(slots=8, slot_size=256)
         buffers = [{"area": area, "direction": chance.randrange(6), "size": 2048}] * 2
         data = request(chance.choice(services), 1 << 32 | turn, b"p" * 8, buffers)
-        write_blindly(channel, data)
+        channel.force(data)
         for _ in range(4):
-            scribble(channel, chance)
+            channel.scribble(chance)
         channel.knock()
         channel.take()
         memory[turn % 4096] = turn & 0xFF
@@ -294,6 +276,6 @@ def test_doorbells_of_a_channel_that_was_closed(arena: Arena) -> None:
     channel = evil.channel()
     for turn in range(200):
         gone = old[turn % len(old)]
-        write_blindly(gone, request(1, 1 << 32 | turn))
+        gone.force(request(1, 1 << 32 | turn))
         gone.knock()
     assert channel.works(evil.service("echo"))

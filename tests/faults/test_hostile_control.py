@@ -37,6 +37,9 @@ CASES = [
     pytest.param(name, id=name, marks=remote(*classes)) for name, (classes, _) in MISDEEDS.items()
 ]
 
+LEGAL = ("requests of a host", "events without end", "pings without end")
+"""Misdeeds by number only, or of which each is refused to the remote."""
+
 Operation = Callable[[sbe.Connection], object]
 
 
@@ -81,8 +84,9 @@ def test_who_is_linked_directly_lives_on(misdeed: str, caplog: pytest.LogCapture
         area[:] = b"kept" * 1024
         told = survives(link, misdeed)
         assert bytes(area) == b"kept" * 1024
-        if misdeed in ("no answers", "all is refused", "answers of another id"):
-            assert told
+        inner = link._core.backend._link  # type: ignore[attr-defined]
+        assert told or inner.bad_messages or inner._session.dropped or misdeed in LEGAL
+        del inner
         link.close()
     del area, link
     assert count_fds() <= before
