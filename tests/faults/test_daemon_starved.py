@@ -34,7 +34,7 @@ def ask_for_all_kinds(running: Daemon) -> int:
     """How many were refused. A connection may end instead; nothing may hang."""
     refused = 0
     for _ in range(5):
-        with running.client() as client, suppress(EOFError, OSError):
+        with running.client() as client, suppress(EOFError, ConnectionError):
             for method, parameters in (
                 ("Open", {"protocol": PROTOCOL, "name": "x" * 1000}),
                 ("Allocate", {"size": 1 << 20}),

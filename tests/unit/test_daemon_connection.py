@@ -8,6 +8,7 @@ import os
 import socket
 
 import pytest
+from asyncvarlink import VarlinkInterfaceServerProtocol
 
 from sbe.control import INTERFACE
 from sbe.daemon import connection
@@ -116,6 +117,24 @@ async def test_slow_reader_within_the_deadline_is_kept():
     assert not ends.closed.is_set()
     ends.peer.close()
     await asyncio.wait_for(ends.closed.wait(), SECONDS)
+
+
+@pytest.mark.parametrize("step", ["message_received", "request_received", "send_message"])
+async def test_a_call_for_which_there_is_no_memory_ends_the_connection(
+    step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """At any step of it: whoever waits for an answer that can't come is not left alone."""
+
+    def starved(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(VarlinkInterfaceServerProtocol, step, starved)
+    ends = Ends()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the daemon's logs it
+    ends.peer.send(LIST)
+    assert await ends.receive() == b""
+    await asyncio.wait_for(ends.closed.wait(), SECONDS)
+    assert "no memory for a call or its answer" in caplog.text
 
 
 async def test_a_client_that_went_while_others_were_told_of_the_remote():
