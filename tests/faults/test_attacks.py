@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.attacks import BY, Case, cases, table
+from tests.faults.attacks import BY, FOUND, ROOT, Case, cases, table
 from tests.proof.bugs import CLASSES
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,3 +33,11 @@ def test_marks_are_legal(found: list[Case]) -> None:
         assert case.by in BY
         assert case.classes
         assert set(case.classes) <= set(CLASSES), case
+
+
+@pytest.mark.parametrize("words", FOUND)
+def test_what_fell_has_tests(words: str) -> None:
+    for test in FOUND[words]:
+        path, _, name = test.partition("::")
+        text = (ROOT / path).read_text()
+        assert (f"def {name}(" if path.endswith(".py") else name) in text

@@ -13,6 +13,7 @@ import pytest
 
 import sbe
 from sbe.control import PROTOCOL
+from tests.faults.attacks import application
 from tests.integration.varlink_client import Daemon, Refused, daemon
 
 ROOM = (0, 64 << 10, 1 << 20)  # bytes that are left
@@ -60,6 +61,7 @@ def check_well(running: Daemon) -> None:
     running.wait_until_empty()
 
 
+@application(7, 16)
 def test_a_daemon_without_memory(tmp_path: Path):
     with daemon(tmp_path) as running:
         check_well(running)
@@ -70,6 +72,7 @@ def test_a_daemon_without_memory(tmp_path: Path):
         assert running.stop() == 0
 
 
+@application(7, 16)
 def test_a_remote_without_memory(tmp_path: Path):
     with daemon(tmp_path) as running:
         remote = running.remote_pid()
@@ -116,6 +119,7 @@ def memory_cgroup(limit: int) -> Iterator[Path]:
             group.rmdir()
 
 
+@application(7, 16)
 def test_a_client_whose_memory_does_not_fit(tmp_path: Path):
     """The kernel ends a process of the group: the remote, never the daemon, and it comes back."""
     with memory_cgroup(160 << 20) as group:

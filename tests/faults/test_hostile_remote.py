@@ -16,6 +16,7 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.link.rings import Geometry
+from tests.faults.attacks import remote
 from tests.faults.raw_remote import RawRemote
 from tests.faults.raw_rings import HEADER, Frame, Rings, request
 
@@ -84,6 +85,7 @@ MALFORMED: dict[str, Callable[[Frame], bytes]] = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
+@remote(4, 8, 9)
 def test_a_malformed_answer_ends_its_call_only(what: str) -> None:
     make, answers = MALFORMED[what], itertools.count()
 
@@ -102,6 +104,7 @@ def test_a_malformed_answer_ends_its_call_only(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", MALFORMED)
+@remote(4, 8, 9)
 def test_a_malformed_answer_in_a_batch(what: str) -> None:
     make = MALFORMED[what]
     count = itertools.count()
@@ -122,6 +125,7 @@ def test_a_malformed_answer_in_a_batch(what: str) -> None:
         assert area.holds == 0
 
 
+@remote(4, 8, 9)
 def test_inline_results_of_another_size() -> None:
     for extra in (-1, 1, 1000, 1 << 40):
 
@@ -148,6 +152,7 @@ def test_inline_results_of_another_size() -> None:
     ],
     ids=str,
 )
+@remote(24, 28)
 def test_frames_that_concern_no_call_are_dropped(changed: dict[str, Any]) -> None:
     def answer(rings: Rings, frame: Frame) -> None:
         rings.put(frame.response(**changed))
@@ -162,6 +167,7 @@ def test_frames_that_concern_no_call_are_dropped(changed: dict[str, Any]) -> Non
         assert counters["in_flight"] == 0
 
 
+@remote(1, 5, 9)
 def test_random_bytes_for_frames() -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
@@ -202,6 +208,7 @@ def call_often(link: sbe.Connection, target: Any) -> None:
 
 
 @pytest.mark.parametrize("what", INDICES)
+@remote(3)
 def test_an_index_that_cant_be_shuts_the_channel(what: str) -> None:
     lie = INDICES[what]
     seen: list[Rings] = []
@@ -227,6 +234,7 @@ def test_an_index_that_cant_be_shuts_the_channel(what: str) -> None:
         assert link.stat()["connection"]["losses"] == 1
 
 
+@remote(3)
 async def test_an_index_that_cant_be_under_asyncio() -> None:
     lies = itertools.chain(
         [lambda rings, frame: rings.publish_head(rings.head + 1000)], itertools.repeat(honest)
@@ -237,6 +245,7 @@ async def test_an_index_that_cant_be_under_asyncio() -> None:
         assert (await link.acall("any", timeout=LIMIT_S)).payload == b"fine"
 
 
+@remote(1, 5, 9)
 def test_ring_memory_scribbled_over_all_the_time() -> None:
     """Whatever is read changes under the reader: every call ends, with an answer or an error."""
     seed = random.randrange(1 << 32)
@@ -279,6 +288,7 @@ def test_ring_memory_scribbled_over_all_the_time() -> None:
             scribbler.join()
 
 
+@remote(20, 24)
 def test_a_flood_of_responses() -> None:
     def answer(rings: Rings, frame: Frame) -> None:
         for _ in range(500):
@@ -291,6 +301,7 @@ def test_a_flood_of_responses() -> None:
         assert link.stat()["connection"]["late"] >= 5000
 
 
+@remote(20, 24)
 def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
     """What is kept is bounded; calls of this end go on."""
     flood = itertools.count()
@@ -346,6 +357,7 @@ BAD_REQUESTS: dict[str, dict[str, int]] = {
 
 
 @pytest.mark.parametrize("what", BAD_REQUESTS)
+@remote(4, 23)
 def test_a_request_with_a_buffer_that_cant_be_never_reaches_a_handler(what: str) -> None:
     statuses: list[int] = []
     ids: dict[str, int] = {}
