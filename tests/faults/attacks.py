@@ -69,6 +69,8 @@ FOUND = {
     "a call for which the daemon has no memory is never answered": [
         "tests/unit/test_daemon_connection.py::"
         "test_a_call_for_which_there_is_no_memory_ends_the_connection",
+        "tests/unit/test_daemon_connection.py::"
+        "test_a_connection_for_which_there_is_no_memory_is_closed",
     ],
     "a NUL in a URI or in a link's file is an error of Python's": [
         "tests/faults/test_refusals.py::test_uri_with_what_no_path_has",

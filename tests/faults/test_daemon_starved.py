@@ -13,8 +13,9 @@ import pytest
 
 import sbe
 from sbe.control import PROTOCOL
+from sbe.daemon.connection import HANDSHAKE_SECONDS
 from tests.faults.attacks import application
-from tests.integration.varlink_client import Daemon, Refused, daemon
+from tests.integration.varlink_client import SECONDS, Daemon, Refused, daemon
 
 ROOM = (0, 64 << 10, 1 << 20)  # bytes that are left
 
@@ -36,6 +37,7 @@ def ask_for_all_kinds(running: Daemon) -> int:
     refused = 0
     for _ in range(5):
         with running.client() as client, suppress(EOFError, ConnectionError):
+            client.socket.settimeout(HANDSHAKE_SECONDS + SECONDS)  # it may be closed only then
             for method, parameters in (
                 ("Open", {"protocol": PROTOCOL, "name": "x" * 1000}),
                 ("Allocate", {"size": 1 << 20}),
