@@ -42,19 +42,19 @@ class Bell:
         """The descriptor of the client's end, once: the caller's from now on."""
         return self._theirs.detach()
 
-    def ring(self, what: bytes = LOST_OR_BACK) -> None:
+    def ring(self, event: bytes = LOST_OR_BACK) -> None:
         """Sends a byte more, as soon as the client leaves room for it."""
         self.rung += 1
-        self._owed[what] += 1
+        self._owed[event] += 1
         if not self._waiting:
             self._send()
 
     def _send(self) -> None:
         try:
-            for what, owed in self._owed.items():
+            for event, owed in self._owed.items():
                 while owed:
-                    owed -= self._socket.send(what * min(owed, _AT_ONCE))
-                    self._owed[what] = owed
+                    owed -= self._socket.send(event * min(owed, _AT_ONCE))
+                    self._owed[event] = owed
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:  # the client has closed its end

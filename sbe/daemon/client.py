@@ -305,9 +305,9 @@ class Client:
     def _charge(self, **amounts: int) -> Charge:
         return self._broker.accounts.charge(self.peer.uid, self.quota, **amounts)
 
-    def _ring(self, what: bytes = LOST_OR_BACK) -> None:
+    def _ring(self, event: bytes = LOST_OR_BACK) -> None:
         if self._bell is not None and not self._gone:
-            self._bell.ring(what)
+            self._bell.ring(event)
 
     def _who(self) -> dict[str, object]:
         return {
