@@ -20,7 +20,7 @@ from sbe import _native
 from tests.faults.raw_remote import Answer, Events, Life, RawRemote
 from tests.faults.raw_rings import Frame, Rings, pack, unpack
 
-__all__ = ["MISDEEDS", "HostileRemote", "answer_with_noise"]
+__all__ = ["MISDEEDS", "HostileLife", "HostileRemote", "answer_with_noise", "with_"]
 
 REPLY = _native.CONTROL_REPLY
 Message = bytes | tuple[bytes, list[int]]
@@ -173,7 +173,12 @@ class HostileLife(Life):
             self.misdeed = MISDEEDS[name][1]()
         return super().service(context, name, index)
 
+    hello: Callable[[bytes], bytes] = staticmethod(lambda message: message)
+    """What becomes of the messages by which two ends agree."""
+
     def send(self, message: bytes) -> None:
+        if header(message)["type"] & ~REPLY == _native.CONTROL_HELLO:
+            message = self.hello(message)
         if self.misdeed is None:
             self.transport.send(message)
             return
@@ -187,7 +192,7 @@ class HostileLife(Life):
 class HostileRemote(RawRemote):
     """The same in a thread of this process."""
 
-    life = HostileLife
+    life: type[HostileLife] = HostileLife
 
 
 def answer_with_noise() -> Answer:

@@ -21,7 +21,7 @@ HEADER = sum(_LAYOUT["sbe_wire_frame"]["handled_ns"])
 DESCRIPTOR = sum(_LAYOUT["sbe_wire_buffer"]["size"])
 
 
-def pack(name: str, **values: int) -> bytes:
+def pack(name: str, /, **values: int) -> bytes:
     """A wire structure; what is not named is zero."""
     fields = _LAYOUT[name]
     made = bytearray(max(offset + size for offset, size in fields.values()))

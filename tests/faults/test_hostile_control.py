@@ -16,8 +16,8 @@ import pytest
 
 import sbe
 from tests.faults.attacks import remote
-from tests.faults.hostile import MISDEEDS, HostileRemote, answer_with_noise
-from tests.faults.raw_rings import Frame, Rings
+from tests.faults.hostile import MISDEEDS, HostileLife, HostileRemote, answer_with_noise, with_
+from tests.faults.raw_rings import Frame, Rings, pack, unpack
 from tests.integration.varlink_client import Daemon, daemon
 from tests.unit.session_pair import count_fds
 
@@ -90,6 +90,67 @@ def test_who_is_linked_directly_lives_on(misdeed: str, caplog: pytest.LogCapture
         link.close()
     del area, link
     assert count_fds() <= before
+
+
+def hello(**fields: int) -> Callable[[bytes], bytes]:
+    """A HELLO with these fields; the answer to one as it is."""
+
+    def changed(message: bytes) -> bytes:
+        if len(message) != len(pack("sbe_hello")):
+            return message
+        body = pack("sbe_hello", **{**unpack("sbe_hello", message), **fields})
+        return message[:16] + body[16:]
+
+    return changed
+
+
+SENSELESS, IGNORED = "limits .* make no sense", "the negotiation .* has not answered"
+HELLOS: dict[str, tuple[tuple[int, ...], str, Callable[[bytes], bytes]]] = {
+    # Classes, the words of the error (none: it is taken), and what is sent.
+    "no limits": ((4, 7), SENSELESS, hello(limits=0)),
+    "limits beyond all": ((4, 7), "", hello(limits=(1 << 192) - 1)),
+    "lines of no bytes": ((2, 4), SENSELESS, hello(cache_line=0)),
+    "lines of 3 bytes": ((2, 4), SENSELESS, hello(cache_line=3)),
+    "lines of 2 GiB": ((2, 4), SENSELESS, hello(cache_line=1 << 31)),
+    "addresses of no bits": ((2, 4), SENSELESS, hello(address_bits=0)),
+    "addresses of 255 bits": ((2, 4), SENSELESS, hello(address_bits=255)),
+    "a name without end": ((27, 9), "", hello(name=(1 << 256) - 1)),
+    "features that nobody knows": ((28,), "", hello(features=0xFFFF_FFFF)),
+    "what is reserved": ((28,), IGNORED, hello(reserved=1)),
+    "no epoch": ((24,), IGNORED, lambda message: with_(message, epoch=0)),
+    "half of it": ((9,), IGNORED, lambda message: message[: len(message) // 2]),
+    "a byte more": ((9,), IGNORED, lambda message: message + b"x"),
+    "an answer of another version": (
+        (28,),
+        IGNORED,
+        lambda m: m if len(m) != len(pack("sbe_hello_reply")) else m[:20] + b"\xff\xff" + m[22:],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=remote(*case[0])) for name, case in HELLOS.items()]
+)
+def test_lies_about_what_it_can_hold(
+    case: tuple[tuple[int, ...], str, Callable[[bytes], bytes]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link that works within what is real, or an error that says why there is none."""
+    caplog.set_level(logging.CRITICAL, "sbe.link")
+    _, words, lie = case
+
+    class Lying(HostileLife):
+        hello = staticmethod(lie)
+
+    hostile = HostileRemote(answer_with_noise())
+    hostile.life = Lying
+    with contextlib.closing(hostile):
+        if words:
+            with pytest.raises(sbe.Error, match=words):
+                sbe.connect(hostile, timeout=1.0)
+            return
+        with sbe.connect(hostile, timeout=LIMIT_S) as link:
+            check_call(link)
+            link.allocate(4096).free()
 
 
 @pytest.fixture(scope="module")
