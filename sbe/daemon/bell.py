@@ -10,11 +10,13 @@ from sbe.errors import resources
 from sbe.host.descriptors import socket_above_streams
 from sbe.host.text import one_line
 
-__all__ = ["Bell"]
+__all__ = ["SHUT", "Bell"]
 
 _KERNEL_BYTES = 4096  # that may wait for a client which does not read; the rest is a number
 _AT_ONCE = 1024
 _WORDS_MAX = 500  # characters of an event
+
+SHUT = "\x01"  # no words begin with it
 
 
 class Bell:
@@ -46,11 +48,15 @@ class Bell:
         """The descriptor of the client's end, once: the caller's from now on."""
         return self._theirs.detach()
 
-    def ring(self, words: str = "") -> None:
-        """Tells of an event, as soon as the client leaves room for it."""
+    def ring(self, words: str = "", *, shut: int | None = None) -> None:
+        """Tells of an event, as soon as the client leaves room for it.
+
+        `shut`: it is that the remote has shut this channel of the client's.
+        """
         self.rung += 1
         self._owed += 1
-        self._words = one_line(words, _WORDS_MAX).encode()
+        told = one_line(words, _WORDS_MAX) if shut is None else f"{SHUT}{shut}"
+        self._words = told.encode()
         if not self._waiting:
             self._send()
 

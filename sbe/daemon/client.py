@@ -159,6 +159,16 @@ class Client:
         """The remote is connected again."""
         self._ring()
 
+    def channel_shut(self, channel: int) -> None:
+        """The remote has shut one of this context's channels: it is for the client to close it."""
+        _log.warning(
+            "the rings of channel %d held an index that can't be; the remote has shut it",
+            channel,
+            extra=self._who(),
+        )
+        if self._bell is not None and not self._gone:
+            self._bell.ring(shut=channel)
+
     @property
     def events(self) -> int:
         """How often the bell was rung: what was read beyond it came later."""

@@ -28,6 +28,8 @@ MESSAGE_MAX = 64 * 1024  # bytes of one call
 CALLS_MAX = 64  # sent ahead of their answers
 UNSENT_MAX = 4 << 20  # bytes of replies that were not taken
 
+_NO_MEMORY = "no memory for a call or its answer"  # who waits for one hears of it
+
 
 class Misbehaviour(Exception):
     """A client left the bounds; its connection ends. Leaves the transport's reading loop."""
@@ -90,6 +92,8 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
             super().message_received(data, fds)
         except (ValueError, RecursionError) as error:
             self._misbehave(f"no JSON: {type(error).__name__}")
+        except MemoryError:
+            self._drop(_NO_MEMORY)
 
     def request_received(
         self, obj: dict[str, Any], fds: FileDescriptorArray | None
@@ -98,7 +102,11 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
         self._calls -= 1
         if self._lost:
             return None
-        begun: asyncio.Future[None] | None = super().request_received(obj, fds)
+        try:
+            begun: asyncio.Future[None] | None = super().request_received(obj, fds)
+        except MemoryError:
+            self._drop(_NO_MEMORY)
+            return None
         return begun
 
     def error_received(self, err: Exception, data: bytes, fds: FileDescriptorArray | None) -> None:
@@ -128,7 +136,11 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
         self, obj: dict[str, Any], fds: list[int] | None = None, autoclose: bool = True
     ) -> asyncio.Future[None]:
         """Queues a reply; a client that takes none of them is dropped."""
-        sent = super().send_message(obj, fds, autoclose)
+        try:
+            sent = super().send_message(obj, fds, autoclose)
+        except MemoryError:
+            self._drop(_NO_MEMORY)
+            raise
         if sent.done():
             return sent
         size = len(str(obj))  # near enough

@@ -332,10 +332,22 @@ class Server:
             _log.warning("connection refused: %s", error, extra={"pid": peer.pid, "uid": peer.uid})
             self._turn_away(sock, peer, error)
             return
-        sock.setblocking(False)
-        connection = ClientConnection(Client(peer, quota, self.broker), self.broker, self._closed)
-        self._connections[connection] = charge
-        ClientTransport(self._loop, sock, sock, connection)
+        self._begin(sock, Client(peer, quota, self.broker), charge)
+
+    def _begin(self, sock: socket.socket, client: Client, charge: Charge) -> None:
+        """Takes a connection over, or ends it: with half of what it needs it would be silent."""
+        connection = None
+        try:
+            sock.setblocking(False)
+            connection = ClientConnection(client, self.broker, self._closed)
+            self._connections[connection] = charge
+            ClientTransport(self._loop, sock, sock, connection)
+        except MemoryError:
+            sock.close()
+            charge.release()
+            if connection is not None:
+                connection.connection_lost(None)
+            _log.warning("connection refused: no memory for it", extra={"uid": client.peer.uid})
 
     def _check_room(self, peer: Peer) -> None:
         """The last ones are for users who have none: others' quotas may add up to more."""

@@ -236,7 +236,8 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
         speaks; name: what the client calls itself; link: the first one by default. Waits up to
         10 s for the remote; with timeout_ms it is answered by then. events_fd: a stream socket;
         words ended by a NUL come when the remote was lost, which say why (channels are dead, areas
-        and context live on), and a NUL when it came back.
+        and context live on), and a NUL when it came back; a byte 1 and a number when it has shut
+        that channel, whose rings held nonsense.
         """
         if protocol != control.PROTOCOL:
             raise ProtocolError(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
+from sbe import _native
 from sbe.daemon.config import CarveoutLink, EmbeddedLink, LinkConfig, RemoteLimits, RpmsgLink
 from sbe.daemon.power import PowerCommand
 from sbe.errors import Error, LinkError, ProtocolError, Timeout, fresh_copy
@@ -65,6 +66,9 @@ class Tenant(Protocol):
     def remote_back(self) -> None:
         """The remote is connected again, areas registered."""
 
+    def channel_shut(self, channel: int) -> None:
+        """The remote has shut a channel of the context, whose rings held nonsense."""
+
 
 async def settled(pending: Pending[_T]) -> _T:
     """Waits in the loop for an operation of a link."""
@@ -107,6 +111,7 @@ class Supervisor:
             pending=_PENDING,
             services=self._service,
             on_state=self._state_changed,
+            on_event=self._heard,
             on_power=self._power.carry_out,
         )
         self._up = asyncio.Event()
@@ -353,6 +358,13 @@ class Supervisor:
     def _service(self, context: int, name: str | None, index: int) -> tuple[int, int, str] | None:
         tenant = self.tenants.get(context)
         return tenant.service(name, index) if tenant else None
+
+    def _heard(self, event: int, value: int) -> None:
+        if event != _native.EVENT_CHANNEL_BROKEN:
+            return
+        for channel in self.link.channels:
+            if channel.id == value and channel.context in self.tenants:
+                self.tenants[channel.context].channel_shut(value)
 
     def _state_changed(self, state: State) -> None:
         """Notes it for the supervisor: the link calls this in the middle of its work."""

@@ -17,6 +17,7 @@ from sbe._native import SignalsLet
 
 __all__ = [
     "check_unshared",
+    "is_path",
     "owner",
     "parse_json",
     "private_folder",
@@ -81,6 +82,14 @@ def parse_json(data: str | bytes) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
+
+
+def is_path(text: str) -> bool:
+    """Whether it could be one: no NUL, nothing that has no bytes."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from sbe import _native
-from sbe.errors import BadArgument, resources
+from sbe.errors import BadArgument, ProtocolError, resources
 from sbe.host.descriptors import close_all, duplicate
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "attach",
     "create_rings",
     "listener",
+    "shut_by_remote",
 ]
 
 
@@ -302,6 +303,14 @@ def listener(doorbell_fd: int) -> int:
     with resources("making a listener over a doorbell"), select.epoll() as poll:
         poll.register(doorbell_fd, select.EPOLLIN | select.EPOLLET)
         return os.dup(poll.fileno())
+
+
+def shut_by_remote(channel: int) -> ProtocolError:
+    """What is told to who uses a channel that the other end has shut."""
+    return ProtocolError(
+        f"the remote has read a ring index that can't be; channel {channel} is shut: something in "
+        "this process has written over its rings"
+    )
 
 
 def attach(

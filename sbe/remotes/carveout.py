@@ -56,9 +56,13 @@ class CarveoutConfig:
         for key, value in values.items():
             if key not in kinds:
                 known = ", ".join((*kinds, "reset"))
-                raise errors.BadArgument(f"{where}: {key!r} is not one of {known}")
+                raise errors.BadArgument(f"{where}: {key!r:.80} is not one of {known}")
             if type(value) is not kinds[key] or (isinstance(value, int) and value < 0):
-                raise errors.BadArgument(f"{where}: {key} = {value!r} is no {kinds[key].__name__}")
+                raise errors.BadArgument(
+                    f"{where}: {key} = {value!r:.80} is no {kinds[key].__name__}"
+                )
+            if isinstance(value, str) and not files.is_path(value):
+                raise errors.BadArgument(f"{where}: {key} = {value!r:.80} must have no NUL")
         for key in ("memory", "doorbell"):
             if not values.get(key):
                 raise errors.BadArgument(f"{where}: {key} is missing")

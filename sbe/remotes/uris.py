@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sbe.errors import BadArgument
+from sbe.host import files
 from sbe.remotes import Remote
 
 __all__ = ["DAEMON", "check_remote", "forms", "open_remote", "split"]
@@ -22,6 +23,10 @@ def forms() -> list[str]:
 def split(uri: str) -> tuple[str, str]:
     """The scheme, and what follows the colon. Raises BadArgument which shows what there is."""
     scheme, colon, rest = uri.partition(":")
+    if not files.is_path(uri):
+        raise BadArgument(
+            f"{uri!r:.80} is no link: it has characters that no name of a file can have"
+        )
     if scheme in _SCHEMES:
         form = _SCHEMES[scheme].form
         if bool(rest) == bool(form) or (colon and form.startswith("[")):

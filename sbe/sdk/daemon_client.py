@@ -21,7 +21,7 @@ from sbe.errors import (
 from sbe.host.descriptors import above_streams
 from sbe.host.text import one_line
 from sbe.link.grants import ChannelGrant, Grant
-from sbe.link.rings import Geometry, Rings
+from sbe.link.rings import Geometry, Rings, shut_by_remote
 from sbe.sdk.backend import Service, lost, process_name
 from sbe.sdk.varlink import Call, VarlinkClient
 
@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 
 _EVENTS_AT_ONCE = 4096
 _WORDS_MAX = 2048
+_SHUT = "\x01"  # an event that begins so names a channel that the remote has shut
 _RESTART_S = 600.0  # what the daemon waits for at most
 
 
@@ -58,6 +59,7 @@ class DaemonBackend:
         self._known = 0  # as many of them came before the channel was opened
         self._told = b""  # of an event that has not come as a whole
         self._why = ""  # the last loss, in the daemon's words
+        self._loss: LinkError | None = None  # of what was read last
         try:
             self._open()
         except BaseException:
@@ -104,8 +106,8 @@ class DaemonBackend:
         error: LinkError | None = None
         for fd, _ in self._control.poll(0):
             if fd == self._events_fd and self._take_events():
-                if self._rung > self._known and error is None:
-                    error = lost(self._why)
+                if error is None:
+                    error = self._loss
             else:
                 self._control.unregister(fd)
                 gone = DaemonGone(f"the daemon at {self._path} went away; connect again")
@@ -117,6 +119,7 @@ class DaemonBackend:
 
     def _take_events(self) -> bool:
         """False: the daemon has closed its end."""
+        self._loss = None
         try:
             told = os.read(self._events_fd, _EVENTS_AT_ONCE)
         except BlockingIOError:
@@ -125,10 +128,21 @@ class DaemonBackend:
             return False
         *events, rest = (self._told + told).split(b"\0")
         self._told = rest[:_WORDS_MAX]
-        self._rung += len(events)
-        for words in filter(None, events):
-            self._why = one_line(words.decode(errors="replace"), _WORDS_MAX)
+        for event in events:
+            self._rung += 1
+            self._understand(event.decode(errors="replace"), self._rung > self._known)
         return bool(told)
+
+    def _understand(self, event: str, concerns: bool) -> None:
+        """One event; `concerns`: it came after the channel was opened."""
+        if event.startswith(_SHUT):
+            channel = event.removeprefix(_SHUT)
+            if concerns and channel.isdecimal() and self._loss is None:
+                self._loss = shut_by_remote(int(channel))
+            return
+        self._why = one_line(event, _WORDS_MAX) or self._why
+        if concerns:
+            self._loss = lost(self._why)
 
     def recover(self) -> None:
         """The daemon restarts the remote and registers the areas. A channel that failed alone is

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sbe import _native
 from sbe.errors import LinkError, Timeout, resources
 from sbe.host.text import one_line
 from sbe.link.context import HostContext, run_sync
@@ -27,7 +28,7 @@ from sbe.link.link import Link
 from sbe.link.offers import Offers
 from sbe.link.pending import Pending
 from sbe.link.power import OnPower, PowerRequest
-from sbe.link.rings import Geometry
+from sbe.link.rings import Geometry, shut_by_remote
 from sbe.link.session import State
 from sbe.link.work import Watch
 from sbe.remotes import Remote
@@ -68,6 +69,7 @@ class DirectBackend:
                 areas=4096,
                 services=lambda context, name, index: self._offered.look_up(name, index),
                 on_state=self._state_changed,
+                on_event=self._heard,
             )
             self._context = HostContext(self._link)
         except BaseException:
@@ -135,13 +137,18 @@ class DirectBackend:
         finally:
             self._ended = ""
 
+    def _heard(self, event: int, value: int) -> None:
+        known = any(channel.id == value for channel in self._link.channels)
+        if event == _native.EVENT_CHANNEL_BROKEN and known:
+            self._loss = self._loss or shut_by_remote(value)
+
     @property
     def control_fd(self) -> int:
         """The link's descriptor, the same through reconnections."""
         return self._link.fileno()
 
     def process_control(self) -> LinkError | None:
-        """Takes control messages; the loss of the remote, once."""
+        """Takes control messages; the loss of the remote or of the channel, once."""
         self._link.process()
         loss, self._loss = self._loss, None
         return loss

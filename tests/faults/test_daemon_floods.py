@@ -16,6 +16,7 @@ import pytest
 
 from sbe.daemon.log import LINES_MAX
 from sbe.sdk.varlink import VarlinkClient as SdkClient
+from tests.faults.attacks import application
 from tests.integration.varlink_client import SECONDS, Daemon, Refused, VarlinkClient, daemon
 
 OTHER = 65533
@@ -70,6 +71,7 @@ def as_other(running: Daemon) -> VarlinkClient:
         os.setegid(0)
 
 
+@application(7, 12, 15)
 def test_a_flood_of_connects_locks_nobody_out(public_folder: Path):
     running = public(public_folder)
     floods = [
@@ -94,6 +96,7 @@ def test_a_flood_of_connects_locks_nobody_out(public_folder: Path):
     assert running.log().count("connection refused") <= 10 * LINES_MAX
 
 
+@application(17, 20)
 def test_refusals_do_not_fill_the_log(tmp_path: Path):
     """As many as anybody likes: the most of them is a number."""
     with daemon(tmp_path, "[policy.default]\nconnections = 1\n") as running:
@@ -106,6 +109,7 @@ def test_refusals_do_not_fill_the_log(tmp_path: Path):
         assert 1 <= lines <= 2 * LINES_MAX
 
 
+@application(7, 12, 15)
 def test_the_last_connections_are_for_users_who_have_none(public_folder: Path):
     running = public(public_folder, "max_connections = 16\n")
     try:
@@ -125,6 +129,7 @@ def test_the_last_connections_are_for_users_who_have_none(public_folder: Path):
         running.close()
 
 
+@application(17, 20)
 def test_a_crowd_finds_room_before_it_is_accepted(tmp_path: Path):
     with daemon(tmp_path) as running:
         os.kill(running.pid, signal.SIGSTOP)
@@ -152,6 +157,7 @@ def take_all(client: VarlinkClient, method: str, **parameters: int) -> Refused:
                 os.close(client.fds.pop())
 
 
+@application(7, 12, 15)
 def test_a_user_who_takes_all_descriptors_leaves_some_for_others(public_folder: Path):
     limited = ["sh", "-c", 'ulimit -n 160; exec "$@"', "sh"]
     running = Daemon(public_folder, PUBLIC, launcher=limited)

@@ -13,7 +13,9 @@ import pytest
 
 import sbe
 from sbe.control import PROTOCOL
-from tests.integration.varlink_client import Daemon, Refused, daemon
+from sbe.daemon.connection import HANDSHAKE_SECONDS
+from tests.faults.attacks import application
+from tests.integration.varlink_client import SECONDS, Daemon, Refused, daemon
 
 ROOM = (0, 64 << 10, 1 << 20)  # bytes that are left
 
@@ -34,7 +36,8 @@ def ask_for_all_kinds(running: Daemon) -> int:
     """How many were refused. A connection may end instead; nothing may hang."""
     refused = 0
     for _ in range(5):
-        with running.client() as client, suppress(EOFError, OSError):
+        with running.client() as client, suppress(EOFError, ConnectionError):
+            client.socket.settimeout(HANDSHAKE_SECONDS + SECONDS)  # it may be closed only then
             for method, parameters in (
                 ("Open", {"protocol": PROTOCOL, "name": "x" * 1000}),
                 ("Allocate", {"size": 1 << 20}),
@@ -60,6 +63,7 @@ def check_well(running: Daemon) -> None:
     running.wait_until_empty()
 
 
+@application(7, 16)
 def test_a_daemon_without_memory(tmp_path: Path):
     with daemon(tmp_path) as running:
         check_well(running)
@@ -70,6 +74,7 @@ def test_a_daemon_without_memory(tmp_path: Path):
         assert running.stop() == 0
 
 
+@application(7, 16)
 def test_a_remote_without_memory(tmp_path: Path):
     with daemon(tmp_path) as running:
         remote = running.remote_pid()
@@ -116,6 +121,7 @@ def memory_cgroup(limit: int) -> Iterator[Path]:
             group.rmdir()
 
 
+@application(7, 16)
 def test_a_client_whose_memory_does_not_fit(tmp_path: Path):
     """The kernel ends a process of the group: the remote, never the daemon, and it comes back."""
     with memory_cgroup(160 << 20) as group:

@@ -22,6 +22,7 @@ import sbe.testing
 from sbe import _native
 from sbe.errors import LinkClosed
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry, Rings, attach, create_rings
+from tests.faults.attacks import application, remote
 from tests.integration.varlink_client import SECONDS, Daemon, daemon, readable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +127,7 @@ def attacker(running: Daemon, attacks: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     "attacks", ["wake_fd", "ring_fd", "close", "watch", "wake_fd,ring_fd,wake_fd"]
 )
+@application(14, 18, 21)
 def test_a_client_that_breaks_its_doorbells_stops_nobody(running: Daemon, attacks: str):
     remote = running.remote_pid()
     with sbe.connect(f"unix:{running.socket}") as bystander:
@@ -140,6 +142,7 @@ def test_a_client_that_breaks_its_doorbells_stops_nobody(running: Daemon, attack
     assert running.remote_pid() == remote  # it was not started again either
 
 
+@application(14, 18, 21)
 def test_a_client_can_only_listen_for_its_doorbell(running: Daemon):
     with running.client() as client:
         client.open()
@@ -151,6 +154,7 @@ def test_a_client_can_only_listen_for_its_doorbell(running: Daemon):
         os.eventfd_write(opened["ring_fd"], 1)
 
 
+@remote(18, 21)
 def test_a_remote_that_breaks_its_doorbell_stops_no_client(tmp_path: Path):
     script = tmp_path / "remote"
     script.write_text(f"#!{sys.executable}\n{EVIL_REMOTE}")

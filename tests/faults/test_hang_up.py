@@ -13,6 +13,7 @@ import sbe
 from sbe.link.link import Link
 from sbe.remotes.process import RemoteProcess
 from tests.conformance.ends import RESTART, daemon_process
+from tests.faults.attacks import remote
 
 LIMIT_S = 20.0
 STAYS = "import os, sys, time\nos.close(int(sys.argv[2]))\ntime.sleep(1000)\n"
@@ -38,6 +39,7 @@ def test_a_link_goes_on_meanwhile(program: Path) -> None:
         assert not process.alive
 
 
+@remote(17, 25)
 def test_other_links_of_a_daemon_are_served_meanwhile(program: Path) -> None:
     configuration = (
         f"[[link]]\nname = 'good'\n[[link]]\nname = 'stays'\ncommand = ['{program}']\n{RESTART}"

@@ -16,7 +16,9 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.link.rings import Geometry
-from tests.faults.raw_remote import HEADER, Frame, RawRemote, Rings, pack
+from tests.faults.attacks import remote
+from tests.faults.raw_remote import RawRemote
+from tests.faults.raw_rings import HEADER, Frame, Rings, request
 
 LIMIT_S = 30.0
 SMALL = Geometry(8, 1024)
@@ -83,6 +85,7 @@ MALFORMED: dict[str, Callable[[Frame], bytes]] = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
+@remote(4, 8, 9)
 def test_a_malformed_answer_ends_its_call_only(what: str) -> None:
     make, answers = MALFORMED[what], itertools.count()
 
@@ -101,6 +104,7 @@ def test_a_malformed_answer_ends_its_call_only(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", MALFORMED)
+@remote(4, 8, 9)
 def test_a_malformed_answer_in_a_batch(what: str) -> None:
     make = MALFORMED[what]
     count = itertools.count()
@@ -121,6 +125,7 @@ def test_a_malformed_answer_in_a_batch(what: str) -> None:
         assert area.holds == 0
 
 
+@remote(4, 8, 9)
 def test_inline_results_of_another_size() -> None:
     for extra in (-1, 1, 1000, 1 << 40):
 
@@ -147,6 +152,7 @@ def test_inline_results_of_another_size() -> None:
     ],
     ids=str,
 )
+@remote(24, 28)
 def test_frames_that_concern_no_call_are_dropped(changed: dict[str, Any]) -> None:
     def answer(rings: Rings, frame: Frame) -> None:
         rings.put(frame.response(**changed))
@@ -161,6 +167,7 @@ def test_frames_that_concern_no_call_are_dropped(changed: dict[str, Any]) -> Non
         assert counters["in_flight"] == 0
 
 
+@remote(1, 5, 9)
 def test_random_bytes_for_frames() -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
@@ -201,6 +208,7 @@ def call_often(link: sbe.Connection, target: Any) -> None:
 
 
 @pytest.mark.parametrize("what", INDICES)
+@remote(3)
 def test_an_index_that_cant_be_shuts_the_channel(what: str) -> None:
     lie = INDICES[what]
     seen: list[Rings] = []
@@ -226,6 +234,7 @@ def test_an_index_that_cant_be_shuts_the_channel(what: str) -> None:
         assert link.stat()["connection"]["losses"] == 1
 
 
+@remote(3)
 async def test_an_index_that_cant_be_under_asyncio() -> None:
     lies = itertools.chain(
         [lambda rings, frame: rings.publish_head(rings.head + 1000)], itertools.repeat(honest)
@@ -236,6 +245,7 @@ async def test_an_index_that_cant_be_under_asyncio() -> None:
         assert (await link.acall("any", timeout=LIMIT_S)).payload == b"fine"
 
 
+@remote(1, 5, 9)
 def test_ring_memory_scribbled_over_all_the_time() -> None:
     """Whatever is read changes under the reader: every call ends, with an answer or an error."""
     seed = random.randrange(1 << 32)
@@ -251,11 +261,11 @@ def test_ring_memory_scribbled_over_all_the_time() -> None:
         while not stop.is_set():
             for rings in rings_seen:
                 # Frames, sizes and counts under the reader; indices now and then.
-                slot = rings._slot(rings.responses, chance.randrange(rings.slots))
+                slot = rings.slot(rings.outgoing, chance.randrange(rings.slots))
                 at = slot + chance.randrange(HEADER + 64)
                 rings.memory[at : at + 1] = chance.randbytes(1)
                 if chance.random() < 0.001:
-                    word = rings.responses + chance.randrange(0, 2 * rings.line, 4)
+                    word = rings.outgoing + chance.randrange(0, 2 * rings.line, 4)
                     rings.memory[word : word + 4] = chance.randbytes(4)
             time.sleep(0)
 
@@ -278,6 +288,7 @@ def test_ring_memory_scribbled_over_all_the_time() -> None:
             scribbler.join()
 
 
+@remote(20, 24)
 def test_a_flood_of_responses() -> None:
     def answer(rings: Rings, frame: Frame) -> None:
         for _ in range(500):
@@ -290,16 +301,7 @@ def test_a_flood_of_responses() -> None:
         assert link.stat()["connection"]["late"] >= 5000
 
 
-def request(index: int, service: int = 77) -> bytes:
-    return pack(
-        "sbe_wire_frame",
-        size=HEADER,
-        type=_native.FRAME_REQUEST,
-        service=service,
-        transaction=(1 << 32) + index + 1,
-    )
-
-
+@remote(20, 24)
 def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
     """What is kept is bounded; calls of this end go on."""
     flood = itertools.count()
@@ -310,7 +312,7 @@ def test_a_flood_of_requests_to_a_host_that_serves_nothing() -> None:
             replies.append(frame.header["status"])
             return
         for _ in range(600):
-            rings.put(request(next(flood)))
+            rings.put(request(77, 1 << 32 | next(flood)))
         honest(rings, frame)
 
     with answered_by(answer) as (_, link):
@@ -330,7 +332,7 @@ def test_requests_for_services_that_nobody_offers() -> None:
             replies.append(frame.header["status"])
             return
         for i in range(5):
-            rings.put(request(i))
+            rings.put(request(77, 1 << 32 | i))
         honest(rings, frame)
 
     with answered_by(answer, Geometry(32, 1024)) as (_, link):
@@ -355,6 +357,7 @@ BAD_REQUESTS: dict[str, dict[str, int]] = {
 
 
 @pytest.mark.parametrize("what", BAD_REQUESTS)
+@remote(4, 23)
 def test_a_request_with_a_buffer_that_cant_be_never_reaches_a_handler(what: str) -> None:
     statuses: list[int] = []
     ids: dict[str, int] = {}
@@ -367,9 +370,7 @@ def test_a_request_with_a_buffer_that_cant_be_never_reaches_a_handler(what: str)
         if fields.pop("ring", 0):
             fields["area"] = ids["ring"]
         fields.setdefault("area", frame.buffers[0]["area"])
-        bad = pack("sbe_wire_frame", size=HEADER + 24, type=_native.FRAME_REQUEST, service=1,
-                   transaction=99, buffer_count=1) + pack("sbe_wire_buffer", **fields)  # fmt: skip
-        rings.put(bad)
+        rings.put(request(1, 99, buffers=[fields]))
         honest(rings, frame)
 
     ran: list[object] = []

@@ -14,6 +14,7 @@ import sbe.testing
 from sbe import _native
 from sbe.errors import MessageTooLarge, RemoteError
 from sbe.link.rings import Geometry, Rings, attach, create_rings
+from tests.faults.attacks import remote
 
 OPEN_REQUESTS = 4096  # that the host keeps for one channel
 SLOTS = 64
@@ -44,6 +45,7 @@ def remote_end(rings: Rings) -> _native.Channel:
     )
 
 
+@remote(20, 29)
 def test_requests_beyond_the_bound_are_answered_busy(rings: Rings):
     host, remote = attach(rings, _native.Table(1), 1, 0), remote_end(rings)
     kept = []

@@ -12,7 +12,8 @@ import pytest
 
 import sbe
 from sbe import _native
-from tests.faults.raw_remote import Frame, RawRemote, Rings
+from tests.faults.raw_remote import RawRemote
+from tests.faults.raw_rings import Frame, Rings
 
 SUSPEND, RESUME, FREQUENCY = (
     _native.EVENT_SUSPEND,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.children import alive
+from tests.faults.attacks import remote
 from tests.integration.varlink_client import SECONDS, Daemon, daemon
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,7 @@ def answers(running: Daemon, told: Path) -> Counter[int]:
     return Counter(map(int, told.read_text().split()))
 
 
+@remote(6, 18, 20)
 def test_a_flood_runs_one_program_at_a_time(tmp_path: Path):
     program = f'mkdir "{tmp_path}/one" || exit 5\nsleep 0.05\nrmdir "{tmp_path}/one"\n'
     with flooding(tmp_path, program) as (running, told):
@@ -80,6 +82,7 @@ def test_a_flood_runs_one_program_at_a_time(tmp_path: Path):
         assert len(running.log().splitlines()) < MANY
 
 
+@remote(6, 18, 20)
 def test_a_program_that_hangs_and_forks_is_one_that_takes_too_long(tmp_path: Path):
     program = (
         f'for i in 1 2 3 4 5 6 7 8; do (trap "" TERM; echo $$ >> "{tmp_path}/pids"; '

@@ -134,6 +134,13 @@ def test_uri_with_a_part_that_is_empty(uri: str) -> None:
         sbe.connect(uri)
 
 
+@pytest.mark.parametrize("text", ["\0", "/a\0b", "\ud800"], ids=ascii)
+@pytest.mark.parametrize("scheme", ["unix:", "carveout:", "qemu:mps2-an521,", "rpmsg:", ""])
+def test_uri_with_what_no_path_has(scheme: str, text: str) -> None:
+    with pytest.raises(sbe.BadArgument, match="is no link: it has characters that no name of a fi"):
+        sbe.connect(scheme + text)
+
+
 @pytest.mark.parametrize("scheme", ["unix", "carveout"])
 def test_socket_whose_path_is_too_long(scheme: str, tmp_path: Path) -> None:
     """A long way is no reason to fail, a long name is."""

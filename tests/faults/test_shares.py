@@ -13,6 +13,7 @@ import sbe
 from sbe import _native
 from sbe.link.rings import Geometry, attach
 from sbe.testing.conformance.parts import Gate
+from tests.faults.attacks import application
 from tests.integration.varlink_client import daemon
 
 LIMIT_S = 120.0
@@ -58,6 +59,7 @@ def uri(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("channels", [1, 8, 48])
+@application(7, 18, 26)
 def test_a_bystander_is_served_in_between(channels: int, uri: str) -> None:
     """Were it behind one of those calls each time, as many would be done."""
     with sbe.connect(uri) as bystander, sbe.connect(uri) as link:
@@ -78,6 +80,7 @@ def test_a_bystander_is_served_in_between(channels: int, uri: str) -> None:
             greedy.close()
 
 
+@application(7, 18, 26)
 def test_long_work_ends_with_its_context(uri: str) -> None:
     with sbe.connect(uri) as bystander:
         bystander.call("echo")
@@ -90,6 +93,7 @@ def test_long_work_ends_with_its_context(uri: str) -> None:
         assert bystander.stat()["links"][0]["restarts"] == 0
 
 
+@application(7, 18, 26)
 def test_one_context_does_not_have_all_places_of_a_service(uri: str) -> None:
     """As many `relay` calls as it may have are never answered; another context's are."""
     with sbe.connect(uri) as bystander, sbe.connect(uri) as link:

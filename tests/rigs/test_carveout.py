@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import random
 import select
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import threading
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sbe
 from sbe import extras
+from sbe.link.rings import Rings
 from sbe.remotes.boards import Resident
+from sbe.sdk import core
 from sbe.transports.doorbell import open_doorbell
+from tests.faults.attacks import application, remote
 from tests.rigs.boards import BOARDS, FaultyBoard, check_works, faulty_image, require_board
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(120)]
@@ -103,6 +108,48 @@ def test_crashed_firmware_of_another_owner(uri: str, board: FaultyBoard) -> None
             link.call("fault", payload=b"h", timeout=10)
         board.reset()  # by whoever holds its power
         check_works(link)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@application(1, 2, 3, 8)
+@remote(1, 3, 9)
+def test_rings_scribbled_over_by_either_end(
+    uri: str, board: FaultyBoard, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call ends with its answer or an error, and the next host finds firmware that is well."""
+    chance = random.Random(seed)
+    rings: list[Rings] = []
+    attach = core.attach  # type: ignore[attr-defined]
+
+    def noted(of: Rings, *how: Any, **more: Any) -> Any:
+        rings.append(of.duplicate())
+        return attach(of, *how, **more)
+
+    monkeypatch.setattr(core, "attach", noted)
+    with sbe.connect(uri, timeout=5.0, slots=8, slot_size=256) as link:
+        area = link.allocate(4096)
+        wrong = 0
+        for _ in range(200):
+            last = rings[-1]
+            near = 2 * last.line_bytes + 2 * 256  # indices and the first slots
+            for _ in range(8):
+                ring = chance.choice([last.send_offset, last.receive_offset])
+                place = last.memory_offset + ring + chance.randrange(near // 4) * 4
+                os.pwrite(last.memory_fd, chance.choice([b"\xff" * 4, chance.randbytes(4)]), place)
+            os.write(last.ring_fd, (1).to_bytes(8, "little"))
+            try:
+                link.call("crc32", sbe.In(area[:64]), payload=b"", timeout=0.1)
+            except sbe.Error:
+                wrong += 1
+        assert wrong
+    for each in rings:
+        each.close()
+    monkeypatch.undo()
+    assert board.crash() is None
+    with sbe.connect(uri) as link:
+        check_works(link)
+        area = link.allocate(8 << 20)
+        assert link.call("crc32", sbe.In(area), timeout=20)
 
 
 def test_serial_doorbell(board: FaultyBoard) -> None:

@@ -6,13 +6,15 @@ import asyncio
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
+from asyncvarlink import VarlinkInterfaceServerProtocol
 
 from sbe.control import INTERFACE
-from sbe.daemon import connection
+from sbe.daemon import connection, server
 from sbe.daemon.client import Broker, Client
-from sbe.daemon.config import PolicyConfig
+from sbe.daemon.config import Config, DaemonConfig, PolicyConfig
 from sbe.daemon.connection import ClientConnection, ClientTransport
 from sbe.daemon.policy import Peer, Policy
 
@@ -116,6 +118,48 @@ async def test_slow_reader_within_the_deadline_is_kept():
     assert not ends.closed.is_set()
     ends.peer.close()
     await asyncio.wait_for(ends.closed.wait(), SECONDS)
+
+
+@pytest.mark.parametrize("step", ["message_received", "request_received", "send_message"])
+async def test_a_call_for_which_there_is_no_memory_ends_the_connection(
+    step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """At any step of it: whoever waits for an answer that can't come is not left alone."""
+
+    def starved(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(VarlinkInterfaceServerProtocol, step, starved)
+    ends = Ends()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the daemon's logs it
+    ends.peer.send(LIST)
+    assert await ends.receive() == b""
+    await asyncio.wait_for(ends.closed.wait(), SECONDS)
+    assert "no memory for a call or its answer" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["ClientConnection", "ClientTransport"])
+async def test_a_connection_for_which_there_is_no_memory_is_closed(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Its user is charged nothing for it."""
+
+    def starved(*_: object) -> None:
+        raise MemoryError
+
+    daemon = DaemonConfig(socket=str(tmp_path / "s"), group="")
+    listening = server.Server(Config(daemon=daemon), server.Listener(daemon))
+    listening._resume()
+    monkeypatch.setattr(server, part, starved)
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.setblocking(False)
+        await loop.sock_connect(peer, daemon.socket)
+        assert await asyncio.wait_for(loop.sock_recv(peer, 1), SECONDS) == b""
+    assert "connection refused: no memory for it" in caplog.text
+    assert listening.broker.accounts.used == {}
+    assert not listening._connections
+    await listening.stop()
 
 
 async def test_a_client_that_went_while_others_were_told_of_the_remote():

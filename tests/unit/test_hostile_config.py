@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+import sbe
 from sbe.daemon import config
 
 VALUES = [
@@ -74,6 +75,25 @@ def test_every_value_at_every_key(tmp_path: Path):
     path = tmp_path / "daemon.toml"
     sound = [text for text in documents(VALUES) if attempt(path, text) is not None]
     assert 0 < len(sound) < 100
+
+
+def test_every_value_at_every_key_of_a_link(tmp_path: Path):
+    """Of the file that a carve-out URI names, up to the attempt to open what it says."""
+    ram, path = tmp_path / "ram", tmp_path / "link.toml"
+    ram.write_bytes(bytes(65536))
+    sound = {
+        "memory": f'"{ram}"',
+        "doorbell": f'"unix:{tmp_path / "nobody"}"',
+        "offset": "0",
+        "size": "65536",
+    }
+    more = ["1", "4096", "9223372036854775807", '"/dev/null"', '"/"', '"serial:/dev/null,1"']
+    for key in sound:
+        for value in [*VALUES, *NULS, *more]:
+            path.write_text("".join(f"{k} = {v}\n" for k, v in {**sound, key: value}.items()))
+            with pytest.raises(sbe.Error) as raised:
+                sbe.connect(f"carveout:{path}")
+            assert len(str(raised.value)) < 1000 or "/x/x" in value
 
 
 def test_nothing_with_a_nul_is_taken(tmp_path: Path):
