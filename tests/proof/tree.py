@@ -92,7 +92,7 @@ class Tree:
         defined = ["-DSBE_BUILD_TESTS=ON", f"-DSBE_SANITIZE={sanitizers}"]
         self._build("firmware", place, [*defined, "-DCMAKE_BUILD_TYPE=Debug"], [name])
         where = {"SBE_REMOTE": str(place / "sbe-remote"), "ASAN_OPTIONS": "detect_leaks=1"}
-        command = [*_fixed_addresses(), str(place / name)]
+        command = [*fixed_addresses(), str(place / name)]
         status, said = self._say(command, {**os.environ, **where})
         red = status not in (0, None) and _REPORT.search(said) is not None
         return Outcome(red, status != 0 and not red, said)
@@ -180,7 +180,7 @@ class Tree:
                 path.unlink()
 
 
-def _fixed_addresses() -> list[str]:
+def fixed_addresses() -> list[str]:
     """See tests/tools/ctests.sh."""
     command = ["setarch", platform.machine(), "-R"]
     tried = subprocess.run([*command, "true"], check=False, capture_output=True)
