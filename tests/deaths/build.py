@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.caches import build as caches
 from tests.caches.build import ROOT, compile_all, compiler, object_of, once, run, sources
 from tests.proof.tree import fixed_addresses
 
@@ -51,7 +52,8 @@ def link_end(objects: Iterable[Path], to: Path) -> None:
 
 def world(folder: Path, ends: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the world of the folder `programs()` with the ends in another, or the same."""
-    command = [*fixed_addresses(), folder / "world", *(ends / f"{end}.so" for end in ENDS)]
+    command: list[str | Path] = [*fixed_addresses(), folder / "world"]
+    command += [ends / f"{end}.so" for end in ENDS]
     return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -69,3 +71,26 @@ def programs() -> Path:
 
     ours = [HERE / "world.c", *HERE.glob("*.h"), Path(__file__)]
     return once("deaths", [*ours, *files_of("host"), *files_of("remote")], make)
+
+
+# -- processes that can be killed at their points -------------------------------------------------
+
+SHIM = ROOT / "tests/faults/failing_calls.c"
+KILLED = (*caches.FLAGS, "-include", str(HERE / "step.h"))
+
+
+def killable() -> Path:
+    """The folder with `shim.so`, `sbe-remote`, which is linked to it, and a package `sbe`."""
+    remote = sources(*caches.OF_REMOTE, *caches.OF_PORT)
+    extension = caches.extension_sources()
+
+    def make(folder: Path) -> None:
+        shim = folder / "shim.so"
+        flags = ("-shared", "-fPIC", "-Wall", "-Werror", "-Wl,-soname,shim.so")
+        run(compiler(), *flags, SHIM, "-o", shim, "-ldl")
+        compile_all({*remote, *extension}, folder, flags=KILLED)
+        objects = [object_of(file, folder) for file in remote]
+        run(compiler(), *objects, "-Wl,-rpath,$ORIGIN", shim, "-o", folder / "sbe-remote")
+        caches.link_extension([object_of(file, folder) for file in extension], folder / "package")
+
+    return once("killable", [*remote, *extension, SHIM, HERE / "step.h", Path(__file__)], make)
