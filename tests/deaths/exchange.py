@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -52,8 +52,7 @@ class Exchange:
 
     def run_once(self) -> None:
         """As far as it goes, with who does not come back."""
-        well, link = self._attempt(partial(sbe.connect, self.uri, timeout=TIMEOUT_S))
-        if well:
+        for link in self._attempt(partial(sbe.connect, self.uri, timeout=TIMEOUT_S)):
             with link:
                 self._steps(link)
 
@@ -73,13 +72,12 @@ class Exchange:
 
     # -- how a step may end --------------------------------------------------------------------
 
-    def _attempt(self, step: Callable[[], Any]) -> tuple[bool, Any]:
+    def _attempt(self, step: Callable[[], _T]) -> list[_T]:
+        """What it came to, nothing when it failed with reason."""
         begun = time.monotonic()
-        result = None
-        well = False
+        results = []
         try:
-            result = step()
-            well = True
+            results.append(step())
         except sbe.Error as error:
             if not self.explains(error):
                 raise Wrong(f"{type(error).__name__}: {error}") from error
@@ -87,13 +85,12 @@ class Exchange:
         took = time.monotonic() - begun
         if took > SOON_S:
             raise Wrong(f"it took {took:.1f} s: {self.errors}")
-        return well, result
+        return results
 
     def _until_well(self, step: Callable[[], _T]) -> _T:
         """What has to come to work again."""
         for _ in range(ATTEMPTS):
-            well, result = self._attempt(step)
-            if well:
+            for result in self._attempt(step):
                 return result
         raise Wrong(f"it does not come back: {self.errors}")
 
@@ -138,9 +135,9 @@ class Exchange:
         futures = [link.submit("echo", payload=bytes([i])) for i in range(8)]
         futures += [link.submit("relay", payload=b"double\0" + bytes([i])) for i in range(3)]
         ends = [self._attempt(lambda each=each: each.result(TIMEOUT_S)) for each in futures]  # type: ignore[misc]
-        for i, (well, reply) in enumerate(ends):
+        for i, replies in enumerate(ends):
             wanted = bytes([i]) if i < 8 else bytes([i - 8]) * 2
-            check(not well or reply.payload == wanted)
+            check(all(each.payload == wanted for each in replies))
 
     def _withdraw(self, link: sbe.Connection) -> None:
         future = link.submit("mulaw", sbe.In(bytes(64)), sbe.Out(bytearray(32)))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.caches.build import ROOT
 from tests.deaths import build
 from tests.deaths.gate import Gate
 
@@ -80,7 +81,7 @@ class Zygote:
 def zygote(folder: Path, gate: Gate, remote: Remote) -> Iterator[Zygote]:
     """One whose extension has points, as has all that it calls."""
     made = build.killable()
-    path = [made / "package", build.ROOT, *site.getsitepackages()]
+    path = [made / "package", ROOT, *site.getsitepackages()]
     environment = {
         **os.environ,
         **gate.environment,
@@ -90,8 +91,14 @@ def zygote(folder: Path, gate: Gate, remote: Remote) -> Iterator[Zygote]:
     }
     # -S, -P: this checkout's own package, installed in place, must not come first
     command = [sys.executable, "-S", "-P", "-m", "tests.deaths.zygote"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, cwd=build.ROOT, **pipes) as process:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             yield Zygote(process, folder / "zygote.log")
         finally:

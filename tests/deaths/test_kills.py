@@ -233,7 +233,7 @@ def test_a_daemon(tmp_path: Path, gate: Gate, remote: Remote, mother: Zygote) ->
     Exchange(uri, dead_daemon).run()
     assert end(life) == 0, mother.log.read_text()
     points, deaths, before = gate.passed, 0, held()
-    for number, point in enumerate(spread(points, 40)):
+    for number, point in enumerate(spread(points, 60)):
         gate.arm("daemon", point, again=1 + number * 31 % points if number % 3 == 0 else 0)
         lives = [Life(mother, tmp_path)]
         while True:
@@ -256,4 +256,4 @@ def test_a_daemon(tmp_path: Path, gate: Gate, remote: Remote, mother: Zygote) ->
         until(is_back(before), f"point {point} ({gate.name}): {held()}, before {before}")
     until(lambda: not remote.processes(), "remotes are left")
     print(f"{deaths} SIGKILLs of a daemon, {points} points")
-    assert deaths >= 40
+    assert deaths >= 60

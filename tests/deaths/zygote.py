@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import Any
 
-import sbe.daemon
+import sbe.daemon.app
 from tests.deaths.exchange import Exchange
 
 WRONG = 3  # a client's status after a wrong answer
@@ -37,7 +37,7 @@ def life(order: dict[str, Any]) -> int:
         os.dup2(log.fileno(), 2)
     be(order["as"])
     if order["as"] == "daemon":
-        return sbe.daemon.main(order["arguments"])
+        return sbe.daemon.app.main(order["arguments"])
     Exchange(order["uri"], lambda error: False).run()
     return 0
 
