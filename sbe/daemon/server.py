@@ -335,7 +335,7 @@ class Server:
         sock.setblocking(False)
         connection = ClientConnection(Client(peer, quota, self.broker), self.broker, self._closed)
         self._connections[connection] = charge
-        ClientTransport(self._loop, sock, sock, connection)
+        ClientTransport(self._loop, sock, connection)
 
     def _check_room(self, peer: Peer) -> None:
         """The last ones are for users who have none: others' quotas may add up to more."""

@@ -261,7 +261,9 @@ class _ProcessTransport(SeqpacketTransport):
     def receive(self) -> tuple[bytes, list[int]] | None:
         """As the base's; the end comes when it is known how the process ended."""
         with self._watching():
-            return super().receive()
+            message = super().receive()
+            if message is not None or self._watch is None:
+                return message
         words = self._watch.look() if self._watch is not None else None
         if words is not None:
             raise errors.LinkError(words)

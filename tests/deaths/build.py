@@ -90,7 +90,8 @@ def killable() -> Path:
         run(compiler(), *flags, SHIM, "-o", shim, "-ldl")
         compile_all({*remote, *extension}, folder, flags=KILLED)
         objects = [object_of(file, folder) for file in remote]
-        run(compiler(), *objects, "-Wl,-rpath,$ORIGIN", shim, "-o", folder / "sbe-remote")
+        own = ("-Wl,-rpath,$ORIGIN", "-Wl,--wrap=malloc,--wrap=calloc")
+        run(compiler(), *objects, *own, shim, "-o", folder / "sbe-remote")
         caches.link_extension([object_of(file, folder) for file in extension], folder / "package")
 
     return once("killable", [*remote, *extension, SHIM, HERE / "step.h", Path(__file__)], make)

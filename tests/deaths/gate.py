@@ -40,6 +40,11 @@ class Gate:
         self._map[:8] = bytes(8)
 
     @property
+    def left(self) -> int:
+        """Points until the one: calls that can fail, where one is to fail."""
+        return self._fields()[0]
+
+    @property
     def done(self) -> int:
         """How often a process was killed or a call failed since it was armed."""
         return self._fields()[3]

@@ -203,10 +203,10 @@ def dead_daemon(error: sbe.Error) -> bool:
 class Life:
     """A daemon that the zygote forks, from its start until it has ended."""
 
-    def __init__(self, mother: Zygote, folder: Path) -> None:
+    def __init__(self, mother: Zygote, folder: Path, also: str = "") -> None:
         self.socket = folder / "run" / "control.sock"
         config = folder / "daemon.toml"
-        config.write_text(AT_ONCE)
+        config.write_text(AT_ONCE + also)
         self.uri = f"unix:{self.socket}"
         self.pid = mother.daemon(["--config", str(config), "--socket", str(self.socket)])
 

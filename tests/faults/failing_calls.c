@@ -185,10 +185,16 @@ int epoll_ctl(int a, int b, int c, struct epoll_event *d)
     return REAL(int, "epoll_ctl", int, int, int, struct epoll_event *)(a, b, c, d);
 }
 
+/* How the call that fails is to fail. */
+static int asked(void)
+{
+    return gate != NULL && gate->error != 0 ? gate->error : error;
+}
+
 /* No sandbox denies messages; they may find no room. */
 ssize_t send(int a, const void *b, size_t c, int d)
 {
-    if (error != EPERM && fails("send"))
+    if (asked() != EPERM && fails("send"))
         return -1;
     ssize_t result = REAL(ssize_t, "send", int, const void *, size_t, int)(a, b, c, d);
     passed("send");
@@ -197,7 +203,7 @@ ssize_t send(int a, const void *b, size_t c, int d)
 
 ssize_t sendmsg(int a, const struct msghdr *b, int c)
 {
-    if (error != EPERM && fails("sendmsg"))
+    if (asked() != EPERM && fails("sendmsg"))
         return -1;
     ssize_t result = REAL(ssize_t, "sendmsg", int, const struct msghdr *, int)(a, b, c);
     passed("sendmsg");
@@ -235,11 +241,25 @@ WRAP_WAIT(int, close, (int a), (a), int)
 WRAP_POINT(ssize_t, write, (int a, const void *b, size_t c), (a, b, c), int, const void *, size_t)
 WRAP_POINT(int, munmap, (void *a, size_t b), (a, b), void *, size_t)
 
-/* A signal may come, or the other process has asked for what the kernel may say as well. */
+/* Of a program that is linked with --wrap: its own allocations, not those of the C library. */
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+    return pass("malloc", true) ? NULL : malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return pass("calloc", true) ? NULL : calloc(count, size);
+}
+
+/* A signal may come; of the errors, the kernel has only a want of memory. */
 ssize_t recvmsg(int a, struct msghdr *b, int c)
 {
-    if ((signo != 0 || gate != NULL) && fails("recvmsg"))
+    if ((signo != 0 || asked() == ENOMEM) && fails("recvmsg"))
         return -1;
+    (void)(asked() == 0 && pass("recvmsg", false));
     ssize_t result = REAL(ssize_t, "recvmsg", int, struct msghdr *, int)(a, b, c);
     passed("recvmsg");
     return result;
@@ -247,7 +267,7 @@ ssize_t recvmsg(int a, struct msghdr *b, int c)
 
 int accept4(int a, struct sockaddr *b, socklen_t *c, int d)
 {
-    if (gate != NULL && fails("accept4"))
+    if (gate != NULL && asked() != EPERM && fails("accept4"))
         return -1;
     int result = REAL(int, "accept4", int, struct sockaddr *, socklen_t *, int)(a, b, c, d);
     passed("accept4");
