@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 import time
@@ -81,7 +80,8 @@ class Zygote:
 def zygote(folder: Path, gate: Gate, remote: Remote) -> Iterator[Zygote]:
     """One whose extension has points, as has all that it calls."""
     made = build.killable()
-    path = [made / "package", ROOT, *site.getsitepackages()]
+    packages = [each for each in sys.path if "site-packages" in each]
+    path = [made / "package", ROOT, *packages]
     environment = {
         **os.environ,
         **gate.environment,
