@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak bench bench-kernel lint build wheel release footprint prove-tests clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak deaths bench bench-kernel lint build wheel release footprint prove-tests clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +63,9 @@ fuzz: $(BUILT) $(DEV) ## SECONDS=n: run each fuzz target so long, print executio
 MINUTES ?= 10
 soak: $(BUILT) $(DEV) ## MINUTES=10 [SEED=N]: many clients at random, kills on every side, then all is accounted for
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+deaths: $(BUILT) $(DEV) ## SIGKILL at every point of remote, daemon and client; every call fails in every way
+	SBE_DEATHS=all $(BIN)/python -m pytest $(PYTEST_ARGS) tests/deaths
 
 # In a private copy, build/proof. SAMPLE=5: that many, SEED= which ones, by default the commit says. ONLY=text.
 prove-tests: $(BUILT) $(DEV) ## put known bugs back one by one: each must turn a test red

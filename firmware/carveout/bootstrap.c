@@ -172,8 +172,11 @@ int sbe_bootstrap_send(struct sbe_bootstrap *bootstrap, const void *message, uin
     int status = sbe_ring_reserve(&bootstrap->send, &slot);
     if (status < 0)
         return status;
+    SBE_STEP("before the size of a control message");
     memcpy(slot, &size, sizeof size);
+    SBE_STEP("before the bytes of a control message");
     memcpy((uint8_t *)slot + sizeof size, message, size);
+    SBE_STEP("after the bytes of a control message");
     sbe_ring_commit(&bootstrap->send);
     return sbe_ring_publish(&bootstrap->send) ? 1 : 0;
 }

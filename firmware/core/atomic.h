@@ -88,6 +88,19 @@ static inline void sbe_store_relaxed(sbe_shared_u32 *word, uint32_t value)
 }
 
 /*
+ * A point at which tests/deaths ends this end: before and after each store that the peer sees, and
+ * at each control message. In a build without tests/deaths/step.h there is nothing of it.
+ */
+#ifdef SBE_STEP
+#define sbe_store_release(word, value) \
+    (SBE_STEP("before " #word), (sbe_store_release)(word, value), SBE_STEP("after " #word))
+#define sbe_store_relaxed(word, value) \
+    (SBE_STEP("before " #word), (sbe_store_relaxed)(word, value), SBE_STEP("after " #word))
+#else
+#define SBE_STEP(name) ((void)0)
+#endif
+
+/*
  * Orders our store before our next load, the one case acquire and release do not cover: "publish,
  * then look whether the peer sleeps" against "say that I sleep, then look again". Without it both
  * ends may read the old value and a wake-up is lost. Also before a doorbell that is a store of ours

@@ -93,8 +93,10 @@ static bool put(struct cursor *to, const void *bytes, uint64_t size)
 {
     if (size > to->left)
         return false;
+    SBE_STEP("before a part of a frame");
     if (size != 0)
         memcpy(to->at, bytes, (size_t)size);
+    SBE_STEP("after a part of a frame");
     to->at += size;
     to->left -= (uint32_t)size;
     return true;
@@ -105,9 +107,11 @@ static bool write_frame(const struct sbe_channel *channel, struct sbe_wire_frame
                         const struct sbe_frame *frame)
 {
     struct cursor to = {(uint8_t *)(header + 1), channel->tx.slot_size - (uint32_t)sizeof *header};
+    SBE_STEP("before a frame");
     sbe_copy_record(header, frame, sizeof *header);
     header->flags = 0;
     header->reserved = 0;
+    SBE_STEP("after the header of a frame");
     const struct sbe_buffer *buffers = frame->buffers, *end = buffers + frame->buffer_count;
     for (const struct sbe_buffer *buffer = buffers; buffer != end; buffer++) {
         struct sbe_wire_buffer *wire = (struct sbe_wire_buffer *)(void *)to.at;
@@ -121,6 +125,7 @@ static bool write_frame(const struct sbe_channel *channel, struct sbe_wire_frame
         if (carries_bytes(frame->type, buffer) && !put(&to, buffer->data, buffer->size))
             return false;
     header->size = channel->tx.slot_size - to.left;
+    SBE_STEP("after a frame");
     return true;
 }
 
@@ -187,7 +192,9 @@ void sbe_channel_abort(struct sbe_channel *channel, void (*each)(void *self, voi
 static void ring_peer(struct sbe_channel *channel)
 {
     channel->counters.doorbells++;
+    SBE_STEP("before a doorbell");
     channel->port->doorbell(channel->port->self, channel); /* step: ring */
+    SBE_STEP("after a doorbell");
 }
 
 bool sbe_channel_flush(struct sbe_channel *channel)
@@ -334,7 +341,9 @@ int sbe_channel_receive(struct sbe_channel *channel, struct sbe_frame *frame, vo
     }
     if (was_empty)
         channel->seen_ns = 0;
+    SBE_STEP("before a frame is read");
     status = take(channel, slot, frame, scratch); /* step: read-frame */
+    SBE_STEP("after a frame is read");
     channel->counters.received++;
     sbe_ring_release(&channel->rx);
     /* A quarter of the ring at a time: the producer gets space early, the fence is shared. */

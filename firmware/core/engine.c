@@ -85,11 +85,13 @@ int sbe_engine_handle(struct sbe_engine *engine, uint64_t turn_ns)
     int status;
     sbe_request_alive(request);
     enter_context(engine, request->channel->context);
+    SBE_STEP("before a handler");
     do
         status = request->service->handle(request);
     while (status == SBE_MORE &&
            (engine->config->pieces == NULL ||
             sbe_between(turn_ns, sbe_engine_now(engine)) < entry->share->left_ns));
+    SBE_STEP("after a handler");
     enter_context(engine, SBE_CONTEXT_GLOBAL);
     return status;
 }

@@ -399,6 +399,7 @@ int sbe_session_receive(struct sbe_session *session, const void *bytes, uint32_t
         return SBE_EBADMSG;
     if (handles != declared_handles(message))
         return SBE_EBADMSG;
+    SBE_STEP("before a control message is taken");
     if (type == SBE_CONTROL_HELLO)
         return reply ? take_hello_reply(session, bytes) : rule->take(session, message);
     return take_connected(session, message, rule, reply);

@@ -10,7 +10,10 @@ int sbe_session_transmit(struct sbe_session *session, uint32_t type, struct sbe_
     message->type = (uint16_t)type;
     message->size = (uint16_t)size;
     message->epoch = session->epoch;
-    return port->control_send(port->self, message, size);
+    SBE_STEP("before a control message is sent");
+    int status = port->control_send(port->self, message, size);
+    SBE_STEP("after a control message is sent");
+    return status;
 }
 
 void sbe_session_reply(struct sbe_session *session, enum sbe_control_type type, uint32_t id,

@@ -46,7 +46,9 @@ static bool put(struct sbe_mirror *mirror, const uint8_t *frame, uint32_t size)
     /* Else the end would read what a former frame has left in the slot. */
     if (length != size || sbe_ring_reserve(&mirror->in, &slot) != SBE_OK)
         return false;
+    SBE_STEP("before a frame");
     memcpy(slot, frame, size);
+    SBE_STEP("after a frame");
     sbe_ring_commit(&mirror->in);
     return true;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import resource
 import sys
@@ -17,6 +18,7 @@ from sbe.daemon.config import DEFAULT_PATH, Config, ConfigError, load
 from sbe.daemon.policy import descriptors_needed
 from sbe.daemon.server import ListenError, serve
 from sbe.daemon.systemd import InheritedError, listen_sockets
+from sbe.errors import Error
 from sbe.host.streams import run_program
 
 __all__ = ["main"]
@@ -97,8 +99,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         if trouble := extras.trouble():
             logging.getLogger(__name__).warning("%s", trouble)
         _raise_descriptor_limit(config)
-        asyncio.run(serve(config, inherited))
-    except (InheritedError, ListenError) as error:
+        with contextlib.closing(serve(config, inherited)) as running:  # also one that never ran
+            asyncio.run(running)
+    except (InheritedError, ListenError, Error) as error:
         print(f"sbe-daemon: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except OSError as error:
+        print(f"sbe-daemon: can't run: {error.strerror or error}", file=sys.stderr)
+        logging.getLogger(__name__).debug("where it happened", exc_info=True)
         return EXIT_FAILURE
     return 0

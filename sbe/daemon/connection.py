@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from asyncvarlink import (
     FileDescriptorArray,
@@ -35,10 +37,48 @@ class Misbehaviour(Exception):
     """A client left the bounds; its connection ends. Leaves the transport's reading loop."""
 
 
+class _Watched:
+    """The loop, for a transport that ends when the loop can't watch its descriptor.
+
+    The transport asks for that from callbacks, whose errors reach nobody: without this a client
+    would wait for ever. The kernel refuses when it has no memory, or at the limit of what a user
+    may watch.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: ClientTransport) -> None:
+        self._loop = loop
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def add_reader(self, fd: Any, callback: Callable[[], None]) -> None:
+        self._watch(self._loop.add_reader, fd, callback)
+
+    def add_writer(self, fd: Any, callback: Callable[[], None]) -> None:
+        self._watch(self._loop.add_writer, fd, callback)
+
+    def _watch(self, watch: Callable[..., None], fd: Any, callback: Callable[[], None]) -> None:
+        try:
+            watch(fd, callback)
+        except OSError as error:
+            _log.warning("connection dropped: it can't be watched: %s", error.strerror)
+            self._transport.abort()
+
+
 class ClientTransport(VarlinkTransport):
     """Clients have no descriptors to send: none is taken, the kernel drops them."""
 
     MAX_RECV_FDS = 0
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: ClientConnection,
+    ) -> None:
+        watched = cast(asyncio.AbstractEventLoop, _Watched(loop, self))
+        super().__init__(watched, sock, sock, protocol)
 
 
 class ClientConnection(VarlinkInterfaceServerProtocol):
@@ -147,12 +187,15 @@ class ClientConnection(VarlinkInterfaceServerProtocol):
         self._unsent += 1
         self._unsent_bytes += size
         self._watch_sending()
-        sent.add_done_callback(lambda _: self._reply_sent(size))
+        sent.add_done_callback(partial(self._reply_sent, size))
         if self._unsent_bytes > UNSENT_MAX:
             self._drop(f"{self._unsent_bytes} bytes of replies were not taken")
         return sent
 
-    def _reply_sent(self, size: int) -> None:
+    def _reply_sent(self, size: int, sent: asyncio.Future[None]) -> None:
+        error = None if sent.cancelled() else sent.exception()
+        if error is not None and not isinstance(error, ConnectionError):  # a client that has gone
+            self._drop(f"a reply can't be sent: {error}")  # else who asked would wait for it
         self._unsent -= 1
         self._unsent_bytes -= size
         if self._sending is not None:

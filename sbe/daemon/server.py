@@ -341,7 +341,7 @@ class Server:
             sock.setblocking(False)
             connection = ClientConnection(client, self.broker, self._closed)
             self._connections[connection] = charge
-            ClientTransport(self._loop, sock, sock, connection)
+            ClientTransport(self._loop, sock, connection)
         except MemoryError:
             sock.close()
             charge.release()

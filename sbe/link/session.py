@@ -587,13 +587,18 @@ class HostSession:
             events = select.EPOLLIN | (select.EPOLLOUT if transport.wants_write else 0)
         if (fd, events) == self._watched:
             return
-        if fd == self._watched[0]:
-            self._epoll.modify(fd, events)
-        else:
-            if self._watched[0] >= 0:
-                self._epoll.unregister(self._watched[0])
-            if fd >= 0:
-                self._epoll.register(fd, events)
+        watched, self._watched = self._watched[0], (-1, 0)
+        try:
+            if fd == watched:
+                self._epoll.modify(fd, events)
+            else:
+                if watched >= 0:
+                    self._epoll.unregister(watched)
+                if fd >= 0:
+                    self._epoll.register(fd, events)
+        except OSError as error:  # nobody would hear of the remote, not even of its end
+            self._lose(f"its connection can't be watched: {error.strerror}")
+            return
         self._watched = (fd, events)
 
     @staticmethod

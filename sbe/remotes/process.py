@@ -287,9 +287,10 @@ class _ProcessTransport(SeqpacketTransport):
     def receive(self) -> tuple[bytes, list[int]] | None:
         """As the base's; the end comes when it is known how the process ended."""
         with self._watching():
-            received = super().receive()
-            self._child.has_spoken = self._child.has_spoken or received is not None
-            return received
+            message = super().receive()
+            self._child.has_spoken = self._child.has_spoken or message is not None
+            if message is not None or self._watch is None:
+                return message
         words = self._watch.look() if self._watch is not None else None
         if words is not None:
             raise errors.LinkError(words)

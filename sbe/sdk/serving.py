@@ -231,8 +231,9 @@ def _run(
                 import logging
 
                 strange = None if isinstance(error, Error) else error
+                # Its words: a record that is kept would keep the error's frames, and channels.
                 logging.getLogger(__name__).warning(
-                    "nothing is served: %s", error, exc_info=strange
+                    "nothing is served: %s", str(error), exc_info=strange
                 )
             closing.wait(_pause_s(failures))
             continue

@@ -24,6 +24,7 @@ _QUEUE_MAX = 4096
 _INT = array.array("i").itemsize
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_FDS_ROOM * _INT)
 _LATER = (errno.EAGAIN, errno.ENOBUFS)
+_NOT_NOW = (*_LATER, errno.EINTR, errno.ENOMEM)  # to read: nothing was lost
 _EXHAUSTED = (errno.ENOMEM, errno.ETOOMANYREFS, errno.EMFILE)  # the second: in flight
 
 
@@ -72,9 +73,9 @@ class SeqpacketTransport:
             message, ancillary, flags, _ = self._sock.recvmsg(
                 _native.CONTROL_MAX, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
             )
-        except (BlockingIOError, InterruptedError):
-            return None
         except OSError as error:
+            if error.errno in _NOT_NOW:  # it stays readable: another look follows
+                return None
             raise errors.LinkError(self._gone(error.strerror)) from error
         fds = array.array("i")
         for level, kind, data in ancillary:

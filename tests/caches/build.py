@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,11 +69,13 @@ def object_of(source: Path, folder: Path) -> Path:
     return folder / f"{source.parent.name}-{source.stem}.o"
 
 
-def compile_all(files: Iterable[Path], folder: Path, root: Path = ROOT) -> None:
+def compile_all(
+    files: Iterable[Path], folder: Path, root: Path = ROOT, flags: Sequence[str] = FLAGS
+) -> None:
     """An object of each in the folder. `root`: what is there is found before what is in ROOT."""
     include = [root / "firmware", ROOT / "firmware", ROOT / "linux" / "kernel"]
     include.append(Path(sysconfig.get_path("include")))
-    command = ("-c", *FLAGS, f"-DPy_LIMITED_API={LIMITED_API}", *(f"-I{path}" for path in include))
+    command = ("-c", *flags, f"-DPy_LIMITED_API={LIMITED_API}", *(f"-I{path}" for path in include))
     cc = compiler()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         steps = [
@@ -109,7 +111,7 @@ def link_extension(objects: Iterable[Path], to: Path) -> None:
     run(compiler(), "-shared", "-pthread", *objects, "-o", package / "_native.abi3.so")
 
 
-def _once(name: str, inputs: list[Path], make: Callable[[Path], None]) -> Path:
+def once(name: str, inputs: list[Path], make: Callable[[Path], None]) -> Path:
     """The folder that make() fills, unless somebody has with the same inputs."""
     digest = hashlib.sha256()
     headers = [*(ROOT / "firmware").rglob("*.h"), *(ROOT / "sbe/native").glob("*.h")]
@@ -141,7 +143,7 @@ def programs() -> Path:
         link_remote([object_of(file, folder) for file in files], folder / "remote")
         run(compiler(), *(object_of(file, folder) for file in agent), "-o", folder / "agent")
 
-    return _once("remote", [*remote_sources(), *agent], make)
+    return once("remote", [*remote_sources(), *agent], make)
 
 
 def extension() -> Path:
@@ -152,4 +154,4 @@ def extension() -> Path:
         compile_all(files, folder)
         link_extension([object_of(file, folder) for file in files], folder / "package")
 
-    return _once("extension", extension_sources(), make)
+    return once("extension", extension_sources(), make)

@@ -392,6 +392,15 @@ BUGS = [
         "sbe_ring_return(&pair.rx)",
     ),
     Bug(
+        22,
+        "sbe/daemon/connection.py",
+        "            self._transport.abort()\n",
+        "",
+        "tests/deaths/test_failing.py::test_calls_of_a_daemon_that_runs",
+        "a client waits for a reply that the loop does not watch for",
+        "did not answer Open in time",
+    ),
+    Bug(
         23,
         PEER,
         "    if (!area->dying || area->pins != 0)",

@@ -92,7 +92,7 @@ class Tree:
         defined = ["-DSBE_BUILD_TESTS=ON", f"-DSBE_SANITIZE={sanitizers}"]
         self._build("firmware", place, [*defined, "-DCMAKE_BUILD_TYPE=Debug"], [name])
         where = {"SBE_REMOTE": str(place / "sbe-remote"), "ASAN_OPTIONS": "detect_leaks=1"}
-        command = [*_fixed_addresses(), str(place / name)]
+        command = [*fixed_addresses(), str(place / name)]
         status, said = self._say(command, {**os.environ, **where})
         red = status not in (0, None) and _REPORT.search(said) is not None
         return Outcome(red, status != 0 and not red, said)
@@ -164,11 +164,13 @@ class Tree:
         """Files that were here for a former state of the checkout."""
         known = {self._files / name for name in self._names}
         for path in self._files.rglob("*"):
+            if "build" in path.relative_to(self._files).parts:
+                continue  # what tests have built there, by what it was built from
             if path.is_file() and path not in known and path.parent != self._files / "sbe":
                 path.unlink()
 
 
-def _fixed_addresses() -> list[str]:
+def fixed_addresses() -> list[str]:
     """See tests/tools/ctests.sh."""
     command = ["setarch", platform.machine(), "-R"]
     tried = subprocess.run([*command, "true"], check=False, capture_output=True)

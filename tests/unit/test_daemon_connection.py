@@ -47,7 +47,7 @@ class Ends:
         self.closed = asyncio.Event()
         self.times_closed = 0
         self.connection = ClientConnection(client, broker, self._closed)
-        self.transport = ClientTransport(asyncio.get_running_loop(), ours, ours, self.connection)
+        self.transport = ClientTransport(asyncio.get_running_loop(), ours, self.connection)
 
     def _closed(self, _: ClientConnection) -> None:
         self.times_closed += 1

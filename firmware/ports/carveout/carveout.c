@@ -277,7 +277,9 @@ static void put_name(char *field, uint32_t size, const char *name)
 static void publish_info(const struct carveout_config *config)
 {
     struct sbe_carveout_info *info = (void *)((uint8_t *)config->window + SBE_CARVEOUT_INFO);
+    SBE_STEP("before the facts of a window");
     memset(info, 0, sizeof *info);
+    SBE_STEP("after the facts of a window were cleared");
     info->window_address = (uintptr_t)config->window;
     info->window_size = config->window_size;
     put_name(info->board, sizeof info->board, config->board);
@@ -285,6 +287,7 @@ static void publish_info(const struct carveout_config *config)
     memcpy(info->regions, config->regions, sizeof info->regions);
     info->check = SBE_CARVEOUT_SUM(info);
     info->magic = SBE_CARVEOUT_MAGIC;
+    SBE_STEP("after the facts of a window");
 }
 
 static void take_event(void *self, uint32_t event, uint32_t value)

@@ -39,6 +39,21 @@ static void watch_control(struct host *host)
     host->control_events = events;
 }
 
+/* The kernel may say so now and not a moment later. */
+static bool passes(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR || error == ENOBUFS ||
+           error == ENOMEM;
+}
+
+/* A host that has gone is no news; whoever reads the log of one that has not wants to know why. */
+static void lose(struct host *host)
+{
+    if (errno != EPIPE && errno != ECONNRESET)
+        host_log("disconnecting: control messages fail: %s", strerror(errno));
+    host->lost = true;
+}
+
 /* True: it is on its way. False: the socket is full, or host->lost is set. */
 static bool send_now(struct host *host, const void *bytes, uint32_t size)
 {
@@ -46,8 +61,8 @@ static bool send_now(struct host *host, const void *bytes, uint32_t size)
     do
         sent = send(host->control_fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
-        host->lost = true;
+    if (sent < 0 && !passes(errno))
+        lose(host);
     return sent >= 0;
 }
 
@@ -152,7 +167,8 @@ static bool receive_one(struct host *host)
     };
     ssize_t size = recvmsg(host->control_fd, &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (size < 0) {
-        host->lost = errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR;
+        if (!passes(errno))
+            lose(host);
         return false;
     }
     collect_fds(host, &packet);

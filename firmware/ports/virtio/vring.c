@@ -64,10 +64,13 @@ bool vring_take(struct vring *ring, struct vring_buffer *buffer)
 void vring_give(struct vring *ring, const struct vring_buffer *buffer, uint32_t written)
 {
     uint32_t element[2] = {buffer->id, written};
+    SBE_STEP("before an element of a virtqueue");
     memcpy(ring->used + 4 + 8u * (ring->given & (ring->count - 1u)), element, sizeof element);
     ring->given++;
+    SBE_STEP("before the index of a virtqueue");
     sbe_release_barrier(); /* the element and the buffer's bytes, then the index that shows them */
     __atomic_store_n((uint16_t *)(void *)(ring->used + 2), ring->given, __ATOMIC_RELAXED);
+    SBE_STEP("after the index of a virtqueue");
 }
 
 bool vring_wants_interrupt(const struct vring *ring)
