@@ -93,7 +93,7 @@ def remote_with(services: Path) -> Path:
         compile_all(files, folder)
         run(compiler(), *(object_of(file, folder) for file in files), "-o", folder / "remote")
 
-    return _once(services.stem, files, make) / "remote"
+    return once(services.stem, files, make) / "remote"
 
 
 def link_remote(objects: Iterable[Path], to: Path) -> None:
