@@ -539,8 +539,8 @@ BUGS = [
     Bug(
         26,
         "firmware/core/kept.c",
-        "    if (counts && share->kept > engine->config->kept_per_context - 1u) /* 0: as many as may be */",
-        "    if (share->kept > engine->config->kept_per_context * 1000u)",
+        "    if (counts && share->kept > engine->config->kept_per_context - 1u)",
+        "    if (counts && share->kept > engine->config->kept_per_context * 1000u)",
         "test_engine",
         "one context holds every place of a service",
         "test_engine.c",
