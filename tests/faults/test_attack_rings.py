@@ -68,7 +68,7 @@ def test_an_index_that_cant_be(arena: Arena, lie: Lie) -> None:
 
     arena.daemon.wait_until(shut)
     assert readable(evil.events_fd)
-    assert os.read(evil.events_fd, 16) == b"\1"
+    assert os.read(evil.events_fd, 16) == b"\1%d\0" % channel.id
     assert evil.channel().works(echo)
 
 
