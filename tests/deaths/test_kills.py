@@ -26,7 +26,10 @@ ALL = bool(os.environ.get("SBE_DEATHS"))
 NEVER = 1 << 30
 AT_ONCE = "[[link]]\nrestart = { initial_seconds = 0.001, max_seconds = 0.001 }\n"
 
-pytestmark = pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer is preloaded")
+pytestmark = [
+    pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer is preloaded"),
+    pytest.mark.timeout(600),  # hundreds of lives each, some tens of ms apart on a quiet machine
+]
 
 
 @pytest.fixture

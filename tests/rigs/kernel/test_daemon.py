@@ -16,6 +16,7 @@ import pytest
 
 import sbe
 from sbe import errors
+from sbe.control import PROTOCOL
 from sbe.heaps.dmabuf import CoherentHeap
 from sbe.kernel import remoteproc, rpmsg
 from tests.integration import test_docs
@@ -130,7 +131,7 @@ def test_clients_do_not_disturb_each_other(tmp_path: Path):
 def test_start_order_is_free(processor: remoteproc.RemoteProcessor, tmp_path: Path):
     """Daemon, client, core, processor: each waits for the next, and hears of it."""
     with daemon(tmp_path, PATIENT, until="listening") as started, started.client() as client:
-        client.send("Open", protocol=1, name="early")
+        client.send("Open", protocol=PROTOCOL, name="early")
         with core_of(processor):
             processor.start()
             assert client.receive()["remote"] == parts.REMOTE.name
@@ -341,7 +342,9 @@ def test_remote_of_another_version(processor: remoteproc.RemoteProcessor, tmp_pa
 def test_processor_that_is_not_there(tmp_path: Path):
     config = LINK.replace(parts.NAME, "m33")
     with daemon(tmp_path, config, until="not connected") as started, started.client() as client:
-        told = client.refusal("Open", protocol=1, name="test")  # after 10 s: it might be starting
+        told = client.refusal(
+            "Open", protocol=PROTOCOL, name="test"
+        )  # after 10 s: it might be starting
         assert told.message == "link 'rpmsg': no remote processor 'm33'; there are: none"
         assert started.log().count("no remote processor") == 1
 
