@@ -100,7 +100,9 @@ def zygote(folder: Path, gate: Gate, remote: Remote) -> Iterator[Zygote]:
         text=True,
     ) as process:
         try:
-            yield Zygote(process, folder / "zygote.log")
+            log = folder / "zygote.log"
+            log.touch()  # it may have said nothing yet
+            yield Zygote(process, log)
         finally:
             assert process.stdin is not None
             process.stdin.close()
