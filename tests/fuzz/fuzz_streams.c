@@ -162,7 +162,8 @@ static void act(void)
 {
     switch (pick(&input, 8)) {
     case 0:
-        end_pass(number(&input, (uint64_t)take_u16(&input) << 10));
+        /* Months at most: no port's clock comes near the end of its 64 bits. */
+        end_pass(number(&input, (uint64_t)take_u16(&input) << 18) >> 8);
         break;
     case 1:
         scribble(&input, end_areas[MEMORY].base, size, take_u16(&input), take_u32(&input));
