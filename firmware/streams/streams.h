@@ -86,4 +86,15 @@ uint64_t sbe_streams_due_ns(void);
 /* Moves what is due, if anything is. */
 void sbe_streams_run(uint64_t now_ns);
 
+/*
+ * The same in each round of a port, which asks for the time only while a stream runs. When the next
+ * one is due.
+ */
+static inline uint64_t sbe_streams_round(const struct sbe_port *port)
+{
+    if (sbe_streams_due_ns() != SBE_STREAM_NEVER)
+        sbe_streams_run(port->now_ns(port->self));
+    return sbe_streams_due_ns();
+}
+
 #endif

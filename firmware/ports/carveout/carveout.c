@@ -5,6 +5,8 @@
 
 #if CARVEOUT_STREAMS
 #include "streams/streams.h"
+#else
+#include "streams/none.h"
 #endif
 
 #define CONTROL_AT_ONCE 16u /* messages before the rings get their turn */
@@ -239,21 +241,7 @@ static void look(struct carveout *link)
 
 uint64_t carveout_due_ns(void)
 {
-#if CARVEOUT_STREAMS
     return sbe_streams_due_ns();
-#else
-    return UINT64_MAX;
-#endif
-}
-
-static void run_streams(const struct carveout *link)
-{
-#if CARVEOUT_STREAMS
-    if (sbe_streams_due_ns() != SBE_STREAM_NEVER)
-        sbe_streams_run(link->config->now_ns(link->config->self));
-#else
-    (void)link;
-#endif
 }
 
 bool carveout_run(struct carveout *link)
@@ -262,7 +250,7 @@ bool carveout_run(struct carveout *link)
     if (link->look)
         look(link);
     bool more = sbe_power_run(&link->power);
-    run_streams(link); /* last: a request may have started one */
+    (void)sbe_streams_round(&link->port); /* last: a request may have started one */
     return more || link->look;
 }
 

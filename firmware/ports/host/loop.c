@@ -26,9 +26,7 @@ void host_unwatch(struct host *host, int fd)
 /* Streams move when their time has come, whatever else there is to do. */
 static void run_streams(struct host *host)
 {
-    if (sbe_streams_due_ns() != SBE_STREAM_NEVER)
-        sbe_streams_run(host_now_ns(NULL));
-    uint64_t due_ns = sbe_streams_due_ns();
+    uint64_t due_ns = sbe_streams_round(&host->port);
     if (due_ns == host->due_ns)
         return;
     host->due_ns = due_ns;

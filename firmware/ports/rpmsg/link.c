@@ -6,6 +6,8 @@
 #include "ports/rpmsg/places.h"
 #if RPMSG_LINK_STREAMS
 #include "streams/streams.h"
+#else
+#include "streams/none.h"
 #endif
 
 #define CHANNELS RPMSG_LINK_CHANNELS
@@ -337,21 +339,7 @@ void rpmsg_link_down(struct rpmsg_link *link)
 
 uint64_t rpmsg_link_due_ns(void)
 {
-#if RPMSG_LINK_STREAMS
     return sbe_streams_due_ns();
-#else
-    return UINT64_MAX;
-#endif
-}
-
-static void run_streams(const struct rpmsg_link *link)
-{
-#if RPMSG_LINK_STREAMS
-    if (sbe_streams_due_ns() != SBE_STREAM_NEVER)
-        sbe_streams_run(link->port.now_ns(link->port.self));
-#else
-    (void)link;
-#endif
 }
 
 bool rpmsg_link_run(struct rpmsg_link *link)
@@ -361,7 +349,7 @@ bool rpmsg_link_run(struct rpmsg_link *link)
     flush_outbox(link);
     send_listed(link, true, false); /* what waited goes before what comes now */
     bool more = sbe_power_run(&link->power);
-    run_streams(link); /* a request may have started one, and what they tell is sent next */
+    (void)sbe_streams_round(&link->port); /* a request may have started one, and what they tell is sent next */
     send_listed(link, false, !more);
     link->waits = link->waits || link->outbox_count > 0;
     return more;
