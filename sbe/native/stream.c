@@ -14,28 +14,28 @@
 
 typedef struct {
     PyObject ob_base;
-    Memory *memory; /* strong */
-    uint32_t stride;
+    Memory *memory;  /* strong */
     uint32_t newest; /* of our record */
     bool unsynced;
     struct sbe_port port;
     struct sbe_stream_place ours, theirs;
 } StreamBlock;
 
+static void maintain(StreamBlock *block, const void *start, uint64_t size, bool for_device)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)start - block->memory->base);
+    if (native_maintain(block->memory, offset, size, for_device) < 0)
+        block->unsynced = true;
+}
+
 static void clean(void *self, const void *start, uint64_t size)
 {
-    StreamBlock *block = self;
-    uint64_t offset = (uint64_t)((const uint8_t *)start - block->memory->base);
-    if (native_maintain(block->memory, offset, size, true) < 0)
-        block->unsynced = true;
+    maintain(self, start, size, true);
 }
 
 static void invalidate(void *self, void *start, uint64_t size)
 {
-    StreamBlock *block = self;
-    uint64_t offset = (uint64_t)((const uint8_t *)start - block->memory->base);
-    if (native_maintain(block->memory, offset, size, false) < 0)
-        block->unsynced = true;
+    maintain(self, start, size, false);
 }
 
 static PyObject *block_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
@@ -56,7 +56,6 @@ static PyObject *block_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         return NULL;
     native_hold(memory);
     self->memory = memory;
-    self->stride = stride;
     self->port =
         (struct sbe_port){.self = self, .cache_clean = clean, .cache_invalidate = invalidate};
     const struct sbe_port *port = memory->sync_fd < 0 ? NULL : &self->port;
@@ -121,9 +120,8 @@ static PyObject *block_sync(PyObject *object, PyObject *arguments)
         return NULL;
     if (offset > self->memory->size || size > self->memory->size - offset)
         return native_raise(SBE_ERANGE, false, "bytes outside of a stream's memory");
-    if (self->memory->sync_fd >= 0 && size != 0 &&
-        native_maintain(self->memory, offset, size, written != 0) < 0)
-        self->unsynced = true;
+    if (self->memory->sync_fd >= 0 && size != 0)
+        maintain(self, self->memory->base + offset, size, written != 0);
     if (!was_synced(self))
         return NULL;
     Py_RETURN_NONE;

@@ -64,10 +64,6 @@ PyObject *native_stuck_say(const struct stuck *stuck, const Call *call, PyObject
             name);
     if (!stuck->runs)
         return PyUnicode_FromFormat("no answer from service %R in time", name);
-    PyObject *what = stuck->mine ? PyUnicode_FromString("it")
-                                 : native_channel_service(call->channel, stuck->service);
-    if (what == NULL)
-        return NULL;
     unsigned tenths = (unsigned)(stuck->runs_ns / 100000000u);
     const char *life = stuck->moves ? "and is at work" : "without a sign of life";
     PyObject *behind = PyUnicode_FromString("");
@@ -77,16 +73,17 @@ PyObject *native_stuck_say(const struct stuck *stuck, const Call *call, PyObject
                                                          : "; %u calls wait behind it",
                                       stuck->behind);
     }
-    PyObject *message = NULL;
+    PyObject *message = NULL, *other = NULL;
     if (behind != NULL && stuck->mine)
         message =
             PyUnicode_FromFormat("no answer from service %R in time: it has run for %u.%u s %s%U",
                                  name, tenths / 10, tenths % 10, life, behind);
-    else if (behind != NULL)
+    else if (behind != NULL &&
+             (other = native_channel_service(call->channel, stuck->service)) != NULL)
         message = PyUnicode_FromFormat(
-            "no answer from service %R in time: service %R has run for %u.%u s %s%U", name, what,
+            "no answer from service %R in time: service %R has run for %u.%u s %s%U", name, other,
             tenths / 10, tenths % 10, life, behind);
     Py_XDECREF(behind);
-    Py_DECREF(what);
+    Py_XDECREF(other);
     return message;
 }
