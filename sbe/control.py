@@ -16,6 +16,7 @@ __all__ = [
     "ERROR_CODES",
     "INTERFACE",
     "PROTOCOL",
+    "SHUT",
     "code_name",
     "default_socket",
     "named_socket",
@@ -27,6 +28,9 @@ PROTOCOL = 2
 
 ERROR = f"{INTERFACE}.Refused"
 """The one error: parameters `code` (positive errno number) and `message` (for people)."""
+
+SHUT = "\x01"
+"""An event of events_fd that begins so names a channel which the remote has shut; no words do."""
 
 DEFAULT_SOCKET = "/run/sbe/control.sock"
 

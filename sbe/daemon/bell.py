@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import socket
 
+from sbe.control import SHUT
 from sbe.errors import resources
 from sbe.host.descriptors import socket_above_streams
 from sbe.host.text import one_line
 
-__all__ = ["SHUT", "Bell"]
+__all__ = ["Bell"]
 
 _KERNEL_BYTES = 4096  # that may wait for a client which does not read; the rest is a number
 _AT_ONCE = 1024
 _WORDS_MAX = 500  # characters of an event
-
-SHUT = "\x01"  # no words begin with it
 
 
 class Bell:
@@ -37,10 +36,9 @@ class Bell:
         self._socket.shutdown(socket.SHUT_RD)  # nobody listens to what a client says here
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
         self._loop = asyncio.get_running_loop()
-        self._rest = b""  # of what was sent in part
+        self._rest = b""  # of what was sent in part; not empty: the loop waits for room
         self._owed = 0  # events behind it, the last of which has the words
         self._words = b""
-        self._waiting = False
         self.rung = 0
         """How many events were sent, or are about to be."""
 
@@ -57,10 +55,11 @@ class Bell:
         self._owed += 1
         told = one_line(words, _WORDS_MAX) if shut is None else f"{SHUT}{shut}"
         self._words = told.encode()
-        if not self._waiting:
+        if not self._rest:
             self._send()
 
     def _send(self) -> None:
+        waited = bool(self._rest)
         while self._rest or self._owed:
             if not self._rest:
                 now = min(self._owed, _AT_ONCE)
@@ -73,18 +72,14 @@ class Bell:
                 break
             except OSError:  # the client has closed its end
                 self._rest, self._owed = b"", 0
-        if bool(self._rest) == self._waiting:
-            return
-        self._waiting = not self._waiting
-        if self._waiting:
+        if self._rest and not waited:
             self._loop.add_writer(self._socket.fileno(), self._send)
-        else:
+        elif waited and not self._rest:
             self._loop.remove_writer(self._socket.fileno())
 
     def close(self) -> None:
         """Closes this end, and the other one if nobody has it. Twice is fine."""
-        if self._waiting:
-            self._waiting = False
+        if self._rest:
             with contextlib.suppress(RuntimeError):  # the loop has gone first
                 self._loop.remove_writer(self._socket.fileno())
         self._rest, self._owed = b"", 0

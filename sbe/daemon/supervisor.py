@@ -35,9 +35,8 @@ _T = TypeVar("_T")
 
 # What this end can hold; the remote's own limits are usually the smaller ones.
 _AREAS, _CONTEXTS, _CHANNELS = 16384, 2048, 2048
-_LOOK_SECONDS = (
-    4.0  # a remote that owes an answer is looked at four times in so long, or more often
-)
+# A remote that owes an answer is looked at four times in so long, or more often.
+_LOOK_SECONDS = 4.0
 _WORDS_MAX = 500  # of why a remote was lost
 _PENDING = 2 * _CONTEXTS  # requests: one of each context, all of which may end at once, and some
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sbe.control import PROTOCOL
+from sbe.control import PROTOCOL, SHUT
 from sbe.errors import (
     BadArgument,
     DaemonGone,
@@ -34,7 +34,6 @@ _T = TypeVar("_T")
 
 _EVENTS_AT_ONCE = 4096
 _WORDS_MAX = 2048
-_SHUT = "\x01"  # an event that begins so names a channel that the remote has shut
 _RESTART_S = 600.0  # what the daemon waits for at most
 
 
@@ -135,8 +134,8 @@ class DaemonBackend:
 
     def _understand(self, event: str, concerns: bool) -> None:
         """One event; `concerns`: it came after the channel was opened."""
-        if event.startswith(_SHUT):
-            channel = event.removeprefix(_SHUT)
+        if event.startswith(SHUT):
+            channel = event.removeprefix(SHUT)
             if concerns and channel.isdecimal() and self._loss is None:
                 self._loss = shut_by_remote(int(channel))
             return
