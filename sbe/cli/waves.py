@@ -53,7 +53,6 @@ class _Meter:
 
 def _finish(screen: Screen, stream: sbe.Stream, frames: int, path: Path) -> int:
     stat = stream.stat()
-    stat["lost_bytes"] -= stat["lost_bytes"] % stream.format.frame_bytes
     ok = stat["xruns"] == 0
     screen.result(
         ok,

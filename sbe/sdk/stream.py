@@ -132,7 +132,7 @@ class Stream:
         self._area = area
         self._block = _native.StreamBlock(area, stride)
         self._start = stride * _native.STREAM_BLOCK_RECORDS
-        self._generation = self._looked_for_numpy = 0
+        self._generation = 0
         self._application = 0  # bytes
         self._shown = status_of((0, 0, 0, 0, 0, 0, 0, 0, 0))
         self._lost = 0  # bytes that were overwritten before they were read
@@ -328,8 +328,7 @@ class Stream:
         Raises Timeout, StreamError after an xrun, RemoteRestarted with how far it had come.
         """
         until = ends_at(timeout)
-        if self._generation != self._looked_for_numpy:
-            self._looked_for_numpy = self._generation
+        if self._shown.state is State.PREPARED:
             with contextlib.suppress(OutOfResources):  # its users see so themselves
                 arrays.numpy("Block.array()")  # before it starts: to load it takes a buffer's time
         while True:
@@ -596,7 +595,7 @@ class Stream:
         """The same for asyncio: returns when there may be news."""
         import asyncio
 
-        while self._take_event(0):
+        if self._take_event(0):
             return
         if self._channel.error is not None or not self._channel.poll():
             return

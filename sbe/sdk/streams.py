@@ -61,20 +61,19 @@ class Streams:
         settings = _settings(direction, format, period_frames, buffer_frames, on_xrun, endless)
         until = ends_at(timeout)
         _, number = core.prepare_until(service, until)
-        name = service
         channel = core.open_another(_RINGS, _PRIORITY, until)
         try:
-            channel.names[number] = name
+            channel.names[number] = service
             asked = request(Op.NEGOTIATE, 0, more=settings.pack())
             reply = channel.call(number, (), asked, time_left(until))
             result, agreed = settings.agreed(reply.payload)
             if result != 0:
-                raise from_status(result, f"stream {name!r}", remote=True)
+                raise from_status(result, f"stream {service!r}", remote=True)
             stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
             block = stride * _native.STREAM_BLOCK_RECORDS
             area = core.allocate(block + agreed.buffer_bytes, None, until)
             try:
-                stream = Stream(core, name, number, next(_ids), agreed, channel, area, stride)
+                stream = Stream(core, service, number, next(_ids), agreed, channel, area, stride)
                 stream._begin(time_left(until))
                 stream.prepare()
             except BaseException:

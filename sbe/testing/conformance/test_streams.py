@@ -18,7 +18,6 @@ from sbe.testing.conformance.parts import LIMIT_S, in_a_loop, needs
 
 RATE = 48000
 STEREO = sbe.StreamFormat("int16", 2, RATE)
-DELAY_BYTES = "delay_bytes"
 
 
 def wave(first: int, count: int, rate: int = RATE) -> Any:
