@@ -268,12 +268,25 @@ static int open_with(uint32_t channel, uint32_t stream, const struct sbe_stream_
     return send(channel, &message, sizeof message, buffers, 2, &message);
 }
 
-static void open_stream(uint32_t channel, uint32_t stream, uint8_t direction, uint32_t buffer,
-                        uint32_t period)
+/* Opened with these settings, and prepared. */
+static void prepare_with(uint32_t stream, const struct sbe_stream_settings *settings)
+{
+    CHECK_EQ(open_with(0, stream, settings), 1);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, stream, 7), SBE_OK);
+}
+
+static void open_stream(uint32_t stream, uint8_t direction, uint32_t buffer, uint32_t period)
 {
     struct sbe_stream_settings settings = settings_of(direction, buffer, period);
-    CHECK_EQ(open_with(channel, stream, &settings), 1);
-    CHECK_EQ(ask(channel, SBE_STREAM_PREPARE, stream, 7), SBE_OK);
+    prepare_with(stream, &settings);
+}
+
+/* An xrun is told and goes on. */
+static void prepare_going_on(uint8_t direction)
+{
+    struct sbe_stream_settings settings = settings_of(direction, 400, 40);
+    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
+    prepare_with(1, &settings);
 }
 
 static void show(uint32_t stream, uint64_t position)
@@ -313,7 +326,7 @@ static void play(uint32_t stream, uint64_t first, uint32_t bytes, uint32_t buffe
 static void test_time_moves_bytes(void)
 {
     begin();
-    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
     CHECK_EQ(sbe_streams_due_ns(), SBE_STREAM_NEVER);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     uint64_t started = now;
@@ -345,7 +358,7 @@ static void test_time_moves_bytes(void)
 static void test_pause_and_clock(void)
 {
     begin();
-    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     now += 5 * MS;
     CHECK_EQ(ask(0, SBE_STREAM_PAUSE, 1, 0), SBE_OK);
@@ -365,8 +378,7 @@ static void test_a_leap_of_the_clock(void)
     begin();
     struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
     settings.mode = SBE_STREAM_ENDLESS;
-    CHECK_EQ(open_with(0, 1, &settings), 1);
-    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    prepare_with(1, &settings);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     pass(3600000ull * MS);
     CHECK_EQ(status_of(0, 1).position, 400);
@@ -376,7 +388,7 @@ static void test_a_leap_of_the_clock(void)
 static void test_playback_takes_what_is_there(void)
 {
     begin();
-    open_stream(0, 1, SBE_STREAM_PLAYBACK, 400, 40);
+    open_stream(1, SBE_STREAM_PLAYBACK, 400, 40);
     play(1, 0, 400, 400);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     for (uint64_t written = 400; written < 4000; written += 40) {
@@ -402,7 +414,7 @@ static void test_a_requester_that_lies(void)
                                     0x8000000000000000u};
     for (uint32_t i = 0; i < sizeof LIES / sizeof LIES[0]; i++) {
         begin();
-        open_stream(0, 1, SBE_STREAM_PLAYBACK, 400, 40);
+        open_stream(1, SBE_STREAM_PLAYBACK, 400, 40);
         play(1, 0, 80, 400);
         CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
         pass(10 * MS);
@@ -416,13 +428,13 @@ static void test_a_requester_that_lies(void)
         CHECK_EQ(kind.wrong, 0);
     }
     begin(); /* no whole frame */
-    open_stream(0, 1, SBE_STREAM_PLAYBACK, 400, 40);
+    open_stream(1, SBE_STREAM_PLAYBACK, 400, 40);
     play(1, 0, 43, 400);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     pass(20 * MS);
     CHECK_EQ(status_of(0, 1).position, 40);
     begin(); /* read what was never there */
-    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     show(1, 4000);
     pass(100 * MS);
@@ -434,10 +446,7 @@ static void test_a_requester_that_lies(void)
 static void test_an_xrun_goes_on(void)
 {
     begin();
-    struct sbe_stream_settings settings = settings_of(SBE_STREAM_PLAYBACK, 400, 40);
-    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
-    CHECK_EQ(open_with(0, 1, &settings), 1);
-    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    prepare_going_on(SBE_STREAM_PLAYBACK);
     play(1, 0, 60, 400);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     host.event_count = 0;
@@ -463,10 +472,7 @@ static void test_an_xrun_goes_on(void)
 static void test_the_oldest_give_way(void)
 {
     begin();
-    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
-    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
-    CHECK_EQ(open_with(0, 1, &settings), 1);
-    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    prepare_going_on(SBE_STREAM_CAPTURE);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     for (uint32_t i = 0; i < 15; i++)
         pass(10 * MS);
@@ -480,10 +486,7 @@ static void test_the_oldest_give_way(void)
 static void test_events_without_room(void)
 {
     begin();
-    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
-    settings.on_xrun = SBE_STREAM_XRUN_GOES_ON;
-    CHECK_EQ(open_with(0, 1, &settings), 1);
-    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 7), SBE_OK);
+    prepare_going_on(SBE_STREAM_CAPTURE);
     CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
     host.event_count = 0;
     for (uint32_t i = 0; i < 100; i++) {
@@ -510,8 +513,8 @@ static void test_events_without_room(void)
 static void test_states_wait_for_room(void)
 {
     begin();
-    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
-    open_stream(0, 2, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(2, SBE_STREAM_CAPTURE, 400, 40);
     host.event_count = 0;
     struct sbe_stream *stream = &sbe_stream_pool[SBE_STREAMS - 1];
     CHECK_EQ(stream->id, 1);
@@ -531,7 +534,7 @@ static void test_malformed_requests(void)
 {
     uint32_t words[32] = {0};
     begin();
-    open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+    open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
     for (uint32_t op = 0; op < 13; op++)
         for (uint32_t size = 0; size <= sizeof words; size += 4) {
             words[0] = op;
@@ -665,7 +668,7 @@ static void test_nothing_is_touched_after_the_end(void)
 {
     for (uint32_t how = 0; how < 3; how++) {
         begin();
-        open_stream(0, 1, SBE_STREAM_CAPTURE, 400, 40);
+        open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
         CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
         pass(50 * MS);
         CHECK_EQ(remote.areas[0].pins, 2);
