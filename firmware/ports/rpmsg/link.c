@@ -349,7 +349,8 @@ bool rpmsg_link_run(struct rpmsg_link *link)
     flush_outbox(link);
     send_listed(link, true, false); /* what waited goes before what comes now */
     bool more = sbe_power_run(&link->power);
-    (void)sbe_streams_round(&link->port); /* a request may have started one, and what they tell is sent next */
+    /* A request may have started one, and what they tell is sent next. */
+    (void)sbe_streams_round(&link->port);
     send_listed(link, false, !more);
     link->waits = link->waits || link->outbox_count > 0;
     return more;
