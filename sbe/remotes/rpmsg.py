@@ -26,6 +26,7 @@ __all__ = ["CONTROL", "DOORBELL", "RpmsgRemote"]
 CONTROL = "sbe-control"  # what the remote announces
 DOORBELL = "sbe-doorbell"
 _REMOVAL_S = 1.0  # the kernel takes milliseconds to remove the devices of a remote that is gone
+_ANNOUNCEMENT_S = 5.0  # of a core that was started: it takes milliseconds
 _NODES = "sbe"  # names of our nodes begin so
 
 _numbers = itertools.count(1)
@@ -33,6 +34,10 @@ _numbers = itertools.count(1)
 
 def _unique(purpose: str) -> str:
     return f"{_NODES}-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
+
+
+def _announces_all(entry: str) -> bool:
+    return all(rpmsg.services(name, entry) for name in (CONTROL, DOORBELL))
 
 
 class RpmsgRemote(Remote):
@@ -107,9 +112,14 @@ class RpmsgRemote(Remote):
     def restart(self) -> None:
         """Stops the remote processor and starts it, which sysfs has to permit this user.
 
-        Raises PermissionDenied, LinkError, Busy when somebody else keeps it running.
+        It runs before it announces itself: that is waited for, a while. `connect()` says what is
+        missing then. Raises PermissionDenied, LinkError, Busy when somebody else keeps it running.
         """
-        remoteproc.find(self._processor or self._find(CONTROL).remote).restart()
+        processor = remoteproc.find(self._processor or self._find(CONTROL).remote)
+        processor.restart()
+        until_s = time.monotonic() + _ANNOUNCEMENT_S
+        while time.monotonic() < until_s and not _announces_all(processor.entry):
+            time.sleep(0.005)
 
     def open_doorbell(self) -> int:
         """Returns an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""

@@ -8,6 +8,7 @@ import pytest
 
 import sbe
 from sbe.kernel import remoteproc, rpmsg
+from sbe.remotes.rpmsg import CONTROL, DOORBELL, RpmsgRemote
 
 
 @pytest.fixture
@@ -48,3 +49,27 @@ def test_remote_processor_does_not_announce(name: str, state: str, hint: str, m4
         f"remote processor {name}, which is {state}, does not announce 'sbe-control' on rpmsg: "
         f"{hint}"
     )
+
+
+def test_a_core_that_was_started_again_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs before it announces itself, one channel after the other."""
+    announced: list[str] = []
+    looks = []
+
+    class Processor:
+        entry = "remoteproc7"
+
+        def restart(self) -> None:
+            announced.clear()
+
+    def services(name: str | None = None, remote: str | None = None) -> list[str]:
+        assert remote == Processor.entry
+        looks.append(name)
+        if len(looks) in (3, 7):
+            announced.append(CONTROL if len(looks) == 3 else DOORBELL)
+        return [each for each in announced if each == name]
+
+    monkeypatch.setattr(remoteproc, "find", lambda name: Processor())
+    monkeypatch.setattr(rpmsg, "services", services)
+    RpmsgRemote("m33").restart()
+    assert announced == [CONTROL, DOORBELL]
