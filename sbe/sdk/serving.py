@@ -181,6 +181,8 @@ class Server:
             _refuse(request, name, error)
             return
         self._awaited[request] = future, channel
+        if self._closing.is_set():  # whoever closes may have looked before the line above
+            future.cancel()
 
         def ended(future: Future[None]) -> None:
             self._awaited.pop(request, None)
@@ -217,7 +219,11 @@ def _run(
     channel: _native.Channel | None = None
     while not closing.is_set():
         try:
-            channel = live_channel()
+            live = live_channel()
+            server = reference()
+            if server is not None and channel is not None and channel is not live:
+                server.give_up(channel)  # lost, and brought back before this thread looked
+            channel, server = live, None
             request = channel.next_request()
         except (LinkClosed, DaemonGone):
             return

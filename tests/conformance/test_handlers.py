@@ -312,6 +312,25 @@ def test_a_coroutine_ends_with_the_remote_that_asked() -> None:
         assert endless.ended == 2
 
 
+def test_a_coroutine_ends_with_a_remote_that_is_back_before_the_thread_that_serves_looks() -> None:
+    endless = Endless()
+    with sbe.connect("loopback:") as link:
+
+        def start_anew(payload: bytes) -> None:
+            os.kill(link.list()["links"][0]["pid"], signal.SIGKILL)
+            with pytest.raises(sbe.RemoteRestarted):
+                waiting.result()
+            link.find("relay")  # brings the link back, in the thread that serves
+
+        link.serve("waits", endless.handle)
+        link.serve("restarts", start_anew)
+        waiting = link.submit("relay", payload=b"waits\0", timeout=LIMIT_S)
+        endless.wait_begun()
+        with pytest.raises(sbe.RemoteRestarted):
+            link.call("relay", payload=b"restarts\0", timeout=LIMIT_S)
+        endless.wait_ended()
+
+
 def test_closing_cancels_what_is_awaited() -> None:
     endless = Endless()
     with sbe.connect("loopback:") as link:
