@@ -30,6 +30,7 @@ C_FLOORS: Floors = [
     [["firmware/core/session*.*"]],
     [["firmware/core/service.*", "firmware/core/engine*.*", "firmware/core/kept.*"]],
     [
+        ["firmware/asg/*"],
         ["firmware/carveout/*"],
         ["firmware/mirror/*"],
         ["firmware/pieces/*"],
