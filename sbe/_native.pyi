@@ -14,6 +14,8 @@ RELEASE: str
 VERSION_MIN: int
 VERSION_MAX: int
 MAGIC: int
+ASG_STORAGE: int
+ASG_BUFFER_MAX: int
 CONTROL_MAX: int
 NAME_SIZE: int
 SLOT_ALIGN: int
@@ -507,6 +509,45 @@ class StreamBlock:
         """Our position, in bytes, to the remote."""
     def sync(self, offset: int, size: int, written: bool, /) -> None:
         """Caches, for bytes we have written, or are about to read."""
+
+@final
+class AsgClient:
+    """The client of an Address Space Graphics stream. Not thread-safe; 0 and False say: wait."""
+
+    step: int
+    """Bytes that fit one record."""
+    unread: int
+    """Bytes of replies."""
+    idle: bool
+    """The server has read all."""
+
+    def __new__(cls, region: _BufferProtocol, size: int, step: int = 0) -> Self: ...
+    def alloc(self, size: int, /) -> int:
+        """Its offset in the region."""
+    def give_back(self, size: int, /) -> None:
+        """That many of it are not sent."""
+    def flush(self) -> bool: ...
+    def send(self, data: _BufferProtocol, sent: int, wait: bool, /) -> tuple[int, bool]:
+        """Bytes sent of data so far, and whether that was all of it."""
+    def read(self, target: _BufferProtocol, /) -> int: ...
+    def doorbell(self) -> bool:
+        """Whether to ring it."""
+    def remind(self) -> None:
+        """The doorbell, again, for who has waited."""
+
+@final
+class AsgServer:
+    """The server of an Address Space Graphics stream. Not thread-safe; 0 says: wait."""
+
+    def __new__(cls, region: _BufferProtocol, size: int) -> Self: ...
+    def read(self, target: _BufferProtocol, /) -> int: ...
+    def available(self) -> int:
+        """Bytes for the next read."""
+    def may_sleep(self) -> bool:
+        """False: there is something."""
+    def reply(self, data: _BufferProtocol, /) -> int: ...
+    def close(self, failed: bool, /) -> None:
+        """Tells the client."""
 
 @final
 class Session:

@@ -49,10 +49,10 @@ int sbe_asg_client_attach(struct sbe_asg_client *client, void *memory, uint32_t 
     uint32_t records = size / fresh.step - 1u, most = (SBE_ASG_SMALL - 1u) / SBE_ASG_RECORD_SIZE;
     fresh.outstanding = (records < most ? records : most) * SBE_ASG_RECORD_SIZE;
     fresh.records = sbe_asg_flow_write(&storage->to_host, storage->to_host.bytes, SBE_ASG_SMALL);
-    fresh.large = sbe_asg_flow_write(&storage->to_host_large, fresh.region.buffer,
-                                     fresh.region.view_size);
-    fresh.replies = sbe_asg_flow_read(&storage->from_host_large, fresh.region.buffer,
-                                      fresh.region.view_size);
+    fresh.large =
+        sbe_asg_flow_write(&storage->to_host_large, fresh.region.buffer, fresh.region.view_size);
+    fresh.replies =
+        sbe_asg_flow_read(&storage->from_host_large, fresh.region.buffer, fresh.region.view_size);
     *client = fresh;
     return SBE_OK;
 }
@@ -91,12 +91,25 @@ int sbe_asg_client_alloc(struct sbe_asg_client *client, uint32_t size, void **pl
     if (client->filled == 0) { /* from here on bytes are written into the buffer */
         if (sbe_asg_unread(&client->large) != 0)
             return not_yet(client);
-        if (sbe_asg_readable(&client->replies) != 0)
+        if (sbe_asg_client_unread(client) != 0)
             return SBE_EBUSY;
     }
     *place = client->region.buffer + client->at + client->filled;
     client->filled += size;
     return SBE_OK;
+}
+
+int sbe_asg_client_give_back(struct sbe_asg_client *client, uint32_t size)
+{
+    if (size > client->filled)
+        return SBE_EINVAL;
+    client->filled -= size;
+    return SBE_OK;
+}
+
+uint32_t sbe_asg_client_unread(const struct sbe_asg_client *client)
+{
+    return sbe_asg_readable(&client->replies);
 }
 
 static int begin(struct sbe_asg_client *client, uint32_t size)
@@ -106,7 +119,7 @@ static int begin(struct sbe_asg_client *client, uint32_t size)
         return status;
     if (!sbe_asg_client_is_idle(client)) /* a change of mode needs empty rings */
         return not_yet(client);
-    if (sbe_asg_readable(&client->replies) != 0)
+    if (sbe_asg_client_unread(client) != 0)
         return SBE_EBUSY;
     sbe_store_relaxed(&config_of(client)->transfer_size, size);
     /* The bytes are shown after it, with release. */
@@ -146,7 +159,7 @@ int64_t sbe_asg_client_read(struct sbe_asg_client *client, void *data, uint32_t 
     int status = sbe_asg_client_flush(client);
     if (status != SBE_OK)
         return status;
-    uint32_t now = sbe_asg_readable(&client->replies);
+    uint32_t now = sbe_asg_client_unread(client);
     if (now == 0 || !sbe_asg_client_is_idle(client))
         return not_yet(client);
     if (now > size)

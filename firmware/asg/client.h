@@ -41,6 +41,10 @@ int sbe_asg_client_attach(struct sbe_asg_client *client, void *memory, uint32_t 
  */
 int sbe_asg_client_alloc(struct sbe_asg_client *client, uint32_t size, void **place);
 
+/* The last `size` bytes that were allocated in this step are not sent. SBE_EINVAL: there are fewer.
+ */
+int sbe_asg_client_give_back(struct sbe_asg_client *client, uint32_t size);
+
 /* Sends what was allocated. */
 int sbe_asg_client_flush(struct sbe_asg_client *client);
 
@@ -54,6 +58,9 @@ int sbe_asg_client_send(struct sbe_asg_client *client, const void *data, uint32_
 
 /* Bytes of replies, at most `size`: how many, or SBE_EAGAIN, also while the server has to read. */
 int64_t sbe_asg_client_read(struct sbe_asg_client *client, void *data, uint32_t size);
+
+/* Bytes of replies that were not read: while there are some, nothing can be written. */
+uint32_t sbe_asg_client_unread(const struct sbe_asg_client *client);
 
 /* The server has read all that was sent. */
 bool sbe_asg_client_is_idle(const struct sbe_asg_client *client);

@@ -15,7 +15,7 @@
 #define SBE_ASG_STORAGE     (3u * SBE_ASG_PAGE) /* bytes before the transfer buffer */
 #define SBE_ASG_SMALL       2048u               /* bytes of the ring for records */
 #define SBE_ASG_BUFFER_MAX  0x40000000u         /* bytes: the positions' differences stay apart */
-#define SBE_ASG_VERSION     1u                  /* what who lays a ring out leaves in guest_version */
+#define SBE_ASG_VERSION     1u /* what who lays a ring out leaves in guest_version */
 #define SBE_ASG_RECORD_SIZE 8u
 
 enum sbe_asg_state { /* of the server */

@@ -10,21 +10,22 @@ static struct sbe_asg_config *config_of(const struct sbe_asg_server *server)
 
 static void show(struct sbe_asg_server *server, enum sbe_asg_state state)
 {
+    server->sleeping = state == SBE_ASG_NEED_NOTIFY;
     sbe_store_release(&server->region.storage->to_host.state, state);
 }
 
 int sbe_asg_server_attach(struct sbe_asg_server *server, void *memory, uint32_t size)
 {
-    struct sbe_asg_server fresh = {.ended = SBE_OK};
+    struct sbe_asg_server fresh = {.ended = SBE_OK, .sleeping = true};
     int status = sbe_asg_attach(&fresh.region, memory, size);
     if (status != SBE_OK)
         return status;
     struct sbe_asg_storage *storage = fresh.region.storage;
     fresh.records = sbe_asg_flow_read(&storage->to_host, storage->to_host.bytes, SBE_ASG_SMALL);
-    fresh.large = sbe_asg_flow_read(&storage->to_host_large, fresh.region.buffer,
-                                    fresh.region.view_size);
-    fresh.replies = sbe_asg_flow_write(&storage->from_host_large, fresh.region.buffer,
-                                       fresh.region.view_size);
+    fresh.large =
+        sbe_asg_flow_read(&storage->to_host_large, fresh.region.buffer, fresh.region.view_size);
+    fresh.replies =
+        sbe_asg_flow_write(&storage->from_host_large, fresh.region.buffer, fresh.region.view_size);
     *server = fresh;
     return SBE_OK;
 }
@@ -124,7 +125,8 @@ int64_t sbe_asg_server_read(struct sbe_asg_server *server, void *data, uint32_t 
 {
     if (server->ended != SBE_OK)
         return server->ended;
-    show(server, SBE_ASG_CAN_CONSUME);
+    if (server->sleeping)
+        show(server, SBE_ASG_CAN_CONSUME);
     int64_t bytes = sbe_asg_server_available(server);
     if (bytes <= 0)
         return bytes == 0 ? SBE_EAGAIN : bytes;

@@ -20,6 +20,7 @@ struct sbe_asg_server {
     struct sbe_asg_record record; /* being read, as it was when it was checked */
     uint32_t taken;               /* of its bytes */
     int ended;                    /* why nothing is read any more, or SBE_OK */
+    bool sleeping;                /* as the client has been told */
 };
 
 /* Attaches to where the rings stand. SBE_EINVAL as sbe_asg_attach(). */
@@ -35,7 +36,10 @@ int64_t sbe_asg_server_read(struct sbe_asg_server *server, void *data, uint32_t 
 /* What the next read can give at once: bytes, 0, or a status. */
 int64_t sbe_asg_server_available(struct sbe_asg_server *server);
 
-/* Before a wait for the doorbell. False: do not wait, there is something. */
+/*
+ * Before a wait for the doorbell. Until then a client that has seen a read rings none: we look
+ * again by ourselves. False: do not wait, there is something.
+ */
 bool sbe_asg_server_may_sleep(struct sbe_asg_server *server);
 
 /*

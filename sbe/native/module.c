@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <time.h>
 
+#include "asg.h"
+#include "asg/layout.h"
 #include "bootstrap.h"
 #include "buffer.h"
 #include "call.h"
@@ -86,6 +88,8 @@ static const struct constant CONSTANTS[] = {
     {"VERSION_MIN", SBE_VERSION_MIN},
     {"VERSION_MAX", SBE_VERSION_MAX},
     {"MAGIC", SBE_MAGIC},
+    {"ASG_STORAGE", SBE_ASG_STORAGE},
+    {"ASG_BUFFER_MAX", SBE_ASG_BUFFER_MAX},
     {"CONTROL_MAX", SBE_CONTROL_MAX},
     {"NAME_SIZE", SBE_NAME_SIZE},
     {"SLOT_ALIGN", SBE_SLOT_ALIGN},
@@ -406,7 +410,7 @@ PyMODINIT_FUNC PyInit__native(void)
         native_request_init(module) < 0 || native_channel_init(module) < 0 ||
         native_session_init(module) < 0 || native_bootstrap_init(module) < 0 ||
         native_doorbells_init(module) < 0 || native_signals_init(module) < 0 ||
-        native_stream_init(module) < 0) {
+        native_stream_init(module) < 0 || native_asg_init(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

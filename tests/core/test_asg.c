@@ -10,8 +10,8 @@
 #include "bell.h"
 #include "core/status.h"
 
-#define SIZE  16384u
-#define STEP  4096u
+#define SIZE   16384u
+#define STEP   4096u
 #define BEYOND 64u /* bytes behind the region that nobody may write */
 
 struct place {
@@ -124,7 +124,8 @@ static void test_large_transfers_and_replies(void)
     lay_out(&place, 0xffffff00u);
     fill(sent, sizeof(sent), 0, 1);
     int status;
-    while ((status = sbe_asg_client_send(&place.client, sent, sizeof(sent), &done, true)) != SBE_OK) {
+    while ((status = sbe_asg_client_send(&place.client, sent, sizeof(sent), &done, true)) !=
+           SBE_OK) {
         CHECK_EQ(status, SBE_EAGAIN);
         CHECK(sbe_load_relaxed(&storage_of(&place)->to_host.config.transfer_size) != 0);
         int64_t n = sbe_asg_server_read(&place.server, got + taken, 5000);
@@ -294,7 +295,12 @@ static uint32_t next_random(uint64_t *seed)
     return (uint32_t)(*seed >> 33);
 }
 
-enum traffic { WRITE, SEND, SEND_ASYNC, READ };
+enum traffic {
+    WRITE,
+    SEND,
+    SEND_ASYNC,
+    READ
+};
 
 static enum traffic next_traffic(uint64_t *seed, uint32_t *size)
 {

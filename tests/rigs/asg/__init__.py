@@ -1,0 +1,1 @@
+"""Address Space Graphics streams against the original library, where the user has it built."""
