@@ -58,6 +58,7 @@ TARGETS = (
     Target("session", 900_000, ("core/session.c", "core/session_peer.c", "core/session_base.c")),
     Target("channel", 800_000, ("core/channel.c", "core/area.c")),
     Target("ring", 700_000, ("core/ring.c",)),
+    Target("asg", 300_000, ("asg/client.c", "asg/server.c", "asg/flow.c")),
     Target("mirror", 800_000, ("mirror/mirror.c",)),
     Target("bootstrap", 500_000, ("carveout/bootstrap.c", "carveout/token.c")),
     Target("carveout", 250_000, ("ports/carveout/carveout.c",)),
