@@ -54,7 +54,10 @@ def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -
         stream.read(1000, timeout=LIMIT_S)
     with pytest.raises(sbe.RemoteRestarted):
         stream.pause()
-    assert stream.position().position_bytes >= moved  # what is known of it stays
+    told = stream.position().position_bytes
+    assert told >= moved  # what is known of it stays
+    with pytest.raises(sbe.RemoteRestarted, match=rf"had moved {told} bytes"):
+        stream.prepare()  # of the run that was lost, not of the one that never begins
     assert stream.state == "disconnected"
     assert stream.closed
     stream.close()
