@@ -269,8 +269,8 @@ static PyObject *raise_given_up(const Call *call, PyObject *name)
                             : native_stuck_say(&call->stuck, call, name);
     if (message != NULL && held > 0)
         native_raise(call->status, false,
-                     "%U; its %u buffers stay quarantined until the remote answers or is reset",
-                     message, held);
+                     "%U; its %u buffer%s quarantined until the remote answers or is reset",
+                     message, held, held == 1 ? " stays" : "s stay");
     else if (message != NULL)
         native_raise(call->status, false, "%U", message);
     Py_XDECREF(message);

@@ -193,9 +193,9 @@ static PyObject *table_remove(PyObject *object, PyObject *arguments)
         return native_raise(SBE_EFAULT, false, "not an area of this table");
     if (memory->holds != 0 && !force && !memory->freed)
         return native_raise(SBE_EBUSY, false,
-                            "area %u is held by %u unanswered transactions and stays quarantined "
-                            "until the remote answers them or is reset",
-                            memory->id, memory->holds);
+                            "area %u is held by %u unanswered transaction%s and stays quarantined "
+                            "until the remote answers or is reset, as link.restart() does",
+                            memory->id, memory->holds, memory->holds == 1 ? "" : "s");
     unregister(memory);
     memory->freed = true;
     native_memory_let_go(memory);

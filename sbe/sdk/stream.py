@@ -29,7 +29,7 @@ from sbe.sdk import arrays
 from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
-from sbe.sdk.stream_format import StreamFormat
+from sbe.sdk.stream_format import StreamFormat, flat
 from sbe.sdk.stream_wire import (
     Answer,
     Direction,
@@ -261,6 +261,8 @@ class Stream:
         if state in _MOVING or state is State.PAUSED:
             # Not even asked: the remote looks at our position, which is to be 0 before it is.
             raise StreamError(f"prepare: stream {self.name!r} is {state}", state=str(state))
+        if self._channel.error is not None:
+            self._check_state()  # raises how far it had come, which is set to 0 below
         before = self._generation, self._application, self._lost, self._shown
         self._generation = self._generation % 0xFFFFFFFF + 1
         self._application = self._lost = 0
@@ -320,7 +322,7 @@ class Stream:
     # -- frames -----------------------------------------------------------------------------
 
     def next(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> Block:
-        """The next frames, in place: a period, or as many as are left before the buffer's end.
+        """The next frames, in place: as many as there are before the end of a period.
 
         `with stream.next() as frames:` gives a numpy array of shape (frames, channels), which is
         to be filled or read; they are handed over at the end of the block, none if it raises.
@@ -369,12 +371,10 @@ class Stream:
             yield piece
 
     def write(self, data: Any, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
-        """Frames, copied: an array or bytes. It waits for room. Raises as `next()`."""
+        """Frames, copied: bytes or an array of the dtype. Waits for room. Raises as `next()`."""
         self._check_direction(playback=True)
         until = ends_at(timeout)
-        left = memoryview(data).cast("B")
-        if len(left) % self.format.frame_bytes:
-            raise BadArgument(f"{len(left)} bytes are no whole frames")
+        left = flat(self.format, data)
         while len(left) > 0:
             block = self._ready(len(left))
             if block is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sbe import _native
-from sbe.errors import BadArgument, from_status
+from sbe.errors import BadArgument, ProtocolError, from_status
 from sbe.link.rings import Geometry
 from sbe.sdk.core import Core
 from sbe.sdk.stream_format import StreamFormat
@@ -66,9 +66,9 @@ class Streams:
             channel.names[number] = service
             asked = request(Op.NEGOTIATE, 0, more=settings.pack())
             reply = channel.call(number, (), asked, time_left(until))
-            result, agreed = settings.agreed(reply.payload)
+            result, agreed = _agreed(settings, reply.payload, service)
             if result != 0:
-                raise from_status(result, f"stream {service!r}", remote=True)
+                raise from_status(result, _asked(settings, service), remote=True)
             stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
             block = stride * _native.STREAM_BLOCK_RECORDS
             area = core.allocate(block + agreed.buffer_bytes, None, until)
@@ -83,6 +83,20 @@ class Streams:
         except BaseException:
             core.close_another(channel)
             raise
+
+
+def _agreed(settings: Settings, answer: bytes, service: str) -> tuple[int, Settings]:
+    try:
+        return settings.agreed(answer)
+    except ProtocolError as error:
+        raise ProtocolError(f"is {service!r} a stream? {error}", error.code) from error
+
+
+def _asked(settings: Settings, service: str) -> str:
+    """What the remote was asked for, for its refusal."""
+    dtype, channels, rate_hz = settings.format
+    what = f"{settings.direction.name.lower()} of {dtype} with {channels} channels at {rate_hz} Hz"
+    return f"stream {service!r}, asked for {what},"
 
 
 def _settings(

@@ -18,7 +18,7 @@ def open_doorbell(where: str) -> int:
     """
     scheme, _, rest = where.partition(":")
     if scheme == "unix" and rest:
-        with errors.resources(f"the doorbell {rest}"):
+        with errors.resources(f"the doorbell {rest} (is the board running?)"):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)  # where too many wait to be accepted, EAGAIN

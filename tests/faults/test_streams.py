@@ -54,7 +54,10 @@ def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -
         stream.read(1000, timeout=LIMIT_S)
     with pytest.raises(sbe.RemoteRestarted):
         stream.pause()
-    assert stream.position().position_bytes >= moved  # what is known of it stays
+    told = stream.position().position_bytes
+    assert told >= moved  # what is known of it stays
+    with pytest.raises(sbe.RemoteRestarted, match=rf"had moved {told} bytes"):
+        stream.prepare()  # of the run that was lost, not of the one that never begins
     assert stream.state == "disconnected"
     assert stream.closed
     stream.close()
@@ -275,6 +278,17 @@ def test_arguments(loopback: sbe.Connection) -> None:
             stream.read(1)
         with pytest.raises(sbe.BadArgument, match="no whole frames"):
             stream.write(b"abc")
+        for array, words in (
+            (np.zeros((8, 2)), r"are int16.*type 'd'; convert them: array.astype\('int16'\)"),
+            (np.zeros((8, 2), np.int32), "type 'i'"),
+            (np.zeros((8, 2), np.uint8), "type 'B'"),
+            (np.zeros((8, 3), np.int16), r"shape \(8, 3\) is no frames of 2 channels"),
+            (np.zeros((16, 2), np.int16)[::2], "ascontiguousarray"),
+        ):
+            with pytest.raises(sbe.BadArgument, match=words):
+                stream.write(array)
+        stream.write(np.zeros((0, 2), np.int16))
+        stream.write(np.zeros(16, np.int16))
         with (
             pytest.raises(sbe.BadArgument, match="one connection"),
             sbe.connect("loopback:") as other,

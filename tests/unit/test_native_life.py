@@ -136,7 +136,7 @@ def test_a_cancelled_call_says_so_and_what_becomes_of_its_buffers():
         call = pair.host.submit(7, (_native.In(area), _native.Out(bytearray(8))))
         assert call.cancel()
         assert not call.cancel()
-        words = "'sobel' was cancelled; its 1 buffers stay quarantined until the remote answers"
+        words = "'sobel' was cancelled; its 1 buffer stays quarantined until the remote answers"
         with pytest.raises(errors.Cancelled, match=words):
             call.result()
         pair.answer()

@@ -388,7 +388,7 @@ def test_what_a_service_does_not_take(link: sbe.Connection) -> None:
         link.open_stream("tone", "playback", STEREO)
     with pytest.raises(sbe.RemoteError, match=r"stream 'meter'.*ENOTSUP"):
         link.open_stream("meter", "playback", sbe.StreamFormat("uint8", 1, RATE))
-    with pytest.raises(sbe.RemoteError, match="ERANGE"):
+    with pytest.raises(sbe.RemoteError, match=r"200 channels at 10000000 Hz.*ERANGE"):
         link.open_stream("tone", "capture", sbe.StreamFormat("int16", 200, 10_000_000))
     with pytest.raises(sbe.UnknownService):
         link.open_stream("no such stream", "capture", STEREO)
@@ -402,7 +402,7 @@ def test_what_a_service_does_not_take(link: sbe.Connection) -> None:
 
 @needs("echo")
 def test_a_service_that_is_no_stream(link: sbe.Connection) -> None:
-    with pytest.raises(sbe.ProtocolError, match="negotiation's answer of 56 bytes"):
+    with pytest.raises(sbe.ProtocolError, match=r"is 'echo' a stream.*answer of 56 bytes"):
         link.open_stream("echo", "capture", STEREO)
     assert link.call("echo", payload=b"x").payload == b"x"
 

@@ -194,7 +194,7 @@ def lose_the_core(processor: remoteproc.RemoteProcessor, core: "subprocess.Popen
         connection.call("crc32", In(area))
         core.kill()
         until(lambda: processor.state == "crashed")
-        with pytest.raises(errors.Timeout, match="stay quarantined"):
+        with pytest.raises(errors.Timeout, match="stays quarantined"):
             connection.call("crc32", In(area), timeout=0.1)
         assert area.holds == 1
         processor.stop()
