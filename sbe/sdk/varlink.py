@@ -378,6 +378,9 @@ class VarlinkClient:
             raise excess
 
 
+_WITHOUT_DAEMON = "start sbe-daemon, or use the URI 'loopback:'"
+
+
 def _connect_error(path: str, error: OSError) -> Exception:
     if isinstance(error, PermissionError):
         return PermissionDenied(
@@ -385,11 +388,11 @@ def _connect_error(path: str, error: OSError) -> Exception:
             f"({_group(path)}) and log in again"
         )
     if isinstance(error, FileNotFoundError):
-        return LinkError(f"no daemon: {path} does not exist; start sbe-daemon, or use loopback:")
+        return LinkError(f"no daemon: {path} does not exist; {_WITHOUT_DAEMON}")
     if isinstance(error, ConnectionRefusedError) and not _is_socket(path):
-        return LinkError(f"no daemon: {path} is no socket; start sbe-daemon, or use loopback:")
+        return LinkError(f"no daemon: {path} is no socket; {_WITHOUT_DAEMON}")
     if isinstance(error, ConnectionRefusedError):
-        return LinkError(f"no daemon answers at {path}; start sbe-daemon, or use loopback:")
+        return LinkError(f"no daemon answers at {path}; {_WITHOUT_DAEMON}")
     if isinstance(error, BlockingIOError | TimeoutError):
         return Timeout(f"the daemon at {path} has too many who wait, and has not taken this one")
     return LinkError(f"can't connect to {path}: {error.strerror or error}")

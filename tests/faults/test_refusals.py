@@ -39,7 +39,7 @@ def test_uris_that_cant_be(uri: str) -> None:
 
 def test_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s"
-    with pytest.raises(sbe.LinkError, match=r"does not exist; start sbe-daemon, or use loopback:"):
+    with pytest.raises(sbe.LinkError, match=r"start sbe-daemon, or use the URI 'loopback:'"):
         sbe.connect(f"unix:{path}")
     path.write_text("not a socket")
     with pytest.raises(sbe.LinkError, match=str(path)):

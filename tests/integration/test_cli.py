@@ -259,7 +259,7 @@ def test_stale_socket_of_a_daemon(environment: dict[str, str]):
     assert done.code == 3
     assert done.err == (
         f"sbe: error: SBE_SOCKET='{started.socket}': no daemon answers at {started.socket}; start "
-        "sbe-daemon, or use loopback:\n"
+        "sbe-daemon, or use the URI 'loopback:'\n"
     )
 
 
