@@ -322,7 +322,7 @@ class Stream:
     # -- frames -----------------------------------------------------------------------------
 
     def next(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> Block:
-        """The next frames, in place: as many as there are before the end of a period.
+        """The next frames, in place: to the end of a period, fewer only of a stream that stands.
 
         `with stream.next() as frames:` gives a numpy array of shape (frames, channels), which is
         to be filled or read; they are handed over at the end of the block, none if it raises.
@@ -526,6 +526,9 @@ class Stream:
         if self._settings.period_bytes:
             in_period = self._application % self._settings.period_bytes
             size = min(size, self._settings.period_bytes - in_period)
+            if most is None and size < self._settings.period_bytes - in_period:
+                # The event that tells of its rest comes at its end: until then it is half of one.
+                size = 0 if self._shown.state is State.RUNNING else size
         if most is not None:
             size = min(size, most)
         size -= size % self.format.frame_bytes
