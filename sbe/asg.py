@@ -293,7 +293,11 @@ class Client(_End):
             self._check_open()
             if not patience.looks_again():
                 patience.nap()
-                self._native.remind()
+                self._remind()
+
+    def _remind(self) -> None:
+        """A server that sleeps over bytes may have missed their doorbell."""
+        self._native.remind()
 
 
 def _ring(doorbell: Doorbell) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.backend import Backend
+from sbe.sdk.byte_streams import ByteStreams
 from sbe.sdk.calls import Calls
 from sbe.sdk.core import Core
 from sbe.sdk.memory import Memory
@@ -32,7 +33,7 @@ def give_up(server: Server | None) -> None:
         server.give_up()
 
 
-class Connection(Calls, Memory, Services, Streams, Power):
+class Connection(Calls, Memory, Services, Streams, ByteStreams, Power):
     """A link to a remote, through a daemon or with an embedded one.
 
     Threads: any thread may call anything at any time; calls of several threads are in flight

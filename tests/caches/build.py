@@ -23,6 +23,7 @@ PLACE = ROOT / "build" / "caches"
 LIMITED_API = "0x030B0000"
 FLAGS = ("-O1", "-fPIC", "-std=c11", "-D_GNU_SOURCE", "-DSBE_POOL=64u", "-DSBE_POOL_SHARE=8u")
 OF_REMOTE = (
+    "firmware/asg",
     "firmware/core",
     "firmware/pieces",
     "firmware/power",

@@ -31,7 +31,13 @@ FLAGS = (
     *SANITIZE,
 )
 OF_CORE = ("firmware/core", "firmware/carveout")
-OF_REMOTE = ("firmware/pieces", "firmware/power", "firmware/services", "firmware/streams")
+OF_REMOTE = (
+    "firmware/asg",
+    "firmware/pieces",
+    "firmware/power",
+    "firmware/services",
+    "firmware/streams",
+)
 ENDS = ("host", "remote")
 BINDINGS = ("mail", "resident", "carved")
 LIMIT_S = 300.0  # turns a hang into a failure; it takes some seconds

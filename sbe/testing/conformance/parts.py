@@ -32,7 +32,7 @@ __all__ = [
 
 LIMIT_S: Final = 30.0  # turns a hang into a failure
 STREAMS: Final = frozenset({"tone", "meter", "loop"})
-STANDARD: Final = frozenset(PYTHON_SERVICES) | {"relay"} | STREAMS
+STANDARD: Final = frozenset(PYTHON_SERVICES) | {"relay", "total"} | STREAMS
 """The services that the suite calls, where a remote has them."""
 
 

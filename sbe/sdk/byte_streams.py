@@ -1,0 +1,54 @@
+"""Byte streams of Address Space Graphics with services of the remote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sbe.sdk.core import Core
+from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
+
+if TYPE_CHECKING:
+    from sbe.sdk.byte_stream import ByteStream
+
+__all__ = ["ByteStreams"]
+
+
+class ByteStreams:
+    """A connection's byte streams."""
+
+    _core: Core
+
+    def open_asg(
+        self,
+        service: str,
+        size: int = 1 << 20,
+        *,
+        step: int = 4096,
+        heap: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> ByteStream:
+        """Opens a byte stream as Address Space Graphics has them, with a service that is one.
+
+        Its region is an area of `asg.STORAGE_BYTES` and a transfer buffer of `size` bytes, with
+        that flush interval; use it as an `asg.Client`, with `with`. `heap` as in `allocate()`: one
+        whose memory both ends see at once. Raises UnknownService, Busy when the remote has as many
+        as it may, RemoteError (EOPNOTSUPP where memory is not coherent), ProtocolError for a
+        service that is no such stream.
+        """
+        from sbe.asg import STORAGE_BYTES
+        from sbe.sdk.byte_stream import ByteStream
+
+        core, until = self._core, ends_at(timeout)
+        _, number = core.prepare(service, timeout)[:2]
+        area = core.allocate(STORAGE_BYTES + size, heap, until)
+        try:
+            stream = ByteStream(core, number, area, step, timeout)
+        except BaseException:
+            core.free(area)
+            raise
+        try:
+            stream.confirm(until)
+        except BaseException:
+            stream.close()
+            raise
+        return stream

@@ -1,0 +1,5 @@
+"""ASG byte streams against every end of this project."""
+
+from __future__ import annotations
+
+from sbe.testing.conformance.test_asg import *
