@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -135,6 +136,7 @@ class Stream:
         self._generation = 0
         self._application = 0  # bytes
         self._shown = status_of((0, 0, 0, 0, 0, 0, 0, 0, 0))
+        self._looking = threading.RLock()  # what is shown, and how far we are
         self._lost = 0  # bytes that were overwritten before they were read
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._event_count = 0
@@ -261,16 +263,18 @@ class Stream:
         if state in _MOVING or state is State.PAUSED:
             # Not even asked: the remote looks at our position, which is to be 0 before it is.
             raise StreamError(f"prepare: stream {self.name!r} is {state}", state=str(state))
-        before = self._generation, self._application, self._lost, self._shown
-        self._generation = self._generation % 0xFFFFFFFF + 1
-        self._application = self._lost = 0
-        self._shown = self._shown._replace(generation=self._generation, position_bytes=0)
-        self._block.show(0)  # before the remote looks for it
+        with self._looking:
+            before = self._generation, self._application, self._lost, self._shown
+            self._generation = self._generation % 0xFFFFFFFF + 1
+            self._application = self._lost = 0
+            self._shown = self._shown._replace(generation=self._generation, position_bytes=0)
+            self._block.show(0)  # before the remote looks for it
         try:
             self._ask(Op.PREPARE)
         except BaseException:
-            self._generation, self._application, self._lost, self._shown = before
-            self._block.show(self._application)
+            with self._looking:
+                self._generation, self._application, self._lost, self._shown = before
+                self._block.show(self._application)
             raise
         self._events.clear()
         self._look()
@@ -340,14 +344,16 @@ class Stream:
     def give(self, block: Block) -> None:
         """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read."""
         size = block.size_bytes
+        self._core.check_process()
         if self.playback:
             self._block.sync(self._start + block._offset, size, True)
         else:
             self._look()
-        # What was overwritten meanwhile has moved us on already.
-        if self._application % self._settings.buffer_bytes == block._offset:
-            self._application += size
-            self._block.show(self._application)
+        with self._looking:
+            # What was overwritten meanwhile has moved us on already.
+            if self._application % self._settings.buffer_bytes == block._offset:
+                self._application += size
+                self._block.show(self._application)
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
         """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
@@ -439,8 +445,9 @@ class Stream:
         await asyncio.shield(asyncio.to_thread(self.close))
 
     def __del__(self) -> None:
+        # Nothing is waited for: the collector runs in any thread and in the middle of anything.
         with contextlib.suppress(Exception):
-            self.close()
+            self._core.give_up_another(self._channel)
 
     def __reduce__(self) -> NoReturn:
         not_copied(self)
@@ -454,27 +461,30 @@ class Stream:
 
     def _look(self) -> None:
         """Takes what the remote shows, if it can be."""
-        try:
-            shown = status_of(self._block.status())
-        except ProtocolError as error:
-            self._channel.fail(error)
-            raise
-        if shown.generation != self._generation:
-            return  # of a run that is over, or before the first
-        self._check_shown(shown)
-        self._shown = shown
-        if self.playback:
-            # Silence was played in the place of what had not come.
-            behind = max(0, shown.position_bytes - self._application)
-        else:
-            behind = max(0, shown.application_bytes - self._application)
-        if behind and self._settings.goes_on and not self._settings.endless:
-            self._application += behind
-            self._lost += behind
+        self._core.check_process()
+        with self._looking:
+            before = self._shown  # a handler of a signal may look in the middle of this
+            try:
+                shown = status_of(self._block.status())
+            except ProtocolError as error:
+                self._channel.fail(error)
+                raise
+            if shown.generation != self._generation:
+                return  # of a run that is over, or before the first
+            self._check_shown(before, shown)
+            self._shown = shown
+            if self.playback:
+                # Silence was played in the place of what had not come.
+                behind = max(0, shown.position_bytes - self._application)
+            else:
+                behind = max(0, shown.application_bytes - self._application)
+            if behind and self._settings.goes_on and not self._settings.endless:
+                self._application += behind
+                self._lost += behind
 
-    def _check_shown(self, shown: StreamStatus) -> None:
+    def _check_shown(self, shown_before: StreamStatus, shown: StreamStatus) -> None:
         """Positions only grow, and nobody moves what the other end has not handed over."""
-        before, now = self._shown.position_bytes, shown.position_bytes
+        before, now = shown_before.position_bytes, shown.position_bytes
         furthest = math.inf
         if not self._settings.endless and not self._settings.goes_on:
             room = 0 if self.playback else self._settings.buffer_bytes
@@ -576,6 +586,7 @@ class Stream:
 
     def _take_event(self, timeout: float) -> bool:
         """False: there was none in time."""
+        self._core.check_process()
         try:
             taken = self._channel.next_request(min(timeout, 1e9))
         except LinkError as error:
