@@ -616,7 +616,8 @@ class Stream:
         try:
             loop.add_reader(watched, rung.set)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(rung.wait(), _BACKSTOP_S)
+                async with asyncio.timeout(_BACKSTOP_S):  # wait_for() of 3.11 loses cancellations
+                    await rung.wait()
         finally:
             loop.remove_reader(watched)
             os.close(watched)

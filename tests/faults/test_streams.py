@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import random
 import signal
 import struct
 import sys
@@ -318,6 +320,33 @@ def test_its_position_is_read_while_another_thread_reads(loopback: sbe.Connectio
             assert np.array_equal(taken[:, 0], wave(0, 24_000))
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_loop_over_blocks_is_cancelled(loopback: sbe.Connection) -> None:
+    """At the moment of a doorbell as well: each cancellation ends it, and no frame is lost."""
+
+    async def main(stream: sbe.Stream) -> int:
+        taken, soon = 0, random.Random(1)
+
+        async def take() -> None:
+            nonlocal taken
+            async for block in stream:
+                taken += block.frames
+                stream.give(block)
+
+        for _ in range(200):
+            task = asyncio.create_task(take())
+            await asyncio.sleep(soon.uniform(0, 0.01))
+            task.cancel()
+            ended, _ = await asyncio.wait({task}, timeout=SOON_S)
+            assert ended, "the cancellation was lost"
+            assert task.cancelled()
+        return taken
+
+    with loopback.open_stream("tone", "capture", STEREO, buffer_frames=48_000) as stream:
+        taken = asyncio.run(main(stream))
+        first = frames_of(stream.read(480))
+        assert np.array_equal(first[:, 0], wave(taken, 480))
 
 
 def test_more_than_a_context_may_have(loopback: sbe.Connection) -> None:
