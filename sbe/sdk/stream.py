@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import threading
 import time
@@ -53,6 +52,7 @@ __all__ = ["Block", "ClockPair", "Stream"]
 
 _EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
 _MOVING = {State.RUNNING, State.DRAINING}
+_FURTHEST = 1 << 63  # byte: thousands of years at the highest rate
 _BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
 
 
@@ -485,11 +485,13 @@ class Stream:
     def _check_shown(self, shown_before: StreamStatus, shown: StreamStatus) -> None:
         """Positions only grow, and nobody moves what the other end has not handed over."""
         before, now = shown_before.position_bytes, shown.position_bytes
-        furthest = math.inf
+        furthest = _FURTHEST
         if not self._settings.endless and not self._settings.goes_on:
             room = 0 if self.playback else self._settings.buffer_bytes
             furthest = self._application + room
-        if before <= now <= furthest and now % self.format.frame_bytes == 0:
+        frame = self.format.frame_bytes
+        ours = 0 if self.playback else shown.application_bytes  # where an overwrite has put us
+        if before <= now <= furthest and now % frame == 0 and ours <= now and ours % frame == 0:
             return
         error = ProtocolError(
             f"the remote shows stream {self.name!r} at byte {now} after {before}, with this end "

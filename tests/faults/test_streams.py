@@ -397,6 +397,8 @@ LIES = {
     "beyond the buffer": {"position": 4 * 96_001},
     "no whole frame": {"position": 4 * 500 + 2},
     "no state": {"state": 99},
+    "an overwrite beyond it": {"application": 1 << 40},
+    "an overwrite of no whole frame": {"application": 2},
 }
 
 
