@@ -39,18 +39,25 @@ class Record:
 
     def unpack(self, data: bytes, name: str) -> dict[str, Any]:
         """Its fields. For another number of bytes ProtocolError, with that name."""
-        return dict(zip(self._names, self._values(data, name), strict=True))
+        if len(data) != self.size:
+            raise self._misfit(data, name)
+        return dict(zip(self._names, self._struct.unpack(data), strict=True))
 
     def reader(self, *fields: str) -> Callable[[bytes, str], tuple[Any, ...]]:
-        """Unpacks these fields alone, in this order: for what comes often."""
-        pick: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+        """Unpacks these fields alone, two or more, in this order: for what comes often."""
+        size, unpack = self.size, self._struct.unpack
         pick = operator.itemgetter(*map(self._names.index, fields))
-        return lambda data, name: pick(self._values(data, name))
 
-    def _values(self, data: bytes, name: str) -> tuple[Any, ...]:
-        if len(data) != self.size:
-            raise ProtocolError(f"{name} of {len(data)} bytes, not {self.size}")
-        return self._struct.unpack(data)
+        def read(data: bytes, name: str) -> tuple[Any, ...]:
+            if len(data) != size:
+                raise self._misfit(data, name)
+            picked: tuple[Any, ...] = pick(unpack(data))
+            return picked
+
+        return read
+
+    def _misfit(self, data: bytes, name: str) -> ProtocolError:
+        return ProtocolError(f"{name} of {len(data)} bytes, not {self.size}")
 
 
 def signed(number: int) -> int:
