@@ -14,7 +14,7 @@ from typing import Any
 from tests.bench import ours, procs
 from tests.bench.ends import beats
 from tests.bench.flows import AUDIO, BULK, watched
-from tests.bench.model import Probe, Result, Settings, UnavailableError, require
+from tests.bench.model import Probe, Result, Settings, require
 
 __all__ = ["PROBES"]
 
@@ -205,7 +205,7 @@ class Loop:
             self._woken[fd] = now
             if before is not None:
                 self.jitter_us.append(round(abs((now - before) / 1e3 - PERIOD_US), 1))
-            while stream.available() >= stream.period_frames:
+            for _ in range(stream.available() // stream.period_frames):
                 with stream.next(0) as frames:
                     if stream.playback:
                         frames[:] = 0
