@@ -322,13 +322,14 @@ def test_a_doorbell_for_each_period_at_most(link: sbe.Connection) -> None:
 def test_no_doorbell_without_periods(link: sbe.Connection) -> None:
     with link.open_stream("tone", "capture", STEREO, period_frames=0, endless=True) as stream:
         stream.start()
-        assert stream.event(LIMIT_S) is not None  # it runs; and the next would ring
-        while stream.event(0) is not None:
-            pass
+        assert stream.event(LIMIT_S) is not None  # it runs
         until(lambda: stream.position().position_bytes >= 480 * 4)  # the answer's has rung
+        while stream.event(0) is not None:  # from now on the next would ring
+            pass
         before = rung(link, stream)
         until(lambda: stream.position().position_bytes >= 20 * 480 * 4)
         assert rung(link, stream) == before
+        assert stream.event(0) is None
 
 
 @needs("tone")
