@@ -408,7 +408,7 @@ class Stream:
         """The next event of this run, or None at the timeout; 0 does not wait."""
         until = ends_at(timeout)
         while not self._events:
-            if not self._take_event(max(0.0, until - time.monotonic())):
+            if not self._take_event(max(0.0, until - time.monotonic())) and self._is_quiet():
                 return None
         return self._events.popleft()
 
@@ -589,6 +589,13 @@ class Stream:
             )
         self._take_event(min(left, _BACKSTOP_S))
 
+    def _is_quiet(self) -> bool:
+        """Nothing is left: from now on fileno() is readable only once there is more."""
+        try:
+            return self._channel.poll()
+        except LinkError as error:
+            raise self._ended(error) from None
+
     def _take_event(self, timeout: float) -> bool:
         """False: there was none in time."""
         self._core.check_process()
@@ -613,7 +620,7 @@ class Stream:
 
         if self._take_event(0):
             return
-        if self._channel.error is not None or not self._channel.poll():
+        if self._channel.error is not None or not self._is_quiet():
             return
         loop = asyncio.get_running_loop()
         rung = asyncio.Event()
