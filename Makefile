@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak deaths bench bench-kernel lint build wheel release footprint prove-tests clean distclean
+.PHONY: firmware rig-kernel rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak deaths bench bench-streams bench-kernel lint build wheel release footprint prove-tests clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -74,6 +74,9 @@ prove-tests: $(BUILT) $(DEV) ## put known bugs back one by one: each must turn a
 bench: $(BUILT) $(PEERS) ## every figure beside its floor or peer; writes build/bench.json
 	@mkdir -p build
 	$(BIN)/python -m tests.bench
+
+bench-streams: $(BUILT) $(PEERS) ## the rows of streams alone, 64 at once for a minute among them; SECONDS=60
+	$(BIN)/python -m tests.bench --only 'stream_*' --seconds $(SECONDS) --build build/streams
 
 bench-kernel: $(BUILT) $(PEERS) rig-kernel ## SBE over a real kernel's rpmsg beside rpmsg alone; writes build/bench-kernel.json
 	$(BIN)/python -m tests.bench --kernel

@@ -63,6 +63,8 @@ struct sbe_share { /* of what the engine has, the engine's to keep */
     uint32_t round;
     uint32_t left_ns;
     uint32_t kept;
+    uint32_t streams_round; /* the same for firmware/streams */
+    uint32_t streams_left_ns;
 };
 
 struct sbe_session_context {

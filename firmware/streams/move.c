@@ -9,6 +9,7 @@
 #define SECOND_NS 1000000000u
 /* Time that passes at once at most: its product with the rate stays within 64 bits. */
 #define STEP_NS (4ull * SECOND_NS)
+#define PIECE   65536u /* bytes between two looks at the clock; the largest frame */
 
 /* The port asks in each of its rounds: the streams are looked at only after one has changed. */
 static uint64_t first_due_ns = SBE_STREAM_NEVER;
@@ -109,11 +110,42 @@ void sbe_stream_enter(struct sbe_stream *stream, enum sbe_stream_state state)
     flush(stream);
 }
 
+/* -- time -------------------------------------------------------------------------------------- */
+
+/*
+ * All streams of a context have one turn in each round, beside the one that its calls have: so
+ * nobody waits for more than that of what another asks for. What is due beyond it stays due.
+ */
+static uint32_t streams_round;
+static uint64_t charged_ns; /* time before it has been charged to somebody */
+
+static uint32_t *time_left(struct sbe_stream *stream)
+{
+    struct sbe_share *share = sbe_entry_of(stream->kept.channel)->share;
+    if (share->streams_round != streams_round) {
+        share->streams_round = streams_round;
+        share->streams_left_ns = SBE_TURN_NS;
+    }
+    return &share->streams_left_ns;
+}
+
+/* False: its context has had its turn. */
+static bool charge(struct sbe_stream *stream)
+{
+    uint32_t *left_ns = time_left(stream);
+    uint64_t now_ns = sbe_engine_now(stream->kept.engine);
+    uint32_t used_ns = sbe_between(charged_ns, now_ns);
+    charged_ns = now_ns;
+    *left_ns -= used_ns < *left_ns ? used_ns : *left_ns;
+    return *left_ns > 0;
+}
+
 /* -- movement ---------------------------------------------------------------------------------- */
 
 void sbe_stream_begin(struct sbe_stream *stream, uint64_t now_ns)
 {
     stream->moved_ns = now_ns;
+    stream->owed = 0;
     stream->status.clock_ns = now_ns;
 }
 
@@ -138,9 +170,11 @@ static uint64_t take_due(struct sbe_stream *stream, uint64_t now_ns)
     if (elapsed_ns > STEP_NS)
         elapsed_ns = STEP_NS;
     uint64_t parts = elapsed_ns * stream->settings.rate_hz + stream->fraction;
-    uint64_t frames = parts / SECOND_NS, bytes = frames * stream->settings.frame_bytes;
+    uint64_t frames = parts / SECOND_NS;
+    uint64_t bytes = frames * stream->settings.frame_bytes + stream->owed;
     stream->fraction = (uint32_t)(parts - frames * SECOND_NS);
     stream->moved_ns = now_ns;
+    stream->owed = 0;
     return bytes < stream->settings.buffer_bytes ? bytes : stream->settings.buffer_bytes;
 }
 
@@ -204,6 +238,8 @@ static uint32_t contiguous(const struct sbe_stream *stream, uint64_t due)
     uint32_t most = (uint32_t)stream->settings.buffer_bytes - stream->place;
     if (stream->to_period != 0 && stream->to_period < most)
         most = stream->to_period;
+    if (most > PIECE)
+        most = PIECE - PIECE % stream->settings.frame_bytes;
     return due < most ? (uint32_t)due : most;
 }
 
@@ -239,7 +275,7 @@ static bool lose(struct sbe_stream *stream, uint32_t bytes, uint64_t due)
     return true;
 }
 
-void sbe_stream_advance(struct sbe_stream *stream, uint64_t now_ns)
+static void advance(struct sbe_stream *stream, uint64_t now_ns)
 {
     struct sbe_stream_status *status = &stream->status;
     uint64_t due = take_due(stream, now_ns);
@@ -261,6 +297,10 @@ void sbe_stream_advance(struct sbe_stream *stream, uint64_t now_ns)
         if (!late)
             free -= bytes;
         due -= bytes;
+        if (due > 0 && !charge(stream)) {
+            stream->owed = (uint32_t)due; /* a buffer at most */
+            break;
+        }
     }
     if (stream->passed)
         tell_period(stream);
@@ -270,11 +310,29 @@ void sbe_stream_advance(struct sbe_stream *stream, uint64_t now_ns)
     flush(stream);
 }
 
+/* What it took is its context's. False: nothing was moved, for that has had its turn. */
+static bool advance_in_turn(struct sbe_stream *stream, uint64_t now_ns)
+{
+    if (*time_left(stream) == 0)
+        return false;
+    advance(stream, now_ns);
+    (void)charge(stream);
+    return true;
+}
+
+void sbe_stream_advance(struct sbe_stream *stream, uint64_t now_ns)
+{
+    charged_ns = now_ns;
+    (void)advance_in_turn(stream, now_ns);
+}
+
 /* -- when -------------------------------------------------------------------------------------- */
 
 /* The next end of a period; without periods the position is measured each hundredth of a second. */
 static uint64_t due_ns(const struct sbe_stream *stream)
 {
+    if (stream->owed != 0)
+        return stream->moved_ns;
     if (stream->settings.period_bytes == 0)
         return stream->moved_ns + SECOND_NS / 100;
     uint32_t rate = stream->settings.rate_hz;
@@ -303,10 +361,15 @@ uint64_t sbe_streams_due_ns(void)
 
 void sbe_streams_run(uint64_t now_ns)
 {
+    static uint32_t first; /* who goes first: one that had no turn in the last round */
+    uint32_t at = first;
+    bool all = true;
+    streams_round++;
     if (sbe_streams_due_ns() > now_ns)
         return;
-    for (uint32_t i = 0; i < SBE_STREAMS; i++) {
-        struct sbe_stream *stream = &sbe_stream_pool[i], *source;
+    charged_ns = now_ns;
+    for (uint32_t left = SBE_STREAMS; left > 0; left--, at = at + 1 < SBE_STREAMS ? at + 1 : 0) {
+        struct sbe_stream *stream = &sbe_stream_pool[at], *source;
         if (!sbe_stream_moves(stream) || due_ns(stream) > now_ns)
             continue;
         /* What goes through the remote is played before it is captured. */
@@ -314,7 +377,10 @@ void sbe_streams_run(uint64_t now_ns)
                      ? sbe_stream_other(stream, SBE_STREAM_PLAYBACK)
                      : NULL;
         if (source != NULL && sbe_stream_moves(source))
-            sbe_stream_advance(source, now_ns);
-        sbe_stream_advance(stream, now_ns);
+            (void)advance_in_turn(source, now_ns);
+        if (!advance_in_turn(stream, now_ns) && all) {
+            all = false;
+            first = at;
+        }
     }
 }

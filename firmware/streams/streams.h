@@ -39,6 +39,7 @@ struct sbe_stream {
     uint32_t to_period;   /* bytes until the next period ends */
     uint64_t moved_ns;    /* when it was moved last; of a whole frame */
     uint32_t fraction;    /* of a frame, in billionths of a second times the rate */
+    uint32_t owed;        /* bytes that were due and for which its context had no time left */
     uint64_t lost_from;   /* of the xrun that goes on */
     uint64_t lost_before; /* status.lost_bytes when it began */
     bool lacks;           /* an xrun goes on */

@@ -123,6 +123,7 @@ class Supervisor:
         self._distrusted = False  # one that we can end is ended before another try
         self._life = asyncio.Lock()  # while a life of the remote is ended or begun
         self._judging: asyncio.Task[None] | None = None
+        self._asked = False  # its end was asked for, and says nothing about the next life
         self._hopeless = False  # it takes a person: no program, another version
         self._task: asyncio.Task[None] | None = None
         self._ever_up = False
@@ -200,6 +201,7 @@ class Supervisor:
             raise
         _log.warning("the remote is started again: %s", why, extra={"link": self.name})
         self.link.abandon(why)
+        self._asked = True
         self._news.set()  # without a pause
 
     # -- for tenants ---------------------------------------------------------------------------
@@ -387,7 +389,9 @@ class Supervisor:
             except Exception:
                 _log.exception("the link's supervision failed", extra={"link": self.name})
             await self._rest(None if absent and self._told_news else pause)
-            pause = min(2 * pause, self.config.restart.max_seconds)
+            if not self._asked:
+                pause = min(2 * pause, self.config.restart.max_seconds)
+            self._asked = False
             self.restarts += 1
 
     async def _rest(self, seconds: float | None) -> None:

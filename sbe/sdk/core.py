@@ -12,6 +12,7 @@ import operator
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from sbe import _native
@@ -78,6 +79,7 @@ class Core:
         # may keep the area after all.
         self._weakly: weakref.ref[_Owner] = weakref.ref(self)
         self._others: dict[_native.Channel, int] = {}  # and the epoch in which each was opened
+        self._unwanted: deque[tuple[int, int]] = deque()  # of them, epoch and id of those to close
         self.channel = self._open_channel()
         self.backend.until = math.inf  # connecting has its own
 
@@ -141,20 +143,41 @@ class Core:
         self, geometry: Geometry, priority: int, until: float = math.inf
     ) -> _native.Channel:
         """A channel of its own for something that lasts. It fails when the link does."""
-        with self.control(until) as backend:
-            channel = self._attach(backend.open_channel(geometry, priority))
-            self._others[channel] = self.epoch
+        channel: _native.Channel | None = None
+        try:
+            with self.control(until) as backend:
+                channel = self._attach(backend.open_channel(geometry, priority))
+                self._others[channel] = self.epoch
+        except BaseException:
+            if channel is not None:  # interrupted at the very end
+                self.give_up_another(channel)
+            raise
         return channel
 
+    def give_up_another(self, channel: _native.Channel) -> None:
+        """Has it closed with the next operation; nobody uses it any more. For finalisers too."""
+        with _native.SignalsHeld():
+            epoch = self._others.pop(channel, None)
+            if epoch is None or self.closed or self._pid != os.getpid():
+                return
+            self._unwanted.append((epoch, channel.id))
+            channel.fail(LinkClosed("the channel was closed"))
+
     def close_another(self, channel: _native.Channel) -> None:
-        """Nobody uses it any more."""
-        epoch = self._others.pop(channel, None)
-        if epoch is None or self.closed or self._pid != os.getpid():
-            return
-        channel.fail(LinkClosed("the channel was closed"))
-        with self.control() as backend:
-            if self.epoch == epoch:  # else its remote is gone, and the next one knows of none
-                backend.close_channel(channel.id)
+        """Nobody uses it any more: it is closed, within an operation of this thread at its end."""
+        self.give_up_another(channel)
+        if self._unwanted and not self.turn.mine and not self.closed:
+            with self.control():
+                pass
+
+    def _free_unwanted(self, backend: Backend) -> None:
+        """Closes channels and frees areas that were given up."""
+        while self._unwanted:
+            epoch, number = self._unwanted[0]
+            if epoch == self.epoch:  # else its remote is gone, and the next one knows of none
+                backend.close_channel(number)
+            self._unwanted.popleft()
+        self.areas.free_unwanted(backend)
 
     def _attach(self, granted: ChannelGrant) -> _native.Channel:
         control = weakref.WeakMethod(self.process_control)
@@ -226,10 +249,10 @@ class Core:
             self.live_channel(until)
             try:
                 with self._operation(until):
-                    self.areas.free_unwanted(self.backend)
+                    self._free_unwanted(self.backend)
                     yield self.backend
                     with contextlib.suppress(Error):  # the next operation will tell
-                        self.areas.free_unwanted(self.backend)
+                        self._free_unwanted(self.backend)
             except Error as error:
                 self.process_control()
                 if type(error) is LinkError and self.channel.error is not None:

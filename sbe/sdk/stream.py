@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -52,6 +52,7 @@ __all__ = ["Block", "ClockPair", "Stream"]
 
 _EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
 _MOVING = {State.RUNNING, State.DRAINING}
+_FURTHEST = 1 << 63  # byte: thousands of years at the highest rate
 _BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
 
 
@@ -135,6 +136,7 @@ class Stream:
         self._generation = 0
         self._application = 0  # bytes
         self._shown = status_of((0, 0, 0, 0, 0, 0, 0, 0, 0))
+        self._looking = threading.RLock()  # what is shown, and how far we are
         self._lost = 0  # bytes that were overwritten before they were read
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._event_count = 0
@@ -263,16 +265,18 @@ class Stream:
             raise StreamError(f"prepare: stream {self.name!r} is {state}", state=str(state))
         if self._channel.error is not None:
             self._check_state()  # raises how far it had come, which is set to 0 below
-        before = self._generation, self._application, self._lost, self._shown
-        self._generation = self._generation % 0xFFFFFFFF + 1
-        self._application = self._lost = 0
-        self._shown = self._shown._replace(generation=self._generation, position_bytes=0)
-        self._block.show(0)  # before the remote looks for it
+        with self._looking:
+            before = self._generation, self._application, self._lost, self._shown
+            self._generation = self._generation % 0xFFFFFFFF + 1
+            self._application = self._lost = 0
+            self._shown = self._shown._replace(generation=self._generation, position_bytes=0)
+            self._block.show(0)  # before the remote looks for it
         try:
             self._ask(Op.PREPARE)
         except BaseException:
-            self._generation, self._application, self._lost, self._shown = before
-            self._block.show(self._application)
+            with self._looking:
+                self._generation, self._application, self._lost, self._shown = before
+                self._block.show(self._application)
             raise
         self._events.clear()
         self._look()
@@ -342,14 +346,16 @@ class Stream:
     def give(self, block: Block) -> None:
         """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read."""
         size = block.size_bytes
+        self._core.check_process()
         if self.playback:
             self._block.sync(self._start + block._offset, size, True)
         else:
             self._look()
-        # What was overwritten meanwhile has moved us on already.
-        if self._application % self._settings.buffer_bytes == block._offset:
-            self._application += size
-            self._block.show(self._application)
+        with self._looking:
+            # What was overwritten meanwhile has moved us on already.
+            if self._application % self._settings.buffer_bytes == block._offset:
+                self._application += size
+                self._block.show(self._application)
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
         """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
@@ -402,7 +408,7 @@ class Stream:
         """The next event of this run, or None at the timeout; 0 does not wait."""
         until = ends_at(timeout)
         while not self._events:
-            if not self._take_event(max(0.0, until - time.monotonic())):
+            if not self._take_event(max(0.0, until - time.monotonic())) and self._is_quiet():
                 return None
         return self._events.popleft()
 
@@ -439,8 +445,9 @@ class Stream:
         await asyncio.shield(asyncio.to_thread(self.close))
 
     def __del__(self) -> None:
+        # Nothing is waited for: the collector runs in any thread and in the middle of anything.
         with contextlib.suppress(Exception):
-            self.close()
+            self._core.give_up_another(self._channel)
 
     def __reduce__(self) -> NoReturn:
         not_copied(self)
@@ -454,32 +461,37 @@ class Stream:
 
     def _look(self) -> None:
         """Takes what the remote shows, if it can be."""
-        try:
-            shown = status_of(self._block.status())
-        except ProtocolError as error:
-            self._channel.fail(error)
-            raise
-        if shown.generation != self._generation:
-            return  # of a run that is over, or before the first
-        self._check_shown(shown)
-        self._shown = shown
-        if self.playback:
-            # Silence was played in the place of what had not come.
-            behind = max(0, shown.position_bytes - self._application)
-        else:
-            behind = max(0, shown.application_bytes - self._application)
-        if behind and self._settings.goes_on and not self._settings.endless:
-            self._application += behind
-            self._lost += behind
+        self._core.check_process()
+        with self._looking:
+            before = self._shown  # a handler of a signal may look in the middle of this
+            try:
+                shown = status_of(self._block.status())
+            except ProtocolError as error:
+                self._channel.fail(error)
+                raise
+            if shown.generation != self._generation:
+                return  # of a run that is over, or before the first
+            self._check_shown(before, shown)
+            self._shown = shown
+            if self.playback:
+                # Silence was played in the place of what had not come.
+                behind = max(0, shown.position_bytes - self._application)
+            else:
+                behind = max(0, shown.application_bytes - self._application)
+            if behind and self._settings.goes_on and not self._settings.endless:
+                self._application += behind
+                self._lost += behind
 
-    def _check_shown(self, shown: StreamStatus) -> None:
+    def _check_shown(self, shown_before: StreamStatus, shown: StreamStatus) -> None:
         """Positions only grow, and nobody moves what the other end has not handed over."""
-        before, now = self._shown.position_bytes, shown.position_bytes
-        furthest = math.inf
+        before, now = shown_before.position_bytes, shown.position_bytes
+        furthest = _FURTHEST
         if not self._settings.endless and not self._settings.goes_on:
             room = 0 if self.playback else self._settings.buffer_bytes
             furthest = self._application + room
-        if before <= now <= furthest and now % self.format.frame_bytes == 0:
+        frame = self.format.frame_bytes
+        ours = 0 if self.playback else shown.application_bytes  # where an overwrite has put us
+        if before <= now <= furthest and now % frame == 0 and ours <= now and ours % frame == 0:
             return
         error = ProtocolError(
             f"the remote shows stream {self.name!r} at byte {now} after {before}, with this end "
@@ -577,8 +589,16 @@ class Stream:
             )
         self._take_event(min(left, _BACKSTOP_S))
 
+    def _is_quiet(self) -> bool:
+        """Nothing is left: from now on fileno() is readable only once there is more."""
+        try:
+            return self._channel.poll()
+        except LinkError as error:
+            raise self._ended(error) from None
+
     def _take_event(self, timeout: float) -> bool:
         """False: there was none in time."""
+        self._core.check_process()
         try:
             taken = self._channel.next_request(min(timeout, 1e9))
         except LinkError as error:
@@ -600,7 +620,7 @@ class Stream:
 
         if self._take_event(0):
             return
-        if self._channel.error is not None or not self._channel.poll():
+        if self._channel.error is not None or not self._is_quiet():
             return
         loop = asyncio.get_running_loop()
         rung = asyncio.Event()
@@ -608,7 +628,8 @@ class Stream:
         try:
             loop.add_reader(watched, rung.set)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(rung.wait(), _BACKSTOP_S)
+                async with asyncio.timeout(_BACKSTOP_S):  # wait_for() of 3.11 loses cancellations
+                    await rung.wait()
         finally:
             loop.remove_reader(watched)
             os.close(watched)

@@ -25,7 +25,11 @@ _SETTINGS = Record("sbe_stream_settings")
 _STATUS = Record("sbe_stream_status")
 _ANSWER = Record("sbe_stream_answer")
 _PROPOSAL = Record("sbe_stream_proposal")
-_EVENT = Record("sbe_stream_event", "data")
+_EVENT = Record("sbe_stream_event")
+_event_parts = _EVENT.reader(
+    *("stream", "kind", "state", "generation", "sequence", "position", "clock_ns"),
+    *("from", "bytes", "skipped", "data"),
+)
 
 
 class State(enum.StrEnum):
@@ -197,20 +201,21 @@ def event_of(payload: bytes) -> tuple[int, Event] | None:
 
     Raises ProtocolError.
     """
-    fields = _EVENT.unpack(payload, "a stream's event")
-    if fields["kind"] not in _KINDS:
+    stream, kind, state, generation, sequence, position, clock_ns, first, lost, skipped, data = (
+        _event_parts(payload, "a stream's event")
+    )
+    if kind not in _KINDS:
         return None
-    if fields["state"] not in _STATES:
-        raise ProtocolError(f"an event of a stream in state {fields['state']}, which is none")
-    data = fields["data"]
-    return fields["stream"], Event(
-        _KINDS[fields["kind"]],
-        fields["generation"],
-        fields["sequence"],
-        _STATES[fields["state"]],
-        fields["position"],
-        fields["clock_ns"],
-        (fields["from"], fields["bytes"]),
-        fields["skipped"],
-        (int.from_bytes(data[:4], "little"), int.from_bytes(data[4:], "little")),
+    if state not in _STATES:
+        raise ProtocolError(f"an event of a stream in state {state}, which is none")
+    return stream, Event(
+        _KINDS[kind],
+        generation,
+        sequence,
+        _STATES[state],
+        position,
+        clock_ns,
+        (first, lost),
+        skipped,
+        (data & 0xFFFFFFFF, data >> 32),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sbe import _native
-from sbe.errors import BadArgument, ProtocolError, from_status
+from sbe.errors import BadArgument, Error, ProtocolError, from_status
 from sbe.link.rings import Geometry
 from sbe.sdk.core import Core
 from sbe.sdk.stream_format import StreamFormat
@@ -72,16 +73,14 @@ class Streams:
             stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
             block = stride * _native.STREAM_BLOCK_RECORDS
             area = core.allocate(block + agreed.buffer_bytes, None, until)
-            try:
-                stream = Stream(core, service, number, next(_ids), agreed, channel, area, stride)
-                stream._begin(time_left(until))
-                stream.prepare()
-            except BaseException:
-                area.free()
-                raise
+            stream = Stream(core, service, number, next(_ids), agreed, channel, area, stride)
+            stream._begin(time_left(until))
+            stream.prepare()
             return stream
         except BaseException:
-            core.close_another(channel)
+            # With the channel the stream ends at the remote, and the area when nobody has it.
+            with contextlib.suppress(Error):  # why there is no stream counts
+                core.close_another(channel)
             raise
 
 

@@ -1,6 +1,6 @@
 """The benchmark: every figure of SBE beside its floor or its peer, measured in the same run.
 
-    python -m tests.bench [--quick] [--only NAME] [--rounds N]
+    python -m tests.bench [--quick] [--only NAME] [--rounds N] [--seconds S]
 
 How a figure comes about, from the bottom up:
 
@@ -10,6 +10,7 @@ How a figure comes about, from the bottom up:
     floors    what the machine itself costs       (eventfd, cache line, memcpy, bare interpreter)
     peers     what people would use instead       (sockets, pipes, pyzmq, iceoryx2, numpy)
     ours      the same jobs through the SDK; crowd: among a thousand contexts
+    streams   data that flows, alone and 64 at once; flows: the same by what people use instead
     core      the same jobs in C alone             (ring_bench.c, built by programs)
     anatomy   the parts of one sleeping call       (scripted: a link without a remote)
     curves    costs over sizes and calls in flight

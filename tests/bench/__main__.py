@@ -1,4 +1,4 @@
-"""python -m tests.bench [--quick] [--only NAME] [--rounds N] [--kernel]"""
+"""python -m tests.bench [--quick] [--only NAME] [--rounds N] [--seconds S] [--kernel]"""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def positive(word: str) -> int:
     return value
 
 
+def duration(word: str) -> float:
+    value = float(word)
+    if not 1 <= value <= 1e5:
+        raise argparse.ArgumentTypeError("from a second to a day")
+    return value
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and samples")
@@ -35,6 +42,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=[],
         metavar="NAME",
         help="a key or a pattern such as 'call_*'; may be repeated",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=duration,
+        default=0.0,
+        metavar="S",
+        help="of 64 streams at once (stream_crowd*); default 60, with --quick 5",
     )
     parser.add_argument(
         "--kernel", action="store_true", help="the rows over a real kernel's rpmsg, in the rig"
@@ -57,7 +71,7 @@ def main(arguments: list[str]) -> int:
     if options.kernel and not kernel.inside():
         return kernel.run_inside(options.build, arguments)
     table, name = (KERNEL_ROWS, "bench-kernel") if options.kernel else (ROWS, "bench")
-    settings = Settings(options.quick, build=str(options.build))
+    settings = Settings(options.quick, build=str(options.build), seconds=options.seconds)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     curves = [] if options.only or options.kernel else CURVES
     run = runner.Run(chosen(table, options.only), PROBES, settings, measure, curves)

@@ -11,6 +11,8 @@ import importlib
 import os
 import socket
 import sys
+import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -82,7 +84,28 @@ def iceoryx2(root: str, name: str, size: str) -> None:
 
 
 def iceoryx2_service(root: str, name: str, size: int) -> tuple[Any, Any]:
-    """An open request/response service and its message type.
+    """An open request/response service and its message type."""
+    _, node, message = _iceoryx2_node(root, name, size)
+    opener = _iceoryx2_opener(node, name).request_response(message, message)
+    return opener.open_or_create(), message
+
+
+def iceoryx2_flow(root: str, name: str, size: int) -> tuple[Any, Any, Any]:
+    """An open publish-subscribe service, the events that tell of its blocks, and how long to wait
+    for one at most. The publisher waits for the reader, as a pipe's writer does."""
+    library, node, message = _iceoryx2_node(root, name, size)
+    blocks = _iceoryx2_opener(node, name).publish_subscribe(message).enable_safe_overflow(False)
+    events = _iceoryx2_opener(node, name).event()
+    return blocks.open_or_create(), events.open_or_create(), library.Duration.from_secs(1)
+
+
+def _iceoryx2_opener(node: Any, name: str) -> Any:
+    library: Any = importlib.import_module("iceoryx2")
+    return node.service_builder(library.ServiceName.new(name))
+
+
+def _iceoryx2_node(root: str, name: str, size: int) -> tuple[Any, Any, Any]:
+    """The library, a node, and a message of so many bytes.
 
     Its files lie under `root` and its shared memory starts with `name`: nothing of another
     iceoryx2 on this machine is seen or disturbed.
@@ -96,14 +119,71 @@ def iceoryx2_service(root: str, name: str, size: int) -> tuple[Any, Any]:
     places.prefix = library.FileName.new(f"{name}_")
     mode = library.SignalHandlingMode.Disabled
     builder = library.NodeBuilder.new().config(config).signal_handling_mode(mode)
-    node = builder.create(library.ServiceType.Ipc)
-    opener = node.service_builder(library.ServiceName.new(name)).request_response(message, message)
-    return opener.open_or_create(), message
+    return library, builder.create(library.ServiceType.Ipc), message
+
+
+def beats(period_ns: int) -> Iterator[int]:
+    """The times of a steady pace, each when it has come; 0: all at once."""
+    due = time.monotonic_ns()
+    while True:
+        due += period_ns
+        while period_ns and (now := time.monotonic_ns()) < due:
+            time.sleep((due - now) / 1e9)
+        yield due
+
+
+def stamps(asked: str, told: str, period_ns: str) -> None:
+    """As many events as are asked for, each with the time at which it was sent as its number."""
+    mine, theirs = int(asked), int(told)
+    ready()
+    while True:
+        for _, _ in zip(range(os.eventfd_read(mine)), beats(int(period_ns)), strict=False):
+            os.eventfd_write(theirs, time.monotonic_ns())
+
+
+def flow_pipe(fd: str, size: str, period_ns: str) -> None:
+    end: Connection[bytes, bytes] = Connection(int(fd), readable=False)
+    block = bytearray(int(size))
+    ready()
+    for _ in beats(int(period_ns)):
+        end.send_bytes(block)
+
+
+def flow_unix(fd: str, size: str, period_ns: str) -> None:
+    end = socket.socket(fileno=int(fd))
+    block = bytearray(int(size))
+    ready()
+    for _ in beats(int(period_ns)):
+        end.sendall(block)
+
+
+def flow_iceoryx2(root: str, name: str, size: str, period_ns: str) -> None:
+    blocks, events, _ = iceoryx2_flow(root, name, int(size))
+    publisher, notifier = blocks.publisher_builder().create(), events.notifier_builder().create()
+    block = bytes(int(size))
+    ready()
+    for _ in beats(int(period_ns)):
+        sample = publisher.loan_uninit()
+        ctypes.memmove(sample.payload_ptr, block, len(block))
+        sample.assume_init().send()
+        notifier.notify()
 
 
 KINDS = {
     function.__name__: function
-    for function in (eventfd, seqpacket, pipe, pipe_bulk, pipe_crc, zmq, iceoryx2)
+    for function in (
+        eventfd,
+        seqpacket,
+        pipe,
+        pipe_bulk,
+        pipe_crc,
+        zmq,
+        iceoryx2,
+        stamps,
+        flow_pipe,
+        flow_unix,
+        flow_iceoryx2,
+    )
 }
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ class Settings:
     placement: Placement = "two"
     build: str = "build"
     work: str = ""
+    seconds: float = 0.0
+    """Of the run of many streams; 0: as long as is usual."""
 
     @property
     def calls(self) -> int:
@@ -57,6 +59,16 @@ class Settings:
     @property
     def idle_s(self) -> float:
         return 3.0 if self.quick else 10.0
+
+    @property
+    def flow_s(self) -> float:
+        """Seconds of data that flow one way."""
+        return 1.0 if self.quick else 3.0
+
+    @property
+    def crowd_s(self) -> float:
+        """Seconds of many streams at once."""
+        return self.seconds or (5.0 if self.quick else 60.0)
 
 
 @dataclass(frozen=True)

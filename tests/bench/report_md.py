@@ -60,6 +60,18 @@ documentation says. "Asleep" means that both ends sleep between two calls, which
 check by counting the remote's sleeps; "spinning" that they look at the ring for up to 100 us
 before they sleep (`sbe.connect(spin_s=1e-4)`).
 
+Streams flow at a rate that is asked for, so their rows compare what that costs. `stream_audio*` is
+the CPU time of one period each 5 ms, on both sides the remote's end at work by a clock: a Python
+process for the peers, the C remote for SBE, so `stream_audio_cpu_here*` has the application's end
+alone. `stream_bulk*` has as much as goes through a peer, beside 32 streams of 48 MB/s, the most
+that one may be; where the note says that nothing was lost, the figure is what was offered, and the
+CPU time says more. `stream_event` is the time from the remote's reading of its clock, which is
+that of this machine, until the application has the event; its floor is a process that writes its
+reading to an eventfd. `stream_crowd*` are 64 streams of 48 kHz stereo in 5 ms periods, half played
+and half captured, buffers of 20 periods, served by one thread in an epoll loop, for a minute
+(`--seconds`): xruns count from the start, jitter is how far from 5 ms two wake-ups for one stream
+are apart.
+
 The original ASG library is not part of this repository, nor is it a package that a run could
 install. Who has built its benchmark gives it as `ASG_PEER=PROGRAM make bench`; it is run as
 `PROGRAM NEAR FAR ROUNDS` (the CPUs of producer and consumer, -1 for any), passes on 51,200 packets
@@ -67,6 +79,10 @@ of 384 bytes ROUNDS times through a transfer buffer of 16 KiB in steps of 4 KiB,
 byte, and prints one line each time: GB/s, and if it likes packets a second and packets a doorbell.
 Without it the rows `ring_vs_asg` and `ring_copied_vs_asg` have no ratio. Its reader always copies
 what it reads out of the ring; ours may leave it there, and both are measured.
+"""
+
+_OF_TAILS = """\
+Microseconds: of one round trip, or what the row says of streams.
 """
 
 _TAILS = (
@@ -77,6 +93,9 @@ _TAILS = (
     "peer_iceoryx2",
     "call_block",
     "call_spin",
+    "stream_event",
+    "stream_crowd_jitter",
+    "stream_crowd_daemon_jitter",
 )
 
 
@@ -90,7 +109,7 @@ def document(reference: Reference, record: Reference) -> str:
     ):
         parts.append(f"## {title}\n\n{_figures(reference, group)}")
     parts.append(_goals(reference))
-    parts.append(f"## Tails\n\nMicroseconds of one round trip.\n\n{_tails(reference)}")
+    parts.append(f"## Tails\n\n{_OF_TAILS}\n{_tails(reference)}")
     parts += [_curve(curve) for curve in reference["curves"].values()]
     parts += [_anatomy(reference), _instructions(record), _notes(reference)]
     return "\n".join(parts)

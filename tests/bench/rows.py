@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.bench import anatomy, core, crowd, curves, floors, kernel, ours, peers
+from tests.bench import (
+    anatomy,
+    core,
+    crowd,
+    curves,
+    floors,
+    flows,
+    kernel,
+    ours,
+    peers,
+    streams,
+)
 from tests.bench.curves import CURVES
 from tests.bench.model import Placement, Probe, Row
 
@@ -12,7 +23,7 @@ __all__ = ["CURVES", "KERNEL_ROWS", "PROBES", "ROWS"]
 
 PROBES: dict[str, Probe] = {
     name: probe
-    for module in (floors, peers, ours, core, crowd, anatomy, curves, kernel)
+    for module in (floors, peers, flows, ours, streams, core, crowd, anatomy, curves, kernel)
     for name, probe in module.PROBES.items()
 }
 
@@ -375,6 +386,81 @@ _COSTS = [
     _cost("idle_daemon_wakeups", "times", "idle_daemon/wakeups", "wake-ups of all three", 0.0),
 ]
 
+
+def _flows(key: str, unit: str, series: str, what: str, *, higher: bool = False) -> list[Row]:
+    """A stream beside each other way for blocks to flow: KEY_vs_WAY, the series of both."""
+    probe = key.removeprefix("stream_").partition("_")[0]
+    return [
+        Row(
+            f"{key}_vs_{way}",
+            unit,
+            f"stream_{probe}/{series}",
+            f"{probe}_{way}/{series}",
+            name,
+            what,
+            higher_is_better=higher,
+        )
+        for way, name in (("pipe", "Pipe"), ("unix", "AF_UNIX"), ("iceoryx2", "iceoryx2"))
+    ]
+
+
+_AUDIO = "48 kHz stereo, 5 ms a period: CPU"
+
+
+def _crowd_of_streams(suffix: str, way: str, *ends: str) -> list[Row]:
+    """64 streams at once: what they lose, what they cost, how steady they are."""
+    probe, key = f"stream_crowd{suffix}", f"stream_crowd{suffix}"
+    return [
+        _cost(f"{key}_xruns", "xruns", f"{probe}/xruns", f"64 streams at once{way}", 0.0),
+        *(
+            Row(f"{key}_cpu_{end}", "%", f"{probe}/{end}", what=f"CPU of the {end} for them")
+            for end in ends
+        ),
+        Row(
+            f"{key}_jitter",
+            "us",
+            f"{probe}/jitter",
+            "timer",
+            "bare timer",
+            "how far from 5 ms two wake-ups for one of them are apart",
+        ),
+        _cost(f"{key}_doorbells", "a period", f"{probe}/doorbells", "doorbells of the remote", 1.0),
+    ]
+
+
+_STREAMS = [
+    *_everywhere(
+        Row(
+            "stream_event",
+            "us",
+            "stream_events/event",
+            "stream_events/eventfd",
+            "eventfd",
+            "the remote's stamp of a period to the application that has its event",
+            goal=1.3,
+        )
+    ),
+    *_flows("stream_audio_cpu", "ms/s", "both", f"{_AUDIO} of both ends"),
+    *_flows("stream_audio_cpu_here", "ms/s", "here", f"{_AUDIO} of the application"),
+    *_flows("stream_bulk", "GB/s", "gbps", "blocks of 480 kB, each byte read once", higher=True),
+    *_flows(
+        "stream_bulk_per_cpu",
+        "GB/s",
+        "per_cpu",
+        "the same, for a second of CPU time of both ends",
+        higher=True,
+    ),
+    *_crowd_of_streams("", "", "client", "remote"),
+    *_crowd_of_streams("_daemon", ", through the daemon", "client", "remote", "daemon"),
+    _cost(
+        "stream_no_period_doorbells",
+        "doorbells",
+        "stream_no_periods",
+        "doorbells of the remote for a stream without periods",
+        0.0,
+    ),
+]
+
 _PARTS = [
     _part("part_host_python", "us", "call_alone", what="link.call() whose answer is there already"),
     _part("part_host_core", "us", "core_alone/host", what="the C core's own part of it"),
@@ -388,5 +474,5 @@ _PARTS = [
     _part("part_remote_syscalls", "a call", "syscalls/remote", what="the same at the remote"),
 ]
 
-ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS, *_PARTS]
+ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS, *_STREAMS, *_PARTS]
 KERNEL_ROWS = kernel.ROWS

@@ -36,9 +36,9 @@ def measure(name: str, probe: Probe, settings: Settings) -> Result:
         asked = json.dumps(dataclasses.asdict(dataclasses.replace(settings, work=work)))
         code = "from tests.bench.worker import main; sys.exit(main(sys.argv[1:]))"
         command = procs.python(code, name, asked, str(target))
-        status = procs.run_bounded(command, probe.limit_s, errors)
+        status = procs.run_bounded(command, probe.limit_s + settings.seconds, errors)
         if status is None:
-            raise UnavailableError(f"gave no answer within {probe.limit_s:g} s")
+            raise UnavailableError(f"gave no answer within {probe.limit_s + settings.seconds:g} s")
         if status != 0 or not target.exists():
             reason = procs.last_line(errors.read_text(errors="replace"))
             raise UnavailableError(f"failed: {reason or f'exit status {status}'}")

@@ -57,11 +57,13 @@ static struct {
     uint8_t next; /* byte that comes next, captured or expected */
     uint64_t moved, silent, wrong;
     uint32_t calls, longest;
+    uint32_t takes_ns; /* for each move */
 } kind;
 
 static void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes)
 {
     kind.calls++;
+    now += kind.takes_ns;
     kind.moved += bytes;
     if (bytes > kind.longest)
         kind.longest = bytes;
@@ -664,6 +666,45 @@ static void test_contexts_are_apart(void)
     CHECK_EQ(host.answer.status.state, SBE_STREAM_PREPARED);
 }
 
+static void start_endless(uint32_t channel, uint32_t stream)
+{
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    settings.mode = SBE_STREAM_ENDLESS;
+    CHECK_EQ(open_with(channel, stream, &settings), 1);
+    CHECK_EQ(ask(channel, SBE_STREAM_PREPARE, stream, 1), SBE_OK);
+    CHECK_EQ(ask(channel, SBE_STREAM_START, stream, 0), SBE_OK);
+}
+
+/* What one context's streams take beyond a turn waits, whoever's calls and streams are behind it. */
+static void test_a_turn_for_each_context(void)
+{
+    begin();
+    uint32_t most = SBE_STREAMS_SHARE < 6 ? SBE_STREAMS_SHARE : 6, rounds = 0, asked = 0;
+    for (uint32_t i = 1; i <= most; i++)
+        start_endless(0, i);
+    start_endless(1, 1);
+    kind.takes_ns = MS / 5;
+    now += 100 * MS; /* each has a buffer of ten periods to move */
+    uint64_t until = now, longest = 0, positions = 0;
+    while (positions < (most + 1) * 400) {
+        uint64_t begun = now;
+        sbe_streams_run(until);
+        longest = now - begun > longest ? now - begun : longest;
+        CHECK(++rounds < 100);
+        if (rounds == 1) /* nobody waits for all of another context's */
+            CHECK(status_of(1, 1).position > 0);
+        positions = status_of(1, 1).position;
+        for (uint32_t i = 1; i <= most; i++)
+            positions += status_of(0, i).position;
+    }
+    CHECK(rounds > most);
+    CHECK(longest <= CONTEXTS * (SBE_TURN_NS + 2 * kind.takes_ns));
+    uint64_t before = now += 100 * MS;
+    while (asked++ < 5) /* nor is a request a way around it */
+        CHECK_EQ(ask(0, SBE_STREAM_QUERY, 1 + asked % most, 0), SBE_OK);
+    CHECK(now - before <= 5 * (CONTEXTS + 1) * (SBE_TURN_NS + 2 * kind.takes_ns));
+}
+
 static void test_nothing_is_touched_after_the_end(void)
 {
     for (uint32_t how = 0; how < 3; how++) {
@@ -788,6 +829,7 @@ int main(void)
     test_settings();
     test_memory_that_does_not_fit();
     test_contexts_are_apart();
+    test_a_turn_for_each_context();
     test_nothing_is_touched_after_the_end();
     test_records_are_whole();
     test_a_restless_writer();

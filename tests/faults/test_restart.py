@@ -168,6 +168,20 @@ def test_others_hear_who_did_it_and_go_on(tmp_path: Path) -> None:
         assert "had it restarted" in running.log()
 
 
+def test_restarts_that_were_asked_for_make_no_pause(tmp_path: Path) -> None:
+    """Else who does so a dozen times has everybody wait for half a minute after the next crash."""
+    pauses = "[[link]]\n[link.restart]\ninitial_seconds = 0.05\nmax_seconds = 3600.0\n"
+    with daemon(tmp_path, pauses) as running:
+        with connect(running) as link:
+            for _ in range(16):
+                link.restart(timeout=SECONDS)
+        before = running.remote_pid()
+        os.kill(before, signal.SIGKILL)
+        running.wait_until(
+            lambda: running.list()["links"][0]["pid"] not in (before, None), "no other remote"
+        )
+
+
 def test_policy_says_who_may(tmp_path: Path) -> None:
     never = '\n[policy.default]\nrestart = "never"\n'
     with daemon(tmp_path, link_table() + never) as running, connect(running) as link:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.link.rings import Geometry, attach
+from sbe.sdk.stream_wire import Direction, Op, Settings, answer_of, request
 from sbe.testing.conformance.parts import Gate
 from tests.faults.attacks import application
 from tests.integration.varlink_client import daemon
@@ -78,6 +80,37 @@ def test_a_bystander_is_served_in_between(channels: int, uri: str) -> None:
             assert bystander.stat()["links"][0]["restarts"] == 0
         finally:
             greedy.close()
+
+
+@application(7, 18, 26)
+def test_a_bystander_is_served_between_streams(uri: str) -> None:
+    """All that one context may have, as fast as may be, behind by what a large buffer holds."""
+    with sbe.connect(uri) as bystander, sbe.connect(uri) as link:
+        bystander.call("echo")
+        buffer, block = 128 << 20, 256
+        area = link.allocate(buffer + 64 * block)
+        core = link._core
+        tone = link.find("tone").id
+        channel = core.open_another(Geometry(256, 256), priority=2)
+        settings = Settings(
+            sbe.StreamFormat("int16", 1, 24_000_000), Direction.CAPTURE, buffer, 0, True, True
+        )
+        for number in range(1, 65):
+            records = area[buffer + (number - 1) * block :][:block]
+            opened = request(Op.OPEN, number, more=settings.pack())
+            channel.submit(tone, (sbe.InOut(records), sbe.Out(area[:buffer])), opened, None)
+            for op, generation in ((Op.PREPARE, 1), (Op.START, 0)):
+                asked = request(op, number, generation)
+                assert answer_of(channel.call(tone, (), asked, LIMIT_S).payload).result == 0
+        begun = time.monotonic()
+        for i in range(300):
+            assert bystander.call("echo", payload=bytes([i % 256]), timeout=LIMIT_S)
+        with sbe.connect(uri) as newcomer:
+            newcomer.call("echo", timeout=LIMIT_S)
+        assert time.monotonic() - begun < LIMIT_S / 8  # it was minutes
+        moved = answer_of(channel.call(tone, (), request(Op.QUERY, 1), LIMIT_S).payload).status
+        assert moved.position_bytes > 0
+        assert bystander.stat()["links"][0]["restarts"] == 0
 
 
 @application(7, 18, 26)

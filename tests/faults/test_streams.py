@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import os
+import random
+import signal
 import struct
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +179,179 @@ def test_dropped_without_a_close(loopback: sbe.Connection) -> None:
     assert loopback.list()["areas"] == []
 
 
+def held(link: sbe.Connection) -> tuple[int, int]:
+    listed = link.list()
+    return len(listed["channels"]), len(listed["areas"])
+
+
+def test_dropped_in_the_middle_of_an_operation(loopback: sbe.Connection) -> None:
+    """By the collector, in a thread that has asked for something else and has no answer yet."""
+    before = held(loopback)
+    backend = loopback._core.backend
+    asked = backend.allocate
+
+    def collected_meanwhile(*given: Any) -> Any:
+        granted = asked(*given)
+        gc.collect()
+        return granted
+
+    stream = loopback.open_stream("tone", "capture", STEREO)
+    stream.start()
+    stream.itself = stream  # type: ignore[attr-defined]
+    dead = weakref.ref(stream)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "allocate", collected_meanwhile)
+        gc.disable()
+        try:
+            del stream
+            area = loopback.allocate(4096)
+        finally:
+            gc.enable()
+    assert dead() is None
+    area.free()
+    until(lambda: held(loopback) == before)
+
+
+def test_dropped_while_the_remote_is_frozen(victim: sbe.Connection, process: Process) -> None:
+    """The collector waits for nobody."""
+    stream = victim.open_stream("tone", "capture", STEREO)
+    stream.start()
+    process.freeze()
+    begun = time.monotonic()
+    del stream
+    assert time.monotonic() - begun < SOON_S
+    process.thaw()
+    until(lambda: len(victim.list()["channels"]) == 1)
+
+
+class _Interrupted(Exception):
+    pass
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupted
+
+
+# What a handler raises in a finaliser goes nowhere: Python says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_anywhere_while_it_is_opened(loopback: sbe.Connection) -> None:
+    """A handler of a signal raises, at each call of ours in turn: nothing stays behind."""
+    loopback.find("tone")
+    before = held(loopback)
+    calls, chosen = 0, -1
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        if frame.f_code.co_filename.startswith(os.path.dirname(sbe.__file__)):
+            calls += 1
+            if calls == chosen:
+                signal.raise_signal(signal.SIGUSR1)
+
+    def opened() -> bool:
+        nonlocal calls
+        calls = 0
+        sys.setprofile(profile)
+        try:
+            loopback.open_stream("tone", "capture", STEREO, buffer_frames=960).close()
+        except _Interrupted:
+            return False
+        finally:
+            sys.setprofile(None)
+        return True
+
+    usual = signal.signal(signal.SIGUSR1, _interrupt)
+    try:
+        assert opened()
+        last = calls
+        outcomes = []
+        for each in range(1, last, 3):
+            chosen = each
+            outcomes.append(opened())
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+    assert outcomes.count(False) > len(outcomes) / 2
+    answered(loopback)
+    until(lambda: held(loopback) == before)
+
+
+def test_a_child_leaves_its_parents_stream_alone(loopback: sbe.Connection) -> None:
+    with loopback.open_stream("tone", "capture", STEREO, buffer_frames=48_000) as stream:
+        block = stream.next()
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for use in (lambda: stream.give(block), stream.position, lambda: stream.read(1)):
+                try:
+                    use()
+                except sbe.LinkError:
+                    refused += 1
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        stream.give(block)
+        first = block.frames
+        assert np.array_equal(frames_of(stream.read(480))[:, 0], wave(first, 480))
+
+
+def test_its_position_is_read_while_another_thread_reads(loopback: sbe.Connection) -> None:
+    """What one thread has seen is no lie of the remote's because another has seen more."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    failed: list[BaseException] = []
+    ended = threading.Event()
+    try:
+        with loopback.open_stream(
+            "tone", "capture", STEREO, period_frames=24, buffer_frames=96_000
+        ) as stream:
+
+            def look() -> None:
+                try:
+                    while not ended.is_set():
+                        stream.position()
+                except sbe.Error as error:
+                    failed.append(error)
+
+            threads = [threading.Thread(target=look) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            try:
+                taken = frames_of(b"".join(stream.read(24) for _ in range(1000)))
+            finally:
+                ended.set()
+                for thread in threads:
+                    thread.join()
+            assert failed == []
+            assert np.array_equal(taken[:, 0], wave(0, 24_000))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_loop_over_blocks_is_cancelled(loopback: sbe.Connection) -> None:
+    """At the moment of a doorbell as well: each cancellation ends it, and no frame is lost."""
+
+    async def main(stream: sbe.Stream) -> int:
+        taken, soon = 0, random.Random(1)
+
+        async def take() -> None:
+            nonlocal taken
+            async for block in stream:
+                taken += block.frames
+                stream.give(block)
+
+        for _ in range(200):
+            task = asyncio.create_task(take())
+            await asyncio.sleep(soon.uniform(0, 0.01))
+            task.cancel()
+            ended, _ = await asyncio.wait({task}, timeout=SOON_S)
+            assert ended, "the cancellation was lost"
+            assert task.cancelled()
+        return taken
+
+    with loopback.open_stream("tone", "capture", STEREO, buffer_frames=48_000) as stream:
+        taken = asyncio.run(main(stream))
+        first = frames_of(stream.read(480))
+        assert np.array_equal(first[:, 0], wave(taken, 480))
+
+
 def test_more_than_a_context_may_have(loopback: sbe.Connection) -> None:
     streams = [
         loopback.open_stream("tone", "capture", STEREO, buffer_frames=960) for _ in range(64)
@@ -218,6 +400,8 @@ LIES = {
     "beyond the buffer": {"position": 4 * 96_001},
     "no whole frame": {"position": 4 * 500 + 2},
     "no state": {"state": 99},
+    "an overwrite beyond it": {"application": 1 << 40},
+    "an overwrite of no whole frame": {"application": 2},
 }
 
 

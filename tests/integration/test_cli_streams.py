@@ -41,6 +41,15 @@ def test_record_and_play(environment: dict[str, str], tmp_path: Path):
     assert (told["ok"], told["frames"], told["channels"], told["xruns"]) == (True, 9600, 3, 0)
 
 
+def test_a_file_that_was_cut_off(environment: dict[str, str], tmp_path: Path):
+    """In the middle of a frame: what is whole is played."""
+    path = tmp_path / "tone.wav"
+    assert Run(environment, ["record", "tone", path, "-d", "0.1"]).code == 0
+    os.truncate(path, path.stat().st_size - 1)
+    told = Run(environment, ["--json", "play", path, "meter"]).json()
+    assert (told["ok"], told["frames"]) == (True, 4799)
+
+
 def test_through_the_daemon(running: Daemon, environment: dict[str, str], tmp_path: Path):
     path = tmp_path / "tone.wav"
     uri = ["--uri", f"unix:{running.socket}"]
@@ -92,6 +101,8 @@ def test_a_melody_comes_back(environment: dict[str, str], tmp_path: Path):
         (["record", "nobody", "x.wav", "-d", "1"], 6, "`sbe list` shows the services"),
         (["record", "tone", "no/such/place.wav", "-d", "1"], 1, "No such file or directory"),
         (["record", "tone", "x.wav", "-d", "0"], 2, "0.01"),
+        (["record", "tone", "x.wav", "-d", "nan"], 2, "not a number of seconds"),
+        (["record", "tone", "x.wav", "-d", "inf"], 2, "1000000000"),
     ],
 )
 def test_mistakes(

@@ -6,13 +6,15 @@ import functools
 import itertools
 import json
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from tests.bench import core, procs, report, runner
+from tests.bench import core, procs, report, runner, streams
 from tests.bench.__main__ import chosen
 from tests.bench.model import Curve, Placement, Probe, Result, Row, Settings, UnavailableError
 from tests.bench.rows import CURVES, KERNEL_ROWS, PROBES, ROWS
@@ -367,3 +369,22 @@ def test_sides_that_alternate_have_as_many_samples_each() -> None:
     measured = "".join(name[0] for name in order[2 * 45 :])
     turns = [len(list(turn)) for _, turn in itertools.groupby(measured)]
     assert turns == [201, 201, 201, 201, 51, 51]  # the first of each does not count
+
+
+def test_events_that_were_read_as_one_do_not_count() -> None:
+    asked, told = os.eventfd(0), os.eventfd(0)
+    os.eventfd_write(told, 2 * time.monotonic_ns())
+
+    def answer() -> None:
+        left = 2  # what is in there already, and once more
+        while left > 0:
+            left -= os.eventfd_read(asked)
+        os.eventfd_write(told, time.monotonic_ns())
+
+    far = threading.Thread(target=answer)
+    far.start()
+    [late] = streams._bare_events(asked, told, 1)
+    far.join()
+    assert late >= 0
+    os.close(asked)
+    os.close(told)

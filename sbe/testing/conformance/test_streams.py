@@ -6,6 +6,7 @@ fits the buffer.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from typing import Any
@@ -271,6 +272,64 @@ def test_without_periods_the_position_is_read(link: sbe.Connection) -> None:
             stream.read(4801)  # more than there can be
         until(lambda: stream.available() >= 480)
         assert stream.stat()["events"] == 0
+
+
+@needs("tone")
+def test_its_descriptor_tells_of_news_alone(link: sbe.Connection) -> None:
+    """A loop that sleeps on it, and then asks event(0), neither spins nor misses anything."""
+
+    def readable(timeout_s: float) -> bool:
+        return bool(select.select([stream], [], [], timeout_s)[0])
+
+    def is_quiet() -> bool:
+        while stream.event(0) is not None:
+            pass
+        return not readable(0)
+
+    with link.open_stream("tone", "capture", STEREO, period_frames=480, endless=True) as stream:
+        stream.start()
+        until(lambda: stream.position().position_bytes > 0)
+        stream.pause()
+        until(is_quiet)  # a doorbell may come after what it is for
+        stream.resume()
+        for _ in range(3):
+            assert readable(LIMIT_S)
+            until(is_quiet)
+
+
+def rung(link: sbe.Connection, stream: sbe.Stream) -> int:
+    """Doorbells of the remote, for this stream alone."""
+    found = link.stat()
+    own = found["connection"]["context"], stream._channel.id
+    [row] = [row for row in found["channels"] if (row["context"], row["id"]) == own]
+    return int(row["doorbells_from_remote"]) + int(row["space_doorbells_from_remote"])
+
+
+@needs("tone")
+def test_a_doorbell_for_each_period_at_most(link: sbe.Connection) -> None:
+    with link.open_stream("tone", "capture", STEREO, period_frames=480, endless=True) as stream:
+        before = rung(link, stream)
+        stream.start()
+        while stream.position().position_bytes < 20 * 480 * 4:
+            assert stream.event(LIMIT_S) is not None  # asleep each time
+        stream.pause()
+        periods = stream.position().position_bytes // (480 * 4)
+        told = 4  # two answers and two states
+        assert 0 < rung(link, stream) - before <= periods + told
+
+
+@needs("tone")
+def test_no_doorbell_without_periods(link: sbe.Connection) -> None:
+    with link.open_stream("tone", "capture", STEREO, period_frames=0, endless=True) as stream:
+        stream.start()
+        assert stream.event(LIMIT_S) is not None  # it runs
+        until(lambda: stream.position().position_bytes >= 480 * 4)  # the answer's has rung
+        while stream.event(0) is not None:  # from now on the next would ring
+            pass
+        before = rung(link, stream)
+        until(lambda: stream.position().position_bytes >= 20 * 480 * 4)
+        assert rung(link, stream) == before
+        assert stream.event(0) is None
 
 
 @needs("tone")
