@@ -32,6 +32,7 @@ INDIRECT = "__indirect_call"
 FLOORS = (
     "core",
     "pieces",
+    "asg",
     "streams",
     "services",
     "power",
@@ -42,6 +43,7 @@ FLOORS = (
 # Objects of the image, in the build directory.
 OBJECTS = (
     "CMakeFiles/sbe_core.dir",
+    "CMakeFiles/sbe_asg.dir",
     "CMakeFiles/sbe_carveout.dir",
     "CMakeFiles/sbe_pieces.dir",
     "CMakeFiles/sbe_power.dir",
