@@ -287,7 +287,7 @@ class Stream:
         self._ask(Op.PAUSE)
 
     def resume(self) -> None:
-        """Goes on after `pause()`."""
+        """Goes on after `pause()`, or where the remote was suspended; it has to be awake."""
         self._ask(Op.RESUME)
 
     def stop(self) -> None:
@@ -300,6 +300,8 @@ class Stream:
         state = self.state
         if state is State.PREPARED:
             self.start()
+        if state is State.SUSPENDED:
+            self._check_state()  # the remote would not answer
         if state is not State.DRAINING and not self._all_is_played():
             try:
                 self._ask(Op.DRAIN)
@@ -412,16 +414,11 @@ class Stream:
         """Ends it at once. The remote touches no memory of it when this returns. Idempotent."""
         if self._open is None:
             return
-        try:
-            if self._channel.error is None and not self._core.closed:
-                with contextlib.suppress(LinkError):
-                    self._ask(Op.CLOSE)
-                    self._open.result(DEFAULT_TIMEOUT_S)
-        finally:
-            self._open = None
-            with contextlib.suppress(LinkError):
-                self._core.close_another(self._channel)
-                self._core.free(self._area)
+        self._open = None
+        with contextlib.suppress(LinkError):
+            # Its channel takes the stream along, and waits for no remote that is suspended.
+            self._core.close_another(self._channel)
+            self._core.free(self._area)
 
     def __enter__(self) -> Stream:
         return self
@@ -511,6 +508,12 @@ class Stream:
             raise StreamError(
                 f"an xrun of stream {self.name!r} at byte {self._shown.position_bytes}: frames "
                 f"did not {'come' if self.playback else 'go'} in time; prepare() begins anew",
+                state=str(state),
+            )
+        if state is State.SUSPENDED:
+            raise StreamError(
+                f"stream {self.name!r} is suspended at byte {self._shown.position_bytes}, as its "
+                "remote was: resume() goes on there, prepare() begins anew",
                 state=str(state),
             )
 

@@ -104,6 +104,8 @@ class Settings(NamedTuple):
     period_bytes: int
     endless: bool
     goes_on: bool
+    pauses: bool = False
+    """With a remote that is suspended, which else it can't be."""
 
     def pack(self) -> bytes:
         """As it is sent."""
@@ -115,6 +117,9 @@ class Settings(NamedTuple):
             direction=self.direction,
             mode=_native.STREAM_ENDLESS if self.endless else _native.STREAM_CYCLIC,
             on_xrun=_native.STREAM_XRUN_GOES_ON if self.goes_on else _native.STREAM_XRUN_STOPS,
+            on_suspend=(
+                _native.STREAM_SUSPEND_PAUSES if self.pauses else _native.STREAM_SUSPEND_REFUSED
+            ),
             format=self.format.name.encode(),
         )
 
@@ -135,6 +140,7 @@ class Settings(NamedTuple):
             theirs["period_bytes"],
             self.endless,
             self.goes_on,
+            self.pauses,
         )
         if made.pack() != _SETTINGS.pack(**theirs) or not 0 < made.buffer_bytes <= (
             _native.STREAM_BUFFER_MAX

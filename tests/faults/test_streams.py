@@ -253,6 +253,7 @@ def test_arguments(loopback: sbe.Connection) -> None:
     refused(TypeError, "format: a sbe.StreamFormat", "tone", "capture", "int16")
     refused(sbe.BadArgument, "direction: 'up'", "tone", "up", STEREO)
     refused(sbe.BadArgument, "on_xrun: 'no'", "tone", "capture", STEREO, on_xrun="no")
+    refused(sbe.BadArgument, "on_suspend: 'no'", "tone", "capture", STEREO, on_suspend="no")
     refused(sbe.BadArgument, "period_frames: -1", "tone", "capture", STEREO, period_frames=-1)
     refused(sbe.BadArgument, "buffer_frames: 0", "tone", "capture", STEREO, buffer_frames=0)
     refused(sbe.BadArgument, "buffer_frames: 1.5", "tone", "capture", STEREO, buffer_frames=1.5)

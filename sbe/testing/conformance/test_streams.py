@@ -157,7 +157,7 @@ def ask(stream: sbe.Stream, request: str) -> None:
     """`drain()` waits for the end, and `prepare()` knows what is refused; this only asks."""
     from sbe.sdk.stream_wire import Op
 
-    if request == "prepare" and stream.state in ("setup", "prepared", "xrun"):
+    if request == "prepare" and stream.state in ("setup", "prepared", "xrun", "suspended"):
         stream.prepare()
     else:
         stream._ask(Op[request.upper()])
