@@ -301,6 +301,7 @@ static int carry_out(struct sbe_stream *stream, const struct sbe_stream_request 
     if (asked->op == SBE_STREAM_QUERY) {
         if (sbe_stream_moves(stream))
             sbe_stream_advance(stream, now_ns);
+        stream->status.clock_ns = now_ns; /* also where it stands still */
         return SBE_OK;
     }
     int status = may(stream, asked->op);

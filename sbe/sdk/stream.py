@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sbe import _native
 from sbe.errors import (
@@ -30,6 +30,7 @@ from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
 from sbe.sdk.stream_format import StreamFormat
+from sbe.sdk.stream_times import ClockPair, StreamStat, WakeUps
 from sbe.sdk.stream_wire import (
     Answer,
     Direction,
@@ -42,6 +43,7 @@ from sbe.sdk.stream_wire import (
     event_of,
     request,
     status_of,
+    stopped,
 )
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 
@@ -53,16 +55,6 @@ __all__ = ["Block", "ClockPair", "Stream"]
 _EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
 _MOVING = {State.RUNNING, State.DRAINING}
 _BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
-
-
-class ClockPair(NamedTuple):
-    """Two clocks at one moment, within `accuracy_ns`."""
-
-    host_ns: int
-    """time.monotonic_ns()"""
-    remote_ns: int
-    position_bytes: int
-    accuracy_ns: int
 
 
 class Block:
@@ -138,6 +130,7 @@ class Stream:
         self._lost = 0  # bytes that were overwritten before they were read
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._event_count = 0
+        self._wakeups = WakeUps()
         self._open: _native.Call | None = None
 
     # -- facts ------------------------------------------------------------------------------
@@ -184,8 +177,8 @@ class Stream:
         """A descriptor that is readable when there may be news; then ask `event(0)`."""
         return self._channel.fileno()
 
-    def stat(self) -> dict[str, int]:
-        """Counters: xruns, lost bytes, events and those that found no room."""
+    def stat(self) -> StreamStat:
+        """Counters: xruns, lost bytes, events, and how soon they woke the application."""
         shown = self.position()
         return {
             "xruns": shown.xruns,
@@ -193,6 +186,8 @@ class Stream:
             "events": self._event_count,
             "events_skipped": shown.skipped,
             "doorbells": self._channel.counters()["doorbells"],
+            "wakeups": self._wakeups.count,
+            "wakeup_ns": self._wakeups.histogram(),
         }
 
     def clock(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> ClockPair:
@@ -202,7 +197,9 @@ class Stream:
         after = time.monotonic_ns()
         host = (before + after) // 2
         shown = answer.status
-        return ClockPair(host, shown.clock_ns, shown.position_bytes, (after - before + 1) // 2)
+        pair = ClockPair(host, shown.clock_ns, shown.position_bytes, (after - before + 1) // 2)
+        self._wakeups.compare(pair)
+        return pair
 
     # -- what the remote is asked -----------------------------------------------------------
 
@@ -216,7 +213,7 @@ class Stream:
             request(Op.OPEN, self._id, more=self._settings.pack()),
         )
         try:
-            self._ask(Op.QUERY, timeout)
+            self.clock(timeout)
         except Error:
             if self._open.done():
                 self._open.result(0)  # says why
@@ -504,18 +501,8 @@ class Stream:
             error = self._channel.error
             raise self._ended(error) if isinstance(error, LinkError) else fresh_copy(error)
         state = self._shown.state
-        if state is State.XRUN:
-            raise StreamError(
-                f"an xrun of stream {self.name!r} at byte {self._shown.position_bytes}: frames "
-                f"did not {'come' if self.playback else 'go'} in time; prepare() begins anew",
-                state=str(state),
-            )
-        if state is State.SUSPENDED:
-            raise StreamError(
-                f"stream {self.name!r} is suspended at byte {self._shown.position_bytes}, as its "
-                "remote was: resume() goes on there, prepare() begins anew",
-                state=str(state),
-            )
+        if state in (State.XRUN, State.SUSPENDED):
+            raise stopped(self.name, self._shown, self.playback)
 
     def _ready(self, most: int | None = None) -> Block | None:
         """The next block if there are frames: whole periods, unless fewer are wanted."""
@@ -580,7 +567,10 @@ class Stream:
     def _take_event(self, timeout: float) -> bool:
         """False: there was none in time."""
         try:
-            taken = self._channel.next_request(min(timeout, 1e9))
+            taken, woken = self._channel.next_request(0), self._wakeups.waited
+            self._wakeups.waited = False
+            if taken is None and timeout > 0:
+                taken, woken = self._channel.next_request(min(timeout, 1e9)), True
         except LinkError as error:
             raise self._ended(error) from None
         if taken is None:
@@ -591,6 +581,8 @@ class Stream:
         told = event_of(taken.payload)
         if told is not None and told[0] == self._id and told[1].generation == self._generation:
             self._event_count += 1
+            if woken:
+                self._wakeups.woken(told[1])
             self._events.append(told[1])
         return True
 
@@ -609,6 +601,7 @@ class Stream:
             loop.add_reader(watched, rung.set)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(rung.wait(), _BACKSTOP_S)
+                self._wakeups.waited = True
         finally:
             loop.remove_reader(watched)
             os.close(watched)

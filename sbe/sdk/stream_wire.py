@@ -6,7 +6,7 @@ import enum
 from typing import NamedTuple
 
 from sbe import _native
-from sbe.errors import ProtocolError
+from sbe.errors import ProtocolError, StreamError
 from sbe.sdk.records import Record, signed
 from sbe.sdk.stream_format import StreamFormat
 
@@ -93,6 +93,20 @@ def status_of(fields: tuple[int, ...]) -> StreamStatus:
     if state not in _STATES:
         raise ProtocolError(f"the remote shows a stream in state {state}, which is none")
     return StreamStatus(generation, _STATES[state], *rest)
+
+
+def stopped(name: str, shown: StreamStatus, playback: bool) -> StreamError:
+    """Why no frames move in XRUN or SUSPENDED, and what to do."""
+    at = f"at byte {shown.position_bytes}"
+    if shown.state is State.XRUN:
+        late = f"frames did not {'come' if playback else 'go'} in time"
+        words = f"an xrun of stream {name!r} {at}: {late}; prepare() begins anew"
+    else:
+        words = (
+            f"stream {name!r} is suspended {at}, as its remote was: resume() goes on there, "
+            "prepare() begins anew"
+        )
+    return StreamError(words, state=str(shown.state))
 
 
 class Settings(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import threading
 import time
@@ -126,6 +127,57 @@ def test_events_that_nobody_asks_for_are_bounded(loopback: sbe.Connection) -> No
         while stream.event(0) is not None:
             kept += 1
         assert kept <= 256 + 32  # and what the ring still held
+
+
+# -- what is counted --------------------------------------------------------------------------
+
+
+def test_wake_ups_are_timed(loopback: sbe.Connection) -> None:
+    """The remote is a process here: its stamps are times of ours, as a look at both clocks says."""
+    with loopback.open_stream("tone", "capture", STEREO, on_xrun="go on") as stream:
+        assert stream.stat()["wakeup_ns"] == {}
+        begun = time.monotonic_ns()
+        until(lambda: bool(stream.read(480) and stream.stat()["wakeup_ns"]))
+        stat, took = stream.stat(), time.monotonic_ns() - begun
+        histogram = stat["wakeup_ns"]
+        assert histogram
+        assert 0 < sum(histogram.values()) <= stat["wakeups"] <= stat["events"]
+        assert all(bound & (bound - 1) == 0 and bound < 2 * took for bound in histogram)
+        stream.stop()
+        while stream.event(0) is not None:
+            pass
+        assert stream.stat()["wakeups"] == stat["wakeups"]  # nobody waited
+        assert stream.stat()["events"] > stat["events"]
+
+
+def test_wake_ups_of_a_loop_are_timed(loopback: sbe.Connection) -> None:
+    async def listen(stream: sbe.Stream) -> None:
+        async for block in stream:
+            stream.give(block)
+            if stream.stat()["wakeup_ns"]:
+                return
+
+    with loopback.open_stream("tone", "capture", STEREO, on_xrun="go on") as stream:
+        asyncio.run(listen(stream))
+        stat = stream.stat()
+        assert stat["wakeup_ns"]
+        assert 0 < sum(stat["wakeup_ns"].values()) <= stat["wakeups"] <= stat["events"]
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 3600.0])
+def test_clocks_that_differ_time_nothing(
+    loopback: sbe.Connection, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """This end's clock is moved: what would be a difference of two clocks is not told."""
+    real = time.monotonic_ns
+    with loopback.open_stream("tone", "capture", STEREO, on_xrun="go on") as stream:
+        monkeypatch.setattr(time, "monotonic_ns", lambda: real() + int(ahead_s * 1e9))
+        stream.clock()
+        until(lambda: bool(stream.read(480) and stream.stat()["wakeups"]))
+        assert stream.stat()["wakeup_ns"] is None
+        monkeypatch.undo()
+        stream.clock()
+        assert stream.stat()["wakeup_ns"] == {}
 
 
 # -- the link, a thread, the application ------------------------------------------------------

@@ -299,6 +299,17 @@ def test_two_clocks(link: sbe.Connection) -> None:
         assert abs(second.remote_ns - first.remote_ns - passed) <= error + passed * 0.05
 
 
+@needs("tone")
+def test_the_clock_of_one_that_stands_still(link: sbe.Connection) -> None:
+    with link.open_stream("tone", "capture", STEREO) as stream:
+        first = stream.clock()
+        time.sleep(0.02)
+        second = stream.clock()
+        passed = second.host_ns - first.host_ns
+        error = first.accuracy_ns + second.accuracy_ns
+        assert abs(second.remote_ns - first.remote_ns - passed) <= error + passed * 0.05
+
+
 # -- late ---------------------------------------------------------------------------------------
 
 
