@@ -63,6 +63,7 @@ class Block:
     def __init__(self, stream: Stream, offset: int, size: int) -> None:
         self._stream = stream
         self._offset = offset
+        self._at = stream._application
         self.size_bytes = size
         self.data: memoryview = stream._bytes(offset, size)
         """Bytes; writable for playback."""
@@ -182,7 +183,7 @@ class Stream:
         shown = self.position()
         return {
             "xruns": shown.xruns,
-            "lost_bytes": max(shown.lost_bytes, self._lost),
+            "lost_bytes": max(self._lost, 0 if self._settings.overwrites else shown.lost_bytes),
             "events": self._event_count,
             "events_skipped": shown.skipped,
             "doorbells": self._channel.counters()["doorbells"],
@@ -336,17 +337,20 @@ class Stream:
                 return block
             self._wait(until)
 
-    def give(self, block: Block) -> None:
-        """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read."""
+    def give(self, block: Block) -> bool:
+        """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read.
+
+        False: it was late, and is among the lost bytes, by silence or overwritten."""
         size = block.size_bytes
         if self.playback:
             self._block.sync(self._start + block._offset, size, True)
         else:
             self._look()
-        # What was overwritten meanwhile has moved us on already.
-        if self._application % self._settings.buffer_bytes == block._offset:
-            self._application += size
-            self._block.show(self._application)
+        if self._application != block._at:
+            return False  # what the remote did meanwhile has moved us on already
+        self._application += size
+        self._block.show(self._application)
+        return True
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
         """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
@@ -363,9 +367,9 @@ class Stream:
                 self._wait(until)
                 continue
             piece = bytes(block.data)
-            self.give(block)
-            wanted -= block.size_bytes
-            yield piece
+            if self.give(block):  # else it was overwritten while it was read
+                wanted -= block.size_bytes
+                yield piece
 
     def write(self, data: Any, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
         """Frames, copied: an array or bytes. It waits for room. Raises as `next()`."""
@@ -380,8 +384,8 @@ class Stream:
                 self._wait(until)
                 continue
             block.data[:] = left[: block.size_bytes]
-            left = left[block.size_bytes :]
-            self.give(block)
+            if self.give(block):  # else its time was over, and it goes where it is heard
+                left = left[block.size_bytes :]
 
     def __aiter__(self) -> AsyncIterator[Block]:
         return self

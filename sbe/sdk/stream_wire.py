@@ -121,6 +121,12 @@ class Settings(NamedTuple):
     pauses: bool = False
     """With a remote that is suspended, which else it can't be."""
 
+    @property
+    def overwrites(self) -> bool:
+        """Bytes are lost to whoever is late, who knows best which: the remote can't see which of
+        them were read just before."""
+        return self.direction is Direction.CAPTURE and self.goes_on and not self.endless
+
     def pack(self) -> bytes:
         """As it is sent."""
         return _SETTINGS.pack(

@@ -67,8 +67,23 @@ static int trigger(struct sbe_stream *stream, enum sbe_stream_state next)
     return next == SBE_STREAM_SUSPENDED ? SBE_EIO : SBE_OK;
 }
 
+/* What is overwritten was read, or is known to be gone. */
+static void check_overwritten(struct sbe_stream *stream, uint32_t bytes)
+{
+    struct sbe_stream_status shown = {0};
+    uint64_t read = 0;
+    uint32_t count;
+    CHECK(sbe_stream_see(&stream->shown, &shown, &count));
+    CHECK(sbe_stream_see(&stream->seen, &read, &count));
+    uint64_t gone = read > shown.application ? read : shown.application;
+    CHECK(gone + stream->settings.buffer_bytes >= stream->status.position + bytes);
+}
+
 static void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes)
 {
+    if (stream->settings.direction == SBE_STREAM_CAPTURE &&
+        stream->settings.mode == SBE_STREAM_CYCLIC)
+        check_overwritten(stream, bytes);
     kind.calls++;
     kind.moved += bytes;
     if (bytes > kind.longest)

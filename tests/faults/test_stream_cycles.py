@@ -18,7 +18,6 @@ import pytest
 
 import sbe
 from sbe import _native
-from sbe.testing.conformance.parts import LIMIT_S
 from sbe.testing.conformance.test_streams import STEREO, until
 from tests.faults.test_remote_dies import remote_pid
 from tests.integration.varlink_client import daemon
@@ -55,7 +54,7 @@ def through_a_daemon(folder: Path) -> Iterator[End]:
 def cycle(link: sbe.Connection, number: int) -> None:
     """Each is left in another state."""
     with link.open_stream(
-        "tone", "capture", STEREO, period_frames=48, buffer_frames=960, timeout=LIMIT_S
+        "tone", "capture", STEREO, period_frames=48, buffer_frames=960, endless=True
     ) as stream:
         if number % 4 == 0:
             stream.stop()

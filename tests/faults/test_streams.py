@@ -129,6 +129,22 @@ def test_events_that_nobody_asks_for_are_bounded(loopback: sbe.Connection) -> No
         assert kept <= 256 + 32  # and what the ring still held
 
 
+def test_a_block_that_was_overwritten_is_not_read(loopback: sbe.Connection) -> None:
+    with loopback.open_stream(
+        "tone", "capture", STEREO, period_frames=480, buffer_frames=960, on_xrun="go on"
+    ) as stream:
+        block = stream.next()
+        until(lambda: stream.position().application_bytes > block.size_bytes)
+        assert not stream.give(block)
+        taken = stream.read(480)
+        stream.pause()
+        taken += stream.read(stream.available())
+        status, lost = stream.position(), stream.stat()["lost_bytes"]
+        assert len(taken) + lost == status.position_bytes  # each byte was read or is lost
+        last = status.position_bytes // 4
+        assert np.array_equal(frames_of(taken)[-480:, 0], wave(last - 480, 480))
+
+
 # -- what is counted --------------------------------------------------------------------------
 
 
