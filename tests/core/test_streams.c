@@ -754,6 +754,9 @@ static void test_memory_that_does_not_fit(void)
                  cases[i].status);
         CHECK_EQ(remote.areas[0].pins, 0);
     }
+    settings.period_bytes = 404; /* larger than the buffer */
+    CHECK_EQ(open_with(0, 1, &settings), SBE_EINVAL);
+    settings.period_bytes = 40;
     CHECK_EQ(open_with(0, 1, &settings), 1);
     CHECK_EQ(open_with(0, 1, &settings), SBE_EEXIST);
 }

@@ -33,7 +33,7 @@ def loopback() -> Iterator[sbe.Connection]:
 # -- the remote dies --------------------------------------------------------------------------
 
 
-def leave_in(stream: sbe.Stream, state: str) -> None:
+def leave_in(stream: sbe.Stream, state: str, link: sbe.Connection) -> None:
     if state == "setup":
         stream.stop()
     elif state != "prepared":
@@ -42,12 +42,21 @@ def leave_in(stream: sbe.Stream, state: str) -> None:
         stream.pause()
     if state == "xrun":
         until(lambda: stream.state == "xrun")
+    if state == "suspended":
+        link.suspend()
 
 
-@pytest.mark.parametrize("state", ["setup", "prepared", "running", "paused", "xrun"])
+@pytest.mark.parametrize("state", ["setup", "prepared", "running", "paused", "xrun", "suspended"])
 def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -> None:
-    stream = victim.open_stream("tone", "capture", STEREO, period_frames=480, buffer_frames=960)
-    leave_in(stream, state)
+    stream = victim.open_stream(
+        "tone",
+        "capture",
+        STEREO,
+        period_frames=480,
+        buffer_frames=96_000 if state == "suspended" else 960,
+        on_suspend="pause",
+    )
+    leave_in(stream, state, victim)
     moved = stream.position().position_bytes
     process.kill()
     until(lambda: _fails(lambda: stream.read(1000, timeout=LIMIT_S)))
@@ -63,6 +72,21 @@ def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -
         assert np.array_equal(frames_of(again.read(480))[:, 0], wave(0, 480))
     answered(victim)
     assert victim.stat()["connection"]["areas"] == 0
+
+
+def test_the_remote_dies_while_it_drains(victim: sbe.Connection, process: Process) -> None:
+    slow = sbe.StreamFormat("int16", 2, 1000)
+    stream = victim.open_stream("meter", "playback", slow, period_frames=10, buffer_frames=60_000)
+    stream.write(noise(59_990))
+    with pytest.raises(sbe.Timeout):
+        stream.drain(0.1)
+    assert stream.state == "draining"
+    process.kill()
+    with pytest.raises(sbe.RemoteRestarted, match=r"stream 'meter' had moved \d+ bytes"):
+        stream.drain(LIMIT_S)
+    assert stream.state == "disconnected"
+    stream.close()
+    answered(victim)
 
 
 def _fails(call: Callable[[], object]) -> bool:
@@ -114,6 +138,36 @@ def test_nobody_takes_events(loopback: sbe.Connection) -> None:
         assert np.array_equal(taken[:, 0], wave(first, 960))
         while stream.event(0) is not None:
             pass
+
+
+def test_the_reader_stops_for_five_seconds(loopback: sbe.Connection) -> None:
+    """One stream stops, one goes on, and another application's keeps its pace."""
+
+    def opened(link: sbe.Connection, on_xrun: str) -> sbe.Stream:
+        return link.open_stream(
+            "tone", "capture", STEREO, period_frames=480, buffer_frames=9600, on_xrun=on_xrun
+        )
+
+    with (
+        sbe.connect("loopback:") as other,
+        opened(loopback, "stop") as stops,
+        opened(loopback, "go on") as goes_on,
+        opened(other, "go on") as paced,
+    ):
+        stops.start(goes_on)
+        begun, taken = time.monotonic(), b""
+        while time.monotonic() < begun + 5:
+            taken += paced.read(480)
+        assert stops.state == "xrun"
+        assert np.array_equal(frames_of(stops.read(9600))[:, 0], wave(0, 9600))
+        goes_on.pause()
+        status, lost = goes_on.position(), goes_on.stat()["lost_bytes"]
+        assert (status.xruns, lost) == (1, status.position_bytes - 9600 * 4)
+        assert lost > 4 * STEREO.rate_hz * 3
+        first = lost // 4
+        assert np.array_equal(frames_of(goes_on.read(9600))[:, 0], wave(first, 9600))
+        if paced.stat()["xruns"] == 0:  # however busy the machine was, nobody's fault is
+            assert np.array_equal(frames_of(taken)[:, 0], wave(0, len(taken) // 4))
 
 
 def test_events_that_nobody_asks_for_are_bounded(loopback: sbe.Connection) -> None:
