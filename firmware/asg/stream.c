@@ -54,6 +54,15 @@ void sbe_asg_cancel(struct sbe_kept *kept)
     (void)sbe_kept_answer(kept, SBE_ECANCELED, NULL, 0);
 }
 
+int sbe_asg_rest(const struct sbe_engine *engine, bool now)
+{
+    (void)now; /* one that waits touches nothing until it is rung for */
+    for (uint32_t i = 0; i < SBE_ASG_STREAMS; i++)
+        if (pool[i].id != 0 && pool[i].task.queued && pool[i].kept.engine == engine)
+            return SBE_EBUSY;
+    return SBE_OK;
+}
+
 static int open_stream(struct sbe_request *request, const struct sbe_asg_request *asked,
                        uint32_t context, sbe_asg_serve *serve)
 {

@@ -57,12 +57,14 @@ struct sbe_asg_stream {
 
 int sbe_asg_handle(struct sbe_request *request, sbe_asg_serve *serve);
 void sbe_asg_cancel(struct sbe_kept *kept);
+/* One that is at work is in the way of a suspend. */
+int sbe_asg_rest(const struct sbe_engine *engine, bool now);
 
 #define SBE_ASG(name_, version_, serve_)                           \
     static int sbe_asg_handle_##name_(struct sbe_request *request) \
     {                                                              \
         return sbe_asg_handle(request, serve_);                    \
     }                                                              \
-    SBE_SERVICE_THAT_LASTS(name_, version_, sbe_asg_handle_##name_, sbe_asg_cancel)
+    SBE_SERVICE_THAT_LASTS(name_, version_, sbe_asg_handle_##name_, sbe_asg_cancel, sbe_asg_rest)
 
 #endif

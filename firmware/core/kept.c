@@ -70,7 +70,7 @@ int sbe_request_keep(struct sbe_request *request, struct sbe_kept *kept, void *s
     if (channel->promised > channel->tx.mask)
         return SBE_EAGAIN;
     struct sbe_share *share = sbe_entry_of(channel)->share;
-    bool counts = !request->service->lasts;
+    bool counts = request->service->rest == NULL;
     if (counts && share->kept > engine->config->kept_per_context - 1u) /* 0: as many as may be */
         return SBE_EBUSY;
     struct sbe_kept **place = place_of(channel, request->transaction);
@@ -111,7 +111,7 @@ static void take_out(struct sbe_kept *kept)
         }
     }
     kept->channel->promised--;
-    sbe_entry_of(kept->channel)->share->kept -= !kept->service->lasts;
+    sbe_entry_of(kept->channel)->share->kept -= kept->service->rest == NULL;
 }
 
 int sbe_kept_answer(struct sbe_kept *kept, int status, const void *payload, uint32_t payload_size)

@@ -69,9 +69,11 @@ struct sbe_service {
     void (*cancel)(struct sbe_kept *kept);
     /*
      * What it keeps lasts, as streams do, and counts for nobody's share of kept requests: the
-     * service has a bound of its own for each context.
+     * service has a bound of its own for each context. Nor does it keep this end from being
+     * suspended unless this says so, with a status, when it is asked; `now` it has to rest: when
+     * this returns, the buffers are left alone until a later request. NULL: it does not last.
      */
-    bool lasts;
+    int (*rest)(const struct sbe_engine *engine, bool now);
 };
 
 /* A request to be answered later; the service owns the storage until it has answered. */
@@ -153,10 +155,10 @@ int sbe_engine_call(struct sbe_engine *engine, struct sbe_channel *channel, stru
         __attribute__((used, section("sbe_services"))) = &sbe_service_##name_
 
 #define SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, cancel_) \
-    SBE_SERVICE_ENTRY(name_, #name_, version_, handle_, cancel_, false)
+    SBE_SERVICE_ENTRY(name_, #name_, version_, handle_, cancel_, NULL)
 
-#define SBE_SERVICE_THAT_LASTS(name_, version_, handle_, cancel_) \
-    SBE_SERVICE_ENTRY(name_, #name_, version_, handle_, cancel_, true)
+#define SBE_SERVICE_THAT_LASTS(name_, version_, handle_, cancel_, rest_) \
+    SBE_SERVICE_ENTRY(name_, #name_, version_, handle_, cancel_, rest_)
 
 #define SBE_SERVICE(name_, version_, handle_) \
     SBE_SERVICE_WITH_CANCEL(name_, version_, handle_, NULL)

@@ -10,13 +10,25 @@ bool sbe_power_suspended(const struct sbe_power *power)
     return power->suspended_by != 0 && power->suspended_by == power->engine->session.peer_epoch;
 }
 
+/* What lasts is no matter here: its service says whether it can rest. */
 static bool keeps_requests(const struct sbe_engine *engine)
 {
     const struct sbe_engine_channel *entry = engine->config->channels;
     for (uint32_t left = engine->config->session.limits.channels; left > 0; left--, entry++)
-        if (entry->kept != NULL)
+        if (entry->kept != NULL && entry->share->kept != 0)
             return true;
     return false;
+}
+
+/* Whether what lasts can rest, or `now` it does. Services may share the function: twice is once. */
+static int rest(const struct sbe_engine *engine, bool now)
+{
+    const struct sbe_engine_config *config = engine->config;
+    int status = SBE_OK;
+    for (uint32_t i = 0; i < config->service_count && status == SBE_OK; i++)
+        if (config->services[i]->rest != NULL)
+            status = config->services[i]->rest(engine, now);
+    return status;
 }
 
 static int suspend(struct sbe_power *power)
@@ -26,10 +38,14 @@ static int suspend(struct sbe_power *power)
         return SBE_OK;
     if (keeps_requests(power->engine))
         return SBE_EBUSY; /* who keeps a request may be writing its buffers */
-    int status = hooks != NULL && hooks->suspend != NULL ? hooks->suspend(hooks->self) : SBE_OK;
-    if (status == SBE_OK)
-        power->suspended_by = power->engine->session.peer_epoch;
-    return status;
+    int status = rest(power->engine, false);
+    if (status == SBE_OK && hooks != NULL && hooks->suspend != NULL)
+        status = hooks->suspend(hooks->self);
+    if (status < 0)
+        return status; /* and nothing has changed */
+    (void)rest(power->engine, true);
+    power->suspended_by = power->engine->session.peer_epoch;
+    return SBE_OK;
 }
 
 static int resume(struct sbe_power *power)

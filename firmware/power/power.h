@@ -17,7 +17,10 @@
 /* What a board does about it; any may be NULL. Zero or a status, which is the host's answer. */
 struct sbe_power_hooks {
     void *self;
-    /* No handler runs after this. It may refuse, say with SBE_EBUSY while a DMA writes an area. */
+    /*
+     * No handler runs after this. It may refuse, say with SBE_EBUSY while a DMA writes an area.
+     * Streams that pause are stopped next, by their kinds' triggers: what those need is still on.
+     */
     int (*suspend)(void *self);
     /* Also when the host that suspended is gone: then nobody hears a refusal, and work goes on. */
     int (*resume)(void *self);
@@ -44,7 +47,10 @@ void sbe_power_event(struct sbe_power *power, uint32_t event, uint32_t value);
 /* Instead of sbe_engine_run(), with the same meaning. */
 bool sbe_power_run(struct sbe_power *power);
 
-/* No handler runs, and firmware must leave areas and rings alone: kept requests are none. */
+/*
+ * No handler runs, and firmware must leave areas and rings alone: requests that it keeps are none,
+ * or streams that rest.
+ */
 bool sbe_power_suspended(const struct sbe_power *power);
 
 /*

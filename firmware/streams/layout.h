@@ -36,7 +36,7 @@ enum sbe_stream_state {
     SBE_STREAM_PAUSED = 4,
     SBE_STREAM_DRAINING = 5,
     SBE_STREAM_XRUN = 6,
-    SBE_STREAM_SUSPENDED = 7,
+    SBE_STREAM_SUSPENDED = 7,    /* stopped because the responder was suspended */
     SBE_STREAM_DISCONNECTED = 8, /* closed */
 };
 
@@ -56,6 +56,11 @@ enum sbe_stream_on_xrun {
     SBE_STREAM_XRUN_GOES_ON = 2, /* playback: silence; capture: over the oldest bytes */
 };
 
+enum sbe_stream_on_suspend {
+    SBE_STREAM_SUSPEND_REFUSED = 0, /* while it moves, the responder is not suspended */
+    SBE_STREAM_SUSPEND_PAUSES = 1,
+};
+
 struct sbe_stream_settings {
     uint32_t frame_bytes;
     uint32_t rate_hz;      /* frames a second, a hint */
@@ -64,7 +69,7 @@ struct sbe_stream_settings {
     uint8_t direction;
     uint8_t mode;
     uint8_t on_xrun;
-    uint8_t reserved;
+    uint8_t on_suspend;
     char format[SBE_STREAM_FORMAT_SIZE];
 };
 
@@ -146,7 +151,7 @@ SBE_AT(sbe_stream_settings, period_bytes, 16);
 SBE_AT(sbe_stream_settings, direction, 20);
 SBE_AT(sbe_stream_settings, mode, 21);
 SBE_AT(sbe_stream_settings, on_xrun, 22);
-SBE_AT(sbe_stream_settings, reserved, 23);
+SBE_AT(sbe_stream_settings, on_suspend, 23);
 SBE_AT(sbe_stream_settings, format, 24);
 SBE_SIZE(sbe_stream_settings, 40);
 SBE_AT(sbe_stream_request, op, 0);

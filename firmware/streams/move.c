@@ -291,9 +291,11 @@ static void advance(struct sbe_stream *stream, uint64_t now_ns)
             tell_loss(stream); /* all of it, now that it has ended */
             stream->lacks = false;
         }
+        if (late && stream->settings.direction == SBE_STREAM_CAPTURE) {
+            status->application += bytes; /* the oldest bytes are gone, */
+            show(stream);                 /* as who is just reading them hears before they change */
+        }
         move(stream, bytes, late && stream->settings.direction == SBE_STREAM_PLAYBACK);
-        if (late && stream->settings.direction == SBE_STREAM_CAPTURE)
-            status->application += bytes; /* the oldest bytes are gone */
         if (!late)
             free -= bytes;
         due -= bytes;

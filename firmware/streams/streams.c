@@ -53,7 +53,7 @@ static int check(const struct sbe_stream_settings *settings, const struct sbe_st
 {
     uint64_t second;
     if (settings->frame_bytes == 0 || settings->frame_bytes > FRAME_MAX || settings->rate_hz == 0 ||
-        settings->reserved != 0)
+        settings->on_suspend > SBE_STREAM_SUSPEND_PAUSES)
         return SBE_EINVAL;
     if ((settings->direction != SBE_STREAM_PLAYBACK && settings->direction != SBE_STREAM_CAPTURE) ||
         (kind->directions & settings->direction) == 0)
@@ -205,13 +205,14 @@ static const struct {
     uint16_t from;
     uint8_t to;
 } TRANSITIONS[] = {
-    [SBE_STREAM_PREPARE] = {FROM(SETUP) | FROM(PREPARED) | FROM(XRUN), SBE_STREAM_PREPARED},
+    [SBE_STREAM_PREPARE] = {FROM(SETUP) | FROM(PREPARED) | FROM(XRUN) | FROM(SUSPENDED),
+                            SBE_STREAM_PREPARED},
     [SBE_STREAM_START] = {FROM(PREPARED), SBE_STREAM_RUNNING},
     [SBE_STREAM_PAUSE] = {FROM(RUNNING), SBE_STREAM_PAUSED},
-    [SBE_STREAM_RESUME] = {FROM(PAUSED), SBE_STREAM_RUNNING},
+    [SBE_STREAM_RESUME] = {FROM(PAUSED) | FROM(SUSPENDED), SBE_STREAM_RUNNING},
     [SBE_STREAM_DRAIN] = {FROM(RUNNING), SBE_STREAM_DRAINING},
     [SBE_STREAM_STOP] = {FROM(SETUP) | FROM(PREPARED) | FROM(RUNNING) | FROM(PAUSED) |
-                             FROM(DRAINING) | FROM(XRUN),
+                             FROM(DRAINING) | FROM(XRUN) | FROM(SUSPENDED),
                          SBE_STREAM_SETUP},
 };
 
@@ -242,7 +243,31 @@ static int change(struct sbe_stream *stream, const struct sbe_stream_request *as
         sbe_stream_reset(stream, asked->generation);
     if (next == SBE_STREAM_RUNNING)
         sbe_stream_begin(stream, now_ns);
+    if (stream->status.state == SBE_STREAM_SUSPENDED && next == SBE_STREAM_RUNNING)
+        next = (enum sbe_stream_state)stream->was;
     sbe_stream_enter(stream, next);
+    return SBE_OK;
+}
+
+int sbe_streams_rest(const struct sbe_engine *engine, bool now)
+{
+    uint64_t now_ns = sbe_engine_now(engine);
+    for (uint32_t i = 0; i < SBE_STREAMS; i++) {
+        struct sbe_stream *stream = &sbe_stream_pool[i];
+        if (!sbe_stream_moves(stream) || stream->kept.engine != engine)
+            continue;
+        if (stream->settings.on_suspend != SBE_STREAM_SUSPEND_PAUSES)
+            return SBE_EBUSY;
+        if (!now)
+            continue;
+        sbe_stream_advance(stream, now_ns); /* which may have been its end */
+        if (!sbe_stream_moves(stream))
+            continue;
+        if (stream->kind->trigger != NULL)
+            (void)stream->kind->trigger(stream, SBE_STREAM_SUSPENDED);
+        stream->was = stream->status.state;
+        sbe_stream_enter(stream, SBE_STREAM_SUSPENDED);
+    }
     return SBE_OK;
 }
 
@@ -276,6 +301,7 @@ static int carry_out(struct sbe_stream *stream, const struct sbe_stream_request 
     if (asked->op == SBE_STREAM_QUERY) {
         if (sbe_stream_moves(stream))
             sbe_stream_advance(stream, now_ns);
+        stream->status.clock_ns = now_ns; /* also where it stands still */
         return SBE_OK;
     }
     int status = may(stream, asked->op);

@@ -42,6 +42,7 @@ struct sbe_stream {
     uint32_t owed;        /* bytes that were due and for which its context had no time left */
     uint64_t lost_from;   /* of the xrun that goes on */
     uint64_t lost_before; /* status.lost_bytes when it began */
+    uint32_t was;         /* the state before SUSPENDED */
     bool lacks;           /* an xrun goes on */
     bool passed;          /* the end of a period, and no event has said so */
     uint32_t sequence;
@@ -59,7 +60,10 @@ struct sbe_stream_kind {
      * must keep to is checked before and after. May be NULL.
      */
     int (*negotiate)(struct sbe_stream_settings *settings);
-    /* Before a transition to PREPARED, RUNNING, PAUSED, SETUP or DISCONNECTED. May be NULL. */
+    /*
+     * Before a transition to PREPARED, RUNNING, PAUSED, DRAINING or SETUP, which it may refuse, and
+     * to SUSPENDED or DISCONNECTED, which it can't. May be NULL.
+     */
     int (*trigger)(struct sbe_stream *stream, enum sbe_stream_state next);
     /*
      * Moves this many bytes, whole frames: reads them from `data` or writes them there. They end
@@ -71,13 +75,16 @@ struct sbe_stream_kind {
 
 int sbe_stream_handle(struct sbe_request *request, const struct sbe_stream_kind *kind);
 void sbe_stream_cancel(struct sbe_kept *kept);
+/* All of the engine's: whether each can rest; `now` what moves is suspended. */
+int sbe_streams_rest(const struct sbe_engine *engine, bool now);
 
-#define SBE_STREAM(name_, version_, kind_)                            \
-    static int sbe_stream_handle_##name_(struct sbe_request *request) \
-    {                                                                 \
-        return sbe_stream_handle(request, &(kind_));                  \
-    }                                                                 \
-    SBE_SERVICE_THAT_LASTS(name_, version_, sbe_stream_handle_##name_, sbe_stream_cancel)
+#define SBE_STREAM(name_, version_, kind_)                                                \
+    static int sbe_stream_handle_##name_(struct sbe_request *request)                     \
+    {                                                                                     \
+        return sbe_stream_handle(request, &(kind_));                                      \
+    }                                                                                     \
+    SBE_SERVICE_THAT_LASTS(name_, version_, sbe_stream_handle_##name_, sbe_stream_cancel, \
+                           sbe_streams_rest)
 
 /* Another open stream of the same kind and context, or NULL. */
 struct sbe_stream *sbe_stream_other(const struct sbe_stream *stream, uint8_t direction);

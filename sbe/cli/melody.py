@@ -19,6 +19,8 @@ from sbe.cli.session import Session, common_options, describe_link
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sbe.sdk.stream_times import StreamStat
+
 __all__ = ["demo_stream"]
 
 _RATE: Final = 48000
@@ -54,7 +56,7 @@ def _melody() -> NDArray[Any]:
     return np.stack([mono, np.roll(mono, _RATE // 200)], axis=1)
 
 
-def _through(link: sbe.Connection, given: NDArray[Any]) -> tuple[_Heard, int, dict[str, int]]:
+def _through(link: sbe.Connection, given: NDArray[Any]) -> tuple[_Heard, int, StreamStat]:
     """Plays all of it; what was heard, the delay in frames, and counters."""
 
     def opened(direction: str, on_xrun: str) -> sbe.Stream:

@@ -87,6 +87,7 @@ static PyObject *block_status(PyObject *object, PyObject *unused)
     struct sbe_stream_status status;
     uint32_t newest;
     (void)unused;
+    sbe_acquire_barrier(); /* bytes that were read are older than what is said of them now */
     if (!sbe_stream_see(&self->theirs, &status, &newest))
         return native_raise(SBE_EPROTO, false,
                             "the remote changes a stream's status without rest: it can't be read");

@@ -136,9 +136,10 @@ class Power:
         """Asks the remote to run nothing and to leave memory alone until `resume()`.
 
         Calls made meanwhile wait in the ring, with their deadlines. It concerns everyone who uses
-        the link. A remote that restarts is not suspended any more. Raises Busy while the remote
-        keeps requests open, what else its board answers, PermissionDenied from the daemon, and
-        Timeout after `timeout` seconds.
+        the link. A remote that restarts is not suspended any more. Streams are suspended too, or
+        refuse, as `open_stream(on_suspend=)` said. Raises Busy while the remote keeps requests
+        open or such a stream moves, what else its board answers, PermissionDenied from the daemon,
+        and Timeout after `timeout` seconds.
         """
         self._request_power("suspend", 0, timeout)
 

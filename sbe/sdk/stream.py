@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sbe import _native
 from sbe.errors import (
@@ -30,6 +30,7 @@ from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
 from sbe.sdk.stream_format import StreamFormat, flat
+from sbe.sdk.stream_times import ClockPair, StreamStat, WakeUps
 from sbe.sdk.stream_wire import (
     Answer,
     Direction,
@@ -42,6 +43,7 @@ from sbe.sdk.stream_wire import (
     event_of,
     request,
     status_of,
+    stopped,
 )
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 
@@ -56,22 +58,13 @@ _FURTHEST = 1 << 63  # byte: thousands of years at the highest rate
 _BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
 
 
-class ClockPair(NamedTuple):
-    """Two clocks at one moment, within `accuracy_ns`."""
-
-    host_ns: int
-    """time.monotonic_ns()"""
-    remote_ns: int
-    position_bytes: int
-    accuracy_ns: int
-
-
 class Block:
     """The next frames of a stream, in place; they are the remote's again at the end of `with`."""
 
     def __init__(self, stream: Stream, offset: int, size: int) -> None:
         self._stream = stream
         self._offset = offset
+        self._at = stream._application
         self.size_bytes = size
         self.data: memoryview = stream._bytes(offset, size)
         """Bytes; writable for playback."""
@@ -140,6 +133,7 @@ class Stream:
         self._lost = 0  # bytes that were overwritten before they were read
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._event_count = 0
+        self._wakeups = WakeUps()
         self._open: _native.Call | None = None
 
     # -- facts ------------------------------------------------------------------------------
@@ -186,15 +180,17 @@ class Stream:
         """A descriptor that is readable when there may be news; then ask `event(0)`."""
         return self._channel.fileno()
 
-    def stat(self) -> dict[str, int]:
-        """Counters: xruns, lost bytes, events and those that found no room."""
+    def stat(self) -> StreamStat:
+        """Counters: xruns, lost bytes, events, and how soon they woke the application."""
         shown = self.position()
         return {
             "xruns": shown.xruns,
-            "lost_bytes": max(shown.lost_bytes, self._lost),
+            "lost_bytes": max(self._lost, 0 if self._settings.overwrites else shown.lost_bytes),
             "events": self._event_count,
             "events_skipped": shown.skipped,
             "doorbells": self._channel.counters()["doorbells"],
+            "wakeups": self._wakeups.count,
+            "wakeup_ns": self._wakeups.histogram(),
         }
 
     def clock(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> ClockPair:
@@ -204,7 +200,9 @@ class Stream:
         after = time.monotonic_ns()
         host = (before + after) // 2
         shown = answer.status
-        return ClockPair(host, shown.clock_ns, shown.position_bytes, (after - before + 1) // 2)
+        pair = ClockPair(host, shown.clock_ns, shown.position_bytes, (after - before + 1) // 2)
+        self._wakeups.compare(pair)
+        return pair
 
     # -- what the remote is asked -----------------------------------------------------------
 
@@ -218,7 +216,7 @@ class Stream:
             request(Op.OPEN, self._id, more=self._settings.pack()),
         )
         try:
-            self._ask(Op.QUERY, timeout)
+            self.clock(timeout)
         except Error:
             if self._open.done():
                 self._open.result(0)  # says why
@@ -293,7 +291,7 @@ class Stream:
         self._ask(Op.PAUSE)
 
     def resume(self) -> None:
-        """Goes on after `pause()`."""
+        """Goes on after `pause()`, or where the remote was suspended; it has to be awake."""
         self._ask(Op.RESUME)
 
     def stop(self) -> None:
@@ -306,6 +304,8 @@ class Stream:
         state = self.state
         if state is State.PREPARED:
             self.start()
+        if state is State.SUSPENDED:
+            self._check_state()  # the remote would not answer
         if state is not State.DRAINING and not self._all_is_played():
             try:
                 self._ask(Op.DRAIN)
@@ -343,8 +343,10 @@ class Stream:
                 return block
             self._wait(until)
 
-    def give(self, block: Block) -> None:
-        """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read."""
+    def give(self, block: Block) -> bool:
+        """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read.
+
+        False: it was late, and is among the lost bytes, by silence or overwritten."""
         size = block.size_bytes
         self._core.check_process()
         if self.playback:
@@ -352,10 +354,11 @@ class Stream:
         else:
             self._look()
         with self._looking:
-            # What was overwritten meanwhile has moved us on already.
-            if self._application % self._settings.buffer_bytes == block._offset:
-                self._application += size
-                self._block.show(self._application)
+            if self._application != block._at:
+                return False  # what the remote did meanwhile has moved us on already
+            self._application += size
+            self._block.show(self._application)
+            return True
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
         """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
@@ -372,9 +375,9 @@ class Stream:
                 self._wait(until)
                 continue
             piece = bytes(block.data)
-            self.give(block)
-            wanted -= block.size_bytes
-            yield piece
+            if self.give(block):  # else it was overwritten while it was read
+                wanted -= block.size_bytes
+                yield piece
 
     def write(self, data: Any, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
         """Frames, copied: bytes or an array of the dtype. Waits for room. Raises as `next()`."""
@@ -387,8 +390,8 @@ class Stream:
                 self._wait(until)
                 continue
             block.data[:] = left[: block.size_bytes]
-            left = left[block.size_bytes :]
-            self.give(block)
+            if self.give(block):  # else its time was over, and it goes where it is heard
+                left = left[block.size_bytes :]
 
     def __aiter__(self) -> AsyncIterator[Block]:
         return self
@@ -418,16 +421,11 @@ class Stream:
         """Ends it at once. The remote touches no memory of it when this returns. Idempotent."""
         if self._open is None:
             return
-        try:
-            if self._channel.error is None and not self._core.closed:
-                with contextlib.suppress(LinkError):
-                    self._ask(Op.CLOSE)
-                    self._open.result(DEFAULT_TIMEOUT_S)
-        finally:
-            self._open = None
-            with contextlib.suppress(LinkError):
-                self._core.close_another(self._channel)
-                self._core.free(self._area)
+        self._open = None
+        with contextlib.suppress(LinkError):
+            # Its channel takes the stream along, and waits for no remote that is suspended.
+            self._core.close_another(self._channel)
+            self._core.free(self._area)
 
     def __enter__(self) -> Stream:
         return self
@@ -519,12 +517,8 @@ class Stream:
             error = self._channel.error
             raise self._ended(error) if isinstance(error, LinkError) else fresh_copy(error)
         state = self._shown.state
-        if state is State.XRUN:
-            raise StreamError(
-                f"an xrun of stream {self.name!r} at byte {self._shown.position_bytes}: frames "
-                f"did not {'come' if self.playback else 'go'} in time; prepare() begins anew",
-                state=str(state),
-            )
+        if state in (State.XRUN, State.SUSPENDED):
+            raise stopped(self.name, self._shown, self.playback)
 
     def _ready(self, most: int | None = None) -> Block | None:
         """The next block if there are frames: whole periods, unless fewer are wanted."""
@@ -600,7 +594,10 @@ class Stream:
         """False: there was none in time."""
         self._core.check_process()
         try:
-            taken = self._channel.next_request(min(timeout, 1e9))
+            taken, woken = self._channel.next_request(0), self._wakeups.waited
+            self._wakeups.waited = False
+            if taken is None and timeout > 0:
+                taken, woken = self._channel.next_request(min(timeout, 1e9)), True
         except LinkError as error:
             raise self._ended(error) from None
         if taken is None:
@@ -611,6 +608,8 @@ class Stream:
         told = event_of(taken.payload)
         if told is not None and told[0] == self._id and told[1].generation == self._generation:
             self._event_count += 1
+            if woken:
+                self._wakeups.woken(told[1])
             self._events.append(told[1])
         return True
 
@@ -630,6 +629,7 @@ class Stream:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BACKSTOP_S):  # wait_for() of 3.11 loses cancellations
                     await rung.wait()
+                    self._wakeups.waited = True
         finally:
             loop.remove_reader(watched)
             os.close(watched)

@@ -6,7 +6,7 @@ import enum
 from typing import NamedTuple
 
 from sbe import _native
-from sbe.errors import ProtocolError
+from sbe.errors import ProtocolError, StreamError
 from sbe.sdk.records import Record, signed
 from sbe.sdk.stream_format import StreamFormat
 
@@ -99,6 +99,20 @@ def status_of(fields: tuple[int, ...]) -> StreamStatus:
     return StreamStatus(generation, _STATES[state], *rest)
 
 
+def stopped(name: str, shown: StreamStatus, playback: bool) -> StreamError:
+    """Why no frames move in XRUN or SUSPENDED, and what to do."""
+    at = f"at byte {shown.position_bytes}"
+    if shown.state is State.XRUN:
+        late = f"frames did not {'come' if playback else 'go'} in time"
+        words = f"an xrun of stream {name!r} {at}: {late}; prepare() begins anew"
+    else:
+        words = (
+            f"stream {name!r} is suspended {at}, as its remote was: resume() goes on there, "
+            "prepare() begins anew"
+        )
+    return StreamError(words, state=str(shown.state))
+
+
 class Settings(NamedTuple):
     """What both ends agree on."""
 
@@ -108,6 +122,14 @@ class Settings(NamedTuple):
     period_bytes: int
     endless: bool
     goes_on: bool
+    pauses: bool = False
+    """With a remote that is suspended, which else it can't be."""
+
+    @property
+    def overwrites(self) -> bool:
+        """Bytes are lost to whoever is late, who knows best which: the remote can't see which of
+        them were read just before."""
+        return self.direction is Direction.CAPTURE and self.goes_on and not self.endless
 
     def pack(self) -> bytes:
         """As it is sent."""
@@ -119,6 +141,9 @@ class Settings(NamedTuple):
             direction=self.direction,
             mode=_native.STREAM_ENDLESS if self.endless else _native.STREAM_CYCLIC,
             on_xrun=_native.STREAM_XRUN_GOES_ON if self.goes_on else _native.STREAM_XRUN_STOPS,
+            on_suspend=(
+                _native.STREAM_SUSPEND_PAUSES if self.pauses else _native.STREAM_SUSPEND_REFUSED
+            ),
             format=self.format.name.encode(),
         )
 
@@ -139,6 +164,7 @@ class Settings(NamedTuple):
             theirs["period_bytes"],
             self.endless,
             self.goes_on,
+            self.pauses,
         )
         if made.pack() != _SETTINGS.pack(**theirs) or not 0 < made.buffer_bytes <= (
             _native.STREAM_BUFFER_MAX

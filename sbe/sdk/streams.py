@@ -41,6 +41,7 @@ class Streams:
         period_frames: int | None = None,
         buffer_frames: int | None = None,
         on_xrun: str = "stop",
+        on_suspend: str = "go on",
         endless: bool = False,
         timeout: float | None = DEFAULT_TIMEOUT_S,
     ) -> Stream:
@@ -51,6 +52,10 @@ class Streams:
         position is to be read. `buffer_frames` are whole periods, by default twenty. The
         remote may have longer ones: `stream.period_frames` and `buffer_frames` are what was agreed.
         `on_xrun`: "stop", or "go on" with silence (playback) or over the oldest frames (capture).
+        `on_suspend`: "go on", so that the remote refuses to be suspended while frames move, with
+        Busy, or "pause": it is suspended, and the stream with it at the position that it had. It
+        stays so (`state`, an event; frames that would have to wait raise StreamError) until, the
+        remote being awake again, `resume()` goes on there, or `prepare()` or `stop()` gives up.
         `endless`: the buffer's frames over and over, without an xrun.
 
         Raises UnknownService, RemoteError where the remote refuses, BadArgument, OutOfResources.
@@ -59,7 +64,11 @@ class Streams:
         from sbe.sdk.stream_wire import Op, request
 
         core = self._core
-        settings = _settings(direction, format, period_frames, buffer_frames, on_xrun, endless)
+        settings = _settings(direction, format, period_frames, buffer_frames)._replace(
+            goes_on=_says("on_xrun", on_xrun, "stop", "go on"),
+            pauses=_says("on_suspend", on_suspend, "go on", "pause"),
+            endless=endless,
+        )
         until = ends_at(timeout)
         _, number = core.prepare_until(service, until)
         channel = core.open_another(_RINGS, _PRIORITY, until)
@@ -98,13 +107,17 @@ def _asked(settings: Settings, service: str) -> str:
     return f"stream {service!r}, asked for {what},"
 
 
+def _says(name: str, given: str, no: str, yes: str) -> bool:
+    if given not in (no, yes):
+        raise BadArgument(f"{name}: {given!r} is neither {no!r} nor {yes!r}")
+    return given == yes
+
+
 def _settings(
     direction: str,
     format: StreamFormat,
     period_frames: int | None,
     buffer_frames: int | None,
-    on_xrun: str,
-    endless: bool,
 ) -> Settings:
     from sbe.sdk.stream_wire import Direction, Settings
 
@@ -114,8 +127,6 @@ def _settings(
     ways = {way.name.lower(): way for way in Direction}
     if direction not in ways:
         raise BadArgument(f"direction: {direction!r} is neither 'playback' nor 'capture'")
-    if on_xrun not in ("stop", "go on"):
-        raise BadArgument(f"on_xrun: {on_xrun!r} is neither 'stop' nor 'go on'")
     if period_frames is None:
         period_frames = max(1, format.rate_hz // _PERIODS_A_SECOND)
     if buffer_frames is None:
@@ -137,6 +148,6 @@ def _settings(
         ways[direction],
         buffer_frames * frame,
         period_frames * frame,
-        endless,
-        on_xrun == "go on",
+        endless=False,
+        goes_on=False,
     )

@@ -281,16 +281,16 @@ enum {
 };
 
 static const struct sbe_service SERVICES[] = {
-    {"echo", 1, echo, NULL, false},
-    {"sized", 2, sized, NULL, false},
-    {"keep", 1, keep, cancel, false},
-    {"little", 1, keep_in_little, cancel, false},
-    {"no_cancel", 1, keep_without_cancel, NULL, false},
-    {"fail", 1, fail, NULL, false},
-    {"call_back", 1, call_back, NULL, false},
-    {"close_other", 1, close_other, NULL, false},
-    {"ask_higher", 1, ask_higher, NULL, false},
-    {"pieces", 1, in_pieces, NULL, false},
+    {"echo", 1, echo, NULL, NULL},
+    {"sized", 2, sized, NULL, NULL},
+    {"keep", 1, keep, cancel, NULL},
+    {"little", 1, keep_in_little, cancel, NULL},
+    {"no_cancel", 1, keep_without_cancel, NULL, NULL},
+    {"fail", 1, fail, NULL, NULL},
+    {"call_back", 1, call_back, NULL, NULL},
+    {"close_other", 1, close_other, NULL, NULL},
+    {"ask_higher", 1, ask_higher, NULL, NULL},
+    {"pieces", 1, in_pieces, NULL, NULL},
 };
 static const struct sbe_service *const TABLE[] = {
     &SERVICES[0], &SERVICES[1], &SERVICES[2], &SERVICES[3], &SERVICES[4],

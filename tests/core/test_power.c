@@ -168,9 +168,26 @@ static void cancel(struct sbe_kept *of)
     (void)of;
 }
 
-static const struct sbe_service HANDLE = {"handle", 1, handle, NULL, false};
-static const struct sbe_service KEEP = {"keep", 1, keep, cancel, false};
-static const struct sbe_service *const TABLE[] = {&HANDLE, &KEEP};
+/* What lasts: asked whether it can rest, then told, each time by both of its services. */
+static struct {
+    int answer;
+    uint32_t asked, told, told_after; /* the board's hook */
+} lasting;
+
+static int rest(const struct sbe_engine *engine, bool now)
+{
+    CHECK(engine == &remote.engine);
+    lasting.asked += !now;
+    lasting.told += now;
+    if (now)
+        lasting.told_after = remote.suspends;
+    return lasting.answer;
+}
+
+static const struct sbe_service HANDLE = {"handle", 1, handle, NULL, NULL};
+static const struct sbe_service KEEP = {"keep", 1, keep, cancel, NULL};
+static const struct sbe_service LAST = {"last", 1, keep, cancel, rest};
+static const struct sbe_service *const TABLE[] = {&HANDLE, &KEEP, &LAST};
 
 static int board_suspend(void *self)
 {
@@ -298,9 +315,10 @@ static void begin(bool board)
 {
     memset(&remote, 0, sizeof remote);
     memset(&host, 0, sizeof host);
+    memset(&lasting, 0, sizeof lasting);
     memset(memory, 0, sizeof memory);
     remote.config = (struct sbe_engine_config){.services = TABLE,
-                                               .service_count = 2,
+                                               .service_count = 3,
                                                .channels = remote.channels,
                                                .scratch_in = remote.scratch_in,
                                                .scratch_out = remote.scratch_out,
@@ -400,6 +418,29 @@ static void work_at_hand_waits_too(void)
     send(1);
     run();
     CHECK_EQ(remote.handled, 2);
+}
+
+static void what_lasts_can_rest(void)
+{
+    begin(true);
+    send(3);
+    run();
+    lasting.answer = SBE_EBUSY;
+    CHECK_EQ(ask(SBE_EVENT_SUSPEND, 0), 16);
+    CHECK_EQ(remote.suspends, 0); /* the board is not even asked */
+    CHECK(!sbe_power_suspended(&remote.power));
+    lasting.answer = SBE_OK;
+    remote.answer = SBE_EIO; /* the board refuses: nothing was brought to rest */
+    CHECK_EQ(ask(SBE_EVENT_SUSPEND, 0), 5);
+    CHECK_EQ(lasting.asked, 2);
+    CHECK_EQ(lasting.told, 0);
+    remote.answer = SBE_OK;
+    CHECK_EQ(ask(SBE_EVENT_SUSPEND, 0), 0);
+    CHECK_EQ(lasting.told, 1);
+    CHECK_EQ(lasting.told_after, 2);
+    CHECK_EQ(ask(SBE_EVENT_SUSPEND, 0), 0); /* twice is once */
+    CHECK_EQ(lasting.told, 1);
+    CHECK_EQ(sbe_kept_answer(&kept, SBE_OK, NULL, 0), SBE_OK);
 }
 
 static void a_board_decides(void)
@@ -531,6 +572,7 @@ int main(void)
     calls_wait_in_the_rings(true);
     calls_wait_in_the_rings(false);
     work_at_hand_waits_too();
+    what_lasts_can_rest();
     a_board_decides();
     a_kept_request_is_in_the_way();
     control_goes_on();

@@ -56,12 +56,35 @@ static struct {
 static struct {
     uint8_t next; /* byte that comes next, captured or expected */
     uint64_t moved, silent, wrong;
-    uint32_t calls, longest;
+    uint32_t calls, longest, rests;
     uint32_t takes_ns; /* for each move */
 } kind;
 
+/* A suspend is not refused by what a kind says. */
+static int trigger(struct sbe_stream *stream, enum sbe_stream_state next)
+{
+    (void)stream;
+    kind.rests += next == SBE_STREAM_SUSPENDED;
+    return next == SBE_STREAM_SUSPENDED ? SBE_EIO : SBE_OK;
+}
+
+/* What is overwritten was read, or is known to be gone. */
+static void check_overwritten(struct sbe_stream *stream, uint32_t bytes)
+{
+    struct sbe_stream_status shown = {0};
+    uint64_t read = 0;
+    uint32_t count;
+    CHECK(sbe_stream_see(&stream->shown, &shown, &count));
+    CHECK(sbe_stream_see(&stream->seen, &read, &count));
+    uint64_t gone = read > shown.application ? read : shown.application;
+    CHECK(gone + stream->settings.buffer_bytes >= stream->status.position + bytes);
+}
+
 static void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes)
 {
+    if (stream->settings.direction == SBE_STREAM_CAPTURE &&
+        stream->settings.mode == SBE_STREAM_CYCLIC)
+        check_overwritten(stream, bytes);
     kind.calls++;
     now += kind.takes_ns;
     kind.moved += bytes;
@@ -77,14 +100,15 @@ static void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes)
 }
 
 static const struct sbe_stream_kind COUNTER = {
-    .directions = SBE_STREAM_PLAYBACK | SBE_STREAM_CAPTURE, .move = move};
+    .directions = SBE_STREAM_PLAYBACK | SBE_STREAM_CAPTURE, .trigger = trigger, .move = move};
 
 static int handle(struct sbe_request *request)
 {
     return sbe_stream_handle(request, &COUNTER);
 }
 
-static const struct sbe_service SERVICE = {"counter", 1, handle, sbe_stream_cancel, true};
+static const struct sbe_service SERVICE = {"counter", 1, handle, sbe_stream_cancel,
+                                           sbe_streams_rest};
 static const struct sbe_service *const TABLE[] = {&SERVICE};
 
 /* -- two ends ---------------------------------------------------------------------------------- */
@@ -374,6 +398,96 @@ static void test_pause_and_clock(void)
     CHECK_EQ(status_of(0, 1).position, 20);
 }
 
+static void open_that_pauses(uint32_t stream, uint8_t direction)
+{
+    struct sbe_stream_settings settings = settings_of(direction, 400, 40);
+    settings.on_suspend = SBE_STREAM_SUSPEND_PAUSES;
+    prepare_with(stream, &settings);
+}
+
+static void test_suspended_and_resumed(void)
+{
+    begin();
+    open_that_pauses(1, SBE_STREAM_CAPTURE);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    host.event_count = 0;
+    now += 5 * MS + MS / 2;
+    CHECK_EQ(sbe_streams_rest(&remote.engine, false), SBE_OK); /* asked alone */
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_RUNNING);
+    CHECK_EQ(sbe_streams_rest(&remote.engine, true), SBE_OK);
+    CHECK_EQ(sbe_streams_rest(&remote.engine, true), SBE_OK); /* once for each service */
+    CHECK_EQ(kind.rests, 1);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_SUSPENDED);
+    CHECK_EQ(status_of(0, 1).position, 20);
+    CHECK_EQ(status_of(0, 1).clock_ns, now);
+    CHECK_EQ(sbe_streams_due_ns(), SBE_STREAM_NEVER);
+    take(0);
+    CHECK_EQ(host.event_count, 1); /* it is there before the suspend is answered */
+    CHECK_EQ(host.events[0].kind, SBE_STREAM_EVENT_STATE);
+    CHECK_EQ(host.events[0].state, SBE_STREAM_SUSPENDED);
+    pass(3600000ull * MS);
+    CHECK_EQ(kind.moved, 20);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_EPERM);
+    CHECK_EQ(ask(0, SBE_STREAM_PAUSE, 1, 0), SBE_EPERM);
+    CHECK_EQ(ask(0, SBE_STREAM_DRAIN, 1, 0), SBE_EPERM);
+    CHECK_EQ(ask(0, SBE_STREAM_RESUME, 1, 0), SBE_OK);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_RUNNING);
+    pass(4 * MS + MS / 2); /* the half of a frame is kept */
+    CHECK_EQ(ask(0, SBE_STREAM_QUERY, 1, 0), SBE_OK);
+    CHECK_EQ(host.answer.status.position, 40);
+    CHECK_EQ(host.answer.status.lost_bytes, 0);
+    CHECK_EQ(sbe_streams_rest(&remote.engine, true), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_PREPARE, 1, 8), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    CHECK_EQ(sbe_streams_rest(&remote.engine, true), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_STOP, 1, 0), SBE_OK);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_SETUP);
+}
+
+static void test_drains_on_after_a_suspend(void)
+{
+    begin();
+    open_that_pauses(1, SBE_STREAM_PLAYBACK);
+    play(1, 0, 80, 400);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_DRAIN, 1, 0), SBE_OK);
+    now += 10 * MS;
+    CHECK_EQ(sbe_streams_rest(&remote.engine, true), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_RESUME, 1, 0), SBE_OK);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_DRAINING);
+    pass(20 * MS);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_SETUP);
+    CHECK_EQ(status_of(0, 1).position, 80);
+    CHECK_EQ(kind.moved, 80);
+    CHECK_EQ(status_of(0, 1).xruns, 0);
+}
+
+/* Only what moves is in the way, only of its own engine, and what was due is measured first. */
+static void test_who_keeps_the_remote_awake(void)
+{
+    begin();
+    open_that_pauses(2, SBE_STREAM_CAPTURE);
+    open_stream(1, SBE_STREAM_CAPTURE, 400, 40);
+    CHECK_EQ(sbe_streams_rest(&remote.engine, false), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 2, 0), SBE_OK);
+    CHECK_EQ(ask(0, SBE_STREAM_START, 1, 0), SBE_OK);
+    CHECK_EQ(sbe_streams_rest(&remote.engine, false), SBE_EBUSY);
+    CHECK_EQ(status_of(0, 2).state, SBE_STREAM_RUNNING);
+    struct sbe_engine other = {.port = &remote.port};
+    CHECK_EQ(sbe_streams_rest(&other, true), SBE_OK);
+    CHECK_EQ(status_of(0, 2).state, SBE_STREAM_RUNNING);
+    pass(10 * MS);
+    CHECK_EQ(ask(0, SBE_STREAM_PAUSE, 1, 0), SBE_OK);
+    now += 200 * MS; /* too late: it ends in an xrun, and so it stays */
+    CHECK_EQ(sbe_streams_rest(&remote.engine, true), SBE_OK);
+    CHECK_EQ(status_of(0, 2).state, SBE_STREAM_XRUN);
+    CHECK_EQ(status_of(0, 1).state, SBE_STREAM_PAUSED);
+    CHECK_EQ(kind.rests, 0);
+    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    settings.on_suspend = 2;
+    CHECK_EQ(open_with(0, 3, &settings), SBE_EINVAL);
+}
+
 /* An hour at once: no more than the buffer, and an end. */
 static void test_a_leap_of_the_clock(void)
 {
@@ -642,6 +756,9 @@ static void test_memory_that_does_not_fit(void)
                  cases[i].status);
         CHECK_EQ(remote.areas[0].pins, 0);
     }
+    settings.period_bytes = 404; /* larger than the buffer */
+    CHECK_EQ(open_with(0, 1, &settings), SBE_EINVAL);
+    settings.period_bytes = 40;
     CHECK_EQ(open_with(0, 1, &settings), 1);
     CHECK_EQ(open_with(0, 1, &settings), SBE_EEXIST);
 }
@@ -675,7 +792,8 @@ static void start_endless(uint32_t channel, uint32_t stream)
     CHECK_EQ(ask(channel, SBE_STREAM_START, stream, 0), SBE_OK);
 }
 
-/* What one context's streams take beyond a turn waits, whoever's calls and streams are behind it. */
+/* What one context's streams take beyond a turn waits, whoever's calls and streams are behind it.
+ */
 static void test_a_turn_for_each_context(void)
 {
     begin();
@@ -818,6 +936,9 @@ int main(void)
 {
     test_time_moves_bytes();
     test_pause_and_clock();
+    test_suspended_and_resumed();
+    test_drains_on_after_a_suspend();
+    test_who_keeps_the_remote_awake();
     test_a_leap_of_the_clock();
     test_playback_takes_what_is_there();
     test_a_requester_that_lies();

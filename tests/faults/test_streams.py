@@ -41,7 +41,7 @@ def loopback() -> Iterator[sbe.Connection]:
 # -- the remote dies --------------------------------------------------------------------------
 
 
-def leave_in(stream: sbe.Stream, state: str) -> None:
+def leave_in(stream: sbe.Stream, state: str, link: sbe.Connection) -> None:
     if state == "setup":
         stream.stop()
     elif state != "prepared":
@@ -50,12 +50,21 @@ def leave_in(stream: sbe.Stream, state: str) -> None:
         stream.pause()
     if state == "xrun":
         until(lambda: stream.state == "xrun")
+    if state == "suspended":
+        link.suspend()
 
 
-@pytest.mark.parametrize("state", ["setup", "prepared", "running", "paused", "xrun"])
+@pytest.mark.parametrize("state", ["setup", "prepared", "running", "paused", "xrun", "suspended"])
 def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -> None:
-    stream = victim.open_stream("tone", "capture", STEREO, period_frames=480, buffer_frames=960)
-    leave_in(stream, state)
+    stream = victim.open_stream(
+        "tone",
+        "capture",
+        STEREO,
+        period_frames=480,
+        buffer_frames=96_000 if state == "suspended" else 960,
+        on_suspend="pause",
+    )
+    leave_in(stream, state, victim)
     moved = stream.position().position_bytes
     process.kill()
     until(lambda: _fails(lambda: stream.read(1000, timeout=LIMIT_S)))
@@ -74,6 +83,21 @@ def test_the_remote_dies(victim: sbe.Connection, process: Process, state: str) -
         assert np.array_equal(frames_of(again.read(480))[:, 0], wave(0, 480))
     answered(victim)
     assert victim.stat()["connection"]["areas"] == 0
+
+
+def test_the_remote_dies_while_it_drains(victim: sbe.Connection, process: Process) -> None:
+    slow = sbe.StreamFormat("int16", 2, 1000)
+    stream = victim.open_stream("meter", "playback", slow, period_frames=10, buffer_frames=60_000)
+    stream.write(noise(59_990))
+    with pytest.raises(sbe.Timeout):
+        stream.drain(0.1)
+    assert stream.state == "draining"
+    process.kill()
+    with pytest.raises(sbe.RemoteRestarted, match=r"stream 'meter' had moved \d+ bytes"):
+        stream.drain(LIMIT_S)
+    assert stream.state == "disconnected"
+    stream.close()
+    answered(victim)
 
 
 def _fails(call: Callable[[], object]) -> bool:
@@ -127,6 +151,36 @@ def test_nobody_takes_events(loopback: sbe.Connection) -> None:
             pass
 
 
+def test_the_reader_stops_for_five_seconds(loopback: sbe.Connection) -> None:
+    """One stream stops, one goes on, and another application's keeps its pace."""
+
+    def opened(link: sbe.Connection, on_xrun: str) -> sbe.Stream:
+        return link.open_stream(
+            "tone", "capture", STEREO, period_frames=480, buffer_frames=9600, on_xrun=on_xrun
+        )
+
+    with (
+        sbe.connect("loopback:") as other,
+        opened(loopback, "stop") as stops,
+        opened(loopback, "go on") as goes_on,
+        opened(other, "go on") as paced,
+    ):
+        stops.start(goes_on)
+        begun, taken = time.monotonic(), b""
+        while time.monotonic() < begun + 5:
+            taken += paced.read(480)
+        assert stops.state == "xrun"
+        assert np.array_equal(frames_of(stops.read(9600))[:, 0], wave(0, 9600))
+        goes_on.pause()
+        status, lost = goes_on.position(), goes_on.stat()["lost_bytes"]
+        assert (status.xruns, lost) == (1, status.position_bytes - 9600 * 4)
+        assert lost > 4 * STEREO.rate_hz * 3
+        first = lost // 4
+        assert np.array_equal(frames_of(goes_on.read(9600))[:, 0], wave(first, 9600))
+        if paced.stat()["xruns"] == 0:  # however busy the machine was, nobody's fault is
+            assert np.array_equal(frames_of(taken)[:, 0], wave(0, len(taken) // 4))
+
+
 def test_events_that_nobody_asks_for_are_bounded(loopback: sbe.Connection) -> None:
     with loopback.open_stream(
         "tone", "capture", STEREO, period_frames=24, buffer_frames=96_000
@@ -138,6 +192,73 @@ def test_events_that_nobody_asks_for_are_bounded(loopback: sbe.Connection) -> No
         while stream.event(0) is not None:
             kept += 1
         assert kept <= 256 + 32  # and what the ring still held
+
+
+def test_a_block_that_was_overwritten_is_not_read(loopback: sbe.Connection) -> None:
+    with loopback.open_stream(
+        "tone", "capture", STEREO, period_frames=480, buffer_frames=960, on_xrun="go on"
+    ) as stream:
+        block = stream.next()
+        until(lambda: stream.position().application_bytes > block.size_bytes)
+        assert not stream.give(block)
+        taken = stream.read(480)
+        stream.pause()
+        taken += stream.read(stream.available())
+        status, lost = stream.position(), stream.stat()["lost_bytes"]
+        assert len(taken) + lost == status.position_bytes  # each byte was read or is lost
+        last = status.position_bytes // 4
+        assert np.array_equal(frames_of(taken)[-480:, 0], wave(last - 480, 480))
+
+
+# -- what is counted --------------------------------------------------------------------------
+
+
+def test_wake_ups_are_timed(loopback: sbe.Connection) -> None:
+    """The remote is a process here: its stamps are times of ours, as a look at both clocks says."""
+    with loopback.open_stream("tone", "capture", STEREO, on_xrun="go on") as stream:
+        assert stream.stat()["wakeup_ns"] == {}
+        begun = time.monotonic_ns()
+        until(lambda: bool(stream.read(480) and stream.stat()["wakeup_ns"]))
+        stat, took = stream.stat(), time.monotonic_ns() - begun
+        histogram = stat["wakeup_ns"]
+        assert histogram
+        assert 0 < sum(histogram.values()) <= stat["wakeups"] <= stat["events"]
+        assert all(bound & (bound - 1) == 0 and bound < 2 * took for bound in histogram)
+        stream.stop()
+        while stream.event(0) is not None:
+            pass
+        assert stream.stat()["wakeups"] == stat["wakeups"]  # nobody waited
+        assert stream.stat()["events"] > stat["events"]
+
+
+def test_wake_ups_of_a_loop_are_timed(loopback: sbe.Connection) -> None:
+    async def listen(stream: sbe.Stream) -> None:
+        async for block in stream:
+            stream.give(block)
+            if stream.stat()["wakeup_ns"]:
+                return
+
+    with loopback.open_stream("tone", "capture", STEREO, on_xrun="go on") as stream:
+        asyncio.run(listen(stream))
+        stat = stream.stat()
+        assert stat["wakeup_ns"]
+        assert 0 < sum(stat["wakeup_ns"].values()) <= stat["wakeups"] <= stat["events"]
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 3600.0])
+def test_clocks_that_differ_time_nothing(
+    loopback: sbe.Connection, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """This end's clock is moved: what would be a difference of two clocks is not told."""
+    real = time.monotonic_ns
+    with loopback.open_stream("tone", "capture", STEREO, on_xrun="go on") as stream:
+        monkeypatch.setattr(time, "monotonic_ns", lambda: real() + int(ahead_s * 1e9))
+        stream.clock()
+        until(lambda: bool(stream.read(480) and stream.stat()["wakeups"]))
+        assert stream.stat()["wakeup_ns"] is None
+        monkeypatch.undo()
+        stream.clock()
+        assert stream.stat()["wakeup_ns"] == {}
 
 
 # -- the link, a thread, the application ------------------------------------------------------
@@ -440,6 +561,7 @@ def test_arguments(loopback: sbe.Connection) -> None:
     refused(TypeError, "format: a sbe.StreamFormat", "tone", "capture", "int16")
     refused(sbe.BadArgument, "direction: 'up'", "tone", "up", STEREO)
     refused(sbe.BadArgument, "on_xrun: 'no'", "tone", "capture", STEREO, on_xrun="no")
+    refused(sbe.BadArgument, "on_suspend: 'no'", "tone", "capture", STEREO, on_suspend="no")
     refused(sbe.BadArgument, "period_frames: -1", "tone", "capture", STEREO, period_frames=-1)
     refused(sbe.BadArgument, "buffer_frames: 0", "tone", "capture", STEREO, buffer_frames=0)
     refused(sbe.BadArgument, "buffer_frames: 1.5", "tone", "capture", STEREO, buffer_frames=1.5)

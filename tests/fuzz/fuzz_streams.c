@@ -47,6 +47,7 @@ static struct sbe_stream_settings some_settings(void)
         .direction = (uint8_t)number(&input, 1 + pick(&input, 2)),
         .mode = (uint8_t)number(&input, 1 + pick(&input, 2)),
         .on_xrun = (uint8_t)number(&input, 1 + pick(&input, 2)),
+        .on_suspend = (uint8_t)number(&input, pick(&input, 2)),
         .format = "S16_LE",
     };
     if (rarely(&input))
@@ -130,7 +131,7 @@ static void check(void)
         const struct sbe_stream_status *status = &stream->status;
         if (stream->id == 0)
             continue;
-        HOLDS(status->state >= SBE_STREAM_SETUP && status->state <= SBE_STREAM_XRUN);
+        HOLDS(status->state >= SBE_STREAM_SETUP && status->state <= SBE_STREAM_SUSPENDED);
         HOLDS(stream->place < stream->settings.buffer_bytes);
         HOLDS(stream->place % stream->settings.frame_bytes == 0);
         HOLDS(stream->to_period <= stream->settings.period_bytes);
@@ -177,6 +178,9 @@ static void act(void)
         break;
     case 4:
         give_up();
+        break;
+    case 5:
+        (void)sbe_streams_rest(&end_engine, pick(&input, 2) != 0);
         break;
     default:
         ask();

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.soak.kinds import KINDS
 from tests.soak.runner import PLACES, Soak
+from tests.soak.table import KINDS
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
         raise
     if options.json is not None:
         found = {"calls": soak.by_kind("calls"), "deeds": soak.deeds, "rounds": soak.rounds}
-        by_kind = ("quota", "restarted", "audits", "streams")
+        by_kind = ("quota", "restarted", "audits", "streams", "stream_bytes", "stream_lost")
         found |= {field: soak.by_kind(field) for field in by_kind}
         options.json.write_text(json.dumps(found))
     shutil.rmtree(folder)

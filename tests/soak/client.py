@@ -151,7 +151,7 @@ class Client:
 
 def live(plan: Plan) -> int:
     """The whole life of a client process; its exit status."""
-    from tests.soak.kinds import KINDS  # it needs what is above
+    from tests.soak.table import KINDS  # it needs what is above
 
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)

@@ -15,7 +15,6 @@ import numpy as np
 
 import sbe
 from sbe.testing.conformance.services import ref_crc32
-from sbe.testing.conformance.test_streams import wave
 from tests.children import end_with_parent, in_child
 from tests.soak.client import (
     BOUND_S,
@@ -27,7 +26,21 @@ from tests.soak.client import (
 )
 from tests.soak.jobs import LARGEST, Job, Jobs, Wrong
 
-__all__ = ["KINDS", "Kind"]
+__all__ = [
+    "Async",
+    "Batch",
+    "Forking",
+    "Greedy",
+    "Impatient",
+    "Kind",
+    "Long",
+    "Mortal",
+    "Plain",
+    "Pooled",
+    "Serving",
+    "Staging",
+    "Tight",
+]
 
 _SMALL = 1 << 18  # bytes, where sizes are not the point
 
@@ -526,69 +539,3 @@ class Greedy(Kind):
         for area in areas:
             self.free(area)
         self.client.rest()
-
-
-class Streaming(Kind):
-    """Streams of all lengths: a tone, or noise through the remote and back; every frame is checked.
-
-    What is played or captured fits the buffer, so no xrun depends on how busy the machine is.
-    """
-
-    FORMAT = sbe.StreamFormat("int16", 2, 48000)
-
-    def step(self) -> None:
-        period = self.chance.choice([48, 240, 480])
-        frames = period * self.chance.randint(2, 40)
-        with self.client.expecting(PATIENCE_S, *self.busy):
-            if self.chance.random() < 0.5:
-                self.tone(period, frames)
-            else:
-                self.loop(period, frames)
-            self.client.tally.add("streams")
-            self.client.tally.add("calls", 4)  # at least: it was agreed, opened, started, closed
-
-    def opened(self, service: str, direction: str, period: int, frames: int) -> sbe.Stream:
-        return self.link.open_stream(
-            service,
-            direction,
-            self.FORMAT,
-            period_frames=period,
-            buffer_frames=frames,
-            timeout=PATIENCE_S,
-        )
-
-    def tone(self, period: int, frames: int) -> None:
-        with self.opened("tone", "capture", period, frames) as stream:
-            taken = np.frombuffer(stream.read(frames, PATIENCE_S), "<i2").reshape(-1, 2)
-            if not (taken == wave(0, frames)[:, None]).all():
-                raise Wrong(f"{frames} frames of a tone in periods of {period}")
-
-    def loop(self, period: int, frames: int) -> None:
-        given = self.jobs.noise(frames * self.FORMAT.frame_bytes)
-        with (
-            self.opened("loop", "playback", period, frames) as out,
-            self.opened("loop", "capture", period, frames) as back,
-        ):
-            out.write(given, PATIENCE_S)
-            out.start(back)
-            taken = np.frombuffer(back.read(frames, PATIENCE_S), np.uint8)
-            delay = min(back.position().delay_bytes, len(taken))
-            if taken[:delay].any() or not (taken[delay:] == given[: len(taken) - delay]).all():
-                raise Wrong(f"{frames} frames of noise in periods of {period} came back otherwise")
-
-
-KINDS: dict[str, type[Kind]] = {
-    "plain": Plain,
-    "async": Async,
-    "batch": Batch,
-    "staging": Staging,
-    "serving": Serving,
-    "pooled": Pooled,
-    "forking": Forking,
-    "mortal": Mortal,
-    "impatient": Impatient,
-    "long": Long,
-    "tight": Tight,
-    "greedy": Greedy,
-    "streaming": Streaming,
-}

@@ -23,6 +23,8 @@ FIELDS = (
     "cancelled",
     "audits",  # its own counters beside the daemon's
     "streams",  # whose every frame was right
+    "stream_bytes",  # of them: the positions at their ends
+    "stream_lost",  # of these: told as lost, to who was late on purpose
 )
 
 

@@ -16,8 +16,8 @@ from tests.children import end_with_parent
 from tests.integration.varlink_client import Refused, daemon
 from tests.soak.client import BOUND_S, PATIENCE_S, Plan, live
 from tests.soak.held import Held, resident_bytes
-from tests.soak.kinds import KINDS
 from tests.soak.ledger import FIELDS, Flag, Ledger, Outages
+from tests.soak.table import KINDS
 
 __all__ = ["PLACES", "Failed", "Soak"]
 

@@ -59,6 +59,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert sum(told["restarted"].values()) > 0, told
     assert sum(told["audits"].values()) > 0, told
     assert sum(told["streams"].values()) > 0, told
+    assert sum(told["stream_bytes"].values()) > sum(told["stream_lost"].values()) > 0, told
 
 
 @pytest.mark.timeout(LIMIT_S)

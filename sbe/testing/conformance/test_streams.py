@@ -158,7 +158,7 @@ def ask(stream: sbe.Stream, request: str) -> None:
     """`drain()` waits for the end, and `prepare()` knows what is refused; this only asks."""
     from sbe.sdk.stream_wire import Op
 
-    if request == "prepare" and stream.state in ("setup", "prepared", "xrun"):
+    if request == "prepare" and stream.state in ("setup", "prepared", "xrun", "suspended"):
         stream.prepare()
     else:
         stream._ask(Op[request.upper()])
@@ -355,6 +355,17 @@ def test_two_clocks(link: sbe.Connection) -> None:
         passed = second.host_ns - first.host_ns
         error = first.accuracy_ns + second.accuracy_ns
         assert second.position_bytes > first.position_bytes
+        assert abs(second.remote_ns - first.remote_ns - passed) <= error + passed * 0.05
+
+
+@needs("tone")
+def test_the_clock_of_one_that_stands_still(link: sbe.Connection) -> None:
+    with link.open_stream("tone", "capture", STEREO) as stream:
+        first = stream.clock()
+        time.sleep(0.02)
+        second = stream.clock()
+        passed = second.host_ns - first.host_ns
+        error = first.accuracy_ns + second.accuracy_ns
         assert abs(second.remote_ns - first.remote_ns - passed) <= error + passed * 0.05
 
 
