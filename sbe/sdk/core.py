@@ -140,19 +140,21 @@ class Core:
         return channel
 
     def open_another(
-        self, geometry: Geometry, priority: int, until: float = math.inf
+        self,
+        geometry: Geometry,
+        priority: int,
+        opened: list[_native.Channel],
+        until: float = math.inf,
     ) -> _native.Channel:
-        """A channel of its own for something that lasts. It fails when the link does."""
-        channel: _native.Channel | None = None
-        try:
-            with self.control(until) as backend:
-                channel = self._attach(backend.open_channel(geometry, priority))
-                self._others[channel] = self.epoch
-        except BaseException:
-            if channel is not None:  # interrupted at the very end
-                self.give_up_another(channel)
-            raise
-        return channel
+        """A channel of its own for something that lasts. It fails when the link does.
+
+        It is in `opened` before a handler of a signal can raise, also as this returns: whoever
+        called closes what is there.
+        """
+        with self.control(until) as backend:
+            opened.append(self._attach(backend.open_channel(geometry, priority)))
+            self._others[opened[-1]] = self.epoch
+        return opened[-1]
 
     def give_up_another(self, channel: _native.Channel) -> None:
         """Has it closed with the next operation; nobody uses it any more. For finalisers too."""

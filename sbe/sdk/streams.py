@@ -71,8 +71,9 @@ class Streams:
         )
         until = ends_at(timeout)
         _, number = core.prepare_until(service, until)
-        channel = core.open_another(_RINGS, _PRIORITY, until)
+        opened: list[_native.Channel] = []
         try:
+            channel = core.open_another(_RINGS, _PRIORITY, opened, until)
             channel.names[number] = service
             asked = request(Op.NEGOTIATE, 0, more=settings.pack())
             reply = channel.call(number, (), asked, time_left(until))
@@ -89,7 +90,8 @@ class Streams:
         except BaseException:
             # With the channel the stream ends at the remote, and the area when nobody has it.
             with contextlib.suppress(Error):  # why there is no stream counts
-                core.close_another(channel)
+                for channel in opened:
+                    core.close_another(channel)
             raise
 
 

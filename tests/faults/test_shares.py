@@ -91,7 +91,7 @@ def test_a_bystander_is_served_between_streams(uri: str) -> None:
         area = link.allocate(buffer + 64 * block)
         core = link._core
         tone = link.find("tone").id
-        channel = core.open_another(Geometry(256, 256), priority=2)
+        channel = core.open_another(Geometry(256, 256), 2, [])
         settings = Settings(
             sbe.StreamFormat("int16", 1, 24_000_000), Direction.CAPTURE, buffer, 0, True, True
         )
