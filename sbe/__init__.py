@@ -91,6 +91,7 @@ __all__ = [
     "Stream",
     "StreamError",
     "StreamFormat",
+    "StreamQueue",
     "Timeout",
     "UnknownService",
     "WouldBlock",
@@ -101,9 +102,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """`Stream` is loaded on use: programs without streams do without its weight."""
-    if name != "Stream":
+    """Streams are loaded on use: programs without them do without their weight."""
+    if name not in ("Stream", "StreamQueue"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sbe.sdk.stream import Stream
+    from sbe.sdk.stream_queue import StreamQueue
 
-    return Stream
+    return Stream if name == "Stream" else StreamQueue

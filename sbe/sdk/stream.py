@@ -34,6 +34,7 @@ from sbe.sdk.stream_wire import (
     Answer,
     Direction,
     Event,
+    Mode,
     Op,
     Settings,
     State,
@@ -208,11 +209,11 @@ class Stream:
 
     def _begin(self, timeout: float | None) -> None:
         """Opens it at the remote; what is wrong with that is raised."""
-        data = self._area[self._start : self._start + self._settings.buffer_bytes]
+        data = self._area[self._start :]  # blocks that are queued bring theirs
         wrap: type[_native.Buffer] = _native.In if self.playback else _native.Out
         self._open = self._channel.submit(
             self._service,
-            (_native.InOut(self._area[: self._start]), wrap(data)),
+            (_native.InOut(self._area[: self._start]), *((wrap(data),) if len(data) else ())),
             request(Op.OPEN, self._id, more=self._settings.pack()),
         )
         try:
@@ -468,7 +469,7 @@ class Stream:
             behind = max(0, shown.position_bytes - self._application)
         else:
             behind = max(0, shown.application_bytes - self._application)
-        if behind and self._settings.goes_on and not self._settings.endless:
+        if behind and self._settings.goes_on and self._settings.mode is Mode.CYCLIC:
             self._application += behind
             self._lost += behind
 
@@ -477,8 +478,8 @@ class Stream:
         before, now = self._shown.position_bytes, shown.position_bytes
         furthest = math.inf
         if not self._settings.endless and not self._settings.goes_on:
-            room = 0 if self.playback else self._settings.buffer_bytes
-            furthest = self._application + room
+            ring = not self.playback and self._settings.mode is Mode.CYCLIC
+            furthest = self._application + (self._settings.buffer_bytes if ring else 0)
         if before <= now <= furthest and now % self.format.frame_bytes == 0:
             return
         error = ProtocolError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sbe import _native
 from sbe.errors import BadArgument, from_status
@@ -15,7 +15,8 @@ from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, time_left
 
 if TYPE_CHECKING:
     from sbe.sdk.stream import Stream
-    from sbe.sdk.stream_wire import Settings
+    from sbe.sdk.stream_queue import StreamQueue
+    from sbe.sdk.stream_wire import Mode, Settings
 
 __all__ = ["Streams"]
 
@@ -23,7 +24,9 @@ _RINGS = Geometry(32, 256)  # an event takes 104 bytes, OPEN 144
 _PRIORITY = 2  # before calls: a stream has its time
 _PERIODS = 20  # a fifth of a second: what an application may be late
 _PERIODS_A_SECOND = 100
+_BLOCKS_MAX = 16  # half of the ring's slots: the rest is for what else is asked and told
 _ids: Iterator[int] = itertools.count(1)
+_Kind = TypeVar("_Kind", bound="Stream")
 
 
 class Streams:
@@ -55,34 +58,77 @@ class Streams:
         Raises UnknownService, RemoteError where the remote refuses, BadArgument, OutOfResources.
         """
         from sbe.sdk.stream import Stream  # on use: programs without streams do without its weight
-        from sbe.sdk.stream_wire import Op, request
+        from sbe.sdk.stream_wire import Mode
 
-        core = self._core
-        settings = _settings(direction, format, period_frames, buffer_frames, on_xrun, endless)
-        until = ends_at(timeout)
-        _, number = core.prepare_until(service, until)
-        channel = core.open_another(_RINGS, _PRIORITY, until)
+        mode = Mode.ENDLESS if endless else Mode.CYCLIC
+        settings = _settings(direction, format, period_frames, buffer_frames, on_xrun, mode)
+        return _open(self._core, Stream, service, settings, timeout)
+
+    def open_queue(
+        self,
+        service: str,
+        direction: str,
+        format: StreamFormat,
+        *,
+        block_frames: int | None = None,
+        blocks: int = 4,
+        on_xrun: str = "stop",
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> StreamQueue:
+        """Opens a stream whose memory are blocks that the application queues, of any areas.
+
+        `block_frames` are those of a block at most, by default a hundredth of a second; `blocks`,
+        how many may be queued at a time. The remote may have others: `stream.block_frames` and
+        `stream.blocks` are what was agreed. `on_xrun`, when the queue is empty: "stop", or "go on"
+        with silence (playback) or without the frames that no block was there for (capture).
+
+        The rest is as in `open_stream()`.
+        """
+        from sbe.sdk.stream_queue import StreamQueue
+        from sbe.sdk.stream_wire import Mode
+
+        if not isinstance(blocks, int) or not 1 <= blocks <= _BLOCKS_MAX:
+            raise BadArgument(f"blocks: {blocks!r} is not between 1 and {_BLOCKS_MAX}")
+        settings = _settings(direction, format, block_frames, None, on_xrun, Mode.QUEUE)
+        if settings.period_bytes == 0:
+            raise BadArgument("block_frames: a block has frames")
+        settings = settings._replace(buffer_bytes=settings.period_bytes * blocks)
+        if settings.buffer_bytes > _native.STREAM_BUFFER_MAX:
+            raise BadArgument(f"{blocks} blocks have more than {_native.STREAM_BUFFER_MAX} bytes")
+        return _open(self._core, StreamQueue, service, settings, timeout)
+
+
+def _open(
+    core: Core, kind: type[_Kind], service: str, settings: Settings, timeout: float | None
+) -> _Kind:
+    """Negotiates and opens: a channel of its own, and an area with the block and the data."""
+    from sbe.sdk.stream_wire import Mode, Op, request
+
+    until = ends_at(timeout)
+    _, number = core.prepare_until(service, until)
+    channel = core.open_another(_RINGS, _PRIORITY, until)
+    try:
+        channel.names[number] = service
+        asked = request(Op.NEGOTIATE, 0, more=settings.pack())
+        reply = channel.call(number, (), asked, time_left(until))
+        result, agreed = settings.agreed(reply.payload)
+        if result != 0:
+            raise from_status(result, f"stream {service!r}", remote=True)
+        stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
+        block = stride * _native.STREAM_BLOCK_RECORDS
+        data = 0 if agreed.mode is Mode.QUEUE else agreed.buffer_bytes
+        area = core.allocate(block + data, None, until)
         try:
-            channel.names[number] = service
-            asked = request(Op.NEGOTIATE, 0, more=settings.pack())
-            reply = channel.call(number, (), asked, time_left(until))
-            result, agreed = settings.agreed(reply.payload)
-            if result != 0:
-                raise from_status(result, f"stream {service!r}", remote=True)
-            stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
-            block = stride * _native.STREAM_BLOCK_RECORDS
-            area = core.allocate(block + agreed.buffer_bytes, None, until)
-            try:
-                stream = Stream(core, service, number, next(_ids), agreed, channel, area, stride)
-                stream._begin(time_left(until))
-                stream.prepare()
-            except BaseException:
-                area.free()
-                raise
-            return stream
+            stream = kind(core, service, number, next(_ids), agreed, channel, area, stride)
+            stream._begin(time_left(until))
+            stream.prepare()
         except BaseException:
-            core.close_another(channel)
+            area.free()
             raise
+        return stream
+    except BaseException:
+        core.close_another(channel)
+        raise
 
 
 def _settings(
@@ -91,7 +137,7 @@ def _settings(
     period_frames: int | None,
     buffer_frames: int | None,
     on_xrun: str,
-    endless: bool,
+    mode: Mode,
 ) -> Settings:
     from sbe.sdk.stream_wire import Direction, Settings
 
@@ -124,6 +170,6 @@ def _settings(
         ways[direction],
         buffer_frames * frame,
         period_frames * frame,
-        endless,
+        mode,
         on_xrun == "go on",
     )
