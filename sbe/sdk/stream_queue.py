@@ -21,6 +21,7 @@ from sbe.errors import (
     from_status,
 )
 from sbe.sdk.ownership import not_copied
+from sbe.sdk.staging import lies_in_area
 from sbe.sdk.stream import Stream
 from sbe.sdk.stream_wire import Op, State, block_answer_of, request
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S
@@ -148,6 +149,11 @@ class StreamQueue(Stream):
         buffer = _native.In(memory) if self.playback else _native.Out(memory)
         size = memoryview(buffer).nbytes
         self._check_size(size)
+        if not lies_in_area(self._core.table, buffer):
+            raise BadArgument(
+                "a block lies in an area, one of allocate(), and what the remote writes in whole "
+                f"cache lines of {self._core.table.line_bytes} bytes"
+            )
         self._forget_ended()
         if len(self._blocks) >= self.blocks:
             raise WouldBlock(f"{self.blocks} blocks are queued, no more may be: wait for one")
@@ -156,10 +162,8 @@ class StreamQueue(Stream):
             with self._ends():
                 asked = request(Op.QUEUE_BLOCK, self._id)
                 call = self._channel.submit(self._service, (buffer,), asked)
-        except BaseException as error:
+        except BaseException:
             self._application -= size
-            if isinstance(error, _native.NeedsStaging):
-                raise BadArgument("a block lies in an area: take one of allocate()") from None
             raise
         self._places += 1
         block = QueuedBlock(self, call, size, self._places)
@@ -170,6 +174,11 @@ class StreamQueue(Stream):
         """Position 0 of a new run; blocks that are queued come back."""
         super().prepare()
         self._places = 0
+
+    def _settle(self) -> None:
+        """Its channel is another than that of the stream which starts it: blocks overtake no START
+        that comes by that one."""
+        self._ask(Op.QUERY)
 
     # -- blocks -----------------------------------------------------------------------------
 
