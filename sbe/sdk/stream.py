@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from sbe import _native
 from sbe.errors import (
@@ -32,6 +32,7 @@ from sbe.sdk.ownership import not_copied
 from sbe.sdk.stream_format import StreamFormat
 from sbe.sdk.stream_wire import (
     Answer,
+    ClockPair,
     Direction,
     Event,
     Mode,
@@ -49,21 +50,11 @@ from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Block", "ClockPair", "Stream"]
+__all__ = ["Block", "Stream"]
 
 _EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
 _MOVING = {State.RUNNING, State.DRAINING}
 _BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
-
-
-class ClockPair(NamedTuple):
-    """Two clocks at one moment, within `accuracy_ns`."""
-
-    host_ns: int
-    """time.monotonic_ns()"""
-    remote_ns: int
-    position_bytes: int
-    accuracy_ns: int
 
 
 class Block:
@@ -429,13 +420,13 @@ class Stream:
                 self._core.close_another(self._channel)
                 self._core.free(self._area)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Stream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ from sbe.sdk.stream_format import StreamFormat
 __all__ = [
     "Answer",
     "BlockAnswer",
+    "ClockPair",
     "Direction",
     "Event",
     "Mode",
@@ -105,6 +106,16 @@ def status_of(fields: tuple[int, ...]) -> StreamStatus:
     if state not in _STATES:
         raise ProtocolError(f"the remote shows a stream in state {state}, which is none")
     return StreamStatus(generation, _STATES[state], *rest)
+
+
+class ClockPair(NamedTuple):
+    """Two clocks at one moment, within `accuracy_ns`."""
+
+    host_ns: int
+    """time.monotonic_ns()"""
+    remote_ns: int
+    position_bytes: int
+    accuracy_ns: int
 
 
 class Settings(NamedTuple):

@@ -6,6 +6,7 @@ As in `test_streams`, nothing here needs a fast machine.
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ def areas_of(link: sbe.Connection, count: int = 3) -> list[sbe.Area]:
 def is_wave(memory: Any, first: int) -> bool:
     taken = frames_of(bytes(memory))
     return np.array_equal(taken[:, 0], wave(first, len(taken)))
+
+
+def has_moved(stream: sbe.StreamQueue, size: int) -> bool:
+    return stream.position().position_bytes >= size
 
 
 # -- blocks ------------------------------------------------------------------------------------
@@ -75,10 +80,9 @@ def test_what_is_played_from_blocks_is_captured_in_blocks(link: sbe.Connection) 
     out_areas, in_areas = areas_of(link), areas_of(link)
     for area, piece in zip(out_areas, np.split(given, 3), strict=True):
         area[:] = piece.tobytes()
-    settings = {"block_frames": FRAMES, "blocks": 3}
     with (
-        link.open_queue("loop", "playback", STEREO, **settings) as out,
-        link.open_queue("loop", "capture", STEREO, **settings) as back,
+        link.open_queue("loop", "playback", STEREO, block_frames=FRAMES, blocks=3) as out,
+        link.open_queue("loop", "capture", STEREO, block_frames=FRAMES, blocks=3) as back,
     ):
         played = [out.queue(area) for area in out_areas]
         taken = [back.queue(area) for area in in_areas]
@@ -249,7 +253,7 @@ def test_an_empty_queue_that_goes_on(link: sbe.Connection) -> None:
             service, direction, STEREO, block_frames=FRAMES, blocks=2, on_xrun="go on"
         ) as stream:
             stream.start()
-            until(lambda stream=stream: stream.position().position_bytes >= 2 * BYTES)
+            until(functools.partial(has_moved, stream, 2 * BYTES))
             done = stream.queue(area).result(LIMIT_S)
             assert done.sequence == 1
             assert done.position_bytes >= 2 * BYTES
