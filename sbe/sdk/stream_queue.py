@@ -122,7 +122,7 @@ class StreamQueue(Stream):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._places = 0  # of this run's blocks
-        self._blocks: deque[QueuedBlock] = deque()
+        self._calls: deque[_native.Call] = deque()  # of blocks that were not seen to end
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
             weakref.WeakKeyDictionary()
         )
@@ -155,7 +155,7 @@ class StreamQueue(Stream):
                 f"cache lines of {self._core.table.line_bytes} bytes"
             )
         self._forget_ended()
-        if len(self._blocks) >= self.blocks:
+        if len(self._calls) >= self.blocks:
             raise WouldBlock(f"{self.blocks} blocks are queued, no more may be: wait for one")
         self._application += size  # before the remote can be at it
         try:
@@ -166,9 +166,8 @@ class StreamQueue(Stream):
             self._application -= size
             raise
         self._places += 1
-        block = QueuedBlock(self, call, size, self._places)
-        self._blocks.append(block)
-        return block
+        self._calls.append(call)
+        return QueuedBlock(self, call, size, self._places)
 
     def prepare(self) -> None:
         """Position 0 of a new run; blocks that are queued come back."""
@@ -195,7 +194,7 @@ class StreamQueue(Stream):
         """Those that nobody waits for are kept until here, or dropping one would cancel it."""
         with self._ends():
             self._channel.poll()
-        self._blocks = deque(block for block in self._blocks if not block._call.done())
+        self._calls = deque(call for call in self._calls if not call.done())
 
     def _start_for(self, call: _native.Call) -> None:
         if not call.done() and self.state is State.PREPARED:

@@ -106,6 +106,21 @@ def test_blocks_that_nobody_keeps_stay_queued() -> None:
         assert all(is_wave(area, number * FRAMES) for number, area in enumerate(areas))
 
 
+def test_a_stream_that_is_dropped_with_blocks() -> None:
+    with sbe.connect("loopback:") as link:
+        areas = areas_of(link)
+        stream = link.open_queue("tone", "capture", STEREO, block_frames=FRAMES, on_xrun="go on")
+        stream.start()
+        stream.pause()
+        block = stream.queue(areas[0])
+        stream.queue(areas[1])
+        del stream  # whoever holds a block holds it
+        assert not block.done()
+        del block
+        until(lambda: len(link.list()["channels"]) == 1)
+        assert len(link.list()["areas"]) == len(areas)
+
+
 # -- a remote that lies -----------------------------------------------------------------------
 
 REQUEST = Record("sbe_stream_request")
