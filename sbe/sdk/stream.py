@@ -445,7 +445,8 @@ class Stream:
     def __repr__(self) -> str:
         way = "playback" if self.playback else "capture"
         state = "closed" if self.closed else str(self._shown.state)
-        return f"<sbe.{type(self).__name__} {self.name}: {way}, {state}, {self._shown.position_bytes} bytes>"
+        moved = f"{self._shown.position_bytes} bytes"
+        return f"<sbe.{type(self).__name__} {self.name}: {way}, {state}, {moved}>"
 
     # -- looking ----------------------------------------------------------------------------
 

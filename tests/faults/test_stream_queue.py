@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from sbe.sdk.stream_queue import QueuedBlock
 from sbe.testing.conformance.parts import answered
 from sbe.testing.conformance.test_stream_queue import BYTES, FRAMES, areas_of, has_moved, is_wave
 from sbe.testing.conformance.test_streams import STEREO, until
+from tests.conformance.ends import Connector
 from tests.faults.test_remote_dies import LIMIT_S, SOON_S, Process, process, victim
 
 __all__ = ["process", "victim"]
@@ -119,6 +121,28 @@ def test_a_stream_that_is_dropped_with_blocks() -> None:
         del block
         until(lambda: len(link.list()["channels"]) == 1)
         assert len(link.list()["areas"]) == len(areas)
+
+
+def test_an_application_that_dies_with_blocks(connect: Connector) -> None:
+    """Another's blocks are filled meanwhile, without a byte lost between them."""
+    link = connect()
+    if "tone" not in connect.services:
+        pytest.skip("the remote has no service tone")
+    areas = areas_of(link)
+    with link.open_queue("tone", "capture", STEREO, block_frames=FRAMES, blocks=3) as stream:
+        blocks = [stream.queue(area) for area in areas]
+        doomed = connect()
+        theirs = doomed.open_queue("tone", "capture", STEREO, block_frames=FRAMES, blocks=3)
+        held = [theirs.queue(area) for area in areas_of(doomed)]
+        theirs.start()
+        stream.start()
+        doomed.close()
+        for number, (area, block) in enumerate(zip(areas, blocks, strict=True)):
+            assert block.result(LIMIT_S)[:3] == (number + 1, number * BYTES, BYTES)
+            assert is_wave(area, number * FRAMES)
+        for gone in held:
+            with contextlib.suppress(sbe.LinkClosed):  # which it may have been filled before
+                assert gone.result(LIMIT_S).sequence <= 3
 
 
 # -- a remote that lies -----------------------------------------------------------------------
