@@ -76,23 +76,24 @@ def test_a_block_is_any_piece_of_an_area(link: sbe.Connection) -> None:
 
 @needs("loop")
 def test_what_is_played_from_blocks_is_captured_in_blocks(link: sbe.Connection) -> None:
-    given = noise(3 * FRAMES)
-    out_areas, in_areas = areas_of(link), areas_of(link)
-    for area, piece in zip(out_areas, np.split(given, 3), strict=True):
+    frames = 2048  # three are more than the delay
+    given = noise(3 * frames)
+    areas = [link.allocate(frames * 4) for _ in range(6)]
+    for area, piece in zip(areas[:3], np.split(given, 3), strict=True):
         area[:] = piece.tobytes()
     with (
-        link.open_queue("loop", "playback", STEREO, block_frames=FRAMES, blocks=3) as out,
-        link.open_queue("loop", "capture", STEREO, block_frames=FRAMES, blocks=3) as back,
+        link.open_queue("loop", "playback", STEREO, block_frames=frames, blocks=3) as out,
+        link.open_queue("loop", "capture", STEREO, block_frames=frames, blocks=3) as back,
     ):
-        played = [out.queue(area) for area in out_areas]
-        taken = [back.queue(area) for area in in_areas]
+        blocks = [out.queue(area) for area in areas[:3]] + [back.queue(area) for area in areas[3:]]
         out.start(back)
-        for block in played + taken:
+        for block in blocks:
             assert not block.result(LIMIT_S).error
-        delay = min(back.position().delay_bytes // STEREO.frame_bytes, 3 * FRAMES)
-        frames = frames_of(b"".join(bytes(area) for area in in_areas))
-        assert not frames[:delay].any()
-        assert np.array_equal(frames[delay:], given[: 3 * FRAMES - delay])
+        delay = back.position().delay_bytes // STEREO.frame_bytes
+        assert 0 < delay < 3 * frames
+        taken = frames_of(b"".join(bytes(area) for area in areas[3:]))
+        assert not taken[:delay].any()
+        assert np.array_equal(taken[delay:], given[: 3 * frames - delay])
 
 
 @needs("tone")
@@ -310,9 +311,12 @@ def test_a_closed_stream_gives_its_memory_back(link: sbe.Connection) -> None:
     before = len(link.list()["areas"])
     for _ in range(5):
         areas = areas_of(link, 2)
-        with link.open_queue("tone", "capture", STEREO, block_frames=FRAMES, blocks=2) as stream:
-            blocks = [stream.queue(area) for area in areas]
+        with link.open_queue(
+            "tone", "capture", STEREO, block_frames=FRAMES, on_xrun="go on"
+        ) as stream:
             stream.start()
+            stream.pause()
+            blocks = [stream.queue(area) for area in areas]
         assert [block.result(0).error for block in blocks] == [True, True]
         for area in areas:
             area.free()
