@@ -57,6 +57,7 @@ from sbe.sdk import (
 
 if _CHECKING:
     from sbe.sdk.stream import Stream
+    from sbe.sdk.stream_queue import StreamQueue
 
 __all__ = [
     "Area",
@@ -91,6 +92,7 @@ __all__ = [
     "Stream",
     "StreamError",
     "StreamFormat",
+    "StreamQueue",
     "Timeout",
     "UnknownService",
     "WouldBlock",
@@ -101,9 +103,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """`Stream` is loaded on use: programs without streams do without its weight."""
-    if name != "Stream":
+    """Streams are loaded on use: programs without them do without their weight."""
+    if name not in ("Stream", "StreamQueue"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "StreamQueue":
+        from sbe.sdk.stream_queue import StreamQueue
+
+        return StreamQueue
     from sbe.sdk.stream import Stream
 
     return Stream

@@ -46,10 +46,18 @@ static void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes)
     stream->state[0] = phase;
 }
 
+static void skip(struct sbe_stream *stream, uint32_t bytes)
+{
+    uint32_t frames = bytes / stream->settings.frame_bytes;
+    uint32_t step = (HERTZ << 16) / stream->settings.rate_hz;
+    stream->state[0] = ((uint32_t)stream->state[0] + step * frames) & 0xffffu;
+}
+
 static const struct sbe_stream_kind TONE = {
     .directions = SBE_STREAM_CAPTURE,
     .negotiate = negotiate,
     .trigger = trigger,
     .move = move,
+    .skip = skip,
 };
 SBE_STREAM(tone, 1, TONE);

@@ -26,7 +26,8 @@ enum sbe_stream_op {
     SBE_STREAM_RESUME = 7,
     SBE_STREAM_DRAIN = 8, /* stop when all is consumed */
     SBE_STREAM_STOP = 9,
-    SBE_STREAM_CLOSE = 10, /* answered when the memory is not touched any more */
+    SBE_STREAM_CLOSE = 10,       /* answered when the memory is not touched any more */
+    SBE_STREAM_QUEUE_BLOCK = 11, /* kept until the block is consumed, or filled */
 };
 
 enum sbe_stream_state {
@@ -48,7 +49,8 @@ enum sbe_stream_direction {
 enum sbe_stream_mode {
     SBE_STREAM_CYCLIC = 1, /* periods of a ring, refilled as they are consumed */
     SBE_STREAM_ENDLESS =
-        2, /* the same bytes over and over: the application's position is nothing */
+        2,                /* the same bytes over and over: the application's position is nothing */
+    SBE_STREAM_QUEUE = 3, /* blocks, each with memory of its own, in the order they came */
 };
 
 enum sbe_stream_on_xrun {
@@ -95,10 +97,21 @@ struct sbe_stream_status {
     uint64_t reserved2;
 };
 
-struct sbe_stream_answer { /* to every request but NEGOTIATE */
+struct sbe_stream_answer { /* to every request but NEGOTIATE and QUEUE_BLOCK */
     int32_t result;        /* zero or a negative status */
     uint32_t stream;
     struct sbe_stream_status status;
+};
+
+struct sbe_stream_block_answer { /* to QUEUE_BLOCK, in the order in which they came */
+    int32_t result;              /* zero: used whole */
+    uint32_t stream;
+    uint32_t generation; /* of the run */
+    uint32_t sequence;   /* of this run's blocks, from 1 on, in the order in which they came */
+    uint64_t position;   /* of its first byte */
+    uint64_t clock_ns;   /* of the responder, when it measured that it was done */
+    uint32_t used_bytes; /* from its beginning on: consumed, or filled */
+    uint32_t state;      /* of the stream, before that changes for the same reason */
 };
 
 struct sbe_stream_proposal { /* to NEGOTIATE */
@@ -175,6 +188,15 @@ SBE_AT(sbe_stream_answer, result, 0);
 SBE_AT(sbe_stream_answer, stream, 4);
 SBE_AT(sbe_stream_answer, status, 8);
 SBE_SIZE(sbe_stream_answer, 72);
+SBE_AT(sbe_stream_block_answer, result, 0);
+SBE_AT(sbe_stream_block_answer, stream, 4);
+SBE_AT(sbe_stream_block_answer, generation, 8);
+SBE_AT(sbe_stream_block_answer, sequence, 12);
+SBE_AT(sbe_stream_block_answer, position, 16);
+SBE_AT(sbe_stream_block_answer, clock_ns, 24);
+SBE_AT(sbe_stream_block_answer, used_bytes, 32);
+SBE_AT(sbe_stream_block_answer, state, 36);
+SBE_SIZE(sbe_stream_block_answer, 40);
 SBE_AT(sbe_stream_proposal, result, 0);
 SBE_AT(sbe_stream_proposal, stream, 4);
 SBE_AT(sbe_stream_proposal, settings, 8);

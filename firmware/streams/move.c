@@ -153,6 +153,7 @@ void sbe_stream_reset(struct sbe_stream *stream, uint32_t generation)
 {
     uint32_t skipped = stream->status.skipped;
     stream->status = (struct sbe_stream_status){.generation = generation, .skipped = skipped};
+    stream->queued = 0;
     stream->place = 0;
     stream->to_period = stream->settings.period_bytes;
     stream->fraction = 0;
@@ -189,6 +190,8 @@ static uint32_t room(struct sbe_stream *stream)
     uint64_t application;
     if (stream->settings.mode == SBE_STREAM_ENDLESS)
         return buffer;
+    if (sbe_stream_takes_blocks(stream))
+        return sbe_stream_blocks_room(stream);
     bool playback = stream->settings.direction == SBE_STREAM_PLAYBACK;
     uint64_t furthest = status->position + (playback ? buffer : 0);
     if (sbe_stream_see(&stream->seen, &application, &count) && application > status->application &&
@@ -213,6 +216,10 @@ static void maintain(struct sbe_stream *stream, enum sbe_handover step, uint8_t 
 /* Moves bytes that end with the buffer or a period at the latest. */
 static void move(struct sbe_stream *stream, uint32_t bytes, bool silence)
 {
+    if (sbe_stream_takes_blocks(stream)) {
+        sbe_stream_blocks_move(stream, bytes);
+        return;
+    }
     uint8_t *data = stream->data + stream->place;
     bool playback = stream->settings.direction == SBE_STREAM_PLAYBACK;
     if (playback && !silence)
@@ -235,8 +242,10 @@ static void move(struct sbe_stream *stream, uint32_t bytes, bool silence)
 
 static uint32_t contiguous(const struct sbe_stream *stream, uint64_t due)
 {
-    uint32_t most = (uint32_t)stream->settings.buffer_bytes - stream->place;
-    if (stream->to_period != 0 && stream->to_period < most)
+    bool blocks = sbe_stream_takes_blocks(stream);
+    uint32_t most = blocks ? sbe_stream_blocks_step(stream)
+                           : (uint32_t)stream->settings.buffer_bytes - stream->place;
+    if (!blocks && stream->to_period != 0 && stream->to_period < most)
         most = stream->to_period;
     if (most > PIECE)
         most = PIECE - PIECE % stream->settings.frame_bytes;
@@ -338,7 +347,11 @@ static uint64_t due_ns(const struct sbe_stream *stream)
     if (stream->settings.period_bytes == 0)
         return stream->moved_ns + SECOND_NS / 100;
     uint32_t rate = stream->settings.rate_hz;
-    uint64_t frames = stream->to_period / stream->settings.frame_bytes;
+    bool blocks = sbe_stream_takes_blocks(stream);
+    uint64_t frames = (blocks ? sbe_stream_blocks_step(stream) : stream->to_period) /
+                      stream->settings.frame_bytes;
+    if (blocks && frames < rate / SBE_STREAM_PERIODS_A_SECOND)
+        frames = rate / SBE_STREAM_PERIODS_A_SECOND; /* short blocks wake nobody more often */
     uint64_t parts = frames * SECOND_NS - stream->fraction;
     return stream->moved_ns + (parts + rate - 1) / rate;
 }

@@ -7,9 +7,8 @@
 #include "core/engine_base.h"
 #include "streams/streams_base.h"
 
-#define RATE_MAX         48000000u /* bytes a second: one stream takes no more of a remote */
-#define FRAME_MAX        65536u    /* bytes */
-#define PERIODS_A_SECOND 2000u     /* at most: each wakes both ends */
+#define RATE_MAX  48000000u /* bytes a second: one stream takes no more of a remote */
+#define FRAME_MAX 65536u    /* bytes */
 
 struct sbe_stream sbe_stream_pool[SBE_STREAMS];
 
@@ -58,7 +57,7 @@ static int check(const struct sbe_stream_settings *settings, const struct sbe_st
     if ((settings->direction != SBE_STREAM_PLAYBACK && settings->direction != SBE_STREAM_CAPTURE) ||
         (kind->directions & settings->direction) == 0)
         return SBE_ENOTSUP;
-    if (settings->mode != SBE_STREAM_CYCLIC && settings->mode != SBE_STREAM_ENDLESS)
+    if (settings->mode < SBE_STREAM_CYCLIC || settings->mode > SBE_STREAM_QUEUE)
         return SBE_ENOTSUP;
     if (settings->on_xrun != SBE_STREAM_XRUN_STOPS && settings->on_xrun != SBE_STREAM_XRUN_GOES_ON)
         return SBE_EINVAL;
@@ -72,15 +71,20 @@ static int check(const struct sbe_stream_settings *settings, const struct sbe_st
     uint32_t unit = settings->period_bytes != 0 ? settings->period_bytes : settings->frame_bytes;
     if (buffer % unit != 0)
         return SBE_EINVAL;
-    return settings->period_bytes != 0 && second > (uint64_t)unit * PERIODS_A_SECOND ? SBE_ERANGE
-                                                                                     : SBE_OK;
+    if (settings->mode == SBE_STREAM_QUEUE &&
+        (settings->period_bytes == 0 || buffer / unit > SBE_STREAM_BLOCKS))
+        return SBE_ERANGE;
+    return settings->period_bytes != 0 && second > (uint64_t)unit * SBE_STREAM_PERIODS_A_SECOND
+               ? SBE_ERANGE
+               : SBE_OK;
 }
 
 /* Legal periods and a whole number of them, as near as can be to what was asked for. */
 static void fit(struct sbe_stream_settings *settings)
 {
     uint32_t frame = settings->frame_bytes, period = settings->period_bytes;
-    uint32_t shortest = (uint32_t)((uint64_t)frame * settings->rate_hz / PERIODS_A_SECOND);
+    uint32_t shortest =
+        (uint32_t)((uint64_t)frame * settings->rate_hz / SBE_STREAM_PERIODS_A_SECOND);
     uint64_t most = SBE_STREAM_BUFFER_MAX;
     if (period != 0 && period < shortest)
         period = shortest;
@@ -93,6 +97,8 @@ static void fit(struct sbe_stream_settings *settings)
     uint32_t count = ((uint32_t)buffer + unit - 1) / unit;
     if (count < 2)
         count = 2;
+    if (settings->mode == SBE_STREAM_QUEUE && count > SBE_STREAM_BLOCKS)
+        count = SBE_STREAM_BLOCKS;
     while ((uint64_t)count * unit > most)
         count--;
     settings->buffer_bytes = (uint64_t)count * unit;
@@ -112,41 +118,67 @@ static int negotiate(struct sbe_stream_settings *settings, const struct sbe_stre
 
 /* -- opening and closing ----------------------------------------------------------------------- */
 
-/* The block and the data, apart, each where its use needs it. */
+/* Memory by reference, as its use needs it. */
+static int check_buffer(const struct sbe_buffer *buffer, uint8_t direction)
+{
+    if (buffer->direction != direction || (buffer->flags & SBE_BUFFER_INLINE) != 0)
+        return SBE_EINVAL;
+    return buffer->data == NULL ? SBE_EFAULT : SBE_OK;
+}
+
+static int check_data(const struct sbe_buffer *data, const struct sbe_stream_settings *settings)
+{
+    bool playback = settings->direction == SBE_STREAM_PLAYBACK;
+    return check_buffer(data, playback ? SBE_DIR_IN : SBE_DIR_OUT);
+}
+
+static bool are_apart(const struct sbe_buffer *one, const struct sbe_buffer *other)
+{
+    uintptr_t from = (uintptr_t)one->data, to = (uintptr_t)other->data;
+    return from < to ? to - from >= one->size : from - to >= other->size;
+}
+
+/* The block of records and, unless blocks bring it, the data. */
 static int check_memory(const struct sbe_request *request,
                         const struct sbe_stream_settings *settings)
 {
     const struct sbe_buffer *block = &request->buffers[0], *data = &request->buffers[1];
-    uint8_t wanted = settings->direction == SBE_STREAM_PLAYBACK ? SBE_DIR_IN : SBE_DIR_OUT;
-    if (request->buffer_count != 2 || block->direction != SBE_DIR_INOUT ||
-        data->direction != wanted || ((block->flags | data->flags) & SBE_BUFFER_INLINE) != 0)
+    bool has_data = settings->mode != SBE_STREAM_QUEUE;
+    if (request->buffer_count != 1u + has_data)
         return SBE_EINVAL;
-    if (block->data == NULL || data->data == NULL)
-        return SBE_EFAULT;
+    int status = check_buffer(block, SBE_DIR_INOUT);
+    if (status == SBE_OK && has_data)
+        status = check_data(data, settings);
+    if (status < 0)
+        return status;
     uint64_t stride = block->size / SBE_STREAM_BLOCK_RECORDS;
     if (stride < SBE_STREAM_STRIDE_MIN || stride > SBE_LINE_MAX || (stride & (stride - 1)) != 0 ||
         block->size % SBE_STREAM_BLOCK_RECORDS != 0 || (uintptr_t)block->data % stride != 0)
         return SBE_EINVAL;
-    if (data->size != settings->buffer_bytes)
-        return SBE_EINVAL;
-    uintptr_t from = (uintptr_t)block->data, to = (uintptr_t)data->data;
-    return (from < to ? to - from < block->size : from - to < data->size) ? SBE_EINVAL : SBE_OK;
+    if (!has_data)
+        return SBE_OK;
+    return data->size == settings->buffer_bytes && are_apart(block, data) ? SBE_OK : SBE_EINVAL;
+}
+
+static bool is_coherent(const struct sbe_kept *kept, const struct sbe_buffer *buffer)
+{
+    const struct sbe_area *area = sbe_area_find(kept->channel->areas, buffer->area);
+    return kept->channel->areas->coherent || (area->flags & SBE_AREA_COHERENT) != 0;
 }
 
 static void take_over(struct sbe_stream *stream)
 {
     struct sbe_kept *kept = &stream->kept;
-    const struct sbe_area *area = sbe_area_find(kept->channel->areas, kept->buffers[0].area);
-    const struct sbe_area *data = sbe_area_find(kept->channel->areas, kept->buffers[1].area);
-    bool coherent =
-        kept->channel->areas->coherent || (area->flags & data->flags & SBE_AREA_COHERENT) != 0;
+    bool coherent = true;
+    for (uint32_t i = 0; i < kept->buffer_count; i++) {
+        coherent = coherent && is_coherent(kept, &kept->buffers[i]);
+        kept->written[i] = kept->buffers[i].size;
+    }
     const struct sbe_port *port = coherent ? NULL : kept->channel->port;
     uint32_t stride = (uint32_t)kept->buffers[0].size / SBE_STREAM_BLOCK_RECORDS;
-    stream->data = kept->buffers[1].data;
+    stream->data = kept->buffer_count == 2 ? kept->buffers[1].data : NULL;
     stream->seen = sbe_stream_host_place(kept->buffers[0].data, port);
     stream->shown = sbe_stream_remote_place(kept->buffers[0].data, stride, port);
-    kept->written[0] = kept->buffers[0].size;
-    kept->written[1] = kept->buffers[1].size;
 }
 
 static int open_stream(struct sbe_request *request, const struct sbe_stream_request *asked,
@@ -181,6 +213,7 @@ static void close_stream(struct sbe_stream *stream, int result)
     struct sbe_stream_answer answer = {.result = result, .stream = stream->id};
     if (stream->kind->trigger != NULL)
         (void)stream->kind->trigger(stream, SBE_STREAM_DISCONNECTED);
+    sbe_stream_blocks_return(stream);
     if (stream->kept.channel != NULL)
         sbe_stream_enter(stream, SBE_STREAM_DISCONNECTED);
     answer.status = stream->status;
@@ -189,8 +222,14 @@ static void close_stream(struct sbe_stream *stream, int result)
     (void)sbe_kept_answer(&stream->kept, result, &answer, sizeof answer);
 }
 
+/* Of a stream, or of a block alone. */
 void sbe_stream_cancel(struct sbe_kept *kept)
 {
+    struct sbe_stream_block *block = sbe_stream_block_of(kept);
+    if (block != NULL) {
+        sbe_stream_block_end(block, SBE_ECANCELED);
+        return;
+    }
     struct sbe_stream *stream =
         (struct sbe_stream *)(void *)((uint8_t *)kept - offsetof(struct sbe_stream, kept));
     close_stream(stream, SBE_ECANCELED);
@@ -214,6 +253,7 @@ static const struct {
     [SBE_STREAM_STOP] = {FROM(SETUP) | FROM(PREPARED) | FROM(RUNNING) | FROM(PAUSED) |
                              FROM(DRAINING) | FROM(XRUN) | FROM(SUSPENDED),
                          SBE_STREAM_SETUP},
+    [SBE_STREAM_QUEUE_BLOCK] = {FROM(PREPARED) | FROM(RUNNING) | FROM(PAUSED), 0},
 };
 
 static int may(const struct sbe_stream *stream, uint32_t op)
@@ -239,6 +279,8 @@ static int change(struct sbe_stream *stream, const struct sbe_stream_request *as
     int status = stream->kind->trigger == NULL ? SBE_OK : stream->kind->trigger(stream, next);
     if (status < 0)
         return status;
+    if (asked->op == SBE_STREAM_PREPARE || asked->op == SBE_STREAM_STOP)
+        sbe_stream_blocks_return(stream);
     if (asked->op == SBE_STREAM_PREPARE)
         sbe_stream_reset(stream, asked->generation);
     if (next == SBE_STREAM_RUNNING)
@@ -315,6 +357,27 @@ static int carry_out(struct sbe_stream *stream, const struct sbe_stream_request 
     return change(stream, asked, now_ns);
 }
 
+/* What the handler returns: the block is kept, unless the state is another. */
+static int queue_block(struct sbe_stream *stream, struct sbe_request *request)
+{
+    const struct sbe_buffer *data = request->buffers;
+    const struct sbe_stream_settings *settings = &stream->settings;
+    if (settings->mode != SBE_STREAM_QUEUE)
+        return SBE_ENOTSUP;
+    int status = request->buffer_count == 1 ? check_data(data, settings) : SBE_EINVAL;
+    if (status < 0)
+        return status;
+    if (data->size == 0 || data->size > settings->period_bytes ||
+        (uint32_t)data->size % settings->frame_bytes != 0 ||
+        !are_apart(&stream->kept.buffers[0], data))
+        return SBE_EINVAL;
+    if (sbe_stream_moves(stream))
+        sbe_stream_advance(stream, sbe_engine_now(request->engine));
+    status = may(stream, SBE_STREAM_QUEUE_BLOCK);
+    return status < 0 ? sbe_stream_block_refuse(stream, request, status)
+                      : sbe_stream_block_put(stream, request);
+}
+
 /* -- requests ---------------------------------------------------------------------------------- */
 
 /* The payload has the size that its op says. */
@@ -330,9 +393,10 @@ static bool is_whole(const struct sbe_request *request, const struct sbe_stream_
         size += (uint64_t)asked->count * sizeof(uint32_t);
     return request->payload_size == size && (asked->op == SBE_STREAM_START || asked->count == 0) &&
            (asked->op == SBE_STREAM_PREPARE || asked->generation == 0) &&
-           asked->op >= SBE_STREAM_NEGOTIATE && asked->op <= SBE_STREAM_CLOSE &&
+           asked->op >= SBE_STREAM_NEGOTIATE && asked->op <= SBE_STREAM_QUEUE_BLOCK &&
            (asked->stream != 0 || asked->op == SBE_STREAM_NEGOTIATE) &&
-           (asked->op == SBE_STREAM_OPEN || request->buffer_count == 0);
+           (asked->op == SBE_STREAM_OPEN || asked->op == SBE_STREAM_QUEUE_BLOCK ||
+            request->buffer_count == 0);
 }
 
 static int propose(struct sbe_request *request, const struct sbe_stream_request *asked,
@@ -363,6 +427,8 @@ int sbe_stream_handle(struct sbe_request *request, const struct sbe_stream_kind 
     struct sbe_stream *stream = find(request->channel->context, asked->stream);
     if (stream == NULL)
         return SBE_ENOENT;
+    if (asked->op == SBE_STREAM_QUEUE_BLOCK)
+        return queue_block(stream, request);
     answer.stream = asked->stream;
     if (asked->op == SBE_STREAM_CLOSE)
         close_stream(stream, SBE_OK);

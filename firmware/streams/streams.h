@@ -21,6 +21,9 @@
 #define SBE_STREAMS_SHARE 4u /* of them, one context's */
 #endif
 #define SBE_STREAM_WAITING 4u /* events that may wait for room */
+#ifndef SBE_STREAM_BLOCKS
+#define SBE_STREAM_BLOCKS 4u /* that a stream of them may have queued */
+#endif
 
 #define SBE_STREAM_NEVER UINT64_MAX
 
@@ -48,8 +51,10 @@ struct sbe_stream {
     uint32_t sequence;
     uint32_t waiting_count;
     struct sbe_stream_event waiting[SBE_STREAM_WAITING];
-    uint64_t state[2];      /* the kind's own, zero when it is opened */
-    uint32_t event_data[2]; /* the kind's, in its next events */
+    struct sbe_stream_block *queue; /* mode QUEUE: the one that moves, and those after it */
+    uint32_t queued;                /* blocks of this run, ever */
+    uint64_t state[2];              /* the kind's own, zero when it is opened */
+    uint32_t event_data[2];         /* the kind's, in its next events */
     uint64_t scratch[(sizeof(struct sbe_stream_request) + sizeof(struct sbe_stream_settings)) / 8];
 };
 
@@ -67,10 +72,15 @@ struct sbe_stream_kind {
     int (*trigger)(struct sbe_stream *stream, enum sbe_stream_state next);
     /*
      * Moves this many bytes, whole frames: reads them from `data` or writes them there. They end
-     * where the buffer or a period does at the latest. Playback in an xrun that goes on: NULL,
-     * silence. Position and clock are those before.
+     * where the buffer, a block or a period does at the latest. Playback in an xrun that goes on:
+     * NULL, silence. Position and clock are those before.
      */
     void (*move)(struct sbe_stream *stream, uint8_t *data, uint32_t bytes);
+    /*
+     * Capture into blocks, an xrun that goes on: there is no memory for this many bytes, the next
+     * ones are those after them. May be NULL: nothing is to be done for that.
+     */
+    void (*skip)(struct sbe_stream *stream, uint32_t bytes);
 };
 
 int sbe_stream_handle(struct sbe_request *request, const struct sbe_stream_kind *kind);

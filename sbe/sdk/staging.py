@@ -193,7 +193,7 @@ class Plan(NamedTuple):
         plan = cls(places, 0, max(_ALIGN, table.line_bytes))
         total = 0
         for buffer in buffers:
-            if not _lies_in_area(table, buffer):
+            if not lies_in_area(table, buffer):
                 places[buffer] = total
                 total += plan.padded(memoryview(buffer).nbytes)
         return plan._replace(size_bytes=max(total, 1))
@@ -324,7 +324,8 @@ class StagedCall:
         return self.call.in_flight
 
 
-def _lies_in_area(table: _native.Table, buffer: _native.Buffer) -> bool:
+def lies_in_area(table: _native.Table, buffer: _native.Buffer) -> bool:
+    """It goes by reference; what the remote writes has cache lines of its own."""
     place = buffer.target
     if isinstance(place, _native.Memory):
         return True

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from sbe import _native
 from sbe.errors import (
@@ -35,6 +35,7 @@ from sbe.sdk.stream_wire import (
     Answer,
     Direction,
     Event,
+    Mode,
     Op,
     Settings,
     State,
@@ -50,7 +51,7 @@ from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Block", "ClockPair", "Stream"]
+__all__ = ["Block", "Stream"]
 
 _EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
 _MOVING = {State.RUNNING, State.DRAINING}
@@ -208,11 +209,11 @@ class Stream:
 
     def _begin(self, timeout: float | None) -> None:
         """Opens it at the remote; what is wrong with that is raised."""
-        data = self._area[self._start : self._start + self._settings.buffer_bytes]
+        data = self._area[self._start :]  # blocks that are queued bring theirs
         wrap: type[_native.Buffer] = _native.In if self.playback else _native.Out
         self._open = self._channel.submit(
             self._service,
-            (_native.InOut(self._area[: self._start]), wrap(data)),
+            (_native.InOut(self._area[: self._start]), *((wrap(data),) if len(data) else ())),
             request(Op.OPEN, self._id, more=self._settings.pack()),
         )
         try:
@@ -284,7 +285,12 @@ class Stream:
         ids = b"".join(each._id.to_bytes(4, "little") for each in others)
         if any(each._core is not self._core for each in others):
             raise BadArgument("streams of one connection start together")
+        for each in others:
+            each._settle()
         self._ask(Op.START, more=ids)
+
+    def _settle(self) -> None:
+        """What was handed over is known to the remote, whoever asks it next, by any channel."""
 
     def pause(self) -> None:
         """Stops where it is; `resume()` goes on."""
@@ -427,13 +433,13 @@ class Stream:
             self._core.close_another(self._channel)
             self._core.free(self._area)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Stream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -453,7 +459,8 @@ class Stream:
     def __repr__(self) -> str:
         way = "playback" if self.playback else "capture"
         state = "closed" if self.closed else str(self._shown.state)
-        return f"<sbe.Stream {self.name}: {way}, {state}, {self._shown.position_bytes} bytes>"
+        moved = f"{self._shown.position_bytes} bytes"
+        return f"<sbe.{type(self).__name__} {self.name}: {way}, {state}, {moved}>"
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -476,7 +483,7 @@ class Stream:
                 behind = max(0, shown.position_bytes - self._application)
             else:
                 behind = max(0, shown.application_bytes - self._application)
-            if behind and self._settings.goes_on and not self._settings.endless:
+            if behind and self._settings.goes_on and self._settings.mode is Mode.CYCLIC:
                 self._application += behind
                 self._lost += behind
 
@@ -485,10 +492,12 @@ class Stream:
         before, now = shown_before.position_bytes, shown.position_bytes
         furthest = _FURTHEST
         if not self._settings.endless and not self._settings.goes_on:
-            room = 0 if self.playback else self._settings.buffer_bytes
-            furthest = self._application + room
+            ring = not self.playback and self._settings.mode is Mode.CYCLIC
+            furthest = self._application + (self._settings.buffer_bytes if ring else 0)
         frame = self.format.frame_bytes
-        ours = 0 if self.playback else shown.application_bytes  # where an overwrite has put us
+        # Where an overwrite has put us; a queue has the end of its blocks there.
+        ring = not self.playback and self._settings.mode is not Mode.QUEUE
+        ours = shown.application_bytes if ring else 0
         if before <= now <= furthest and now % frame == 0 and ours <= now and ours % frame == 0:
             return
         error = ProtocolError(

@@ -12,8 +12,10 @@ from sbe.sdk.stream_format import StreamFormat
 
 __all__ = [
     "Answer",
+    "BlockAnswer",
     "Direction",
     "Event",
+    "Mode",
     "Op",
     "Settings",
     "State",
@@ -24,6 +26,7 @@ _REQUEST = Record("sbe_stream_request")
 _SETTINGS = Record("sbe_stream_settings")
 _STATUS = Record("sbe_stream_status")
 _ANSWER = Record("sbe_stream_answer")
+_BLOCK_ANSWER = Record("sbe_stream_block_answer")
 _PROPOSAL = Record("sbe_stream_proposal")
 _EVENT = Record("sbe_stream_event")
 _event_parts = _EVENT.reader(
@@ -61,6 +64,7 @@ class Op(enum.IntEnum):
     DRAIN = _native.STREAM_DRAIN
     STOP = _native.STREAM_STOP
     CLOSE = _native.STREAM_CLOSE
+    QUEUE_BLOCK = _native.STREAM_QUEUE_BLOCK
 
 
 class Direction(enum.IntEnum):
@@ -68,6 +72,14 @@ class Direction(enum.IntEnum):
 
     PLAYBACK = _native.STREAM_PLAYBACK
     CAPTURE = _native.STREAM_CAPTURE
+
+
+class Mode(enum.IntEnum):
+    """What its memory is."""
+
+    CYCLIC = _native.STREAM_CYCLIC
+    ENDLESS = _native.STREAM_ENDLESS
+    QUEUE = _native.STREAM_QUEUE
 
 
 class StreamStatus(NamedTuple):
@@ -120,7 +132,7 @@ class Settings(NamedTuple):
     direction: Direction
     buffer_bytes: int
     period_bytes: int
-    endless: bool
+    mode: Mode
     goes_on: bool
     pauses: bool = False
     """With a remote that is suspended, which else it can't be."""
@@ -129,7 +141,12 @@ class Settings(NamedTuple):
     def overwrites(self) -> bool:
         """Bytes are lost to whoever is late, who knows best which: the remote can't see which of
         them were read just before."""
-        return self.direction is Direction.CAPTURE and self.goes_on and not self.endless
+        return self.direction is Direction.CAPTURE and self.goes_on and self.mode is Mode.CYCLIC
+
+    @property
+    def endless(self) -> bool:
+        """The requester's position means nothing."""
+        return self.mode is Mode.ENDLESS
 
     def pack(self) -> bytes:
         """As it is sent."""
@@ -139,7 +156,7 @@ class Settings(NamedTuple):
             buffer_bytes=self.buffer_bytes,
             period_bytes=self.period_bytes,
             direction=self.direction,
-            mode=_native.STREAM_ENDLESS if self.endless else _native.STREAM_CYCLIC,
+            mode=self.mode,
             on_xrun=_native.STREAM_XRUN_GOES_ON if self.goes_on else _native.STREAM_XRUN_STOPS,
             on_suspend=(
                 _native.STREAM_SUSPEND_PAUSES if self.pauses else _native.STREAM_SUSPEND_REFUSED
@@ -162,7 +179,7 @@ class Settings(NamedTuple):
             self.direction,
             theirs["buffer_bytes"],
             theirs["period_bytes"],
-            self.endless,
+            self.mode,
             self.goes_on,
             self.pauses,
         )
@@ -194,6 +211,29 @@ def answer_of(reply: bytes) -> Answer:
     for name in ("reserved", "reserved2"):
         parts.pop(name)
     return Answer(signed(fields["result"]), fields["stream"], status_of(tuple(parts.values())))
+
+
+class BlockAnswer(NamedTuple):
+    """What became of a queued block."""
+
+    result: int
+    stream: int
+    generation: int
+    sequence: int
+    position: int
+    clock_ns: int
+    used_bytes: int
+    state: State
+
+
+def block_answer_of(reply: bytes) -> BlockAnswer:
+    """An answer's parts. Raises ProtocolError."""
+    fields = _BLOCK_ANSWER.unpack(reply, "a block's answer")
+    if fields["state"] not in _STATES:
+        raise ProtocolError(f"a block of a stream in state {fields['state']}, which is none")
+    fields["state"] = _STATES[fields["state"]]
+    fields["result"] = signed(fields["result"])
+    return BlockAnswer(**fields)
 
 
 class Event(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sbe import _native
 from sbe.errors import BadArgument, Error, ProtocolError, from_status
@@ -16,6 +16,7 @@ from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, time_left
 
 if TYPE_CHECKING:
     from sbe.sdk.stream import Stream
+    from sbe.sdk.stream_queue import StreamQueue
     from sbe.sdk.stream_wire import Settings
 
 __all__ = ["Streams"]
@@ -24,7 +25,9 @@ _RINGS = Geometry(32, 256)  # an event takes 104 bytes, OPEN 144
 _PRIORITY = 2  # before calls: a stream has its time
 _PERIODS = 20  # a fifth of a second: what an application may be late
 _PERIODS_A_SECOND = 100
+_BLOCKS_MAX = 16  # half of the ring's slots: the rest is for what else is asked and told
 _ids: Iterator[int] = itertools.count(1)
+_Kind = TypeVar("_Kind", bound="Stream")
 
 
 class Streams:
@@ -61,38 +64,85 @@ class Streams:
         Raises UnknownService, RemoteError where the remote refuses, BadArgument, OutOfResources.
         """
         from sbe.sdk.stream import Stream  # on use: programs without streams do without its weight
-        from sbe.sdk.stream_wire import Op, request
+        from sbe.sdk.stream_wire import Mode
 
-        core = self._core
         settings = _settings(direction, format, period_frames, buffer_frames)._replace(
             goes_on=_says("on_xrun", on_xrun, "stop", "go on"),
             pauses=_says("on_suspend", on_suspend, "go on", "pause"),
-            endless=endless,
+            mode=Mode.ENDLESS if endless else Mode.CYCLIC,
         )
-        until = ends_at(timeout)
-        _, number = core.prepare_until(service, until)
-        opened: list[_native.Channel] = []
-        try:
-            channel = core.open_another(_RINGS, _PRIORITY, opened, until)
-            channel.names[number] = service
-            asked = request(Op.NEGOTIATE, 0, more=settings.pack())
-            reply = channel.call(number, (), asked, time_left(until))
-            result, agreed = _agreed(settings, reply.payload, service)
-            if result != 0:
-                raise from_status(result, _asked(settings, service), remote=True)
-            stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
-            block = stride * _native.STREAM_BLOCK_RECORDS
-            area = core.allocate(block + agreed.buffer_bytes, None, until)
-            stream = Stream(core, service, number, next(_ids), agreed, channel, area, stride)
-            stream._begin(time_left(until))
-            stream.prepare()
-            return stream
-        except BaseException:
-            # With the channel the stream ends at the remote, and the area when nobody has it.
-            with contextlib.suppress(Error):  # why there is no stream counts
-                for channel in opened:
-                    core.close_another(channel)
-            raise
+        return _open(self._core, Stream, service, settings, timeout)
+
+    def open_queue(
+        self,
+        service: str,
+        direction: str,
+        format: StreamFormat,
+        *,
+        block_frames: int | None = None,
+        blocks: int = 4,
+        on_xrun: str = "stop",
+        on_suspend: str = "go on",
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> StreamQueue:
+        """Opens a stream whose memory are blocks that the application queues, of any areas.
+
+        `block_frames` are those of a block at most, by default a hundredth of a second; `blocks`,
+        how many may be queued at a time. The remote may have others: `stream.block_frames` and
+        `stream.blocks` are what was agreed. `on_xrun`, when the queue is empty: "stop", or "go on"
+        with silence (playback) or without the frames that no block was there for (capture).
+
+        The rest is as in `open_stream()`.
+        """
+        from sbe.sdk.stream_queue import StreamQueue
+        from sbe.sdk.stream_wire import Mode
+
+        if not isinstance(blocks, int) or not 1 <= blocks <= _BLOCKS_MAX:
+            raise BadArgument(f"blocks: {blocks!r} is not between 1 and {_BLOCKS_MAX}")
+        settings = _settings(direction, format, block_frames, None)._replace(
+            goes_on=_says("on_xrun", on_xrun, "stop", "go on"),
+            pauses=_says("on_suspend", on_suspend, "go on", "pause"),
+            mode=Mode.QUEUE,
+        )
+        if settings.period_bytes == 0:
+            raise BadArgument("block_frames: a block has frames")
+        settings = settings._replace(buffer_bytes=settings.period_bytes * blocks)
+        if settings.buffer_bytes > _native.STREAM_BUFFER_MAX:
+            raise BadArgument(f"{blocks} blocks have more than {_native.STREAM_BUFFER_MAX} bytes")
+        return _open(self._core, StreamQueue, service, settings, timeout)
+
+
+def _open(
+    core: Core, kind: type[_Kind], service: str, settings: Settings, timeout: float | None
+) -> _Kind:
+    """Negotiates and opens: a channel of its own, and an area with the block and the data."""
+    from sbe.sdk.stream_wire import Mode, Op, request
+
+    until = ends_at(timeout)
+    _, number = core.prepare_until(service, until)
+    opened: list[_native.Channel] = []
+    try:
+        channel = core.open_another(_RINGS, _PRIORITY, opened, until)
+        channel.names[number] = service
+        asked = request(Op.NEGOTIATE, 0, more=settings.pack())
+        reply = channel.call(number, (), asked, time_left(until))
+        result, agreed = _agreed(settings, reply.payload, service)
+        if result != 0:
+            raise from_status(result, _asked(settings, service), remote=True)
+        stride = max(_native.STREAM_STRIDE_MIN, core.table.line_bytes)
+        block = stride * _native.STREAM_BLOCK_RECORDS
+        data = 0 if agreed.mode is Mode.QUEUE else agreed.buffer_bytes
+        area = core.allocate(block + data, None, until)
+        stream = kind(core, service, number, next(_ids), agreed, channel, area, stride)
+        stream._begin(time_left(until))
+        stream.prepare()
+        return stream
+    except BaseException:
+        # With the channel the stream ends at the remote, and the area when nobody has it.
+        with contextlib.suppress(Error):  # why there is no stream counts
+            for channel in opened:
+                core.close_another(channel)
+        raise
 
 
 def _agreed(settings: Settings, answer: bytes, service: str) -> tuple[int, Settings]:
@@ -121,7 +171,7 @@ def _settings(
     period_frames: int | None,
     buffer_frames: int | None,
 ) -> Settings:
-    from sbe.sdk.stream_wire import Direction, Settings
+    from sbe.sdk.stream_wire import Direction, Mode, Settings
 
     if not isinstance(format, StreamFormat):
         raise TypeError(f"format: a sbe.StreamFormat, not {format!r}")
@@ -150,6 +200,6 @@ def _settings(
         ways[direction],
         buffer_frames * frame,
         period_frames * frame,
-        endless=False,
+        mode=Mode.CYCLIC,
         goes_on=False,
     )

@@ -45,7 +45,7 @@ static struct sbe_stream_settings some_settings(void)
         .period_bytes = number32(&input, pick(&input, 4) == 0 ? 0 : frame * frames),
         .buffer_bytes = number(&input, (uint64_t)frame * frames * periods),
         .direction = (uint8_t)number(&input, 1 + pick(&input, 2)),
-        .mode = (uint8_t)number(&input, 1 + pick(&input, 2)),
+        .mode = (uint8_t)number(&input, 1 + pick(&input, 3)),
         .on_xrun = (uint8_t)number(&input, 1 + pick(&input, 2)),
         .on_suspend = (uint8_t)number(&input, pick(&input, 2)),
         .format = "S16_LE",
@@ -55,13 +55,32 @@ static struct sbe_stream_settings some_settings(void)
     return settings;
 }
 
+/* Memory for a stream of blocks, as its settings have it, wherever that is. */
+static struct sbe_wire_buffer a_block(uint32_t id)
+{
+    uint8_t direction = SBE_DIR_OUT;
+    uint32_t frame = 4;
+    for (uint32_t i = 0; i < SBE_STREAMS; i++)
+        if (sbe_stream_pool[i].id == id) {
+            frame = sbe_stream_pool[i].settings.frame_bytes;
+            if (sbe_stream_pool[i].settings.direction == SBE_STREAM_PLAYBACK)
+                direction = SBE_DIR_IN;
+        }
+    return (struct sbe_wire_buffer){
+        .area = 1u << 16 | MEMORY,
+        .direction = (uint8_t)number(&input, direction),
+        .offset = number(&input, pick(&input, 8) * 512u),
+        .size = number(&input, (uint64_t)frame * (1 + pick(&input, 16))),
+    };
+}
+
 /* A request, usually of a kind that its stream's state allows, as the fuzzer finds out. */
 static void ask(void)
 {
     static const char *const NAMES[] = {"tone", "meter", "loop"};
     struct message message = {.header = {.type = SBE_FRAME_REQUEST}};
     struct sbe_stream_request request = {
-        .op = number32(&input, 1 + pick(&input, SBE_STREAM_CLOSE)),
+        .op = number32(&input, 1 + pick(&input, SBE_STREAM_QUEUE_BLOCK)),
         .stream = number32(&input, 1 + pick(&input, IDS)),
     };
     uint32_t at = 0, other = 1 + pick(&input, IDS);
@@ -82,8 +101,13 @@ static void ask(void)
              .offset = number(&input, place + BLOCK),
              .size = number(&input, settings.buffer_bytes)},
         };
-        message.header.buffer_count = 2;
-        at = put(message.rest, at, buffers, sizeof buffers);
+        uint32_t count = settings.mode == SBE_STREAM_QUEUE ? 1 : 2;
+        message.header.buffer_count = (uint16_t)count;
+        at = put(message.rest, at, buffers, count * (uint32_t)sizeof buffers[0]);
+    } else if (request.op == SBE_STREAM_QUEUE_BLOCK) {
+        struct sbe_wire_buffer buffer = a_block(request.stream);
+        message.header.buffer_count = 1;
+        at = put(message.rest, at, &buffer, sizeof buffer);
     }
     uint32_t begin = at;
     at = put(message.rest, at, &request, sizeof request);
@@ -137,6 +161,12 @@ static void check(void)
         HOLDS(stream->to_period <= stream->settings.period_bytes);
         HOLDS(status->position % stream->settings.frame_bytes == 0);
         HOLDS(stream->waiting_count <= SBE_STREAM_WAITING);
+        HOLDS(stream->queue == NULL || stream->settings.mode == SBE_STREAM_QUEUE);
+        if (stream->queue != NULL) {
+            uint32_t step = sbe_stream_blocks_step(stream);
+            HOLDS(step > 0 && step <= stream->settings.period_bytes);
+            HOLDS(status->state != SBE_STREAM_SETUP && status->state != SBE_STREAM_XRUN);
+        }
         if (stream->settings.direction == SBE_STREAM_PLAYBACK)
             HOLDS(status->application <= status->position ||
                   status->application - status->position <= stream->settings.buffer_bytes);

@@ -73,7 +73,7 @@ TARGETS = (
         "streams",
         250_000,
         (
-            *(f"streams/{name}.c" for name in ("streams", "move")),
+            *(f"streams/{name}.c" for name in ("streams", "move", "queue")),
             *(f"services/{name}.c" for name in ("tone", "meter", "loop")),
         ),
     ),
