@@ -13,7 +13,7 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.link.rings import Geometry, attach
-from sbe.sdk.stream_wire import Direction, Op, Settings, answer_of, request
+from sbe.sdk.stream_wire import Direction, Mode, Op, Settings, answer_of, request
 from sbe.testing.conformance.parts import Gate
 from tests.faults.attacks import application
 from tests.integration.varlink_client import daemon
@@ -92,9 +92,8 @@ def test_a_bystander_is_served_between_streams(uri: str) -> None:
         core = link._core
         tone = link.find("tone").id
         channel = core.open_another(Geometry(256, 256), 2, [])
-        settings = Settings(
-            sbe.StreamFormat("int16", 1, 24_000_000), Direction.CAPTURE, buffer, 0, True, True
-        )
+        form = sbe.StreamFormat("int16", 1, 24_000_000)
+        settings = Settings(form, Direction.CAPTURE, buffer, 0, Mode.ENDLESS, True)
         for number in range(1, 65):
             records = area[buffer + (number - 1) * block :][:block]
             opened = request(Op.OPEN, number, more=settings.pack())
