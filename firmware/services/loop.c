@@ -82,5 +82,6 @@ static const struct sbe_stream_kind LOOP = {
     .directions = SBE_STREAM_PLAYBACK | SBE_STREAM_CAPTURE,
     .trigger = trigger,
     .move = move,
+    .together = SBE_LOOP_BYTES - DELAY,
 };
 SBE_STREAM(loop, 1, LOOP);

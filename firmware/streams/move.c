@@ -321,20 +321,72 @@ static void advance(struct sbe_stream *stream, uint64_t now_ns)
     flush(stream);
 }
 
-/* What it took is its context's. False: nothing was moved, for that has had its turn. */
+/* What it took is its context's. False: not all was moved, for that has had its turn. */
 static bool advance_in_turn(struct sbe_stream *stream, uint64_t now_ns)
 {
     if (*time_left(stream) == 0)
         return false;
     advance(stream, now_ns);
     (void)charge(stream);
+    return stream->owed == 0;
+}
+
+static bool is_behind(const struct sbe_stream *stream, uint64_t at_ns)
+{
+    return sbe_stream_moves(stream) && (stream->owed != 0 || stream->moved_ns < at_ns);
+}
+
+static uint64_t step_ns(const struct sbe_stream *stream)
+{
+    const struct sbe_stream_settings *settings = &stream->settings;
+    uint64_t bytes = settings->frame_bytes;
+    if (bytes < stream->kind->together)
+        bytes = stream->kind->together;
+    return bytes * SECOND_NS / ((uint64_t)settings->rate_hz * settings->frame_bytes);
+}
+
+/*
+ * What goes through the remote is played before it is captured, and no more than `together` bytes
+ * before, however late both are: the service holds no more.
+ */
+static bool advance_together(struct sbe_stream *source, struct sbe_stream *stream, uint64_t now_ns)
+{
+    struct sbe_stream *pair[] = {source, stream};
+    uint64_t at_ns = now_ns, step = step_ns(source);
+    for (int i = 0; i < 2; i++) {
+        if (now_ns > pair[i]->moved_ns + STEP_NS)
+            pair[i]->moved_ns = now_ns - STEP_NS; /* as advance() takes no more at once */
+        if (pair[i]->moved_ns < at_ns)
+            at_ns = pair[i]->moved_ns;
+    }
+    if (step_ns(stream) < step)
+        step = step_ns(stream);
+    do {
+        at_ns = now_ns - at_ns > step ? at_ns + step : now_ns;
+        for (int i = 0; i < 2; i++)
+            if (is_behind(pair[i], at_ns) && !advance_in_turn(pair[i], at_ns))
+                return false;
+    } while (at_ns < now_ns && (sbe_stream_moves(source) || sbe_stream_moves(stream)));
     return true;
+}
+
+/* With the other end of what goes through the remote. */
+static bool advance_all(struct sbe_stream *stream, uint64_t now_ns)
+{
+    bool captures = stream->settings.direction == SBE_STREAM_CAPTURE;
+    uint8_t others = captures ? SBE_STREAM_PLAYBACK : SBE_STREAM_CAPTURE;
+    struct sbe_stream *other =
+        stream->kind->together != 0 ? sbe_stream_other(stream, others) : NULL;
+    if (other == NULL || !sbe_stream_moves(other))
+        return advance_in_turn(stream, now_ns);
+    return captures ? advance_together(other, stream, now_ns)
+                    : advance_together(stream, other, now_ns);
 }
 
 void sbe_stream_advance(struct sbe_stream *stream, uint64_t now_ns)
 {
     charged_ns = now_ns;
-    (void)advance_in_turn(stream, now_ns);
+    (void)advance_all(stream, now_ns);
 }
 
 /* -- when -------------------------------------------------------------------------------------- */
@@ -384,16 +436,10 @@ void sbe_streams_run(uint64_t now_ns)
         return;
     charged_ns = now_ns;
     for (uint32_t left = SBE_STREAMS; left > 0; left--, at = at + 1 < SBE_STREAMS ? at + 1 : 0) {
-        struct sbe_stream *stream = &sbe_stream_pool[at], *source;
+        struct sbe_stream *stream = &sbe_stream_pool[at];
         if (!sbe_stream_moves(stream) || due_ns(stream) > now_ns)
             continue;
-        /* What goes through the remote is played before it is captured. */
-        source = stream->settings.direction == SBE_STREAM_CAPTURE
-                     ? sbe_stream_other(stream, SBE_STREAM_PLAYBACK)
-                     : NULL;
-        if (source != NULL && sbe_stream_moves(source))
-            (void)advance_in_turn(source, now_ns);
-        if (!advance_in_turn(stream, now_ns) && all) {
+        if (!advance_all(stream, now_ns) && all) {
             all = false;
             first = at;
         }

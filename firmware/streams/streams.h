@@ -77,6 +77,11 @@ struct sbe_stream_kind {
      */
     void (*move)(struct sbe_stream *stream, uint8_t *data, uint32_t bytes);
     /*
+     * Bytes that playback of a context may be before its capture by the same kind, which gets what
+     * is played: both are moved in turns of as many. 0: they have nothing to do with each other.
+     */
+    uint32_t together;
+    /*
      * Capture into blocks, an xrun that goes on: there is no memory for this many bytes, the next
      * ones are those after them. May be NULL: nothing is to be done for that.
      */

@@ -130,6 +130,26 @@ def test_the_remote_is_frozen(victim: sbe.Connection, process: Process) -> None:
         assert np.array_equal(taken[:, 0], wave(first, 480))  # nothing between is missing
 
 
+def test_what_goes_through_a_remote_that_is_late(victim: sbe.Connection, process: Process) -> None:
+    """It plays and captures at once what was due meanwhile, which is more than it holds."""
+    given = noise(15_360)
+    with (
+        victim.open_stream("loop", "playback", STEREO, buffer_frames=15_360) as out,
+        victim.open_stream("loop", "capture", STEREO, buffer_frames=15_360) as back,
+    ):
+        out.write(given)
+        out.start(back)
+        process.freeze()
+        try:
+            time.sleep(0.5)  # of its time: 0.32 s are in the buffers
+        finally:
+            process.thaw()
+        taken = frames_of(back.read(15_360))
+        delay = back.position().delay_bytes // STEREO.frame_bytes
+        assert not taken[:delay].any()
+        assert np.array_equal(taken[delay:], given[: 15_360 - delay])
+
+
 # -- nobody listens ---------------------------------------------------------------------------
 
 
