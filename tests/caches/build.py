@@ -32,7 +32,7 @@ OF_REMOTE = (
 )
 OF_PORT = ("firmware/ports/host",)
 OF_EXTENSION = ("sbe/native",)
-BESIDE = ("firmware/core", "firmware/carveout", "firmware/mirror")  # the extension
+BESIDE = ("firmware/asg", "firmware/core", "firmware/carveout", "firmware/mirror")  # the extension
 
 
 def compiler() -> str:
