@@ -23,14 +23,15 @@ static struct sbe_asg_stream *find(uint32_t context, uint32_t id)
 static struct sbe_asg_stream *take_free(uint32_t context)
 {
     struct sbe_asg_stream *found = NULL;
-    uint32_t left = SBE_ASG_STREAMS_SHARE;
+    struct sbe_share_count count = {.context = context};
     for (uint32_t i = 0; i < SBE_ASG_STREAMS; i++) {
         if (pool[i].id == 0 && !pool[i].task.queued)
             found = &pool[i];
-        else if (pool[i].id != 0 && pool[i].context == context && --left == 0)
-            return NULL;
+        else if (pool[i].id != 0)
+            sbe_share_count(&count, pool[i].context);
     }
-    return found;
+    return count.of_context < SBE_ASG_STREAMS_SHARE && count.of_owner < SBE_ASG_STREAMS / 2u ? found
+                                                                                             : NULL;
 }
 
 static bool run(struct sbe_task *task)
@@ -41,16 +42,12 @@ static bool run(struct sbe_task *task)
     return stream->serve(stream) || !sbe_asg_server_may_sleep(&stream->server);
 }
 
-static void end(struct sbe_asg_stream *stream)
-{
-    sbe_asg_server_close(&stream->server, false);
-    stream->id = 0;
-}
-
 void sbe_asg_cancel(struct sbe_kept *kept)
 {
     struct sbe_asg_stream *stream = STREAM_OF(kept, kept);
-    end(stream);
+    if (kept->channel != NULL) /* else there is nobody to tell, and perhaps no memory */
+        sbe_asg_server_close(&stream->server, false);
+    stream->id = 0;
     (void)sbe_kept_answer(kept, SBE_ECANCELED, NULL, 0);
 }
 

@@ -12,6 +12,7 @@
 
 #define SBE_AREA_INDEX(id) ((id)&0xffffu)
 #define SBE_CONTEXT_GLOBAL 0u
+#define SBE_CONTEXT_OWNER  16u /* bits of a context id below the number of its owner */
 
 struct sbe_area {
     uint32_t id; /* 0: free */

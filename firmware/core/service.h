@@ -119,6 +119,19 @@ struct sbe_task {
 /* Has it run from the next round on. Once queued it stays queued once. */
 void sbe_engine_later(struct sbe_engine *engine, struct sbe_task *task);
 
+/* What a service has for all, counted as a context asks for one more: neither it nor its user takes
+ * what others need. */
+struct sbe_share_count {
+    uint32_t context;
+    uint32_t of_context, of_owner;
+};
+
+static inline void sbe_share_count(struct sbe_share_count *count, uint32_t holder)
+{
+    count->of_context += holder == count->context;
+    count->of_owner += holder >> SBE_CONTEXT_OWNER == count->context >> SBE_CONTEXT_OWNER;
+}
+
 /* The other direction: this end calls a service of the peer. */
 struct sbe_outcall {
     /*

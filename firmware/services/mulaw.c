@@ -61,6 +61,20 @@ static bool go_on(struct sbe_task *task)
     return false;
 }
 
+/* One of the pool, or NULL: none is free, or this user has half of all. */
+static struct job *take_free(uint32_t context)
+{
+    struct job *found = NULL;
+    struct sbe_share_count count = {.context = context};
+    for (uint32_t i = 0; i < POOL; i++) {
+        if (pool[i].used)
+            sbe_share_count(&count, pool[i].kept.channel->context);
+        else if (!pool[i].task.queued)
+            found = &pool[i];
+    }
+    return count.of_owner < SBE_POOL_OWNER ? found : NULL;
+}
+
 static int mulaw(struct sbe_request *request)
 {
     int status = sbe_check_in_out(request);
@@ -70,10 +84,8 @@ static int mulaw(struct sbe_request *request)
         return SBE_EINVAL;
     if (request->buffers[1].size < request->buffers[0].size / sizeof(sbe_sample))
         return SBE_ENOSPC;
-    struct job *job = pool;
-    while (job != pool + POOL && (job->used || job->task.queued))
-        job++;
-    if (job == pool + POOL)
+    struct job *job = take_free(request->channel->context);
+    if (job == NULL)
         return SBE_EBUSY;
     status = sbe_request_keep(request, &job->kept, job->scratch, sizeof job->scratch);
     if (status < 0)

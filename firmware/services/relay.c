@@ -83,18 +83,18 @@ static void find_done(struct sbe_find *find, int status, uint16_t service)
     relay->used = false;
 }
 
-/* One of the pool, or NULL: none is free, or this context has its share. */
+/* One of the pool, or NULL: none is free, or this context or its user has its share. */
 static struct relay *take_free(uint32_t context)
 {
     struct relay *found = NULL;
-    uint32_t left = SBE_POOL_SHARE;
+    struct sbe_share_count count = {.context = context};
     for (uint32_t i = 0; i < POOL; i++) {
         if (!pool[i].used)
             found = &pool[i];
-        else if (pool[i].context == context && --left == 0)
-            return NULL;
+        else
+            sbe_share_count(&count, pool[i].context);
     }
-    return found;
+    return sbe_pool_has(&count) ? found : NULL;
 }
 
 static bool has_name(const struct sbe_request *request)

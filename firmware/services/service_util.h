@@ -18,6 +18,9 @@ typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
 #define SBE_POOL       8u
 #define SBE_POOL_SHARE 4u
 #endif
+#ifndef SBE_POOL_OWNER /* of one user's, in however many contexts */
+#define SBE_POOL_OWNER (SBE_POOL / 2u)
+#endif
 
 /* Bytes of work at a time: some ten microseconds of a core that moves as many in a second or two.
  */
@@ -26,6 +29,12 @@ typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
 #else
 #define SBE_PIECE 32768u
 #endif
+
+/* A context may have one more. */
+static inline bool sbe_pool_has(const struct sbe_share_count *count)
+{
+    return count->of_context < SBE_POOL_SHARE && count->of_owner < SBE_POOL_OWNER;
+}
 
 /* What a handler answers when it can't keep a request or pass it on: with no room, SBE_EBUSY. */
 static inline int sbe_busy(int status)

@@ -31,18 +31,18 @@ struct sbe_stream *sbe_stream_other(const struct sbe_stream *stream, uint8_t dir
     return NULL;
 }
 
-/* A free one, unless this context has its share. */
+/* A free one, unless this context has its share, or its user half of all. */
 static struct sbe_stream *take_free(uint32_t context)
 {
     struct sbe_stream *found = NULL;
-    uint32_t left = SBE_STREAMS_SHARE;
+    struct sbe_share_count count = {.context = context};
     for (uint32_t i = 0; i < SBE_STREAMS; i++) {
         if (sbe_stream_pool[i].id == 0)
             found = &sbe_stream_pool[i];
-        else if (sbe_stream_pool[i].context == context && --left == 0)
-            return NULL;
+        else
+            sbe_share_count(&count, sbe_stream_pool[i].context);
     }
-    return found;
+    return count.of_context < SBE_STREAMS_SHARE && count.of_owner < SBE_STREAMS / 2u ? found : NULL;
 }
 
 /* -- settings ---------------------------------------------------------------------------------- */

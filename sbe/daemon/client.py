@@ -94,7 +94,7 @@ class Client:
             charge = self._charge(contexts=1)
             bell = None
             try:
-                context = remote.make_context()
+                context = remote.make_context(self.uid)
                 bell = Bell()
                 await remote.run(
                     context.open(), None if seconds is None else begun + seconds - time.monotonic()

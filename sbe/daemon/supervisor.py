@@ -230,9 +230,9 @@ class Supervisor:
         """Since the remote was connected, 0 when it is not."""
         return time.monotonic() - self._up_since if self.up else 0.0
 
-    def make_context(self) -> HostContext:
+    def make_context(self, uid: int) -> HostContext:
         """A context for a client, which the remote does not trust. Raises LinkError."""
-        return HostContext(self.link, self._remote.memory, apart=True)
+        return HostContext(self.link, self._remote.memory, owner=uid, apart=True)
 
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""

@@ -162,6 +162,7 @@ class HostContext:
 
     link: Link
     memory: Memory = field(default_factory=Memory.memfds)  # what comes with the remote
+    owner: int = 0  # whose it is, a number
     apart: bool = False  # channels are used by a process that the remote doesn't trust, nor it that
     id: int = 0
     _areas: dict[int, _Area] = field(default_factory=dict)
@@ -172,7 +173,7 @@ class HostContext:
 
     async def open(self) -> None:
         """Creates the context at the remote."""
-        creation = self.link.create_context()
+        creation = self.link.create_context(self.owner)
         try:
             self.id = await _done(creation)
         except BaseException:

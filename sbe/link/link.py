@@ -168,16 +168,17 @@ class Link(HostSession):
 
     # -- contexts ------------------------------------------------------------------------------
 
-    def create_context(self) -> Pending[int]:
+    def create_context(self, owner: int = 0) -> Pending[int]:
         """Creates an isolation domain; its id. It lives through reconnections.
 
-        Raises OutOfResources at the remote's limit.
+        Those of one `owner`, of which 16 bits count, share what services have for a user. Raises
+        OutOfResources at the remote's limit.
         """
         self._check_up()
         limit = self.limits["contexts"]
         if len(self._contexts) >= limit:
             raise errors.OutOfResources(f"all {limit} contexts that the remote can hold are in use")
-        number = self._last_context = self._next_id(self._last_context, self._contexts)
+        number = self._context_id(owner)
         pending: Pending[int] = Pending(f"creation of context {number}")
 
         def finish(status: int, reply: Reply) -> None:
@@ -548,6 +549,15 @@ class Link(HostSession):
             last = last % (_U32_MAX - 1) + 1  # neither 0 nor the reserved all-ones
             if last not in used:
                 return last
+
+    def _context_id(self, owner: int) -> int:
+        """A new one: what was used last is not used again soon."""
+        high = (owner << _native.CONTEXT_OWNER) & _U32_MAX
+        most = (1 << _native.CONTEXT_OWNER) - 2  # neither all zeros nor all ones
+        while True:
+            self._last_context = self._last_context % most + 1
+            if high | self._last_context not in self._contexts:
+                return high | self._last_context
 
     def _send_map(self, area: _Area, finish: Finish, first: int = 0) -> None:
         """Sends the map and, one after the other, what its list of segments needs besides."""

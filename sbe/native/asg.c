@@ -36,7 +36,7 @@ static PyObject *end_new(PyTypeObject *type, PyObject *region)
         if (!PyErr_Occurred())
             native_raise(SBE_EINVAL, false, "a region of %zd bytes: the rings alone have %u",
                          self->region.len, SBE_ASG_STORAGE);
-        Py_DECREF(self);
+        native_drop(self);
         return NULL;
     }
     return (PyObject *)self;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,11 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import sbe
 from sbe.daemon.log import LINES_MAX
 from sbe.sdk.varlink import VarlinkClient as SdkClient
 from tests.faults.attacks import application
@@ -60,15 +63,22 @@ def public(folder: Path, more: str = "") -> Daemon:
     return running
 
 
-def as_other(running: Daemon) -> VarlinkClient:
-    """A connection of another user."""
+@contextlib.contextmanager
+def other_user() -> Iterator[None]:
+    """Connections are another user's."""
     os.setegid(OTHER)
     os.seteuid(OTHER)
     try:
-        return running.client()
+        yield
     finally:
         os.seteuid(0)
         os.setegid(0)
+
+
+def as_other(running: Daemon) -> VarlinkClient:
+    """A connection of another user."""
+    with other_user():
+        return running.client()
 
 
 @application(7, 12, 15)
@@ -178,3 +188,37 @@ def test_a_user_who_takes_all_descriptors_leaves_some_for_others(public_folder: 
         assert "can't accept" not in running.log()
     finally:
         running.close()
+
+
+@application(7, 18, 26)
+@pytest.mark.parametrize("service", ["relay", "tone"])
+def test_one_user_does_not_have_all_places_of_a_service(public_folder: Path, service: str):
+    """However many contexts it has them in."""
+    never = threading.Event()
+    mono = sbe.StreamFormat("int16", 1, 8000)
+    running = public(public_folder, "[policy.default]\nchannels = 2000\nareas = 2000\n")
+    uri = f"unix:{running.socket}"
+    with contextlib.ExitStack() as ends:
+        ends.callback(running.close)
+        bystander = ends.enter_context(sbe.connect(uri))
+        bystander.serve("echoed", lambda payload: payload)
+        calls, streams, refused = [], [], 0
+        for _ in range(10):
+            with other_user():
+                link = ends.enter_context(sbe.connect(uri))
+            ends.callback(never.set)  # before it is closed, which waits for its handlers
+            link.serve("never", lambda payload: bytes(never.wait(60)))
+            if service == "relay":
+                calls += [link.submit("relay", payload=b"never\0", timeout=None) for _ in range(8)]
+                link.call("echo")
+                continue
+            for _ in range(32):
+                try:
+                    streams.append(link.open_stream("tone", "capture", mono, buffer_frames=160))
+                except sbe.RemoteError:
+                    refused += 1
+        assert refused + sum(call.done() for call in calls) > 0
+        if service == "relay":
+            assert bystander.call("relay", payload=b"echoed\0here").payload == b"here"
+        else:
+            bystander.open_stream("tone", "capture", mono).close()
