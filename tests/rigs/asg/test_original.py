@@ -50,7 +50,7 @@ def make(library: ctypes.CDLL, roles: str, size: int) -> Ends:
     if client_is == "original":
         client = original.OriginalClient(library, place.region, size, place.bell, STEP)
     else:
-        client = asg.Client(place.region, size, place.bell, step=STEP, timeout=LIMIT_S)
+        client = asg.Client(place.region, size, place.ring, step=STEP, timeout=LIMIT_S)
     if server_is == "ours":
         server = asg.Server(place.region, size, place.bell, timeout=LIMIT_S)
     return client, server, place
@@ -82,8 +82,14 @@ def test_sizes(library: ctypes.CDLL, roles: str, size: int) -> None:
         run(make(library, roles, 1 << 20), [*script, Packet("read", 1)])
 
 
-def test_a_million_packets(library: ctypes.CDLL, roles: str) -> None:
-    ends = make(library, roles, 1 << 16)
-    script = [Packet("write", 64)] * 1_000_000 + [Packet("read", 1)]
-    took_s = run(ends, script)
-    print(f"{roles}: {len(script) / took_s:,.0f} packets/s")
+@pytest.mark.parametrize(("size", "count"), [(64, 1_000_000), (4096, 100_000), (65536, 20_000)])
+def test_many_packets(library: ctypes.CDLL, roles: str, size: int, count: int) -> None:
+    """And what they cost, through Python at both ends: to be compared with each other."""
+    ends = make(library, roles, 1 << 18)
+    took_s = run(ends, [Packet("write", size)] * count + [Packet("read", 1)])
+    client, _, place = ends
+    rung = client.rung() if isinstance(client, original.OriginalClient) else place.rung
+    print(
+        f"{roles}: {size} bytes: {count / took_s:,.0f} packets/s, "
+        f"{size * count / took_s / 1e9:.2f} GB/s, {count / rung:,.1f} packets a doorbell"
+    )
