@@ -19,7 +19,7 @@ typedef int16_t sbe_sample __attribute__((aligned(1), may_alias));
 #define SBE_POOL_SHARE 4u
 #endif
 #ifndef SBE_POOL_OWNER /* of one user's, in however many contexts */
-#define SBE_POOL_OWNER (SBE_POOL / 2u)
+#define SBE_POOL_OWNER (SBE_POOL / 2u > SBE_POOL_SHARE ? SBE_POOL / 2u : SBE_POOL_SHARE)
 #endif
 
 /* Bytes of work at a time: some ten microseconds of a core that moves as many in a second or two.

@@ -42,7 +42,8 @@ static struct sbe_stream *take_free(uint32_t context)
         else
             sbe_share_count(&count, sbe_stream_pool[i].context);
     }
-    return count.of_context < SBE_STREAMS_SHARE && count.of_owner < SBE_STREAMS / 2u ? found : NULL;
+    return count.of_context < SBE_STREAMS_SHARE && count.of_owner < SBE_STREAMS_OWNER ? found
+                                                                                      : NULL;
 }
 
 /* -- settings ---------------------------------------------------------------------------------- */

@@ -20,6 +20,9 @@
 #define SBE_STREAMS       8u /* open at a time */
 #define SBE_STREAMS_SHARE 4u /* of them, one context's */
 #endif
+/* of them, one user's, in however many contexts */
+#define SBE_STREAMS_OWNER \
+    (SBE_STREAMS / 2u > SBE_STREAMS_SHARE ? SBE_STREAMS / 2u : SBE_STREAMS_SHARE)
 #define SBE_STREAM_WAITING 4u /* events that may wait for room */
 #ifndef SBE_STREAM_BLOCKS
 #define SBE_STREAM_BLOCKS 4u /* that a stream of them may have queued */

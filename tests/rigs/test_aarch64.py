@@ -18,7 +18,10 @@ from tests.rigs.missing import require
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = "aarch64-linux-gnu-gcc"
-SOURCES = ["firmware/core/ring.c", "firmware/core/channel.c", "firmware/core/area.c"]
+SOURCES = [
+    *(f"firmware/core/{name}.c" for name in ("ring", "channel", "area")),
+    *(f"firmware/asg/{name}.c" for name in ("flow", "client", "server")),
+]
 THREADED = sorted((ROOT / "tests" / "core").glob("test_*_threads.c"))
 LIMIT_S = 300
 
