@@ -178,7 +178,11 @@ class Stream:
         return self._available_bytes() // self.format.frame_bytes
 
     def fileno(self) -> int:
-        """A descriptor that is readable when there may be news; then ask `event(0)`."""
+        """A descriptor that is readable when there may be news.
+
+        Ask `event(0)` until it gives None, then sleep on it; after any other call, which may have
+        taken the doorbell with its answer, ask again first.
+        """
         return self._channel.fileno()
 
     def stat(self) -> StreamStat:
