@@ -146,7 +146,6 @@ class Client(_End):
         """
         super().__init__(region, timeout)
         self._native = _native.AsgClient(region, size, step or 0)
-        self._size = size
         self._doorbell = doorbell
         self._backlog = bytearray()  # of replies
         self._large: bytearray | None = None  # allocated, and too large for a step
@@ -304,13 +303,12 @@ def _ring(doorbell: Doorbell) -> None:
     if callable(doorbell):
         doorbell()
         return
-    with contextlib.suppress(BlockingIOError):  # full: it rings already
-        try:
-            os.write(doorbell, _BELL)
-        except OSError as error:
-            if isinstance(error, BlockingIOError):
-                raise
-            raise LinkError(f"the doorbell of the ASG stream: {error.strerror}") from error
+    try:
+        os.write(doorbell, _BELL)
+    except BlockingIOError:
+        pass  # full: it rings already
+    except OSError as error:
+        raise LinkError(f"the doorbell of the ASG stream: {error.strerror}") from error
 
 
 class Server(_End):
@@ -397,13 +395,12 @@ class Server(_End):
                 self._sleep(patience.left())
 
     def _sleep(self, left: float | None) -> None:
-        slice_s = _SLICE_S if left is None else min(_SLICE_S, left)
         if callable(self._wait):
             self._wait(left)
             return
         poll = select.poll()
         poll.register(self._wait, select.POLLIN)
-        ready = poll.poll(slice_s * 1000)
+        ready = poll.poll(1000 * (_SLICE_S if left is None else min(_SLICE_S, left)))
         if not ready:
             return
         if ready[0][1] & select.POLLNVAL:

@@ -7,6 +7,7 @@
 
 #include "asg.h"
 #include "asg/layout.h"
+#include "asg/stream.h"
 #include "bootstrap.h"
 #include "buffer.h"
 #include "call.h"
@@ -90,6 +91,8 @@ static const struct constant CONSTANTS[] = {
     {"MAGIC", SBE_MAGIC},
     {"ASG_STORAGE", SBE_ASG_STORAGE},
     {"ASG_BUFFER_MAX", SBE_ASG_BUFFER_MAX},
+    {"ASG_OPEN", SBE_ASG_OPEN},
+    {"ASG_RING", SBE_ASG_RING},
     {"CONTROL_MAX", SBE_CONTROL_MAX},
     {"NAME_SIZE", SBE_NAME_SIZE},
     {"SLOT_ALIGN", SBE_SLOT_ALIGN},

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ByteStream"]
 
-_OPEN, _RING = 1, 2  # firmware/asg/stream.h
 _numbers = itertools.count(1)
 
 
@@ -35,18 +34,19 @@ class ByteStream(asg.Client):
     ) -> None:
         """Opens it at the remote; the area is its own."""
         self._core, self._service, self._area = core, service, area
-        self._number = next(_numbers) & 0xFFFFFFFF or next(_numbers)
+        number = next(_numbers)
+        self._bell = _asked(_native.ASG_RING, number)
         size = area.size - asg.STORAGE_BYTES
         super().__init__(area, size, self._ring_remote, step=step, timeout=timeout)
         self._channel = core.live_channel()
         self._open = self._channel.submit(
-            service, (_native.Shared(area),), _asked(_OPEN, self._number, size)
+            service, (_native.Shared(area),), _asked(_native.ASG_OPEN, number, size)
         )
 
     def confirm(self, until: float) -> None:
         """That it is open, or why it is not."""
         try:
-            self._channel.call(self._service, (), _asked(_RING, self._number), time_left(until))
+            self._channel.call(self._service, (), self._bell, time_left(until))
         except Error:
             if self._open.done():
                 self._open.result(0)  # raises that
@@ -67,7 +67,7 @@ class ByteStream(asg.Client):
             self._core.free(self._area)
 
     def _ring_remote(self) -> None:
-        self._channel.send(self._service, (), _asked(_RING, self._number), self._timeout)
+        self._channel.send(self._service, (), self._bell, self._timeout)
 
     def _remind(self) -> None:
         """Also for room: the remote has no other way to learn that a reply was read."""

@@ -31,15 +31,15 @@ class ByteStreams:
 
         Its region is an area of `asg.STORAGE_BYTES` and a transfer buffer of `size` bytes, with
         that flush interval; use it as an `asg.Client`, with `with`. `heap` as in `allocate()`: one
-        whose memory both ends see at once. Raises UnknownService, Busy when the remote has as many
-        as it may, RemoteError (EOPNOTSUPP where memory is not coherent), ProtocolError for a
-        service that is no such stream.
+        whose memory both ends see at once. Raises UnknownService, RemoteError (EBUSY: the remote
+        has as many as it may; EOPNOTSUPP: memory is not coherent), ProtocolError for a service that
+        is no such stream.
         """
         from sbe.asg import STORAGE_BYTES
         from sbe.sdk.byte_stream import ByteStream
 
         core, until = self._core, ends_at(timeout)
-        _, number = core.prepare(service, timeout)[:2]
+        _, number = core.prepare_until(service, until)
         area = core.allocate(STORAGE_BYTES + size, heap, until)
         try:
             stream = ByteStream(core, number, area, step, timeout)
