@@ -210,6 +210,25 @@ def _pause_s(failures: int) -> float:
     return 0.0 if failures < 2 else min(_RETRY_S * 2.0 ** min(failures, 16), _RETRY_MAX_S)
 
 
+def _give_up(reference: weakref.ref[Server], channel: _native.Channel | None) -> None:
+    """It was lost: who asked by it is gone."""
+    server = reference()
+    if server is not None and channel is not None:
+        server.give_up(channel)
+
+
+def _next_channel(
+    reference: weakref.ref[Server],
+    live_channel: Callable[[], _native.Channel],
+    before: _native.Channel | None,
+) -> _native.Channel:
+    """The live one. Another than before: that was lost, and brought back before we looked."""
+    channel = live_channel()
+    if channel is not before:
+        _give_up(reference, before)
+    return channel
+
+
 def _run(
     reference: weakref.ref[Server],
     live_channel: Callable[[], _native.Channel],
@@ -219,19 +238,13 @@ def _run(
     channel: _native.Channel | None = None
     while not closing.is_set():
         try:
-            live = live_channel()
-            server = reference()
-            if server is not None and channel is not None and channel is not live:
-                server.give_up(channel)  # lost, and brought back before this thread looked
-            channel, server = live, None
+            channel = _next_channel(reference, live_channel, channel)
             request = channel.next_request()
         except (LinkClosed, DaemonGone):
             return
         except Exception as error:  # no descriptor left, for example: it may go better later
-            server = reference()
-            if server is not None and channel is not None:
-                server.give_up(channel)  # lost: who asked is gone
-            channel = server = None
+            _give_up(reference, channel)
+            channel = None
             failures += 1
             if failures > 1:
                 import logging
