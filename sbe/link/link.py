@@ -178,7 +178,10 @@ class Link(HostSession):
         limit = self.limits["contexts"]
         if len(self._contexts) >= limit:
             raise errors.OutOfResources(f"all {limit} contexts that the remote can hold are in use")
-        number = self._context_id(owner)
+        most = (1 << _native.CONTEXT_OWNER) - 2  # beside the owner: neither all zeros nor all ones
+        above = (owner << _native.CONTEXT_OWNER) & _U32_MAX
+        self._last_context = self._next_id(self._last_context, self._contexts, most, above)
+        number = above | self._last_context
         pending: Pending[int] = Pending(f"creation of context {number}")
 
         def finish(status: int, reply: Reply) -> None:
@@ -544,20 +547,16 @@ class Link(HostSession):
         return errors.BadArgument(f"no context {context}: it was destroyed, or never created")
 
     @staticmethod
-    def _next_id(last: int, used: dict[int, _Context] | dict[int, ChannelInfo]) -> int:
+    def _next_id(
+        last: int,
+        used: dict[int, _Context] | dict[int, ChannelInfo],
+        most: int = _U32_MAX - 1,  # neither 0 nor the reserved all-ones
+        above: int = 0,  # bits of the id that are given
+    ) -> int:
         while True:
-            last = last % (_U32_MAX - 1) + 1  # neither 0 nor the reserved all-ones
-            if last not in used:
+            last = last % most + 1
+            if above | last not in used:
                 return last
-
-    def _context_id(self, owner: int) -> int:
-        """A new one: what was used last is not used again soon."""
-        high = (owner << _native.CONTEXT_OWNER) & _U32_MAX
-        most = (1 << _native.CONTEXT_OWNER) - 2  # neither all zeros nor all ones
-        while True:
-            self._last_context = self._last_context % most + 1
-            if high | self._last_context not in self._contexts:
-                return high | self._last_context
 
     def _send_map(self, area: _Area, finish: Finish, first: int = 0) -> None:
         """Sends the map and, one after the other, what its list of segments needs besides."""
