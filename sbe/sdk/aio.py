@@ -51,7 +51,7 @@ class Pump:
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
     @classmethod
-    def make(
+    def of(
         cls,
         core: Core,
         channel: _native.Channel,
@@ -59,7 +59,11 @@ class Pump:
         pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump],
         starved: set[Pump],
     ) -> Pump:
-        """The one of this loop from now on. Those of loops that were closed with calls open go."""
+        """The one of this loop, which runs, for this channel; if it is new, the one from now on.
+        Those of loops that were closed with calls open go."""
+        pump = pumps.get(loop)
+        if pump is not None and pump.channel is channel:
+            return pump
         for other in [reference() for reference in pumps.keyrefs()]:
             if other is not None and other.is_closed():
                 pumps.pop(other)._stop_watching()

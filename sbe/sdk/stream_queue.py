@@ -211,10 +211,7 @@ class StreamQueue(Stream):
     def _pump(self, loop: asyncio.AbstractEventLoop) -> Pump:
         from sbe.sdk.aio import Pump
 
-        pump = self._pumps.get(loop)
-        if pump is None:
-            pump = Pump.make(self._core, self._channel, loop, self._pumps, set())
-        return pump
+        return Pump.of(self._core, self._channel, loop, self._pumps, set())
 
     def _done(self, block: QueuedBlock, payload: bytes) -> BlockDone:
         """What an answer says, if it can be."""

@@ -41,10 +41,7 @@ class Waits:
         """The one of this loop, which runs, for this channel."""
         from sbe.sdk.aio import Pump
 
-        pump = self._pumps.get(loop)
-        if pump is None or pump.channel is not channel:
-            pump = Pump.make(self._core, channel, loop, self._pumps, self._starved)
-        return pump
+        return Pump.of(self._core, channel, loop, self._pumps, self._starved)
 
     async def wait(self, call: _native.Call) -> _native.Reply:
         """Awaits a sent call. Cancelling the task cancels the call."""
