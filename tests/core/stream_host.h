@@ -290,6 +290,26 @@ static inline struct sbe_stream_settings settings_of(uint8_t direction, uint32_t
     };
 }
 
+/* What the remote would make of settings. */
+static inline struct sbe_stream_proposal proposal_for(const struct sbe_stream_settings *settings)
+{
+    struct {
+        struct sbe_stream_request request;
+        struct sbe_stream_settings settings;
+    } message = {{SBE_STREAM_NEGOTIATE, 0, 0, 0}, *settings};
+    uint8_t reply[SLOT_SIZE];
+    struct sbe_request request = {.engine = &remote.engine,
+                                  .channel = &remote.channels[0].channel,
+                                  .payload = &message,
+                                  .payload_size = sizeof message,
+                                  .reply = reply,
+                                  .reply_room = sizeof reply};
+    CHECK_EQ(sbe_stream_handle(&request, &COUNTER), SBE_OK);
+    struct sbe_stream_proposal proposal;
+    memcpy(&proposal, reply, sizeof proposal);
+    return proposal;
+}
+
 static inline uint8_t *block_of(uint32_t channel, uint32_t stream)
 {
     return memory[channel] + (stream - 1) * 4096;

@@ -299,20 +299,7 @@ static void test_settings(void)
     settings.period_bytes = SIZE;
     settings.buffer_bytes = (SBE_STREAM_BLOCKS + 1) * SIZE;
     CHECK_EQ(open_with(0, 1, &settings), SBE_ERANGE);
-    struct {
-        struct sbe_stream_request request;
-        struct sbe_stream_settings settings;
-    } message = {{SBE_STREAM_NEGOTIATE, 0, 0, 0}, settings};
-    uint8_t reply[SLOT_SIZE];
-    struct sbe_request request = {.engine = &remote.engine,
-                                  .channel = &remote.channels[0].channel,
-                                  .payload = &message,
-                                  .payload_size = sizeof message,
-                                  .reply = reply,
-                                  .reply_room = sizeof reply};
-    CHECK_EQ(sbe_stream_handle(&request, &COUNTER), SBE_OK);
-    struct sbe_stream_proposal proposal;
-    memcpy(&proposal, reply, sizeof proposal);
+    struct sbe_stream_proposal proposal = proposal_for(&settings);
     CHECK_EQ(proposal.result, SBE_OK);
     CHECK_EQ(proposal.settings.buffer_bytes, SBE_STREAM_BLOCKS * SIZE);
     CHECK_EQ(open_with(0, 1, &proposal.settings), 1);

@@ -347,37 +347,25 @@ static void test_settings(void)
     const uint32_t count = sizeof NUMBERS / sizeof NUMBERS[0];
     begin();
     for (uint32_t i = 0; i < count * count * count * count; i++) {
-        struct {
-            struct sbe_stream_request request;
-            struct sbe_stream_settings settings;
-        } message = {{SBE_STREAM_NEGOTIATE, 0, 0, 0}, settings_of(SBE_STREAM_CAPTURE, 0, 0)};
+        struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 0, 0);
         uint32_t k = i;
-        message.settings.frame_bytes = (uint32_t)NUMBERS[k % count];
+        settings.frame_bytes = (uint32_t)NUMBERS[k % count];
         k /= count;
-        message.settings.rate_hz = (uint32_t)NUMBERS[k % count];
+        settings.rate_hz = (uint32_t)NUMBERS[k % count];
         k /= count;
-        message.settings.period_bytes = (uint32_t)NUMBERS[k % count];
+        settings.period_bytes = (uint32_t)NUMBERS[k % count];
         k /= count;
-        message.settings.buffer_bytes = NUMBERS[k % count] << (i % 3 == 0 ? 30 : 0);
-        uint8_t reply[SLOT_SIZE];
-        struct sbe_request request = {.engine = &remote.engine,
-                                      .channel = &remote.channels[0].channel,
-                                      .payload = &message,
-                                      .payload_size = sizeof message,
-                                      .reply = reply,
-                                      .reply_room = sizeof reply};
-        CHECK_EQ(sbe_stream_handle(&request, &COUNTER), SBE_OK);
-        struct sbe_stream_proposal proposal;
-        memcpy(&proposal, reply, sizeof proposal);
+        settings.buffer_bytes = NUMBERS[k % count] << (i % 3 == 0 ? 30 : 0);
+        struct sbe_stream_proposal proposal = proposal_for(&settings);
         if (proposal.result < 0)
             continue;
         const struct sbe_stream_settings *made = &proposal.settings;
         uint64_t unit = made->period_bytes != 0 ? made->period_bytes : made->frame_bytes;
-        CHECK(made->frame_bytes == message.settings.frame_bytes);
+        CHECK(made->frame_bytes == settings.frame_bytes);
         CHECK(made->buffer_bytes >= unit && made->buffer_bytes <= SBE_STREAM_BUFFER_MAX);
         CHECK_EQ(made->buffer_bytes % unit, 0);
         CHECK_EQ(made->period_bytes % made->frame_bytes, 0);
-        CHECK((made->period_bytes == 0) == (message.settings.period_bytes == 0));
+        CHECK((made->period_bytes == 0) == (settings.period_bytes == 0));
     }
 }
 

@@ -23,7 +23,7 @@ import sbe
 from sbe import _native
 from sbe.sdk.records import Record
 from sbe.testing.conformance.parts import answered
-from sbe.testing.conformance.test_streams import STEREO, frames_of, noise, until, wave
+from sbe.testing.conformance.test_streams import STEREO, bring_to, frames_of, noise, until, wave
 from tests.conformance.ends import Connector
 from tests.faults.test_remote_dies import LIMIT_S, SOON_S, Process, process, victim
 
@@ -42,14 +42,7 @@ def loopback() -> Iterator[sbe.Connection]:
 
 
 def leave_in(stream: sbe.Stream, state: str, link: sbe.Connection) -> None:
-    if state == "setup":
-        stream.stop()
-    elif state != "prepared":
-        stream.start()
-    if state == "paused":
-        stream.pause()
-    if state == "xrun":
-        until(lambda: stream.state == "xrun")
+    bring_to(stream, "running" if state == "suspended" else state)
     if state == "suspended":
         link.suspend()
 

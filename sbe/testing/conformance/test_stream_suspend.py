@@ -14,8 +14,8 @@ from sbe.testing.conformance.test_streams import (
     REQUESTS,
     STEREO,
     ask,
+    bring_to,
     frames_of,
-    in_xrun,
     noise,
     until,
     wave,
@@ -34,18 +34,6 @@ def captured(link: sbe.Connection, on_suspend: str = "go on", frames: int = 48_0
         buffer_frames=frames,
         on_suspend=on_suspend,
     )
-
-
-def bring_to(stream: sbe.Stream, state: str) -> None:
-    """One in which nothing moves."""
-    if state == "setup":
-        stream.stop()
-    elif state != "prepared":
-        stream.start()
-    if state == "paused":
-        stream.pause()
-    if state == "xrun":
-        until(in_xrun(stream))
 
 
 def last_event(stream: sbe.Stream) -> tuple[str, str, int] | None:
