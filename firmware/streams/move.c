@@ -354,6 +354,9 @@ static bool advance_together(struct sbe_stream *source, struct sbe_stream *strea
     struct sbe_stream *pair[] = {source, stream};
     uint64_t at_ns = now_ns, step = step_ns(source);
     for (int i = 0; i < 2; i++) {
+        /* What a turn that ended left of a step comes before the next one. */
+        if (is_behind(pair[i], pair[i]->moved_ns) && !advance_in_turn(pair[i], pair[i]->moved_ns))
+            return false;
         if (now_ns > pair[i]->moved_ns + STEP_NS)
             pair[i]->moved_ns = now_ns - STEP_NS; /* as advance() takes no more at once */
         if (pair[i]->moved_ns < at_ns)

@@ -319,7 +319,7 @@ class HostSession:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise errors.Timeout(
-                    f"{pending.operation}: the remote has not answered within {timeout_s:.3g} s"
+                    f"{pending.operation}: the remote has not answered within {timeout_s:.2g} s"
                 )
             if left is not None and midway is not None and left <= half:
                 midway()

@@ -62,7 +62,8 @@ static struct {
     uint8_t next; /* byte that comes next, captured or expected */
     uint64_t moved, silent, wrong, skipped;
     uint32_t calls, longest, rests;
-    uint32_t takes_ns; /* for each move */
+    uint32_t takes_ns;          /* for each move */
+    uint64_t through[3], ahead; /* bytes each way, and the most that was played before */
 } kind;
 
 /* A suspend is not refused by what a kind says. */
@@ -93,6 +94,10 @@ static inline void move(struct sbe_stream *stream, uint8_t *data, uint32_t bytes
     kind.calls++;
     now += kind.takes_ns;
     kind.moved += bytes;
+    kind.through[stream->settings.direction] += bytes;
+    uint64_t played = kind.through[SBE_STREAM_PLAYBACK];
+    if (played > kind.through[SBE_STREAM_CAPTURE] + kind.ahead)
+        kind.ahead = played - kind.through[SBE_STREAM_CAPTURE];
     if (bytes > kind.longest)
         kind.longest = bytes;
     for (uint32_t i = 0; i < bytes; i++, kind.next++)
@@ -111,7 +116,7 @@ static inline void skip(struct sbe_stream *stream, uint32_t bytes)
     kind.next = (uint8_t)(kind.next + bytes);
 }
 
-static const struct sbe_stream_kind COUNTER = {
+static struct sbe_stream_kind counter = {
     .directions = SBE_STREAM_PLAYBACK | SBE_STREAM_CAPTURE,
     .trigger = trigger,
     .move = move,
@@ -120,7 +125,7 @@ static const struct sbe_stream_kind COUNTER = {
 
 static inline int handle(struct sbe_request *request)
 {
-    return sbe_stream_handle(request, &COUNTER);
+    return sbe_stream_handle(request, &counter);
 }
 
 static const struct sbe_service SERVICE = {"counter", 1, handle, sbe_stream_cancel,
@@ -145,6 +150,7 @@ static inline void begin(void)
     memset(&remote, 0, sizeof remote);
     memset(&host, 0, sizeof host);
     memset(&kind, 0, sizeof kind);
+    counter.together = 0;
     memset(memory, 0, sizeof memory);
     memset(sbe_stream_pool, 0, sizeof(struct sbe_stream) * SBE_STREAMS);
     now = 1000 * MS;
@@ -304,7 +310,7 @@ static inline struct sbe_stream_proposal proposal_for(const struct sbe_stream_se
                                   .payload_size = sizeof message,
                                   .reply = reply,
                                   .reply_room = sizeof reply};
-    CHECK_EQ(sbe_stream_handle(&request, &COUNTER), SBE_OK);
+    CHECK_EQ(sbe_stream_handle(&request, &counter), SBE_OK);
     struct sbe_stream_proposal proposal;
     memcpy(&proposal, reply, sizeof proposal);
     return proposal;

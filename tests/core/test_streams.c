@@ -430,9 +430,9 @@ static void test_contexts_are_apart(void)
     CHECK_EQ(host.answer.status.state, SBE_STREAM_PREPARED);
 }
 
-static void start_endless(uint32_t channel, uint32_t stream)
+static void start_endless(uint32_t channel, uint32_t stream, uint8_t direction)
 {
-    struct sbe_stream_settings settings = settings_of(SBE_STREAM_CAPTURE, 400, 40);
+    struct sbe_stream_settings settings = settings_of(direction, 400, 40);
     settings.mode = SBE_STREAM_ENDLESS;
     CHECK_EQ(open_with(channel, stream, &settings), 1);
     CHECK_EQ(ask(channel, SBE_STREAM_PREPARE, stream, 1), SBE_OK);
@@ -446,8 +446,8 @@ static void test_a_turn_for_each_context(void)
     begin();
     uint32_t most = SBE_STREAMS_SHARE < 6 ? SBE_STREAMS_SHARE : 6, rounds = 0, asked = 0;
     for (uint32_t i = 1; i <= most; i++)
-        start_endless(0, i);
-    start_endless(1, 1);
+        start_endless(0, i, SBE_STREAM_CAPTURE);
+    start_endless(1, 1, SBE_STREAM_CAPTURE);
     kind.takes_ns = MS / 5;
     now += 100 * MS; /* each has a buffer of ten periods to move */
     uint64_t until = now, longest = 0, positions = 0;
@@ -468,6 +468,27 @@ static void test_a_turn_for_each_context(void)
     while (asked++ < 5) /* nor is a request a way around it */
         CHECK_EQ(ask(0, SBE_STREAM_QUERY, 1 + asked % most, 0), SBE_OK);
     CHECK(now - before <= 5 * (CONTEXTS + 1) * (SBE_TURN_NS + 2 * kind.takes_ns));
+}
+
+/* A turn that ends in the middle: what one of them owes is moved before the other goes on. */
+static void test_together_however_short_the_turns(void)
+{
+    begin();
+    counter.together = 200;
+    start_endless(0, 1, SBE_STREAM_PLAYBACK);
+    start_endless(0, 2, SBE_STREAM_CAPTURE);
+    for (uint32_t piece_ns = SBE_TURN_NS / 7; piece_ns <= SBE_TURN_NS;
+         piece_ns += SBE_TURN_NS / 7) {
+        now += 95 * MS;
+        kind.takes_ns = piece_ns;
+        for (uint64_t until = now, rounds = 0; rounds < 100; rounds++)
+            sbe_streams_run(until);
+        kind.takes_ns = 0;
+        pass(0);
+        CHECK_EQ(status_of(0, 1).position, status_of(0, 2).position);
+    }
+    CHECK(kind.ahead != 0);
+    CHECK(kind.ahead <= counter.together);
 }
 
 static void test_nothing_is_touched_after_the_end(void)
@@ -598,6 +619,7 @@ int main(void)
     test_memory_that_does_not_fit();
     test_contexts_are_apart();
     test_a_turn_for_each_context();
+    test_together_however_short_the_turns();
     test_nothing_is_touched_after_the_end();
     test_records_are_whole();
     test_a_restless_writer();

@@ -328,9 +328,9 @@ def test_frozen_control_operations_time_out(connect: Connector) -> None:
     process = Process(link)
     process.freeze()
     try:
-        with pytest.raises(sbe.Timeout, match=r"not answered within 0\.2 s"):
+        with pytest.raises(sbe.Timeout, match=r"not answered within 0\.\d+ s"):
             link.allocate(4096)
-        with pytest.raises(sbe.Timeout, match=r"not answered within 0\.2 s"):
+        with pytest.raises(sbe.Timeout, match=r"not answered within 0\.\d+ s"):
             area.free()
     finally:
         process.thaw()
