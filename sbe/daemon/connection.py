@@ -42,7 +42,8 @@ class _Watched:
 
     The transport asks for that from callbacks, whose errors reach nobody: without this a client
     would wait for ever. The kernel refuses when it has no memory, or at the limit of what a user
-    may watch.
+    may watch. Nor is there anybody for what fails when the descriptor is ready: what had been
+    received then is lost, and who sent it would wait for an answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: ClientTransport) -> None:
@@ -59,8 +60,15 @@ class _Watched:
         self._watch(self._loop.add_writer, fd, callback)
 
     def _watch(self, watch: Callable[..., None], fd: Any, callback: Callable[[], None]) -> None:
+        def ready() -> None:
+            try:
+                callback()
+            except MemoryError:
+                _log.warning("connection dropped: %s", _NO_MEMORY)
+                self._transport.abort()
+
         try:
-            watch(fd, callback)
+            watch(fd, ready)
         except OSError as error:
             _log.warning("connection dropped: it can't be watched: %s", error.strerror)
             self._transport.abort()

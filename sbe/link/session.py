@@ -269,7 +269,8 @@ class HostSession:
         transport = self._handler.transport
         try:
             if transport is not None:
-                transport.flush()
+                with errors.resources("sending to the remote"):
+                    transport.flush()
         except errors.Error as error:
             self._lose(str(error))
         self._settle()
@@ -544,9 +545,14 @@ class HostSession:
         ready.fail(error)
 
     def _receive(self, transport: Transport) -> bool:
-        """Takes one message. False: there was none. Raises when the connection is of no use."""
+        """Takes one message. False: there was none. Raises when the connection is of no use.
+
+        One that was half received is lost, and with it the order of all: that it could not be taken
+        ends the connection, for an event loop would ask for it again and again.
+        """
         try:
-            got = transport.receive()
+            with errors.resources("receiving from the remote"):
+                got = transport.receive()
         except errors.ProtocolError as error:
             _log.warning("%s", error)
             self.bad_messages += 1

@@ -138,6 +138,23 @@ async def test_a_call_for_which_there_is_no_memory_ends_the_connection(
     assert "no memory for a call or its answer" in caplog.text
 
 
+async def test_what_is_lost_for_want_of_memory_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    received = socket.recv_fds
+
+    def starved(sock: socket.socket, size: int, *more: int) -> None:
+        received(sock, size, *more)  # who sent it can't send it again
+        raise MemoryError
+
+    monkeypatch.setattr(socket, "recv_fds", starved)
+    ends = Ends()
+    ends.peer.send(LIST)
+    assert await ends.receive() == b""
+    await asyncio.wait_for(ends.closed.wait(), SECONDS)
+    assert "connection dropped: no memory" in caplog.text
+
+
 @pytest.mark.parametrize("part", ["ClientConnection", "ClientTransport"])
 async def test_a_connection_for_which_there_is_no_memory_is_closed(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -807,3 +807,22 @@ def test_quiet_unless_told(caplog: pytest.LogCaptureFixture, link: Link):
     with caplog.at_level(logging.INFO):
         done(link, link.ping())
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("step", ["receive", "flush"])
+def test_a_connection_without_memory_for_what_comes_is_over(
+    remote: PythonRemote, step: str, monkeypatch: pytest.MonkeyPatch
+):
+    """An event loop would call it again for ever, and nobody would hear of anything."""
+
+    def starved() -> None:
+        raise MemoryError
+
+    with Link(remote.connect) as link:
+        link.reconnect()
+        pending = link.ping()
+        monkeypatch.setattr(link._handler.transport, step, starved)
+        link.process()
+        with pytest.raises(errors.RemoteRestarted, match="the remote: Cannot allocate memory"):
+            pending.result()
+        assert link.state is State.WAITING
