@@ -20,6 +20,7 @@ were wrong.
 _COLUMNS = {
     "packets": ("gbps", "rate", "per_doorbell"),
     "copied": ("gbps", "rate", "per_doorbell"),
+    "stream": ("gbps", "rate", "per_doorbell"),
     "calls": ("",),
     "call": ("",),
     "trip": ("", "write"),
@@ -44,6 +45,14 @@ def packets(settings: Settings) -> Result:
 def copied(settings: Settings) -> Result:
     """The same, each packet copied out before it is compared, as the original library does."""
     return _ring_bench(settings, "copied", 5 * settings.blocks)
+
+
+def stream(settings: Settings) -> Result:
+    """The same packets as bytes of an ASG stream between our two ends of it."""
+    result = _ring_bench(settings, "stream", 5 * settings.blocks)
+    return Result(
+        result.series, f"{statistics.median(result.series['per_doorbell']):,.0f} packets a doorbell"
+    )
 
 
 def calls(settings: Settings) -> Result:
@@ -93,6 +102,7 @@ def asg(settings: Settings) -> Result:
 PROBES = {
     "packets": Probe(packets),
     "copied": Probe(copied),
+    "asg_stream": Probe(stream),
     "core_calls": Probe(calls),
     "core_call": Probe(call),
     "core_trip": Probe(trip),

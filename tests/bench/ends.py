@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+IN_FLIGHT = 16
+
 
 def ready() -> None:
     print("ready", flush=True)
@@ -169,6 +171,23 @@ def flow_iceoryx2(root: str, name: str, size: str, period_ns: str) -> None:
         notifier.notify()
 
 
+def calls(link: Any, count: int) -> None:
+    """Empty calls, some of them in flight at any time, as somebody makes them who wants many."""
+    for _ in range(0, count, IN_FLIGHT):
+        for call in [link.submit("echo", timeout=20.0) for _ in range(IN_FLIGHT)]:
+            call.result()
+
+
+def caller(address: str, count: str) -> None:
+    """Makes its calls each time it is asked for them by a line."""
+    sbe: Any = importlib.import_module("sbe")
+    with sbe.connect(address) as link:
+        ready()
+        for _ in sys.stdin:
+            calls(link, int(count))
+            ready()
+
+
 KINDS = {
     function.__name__: function
     for function in (
@@ -183,6 +202,7 @@ KINDS = {
         flow_pipe,
         flow_unix,
         flow_iceoryx2,
+        caller,
     )
 }
 

@@ -77,8 +77,8 @@ install. Who has built its benchmark gives it as `ASG_PEER=PROGRAM make bench`; 
 `PROGRAM NEAR FAR ROUNDS` (the CPUs of producer and consumer, -1 for any), passes on 51,200 packets
 of 384 bytes ROUNDS times through a transfer buffer of 16 KiB in steps of 4 KiB, compares every
 byte, and prints one line each time: GB/s, and if it likes packets a second and packets a doorbell.
-Without it the rows `ring_vs_asg` and `ring_copied_vs_asg` have no ratio. Its reader always copies
-what it reads out of the ring; ours may leave it there, and both are measured.
+Without it the rows `ring_vs_asg`, `ring_copied_vs_asg` and `asg_stream` have no ratio. Its reader
+always copies what it reads out of the ring; our rings may leave it there, and both are measured.
 """
 
 _OF_TAILS = """\

@@ -6,6 +6,7 @@
  *   packets  51,200 packets of 384 bytes through a ring of 16 KiB, published 4 KiB at a time, the
  *            consumer compares every byte; GB/s, packets/s, packets per doorbell (both directions)
  *   copied   the same, and the consumer copies each packet out first, to a place of its own
+ *   stream   the same packets as bytes of an ASG stream, whose reader always copies them out
  *   calls    calls with two buffers, as many in flight as the ring takes; calls/s
  *   call     one empty call, both ends asleep between; ns
  *   trip     a bare eventfd there and back; ns, and ns of the first write alone
@@ -26,6 +27,8 @@
 #include <unistd.h>
 
 #include "../core/check.h"
+#include "asg/client.h"
+#include "asg/server.h"
 #include "core_link.h"
 #include "patience/patience.h"
 
@@ -144,26 +147,37 @@ static uint8_t expected[PACKETS][PACKET_SIZE], copies[PACKETS][PACKET_SIZE];
 static bool copying;
 static struct sbe_patience patience = {.longest_ns = LONGEST_NS}; /* each end has its own */
 
+/* An end that waits. */
+struct waiter {
+    bool (*has_news)(const struct waiter *waiter);
+    bool (*may_sleep)(const struct waiter *waiter); /* it has told its peer to ring */
+    const struct bell *bell;
+    void *end;
+    uint32_t wanted;
+};
+
 /* wanted 0: frames for the consumer, else free slots for the producer. */
-static bool has_news(struct sbe_ring *ring_end, uint32_t wanted)
+static bool ring_has_news(const struct waiter *waiter)
 {
-    return wanted == 0 ? sbe_ring_peer_moved(ring_end) : sbe_ring_free(ring_end, wanted) >= wanted;
+    return waiter->wanted == 0 ? sbe_ring_peer_moved(waiter->end)
+                               : sbe_ring_free(waiter->end, waiter->wanted) >= waiter->wanted;
 }
 
-/* Who sleeps wants more at once: true, it may. */
-static bool may_sleep(struct sbe_ring *ring_end, uint32_t wanted)
+/* Who sleeps wants more at once. */
+static bool ring_may_sleep(const struct waiter *waiter)
 {
-    return wanted == 0 ? sbe_ring_wait_data(ring_end)
-                       : sbe_ring_wait_space(ring_end, wanted > ROOM ? wanted : ROOM);
+    uint32_t wanted = waiter->wanted;
+    return wanted == 0 ? sbe_ring_wait_data(waiter->end)
+                       : sbe_ring_wait_space(waiter->end, wanted > ROOM ? wanted : ROOM);
 }
 
 /* True: that was in vain, for so long. */
-static bool look(struct sbe_ring *ring_end, uint32_t wanted, uint64_t *looked_ns)
+static bool look(const struct waiter *waiter, uint64_t *looked_ns)
 {
     uint64_t begin_ns = now_ns(NULL);
     for (*looked_ns = 0; *looked_ns < patience.window_ns; *looked_ns = now_ns(NULL) - begin_ns)
         for (int i = 0; i < 64; i++) {
-            if (has_news(ring_end, wanted)) {
+            if (waiter->has_news(waiter)) {
                 sbe_patience_paid(&patience);
                 return false;
             }
@@ -172,14 +186,19 @@ static bool look(struct sbe_ring *ring_end, uint32_t wanted, uint64_t *looked_ns
     return true;
 }
 
-static void await_peer(struct sbe_ring *ring_end, uint32_t wanted, const struct bell *bell)
+static void await_news(const struct waiter *waiter)
 {
     uint64_t looked_ns;
-    if (!look(ring_end, wanted, &looked_ns) || !may_sleep(ring_end, wanted))
+    if (!look(waiter, &looked_ns) || !waiter->may_sleep(waiter))
         return;
     uint64_t asleep_ns = now_ns(NULL);
-    await(bell);
+    await(waiter->bell);
     sbe_patience_slept(&patience, looked_ns, now_ns(NULL) - asleep_ns);
+}
+
+static void await_peer(struct sbe_ring *ring_end, uint32_t wanted, const struct bell *bell)
+{
+    await_news(&(struct waiter){ring_has_news, ring_may_sleep, bell, ring_end, wanted});
 }
 
 static void take_packets(struct sbe_ring *rx)
@@ -225,17 +244,41 @@ static void give_packets(struct sbe_ring *tx)
         await_peer(tx, SLOTS, &near_bell);
 }
 
-static int packets(void)
+static void *shared(size_t size)
 {
-    size_t size = (size_t)sbe_ring_size(&GEOMETRY);
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct sbe_ring tx;
     CHECK(memory != MAP_FAILED);
+    return memory;
+}
+
+static void make_packets(void)
+{
     for (uint32_t i = 0; i < PATTERNS; i++)
         for (uint32_t k = 0; k < PACKET_SIZE; k++)
             patterns[i][k] = (uint8_t)(i * 7 + k * 31 + (k >> 8));
     for (uint32_t i = 0; i < PACKETS; i++)
         memcpy(expected[i], patterns[i % PATTERNS], PACKET_SIZE);
+}
+
+static void print_packets(uint64_t begin_ns, uint32_t bells)
+{
+    double duration_ns = (double)(now_ns(NULL) - begin_ns);
+    (void)printf("%.4f %.0f %.1f\n", PACKETS * (double)PACKET_SIZE / duration_ns,
+                 PACKETS * 1e9 / duration_ns, (double)PACKETS / (bells == 0 ? 1 : bells));
+}
+
+static int wait_for(pid_t child)
+{
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    return status == 0 ? 0 : 1;
+}
+
+static int packets(void)
+{
+    void *memory = shared((size_t)sbe_ring_size(&GEOMETRY));
+    struct sbe_ring tx;
+    make_packets();
     sbe_ring_clear(memory, &GEOMETRY, 0);
     CHECK(sbe_ring_attach(&tx, memory, &GEOMETRY) == SBE_OK);
     pid_t child = part(consume, memory);
@@ -243,16 +286,98 @@ static int packets(void)
     for (uint32_t round = 0; round < rounds; round++) {
         uint64_t begin_ns = now_ns(NULL);
         give_packets(&tx);
-        double duration_ns = (double)(now_ns(NULL) - begin_ns);
         uint32_t bells = sbe_load_relaxed(&tx.producer->doorbells) +
                          sbe_load_relaxed(&tx.consumer->doorbells) - rung;
         rung += bells;
-        (void)printf("%.4f %.0f %.1f\n", PACKETS * (double)PACKET_SIZE / duration_ns,
-                     PACKETS * 1e9 / duration_ns, (double)PACKETS / (bells == 0 ? 1 : bells));
+        print_packets(begin_ns, bells);
     }
-    int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    return status == 0 ? 0 : 1;
+    return wait_for(child);
+}
+
+/* -- an ASG stream ------------------------------------------------------------------------- */
+
+static bool stream_has_news(const struct waiter *waiter)
+{
+    return sbe_asg_server_available(waiter->end) != 0;
+}
+
+static bool stream_may_sleep(const struct waiter *waiter)
+{
+    return sbe_asg_server_may_sleep(waiter->end);
+}
+
+/* All packets are one run of bytes; a read takes what one record has of them. */
+static void read_stream(void *memory)
+{
+    static struct sbe_asg_server server;
+    const struct waiter waiter = {stream_has_news, stream_may_sleep, &far_bell, &server, 0};
+    uint8_t *to = copies[0];
+    CHECK(sbe_asg_server_attach(&server, memory, SLOTS * 512) == SBE_OK);
+    for (uint32_t round = 0; round < rounds; round++)
+        for (uint32_t taken = 0; taken < sizeof copies;) {
+            int64_t size = sbe_asg_server_read(&server, to + taken, sizeof copies - taken);
+            if (size == SBE_EAGAIN) {
+                await_news(&waiter);
+                continue;
+            }
+            CHECK(size > 0);
+            CHECK(memcmp(to + taken, expected[0] + taken, (size_t)size) == 0);
+            taken += (uint32_t)size;
+        }
+}
+
+/* Until the server has read some: nobody rings the client, so it lends the server its CPU. */
+static void await_server(uint32_t *looks)
+{
+    if (++*looks % 64 == 0)
+        (void)sched_yield();
+    sbe_relax();
+}
+
+static void write_stream(struct sbe_asg_client *client, uint32_t *bells)
+{
+    uint32_t looks = 0;
+    int status = SBE_OK;
+    for (uint32_t given = 0; given < PACKETS; given++) {
+        void *place;
+        while ((status = sbe_asg_client_alloc(client, PACKET_SIZE, &place)) == SBE_EAGAIN)
+            await_server(&looks);
+        CHECK(status == SBE_OK);
+        memcpy(place, patterns[given % PATTERNS], PACKET_SIZE);
+        while (sbe_asg_client_doorbell(client)) {
+            ++*bells;
+            ring(&far_bell);
+        }
+    }
+    while ((status = sbe_asg_client_flush(client)) == SBE_EAGAIN)
+        await_server(&looks);
+    CHECK(status == SBE_OK);
+    while (!sbe_asg_client_is_idle(client)) { /* all of them have been read */
+        while (sbe_asg_client_doorbell(client)) {
+            ++*bells;
+            ring(&far_bell);
+        }
+        await_server(&looks);
+    }
+}
+
+static int stream(void)
+{
+    void *memory = shared(SBE_ASG_STORAGE + SLOTS * 512);
+    struct sbe_asg_region region;
+    struct sbe_asg_client client;
+    make_packets();
+    CHECK(sbe_asg_attach(&region, memory, SLOTS * 512) == SBE_OK);
+    CHECK(sbe_asg_lay_out(&region, STEP * 512) == SBE_OK);
+    CHECK(sbe_asg_client_attach(&client, memory, SLOTS * 512) == SBE_OK);
+    pid_t child = part(read_stream, memory);
+    for (uint32_t round = 0; round < rounds; round++) {
+        uint64_t begin_ns = now_ns(NULL);
+        uint32_t bells = 0;
+        write_stream(&client, &bells);
+        print_packets(begin_ns, bells);
+    }
+    return wait_for(child);
 }
 
 /* -- calls --------------------------------------------------------------------------------- */
@@ -411,7 +536,8 @@ int main(int argc, char **argv)
 {
     if (argc != 5) {
         (void)fprintf(
-            stderr, "usage: ring_bench packets|copied|calls|call|trip|crc|alone NEAR FAR ROUNDS\n");
+            stderr,
+            "usage: ring_bench packets|copied|stream|calls|call|trip|crc|alone NEAR FAR ROUNDS\n");
         return 2;
     }
     near_cpu = atoi(argv[2]);
@@ -420,6 +546,8 @@ int main(int argc, char **argv)
     copying = strcmp(argv[1], "copied") == 0;
     if (copying || strcmp(argv[1], "packets") == 0)
         return packets();
+    if (strcmp(argv[1], "stream") == 0)
+        return stream();
     if (strcmp(argv[1], "calls") == 0)
         return calls(2, CALLS, false);
     if (strcmp(argv[1], "call") == 0)

@@ -13,6 +13,7 @@ from tests.bench import (
     flows,
     kernel,
     ours,
+    parallel,
     peers,
     streams,
 )
@@ -23,7 +24,19 @@ __all__ = ["CURVES", "KERNEL_ROWS", "PROBES", "ROWS"]
 
 PROBES: dict[str, Probe] = {
     name: probe
-    for module in (floors, peers, flows, ours, streams, core, crowd, anatomy, curves, kernel)
+    for module in (
+        floors,
+        peers,
+        flows,
+        ours,
+        parallel,
+        streams,
+        core,
+        crowd,
+        anatomy,
+        curves,
+        kernel,
+    )
     for name, probe in module.PROBES.items()
 }
 
@@ -292,6 +305,20 @@ _DATA = [
         one=1.0,
         none=1.0,
     ),
+    *_everywhere(
+        Row(
+            "asg_stream",
+            "GB/s",
+            "asg_stream/gbps",
+            "asg",
+            "original library",
+            "the same packets as bytes of an ASG stream, the original's protocol at both ends",
+            goal=1.0,
+            higher_is_better=True,
+        ),
+        one=1.0,
+        none=1.0,
+    ),
 ]
 
 _COSTS = [
@@ -333,6 +360,25 @@ _COSTS = [
     _cost("cold_connect", "ms", "cold_connect", "connect and first call, daemon running", 3.0),
     _cost("alloc_register", "us", "allocate", "1 MiB allocated, mapped, registered, freed", 200.0),
     _cost("alloc_pool", "us", "suballocate", "4 KiB from a pool, and back", 3.0),
+    Row(
+        "parallel_threads",
+        "calls/s",
+        "parallel/threads",
+        "parallel/shared",
+        "one channel for all",
+        "four threads of a process, each with a connection of its own",
+        higher_is_better=True,
+    ),
+    Row(
+        "parallel_processes",
+        "calls/s",
+        "parallel/processes",
+        "parallel/shared",
+        "four threads, one channel",
+        "four processes, each with a connection of its own",
+        goal=1.0,
+        higher_is_better=True,
+    ),
     Row(
         "scale_contexts",
         "us",
