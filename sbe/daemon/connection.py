@@ -64,14 +64,16 @@ class _Watched:
             try:
                 callback()
             except MemoryError:
-                _log.warning("connection dropped: %s", _NO_MEMORY)
-                self._transport.abort()
+                self._end(_NO_MEMORY)
 
         try:
             watch(fd, ready)
         except OSError as error:
-            _log.warning("connection dropped: it can't be watched: %s", error.strerror)
-            self._transport.abort()
+            self._end(f"it can't be watched: {error.strerror}")
+
+    def _end(self, why: str) -> None:
+        _log.warning("connection dropped: %s", why)
+        self._transport.abort()
 
 
 class ClientTransport(VarlinkTransport):

@@ -32,7 +32,10 @@ from tests.deaths.test_kills import (  # noqa: F401 - fixtures
 ERRORS = (errno.ENOMEM, errno.EMFILE, errno.EPERM)
 SOON = "answer_seconds = 1\n"
 
-pytestmark = pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer is preloaded")
+pytestmark = [
+    pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer is preloaded"),
+    pytest.mark.timeout(600),  # each call fails in each way: half a minute on a quiet machine
+]
 
 
 def ways(total: int) -> list[tuple[int, int]]:

@@ -394,7 +394,7 @@ BUGS = [
     Bug(
         22,
         "sbe/daemon/connection.py",
-        "            self._transport.abort()\n",
+        "        self._transport.abort()\n",
         "",
         "tests/deaths/test_failing.py::test_calls_of_a_daemon_that_runs",
         "a client waits for a reply that the loop does not watch for",
