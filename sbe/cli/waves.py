@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import wave
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import click
 
@@ -20,6 +23,8 @@ __all__ = ["play", "record"]
 
 _WIDTHS = {1: "uint8", 2: "int16", 4: "int32"}
 _BAR = 24
+_PATIENCE_S = 10.0  # beyond what the frames take
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a recording
 
 _period = click.option(
     "--period",
@@ -27,8 +32,49 @@ _period = click.option(
     type=click.FloatRange(min=0.5, max=10_000),
     default=10.0,
     show_default=True,
-    help="Milliseconds from one event of the remote to the next.",
+    help="Milliseconds from one event of the remote to the next; of a block.",
 )
+_blocks = click.option(
+    "--blocks",
+    type=click.IntRange(min=1),
+    help="Queue so many blocks of memory, each of a period, in the place of one ring.",
+)
+
+
+class _End:
+    """Signals that end a recording do so while it waits for frames, never in the middle of a write:
+    the file's header says what there is. One that the caller ignores still is."""
+
+    def __init__(self) -> None:
+        self._asked = self._waits = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for each in _ENDS:
+            if signal.getsignal(each) != signal.SIG_IGN:
+                self._before[each] = signal.signal(each, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if self._waits:
+            self._waits = False  # the next one does not disturb what this one ends
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Where it may end, with KeyboardInterrupt."""
+        self._waits = True
+        try:
+            if self._asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._waits = False
 
 
 class _Meter:
@@ -70,9 +116,18 @@ def _finish(screen: Screen, stream: sbe.Stream, frames: int, path: Path) -> int:
 
 
 def _open(
-    link: sbe.Connection, service: str, direction: str, form: sbe.StreamFormat, period_ms: float
+    link: sbe.Connection,
+    service: str,
+    direction: str,
+    form: sbe.StreamFormat,
+    period_ms: float,
+    blocks: int | None,
 ) -> sbe.Stream:
     period = max(1, round(form.rate_hz * period_ms / 1000))
+    if blocks is not None:
+        return link.open_queue(
+            service, direction, form, block_frames=period, blocks=blocks, on_xrun="go on"
+        )
     # Half a second of buffer: a terminal may be slow.
     buffer = max(4, -(-form.rate_hz // 2 // period)) * period
     return link.open_stream(
@@ -80,13 +135,29 @@ def _open(
     )
 
 
+def _patience(stream: sbe.Stream) -> float:
+    """How long frames may take: all of a buffer, and more."""
+    return stream.buffer_frames / stream.format.rate_hz + _PATIENCE_S
+
+
+def _areas(link: sbe.Connection, stream: sbe.StreamQueue) -> list[sbe.Area]:
+    size = stream.block_frames * stream.format.frame_bytes
+    return [link.allocate(size) for _ in range(stream.blocks)]
+
+
 @click.command()
 @click.argument("service")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-d", "--duration", type=click.FloatRange(0.01, 1e9), help="Seconds; else until ^C.")
+@click.option(
+    "-d",
+    "--duration",
+    type=click.FloatRange(0.01, 1e9),
+    help="Seconds; else until ^C or SIGTERM.",
+)
 @click.option("-r", "--rate", type=click.IntRange(min=1), default=48000, show_default=True)
 @click.option("-c", "--channels", type=click.IntRange(1, 256), default=2, show_default=True)
 @_period
+@_blocks
 @common_options
 @click.pass_obj
 def record(
@@ -97,6 +168,7 @@ def record(
     rate: int,
     channels: int,
     period_ms: float,
+    blocks: int | None,
 ) -> int:
     """Record 16-bit sound from the stream SERVICE of the remote to the WAV file FILE.
 
@@ -108,7 +180,8 @@ def record(
     form = sbe.StreamFormat("int16", channels, rate)
     with (
         session.connect() as link,
-        _open(link, service, "capture", form, period_ms) as stream,
+        _open(link, service, "capture", form, period_ms, blocks) as stream,
+        _End() as end,
         _wav(file, "wb") as out,
         screen.live() as show,
     ):
@@ -118,22 +191,43 @@ def record(
         out.setframerate(rate)
         meter = _Meter(stream, show)
         left = None if duration is None else round(duration * rate)
-        frames = _copy(stream, out, left, meter)
+        frames = _copy(_captured(link, stream, end), out, left, meter)
         stream.pause()
         return _finish(screen, stream, frames, file)
 
 
-def _copy(stream: sbe.Stream, out: Any, left: int | None, meter: _Meter) -> int:
+def _captured(link: sbe.Connection, stream: sbe.Stream, end: _End) -> Iterator[memoryview]:
+    """What comes, piece by piece; a piece is valid until the next one is asked for."""
+    wait = _patience(stream)
+    if not isinstance(stream, sbe.StreamQueue):
+        while True:
+            with end.waiting():
+                block = stream.next(wait)
+            data = bytes(block.data)
+            if stream.give(block):  # else it was overwritten meanwhile, and is among the lost
+                yield memoryview(data)
+    queued = deque((area, stream.queue(area)) for area in _areas(link, stream))
+    while True:
+        area, given = queued.popleft()
+        with end.waiting():
+            done = given.result(wait)
+        yield memoryview(area)[: done.used_bytes]
+        queued.append((area, stream.queue(area)))
+
+
+def _copy(pieces: Iterator[memoryview], out: Any, left: int | None, meter: _Meter) -> int:
     frames = 0
+    frame_bytes = out.getnchannels() * out.getsampwidth()
     try:
         while left is None or frames < left:
-            block = stream.next()
-            count = block.frames if left is None else min(block.frames, left - frames)
-            data = block.data[: count * stream.format.frame_bytes]
+            data = next(pieces)
+            count = len(data) // frame_bytes
+            if left is not None:
+                count = min(count, left - frames)
+            data = data[: count * frame_bytes]
             out.writeframesraw(data)
             meter.take(data)
             frames += count
-            stream.give(block)
     except KeyboardInterrupt:
         if left is not None:
             raise
@@ -144,9 +238,10 @@ def _copy(stream: sbe.Stream, out: Any, left: int | None, meter: _Meter) -> int:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("service")
 @_period
+@_blocks
 @common_options
 @click.pass_obj
-def play(session: Session, file: Path, service: str, period_ms: float) -> int:
+def play(session: Session, file: Path, service: str, period_ms: float, blocks: int | None) -> int:
     """Play the WAV file FILE to the stream SERVICE of the remote.
 
     The last line begins with PASS, or with FAIL if frames were late.
@@ -159,19 +254,42 @@ def play(session: Session, file: Path, service: str, period_ms: float) -> int:
         form = sbe.StreamFormat(_WIDTHS[width], source.getnchannels(), source.getframerate())
         with (
             session.connect() as link,
-            _open(link, service, "playback", form, period_ms) as stream,
+            _open(link, service, "playback", form, period_ms, blocks) as stream,
             screen.live() as show,
         ):
             screen.line(f"playing {file} to {service} at {describe_link(link)}")
             meter = _Meter(stream, show)
+            hand_over = _player(link, stream)
             frames = 0
             while data := source.readframes(stream.period_frames):
                 data = data[: len(data) - len(data) % form.frame_bytes]  # the file was cut off
-                stream.write(data)
+                hand_over(data)
                 meter.take(memoryview(data))
                 frames += len(data) // form.frame_bytes
-            stream.drain()
+            stream.drain(_patience(stream))
             return _finish(screen, stream, frames, file)
+
+
+def _player(link: sbe.Connection, stream: sbe.Stream) -> Callable[[bytes], None]:
+    """What takes a period of frames at most; it waits for room."""
+    wait = _patience(stream)
+    if not isinstance(stream, sbe.StreamQueue):
+        return lambda data: stream.write(data, wait)
+    free = deque(_areas(link, stream))
+    queued: deque[tuple[sbe.Area, sbe.QueuedBlock]] = deque()
+
+    def hand_over(data: bytes) -> None:
+        if not data:
+            return
+        if not free:
+            area, played = queued.popleft()
+            played.result(wait)
+            free.append(area)
+        area = free.popleft()
+        memoryview(area)[: len(data)] = data
+        queued.append((area, stream.queue(area[: len(data)])))
+
+    return hand_over
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import signal
 import stat as stat_module
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from scipy import ndimage
 import sbe
 import sbe.testing
 from sbe import cli, control, errors
-from sbe.cli import app, arguments, exit_codes, figures, picture, screen, session, stat
+from sbe.cli import app, arguments, exit_codes, figures, picture, screen, session, stat, waves
 from sbe.daemon import config
 from sbe.remotes import uris
 from sbe.remotes.carveout import Carveout, CarveoutConfig
@@ -51,6 +52,33 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> 
 
 def with_remote(monkeypatch: pytest.MonkeyPatch, remote: sbe.testing.Remote) -> None:
     monkeypatch.setattr(sbe, "connect", lambda uri=None, *, timeout=10.0: remote.link())
+
+
+# The end of a recording
+
+
+def test_a_signal_ends_a_recording_only_while_it_waits():
+    """Not in the middle of a write, whose frames the file's header would not have."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with waves._End() as end:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), end.waiting():
+            pytest.fail("asked before it waits")
+    with waves._End() as end:
+        with pytest.raises(KeyboardInterrupt), end.waiting():
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_ends_no_recording():
+    """By `nohup`, say."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with waves._End() as end, end.waiting():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # Exit codes
