@@ -8,9 +8,9 @@ import struct
 from typing import TYPE_CHECKING
 
 from sbe import _native, asg
-from sbe.errors import Busy, Error, LinkClosed, ProtocolError
+from sbe.errors import Error, LinkClosed, LinkError, ProtocolError, WouldBlock
 from sbe.sdk.core import Core
-from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, time_left
+from sbe.sdk.timeouts import time_left
 
 if TYPE_CHECKING:
     from sbe.sdk.area import Area
@@ -30,15 +30,20 @@ class ByteStream(asg.Client):
     """
 
     def __init__(
-        self, core: Core, service: int, area: Area, step: int, timeout: float | None
+        self,
+        core: Core,
+        channel: _native.Channel,
+        service: int,
+        area: Area,
+        step: int,
+        timeout: float | None,
     ) -> None:
-        """Opens it at the remote; the area is its own."""
-        self._core, self._service, self._area = core, service, area
+        """Opens it at the remote; channel and area are its own."""
+        self._core, self._channel, self._service, self._area = core, channel, service, area
         number = next(_numbers)
         self._bell = _asked(_native.ASG_RING, number)
         size = area.size - asg.STORAGE_BYTES
         super().__init__(area, size, self._ring_remote, step=step, timeout=timeout)
-        self._channel = core.live_channel()
         self._open = self._channel.submit(
             service, (_native.Shared(area),), _asked(_native.ASG_OPEN, number, size)
         )
@@ -59,18 +64,24 @@ class ByteStream(asg.Client):
         if self._closed:
             return
         super().close()
-        self._open.cancel()
-        with contextlib.suppress(Error):  # cancelled, or lost
-            self._open.result(DEFAULT_TIMEOUT_S)
-        # One that does not answer keeps its memory until it is reset.
-        with contextlib.suppress(Busy, LinkClosed):
+        with contextlib.suppress(LinkError):
+            # Its channel takes the stream along, and waits for no remote that is suspended.
+            self._core.close_another(self._channel)
             self._core.free(self._area)
 
+    def __del__(self) -> None:
+        # Nothing is waited for: the collector runs in any thread and in the middle of anything.
+        with contextlib.suppress(Exception):
+            self._core.give_up_another(self._channel)
+
     def _ring_remote(self) -> None:
-        self._channel.send(self._service, (), self._bell, self._timeout)
+        # With no room there are doorbells that the remote has not heard yet.
+        with contextlib.suppress(WouldBlock):
+            self._channel.send(self._service, (), self._bell, None, False)
 
     def _remind(self) -> None:
         """Also for room: the remote has no other way to learn that a reply was read."""
+        self._core.notice(self._channel)
         self._ring_remote()
 
     def _check_open(self) -> None:

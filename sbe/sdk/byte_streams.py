@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from sbe import _native
+from sbe.errors import Error
+from sbe.link.rings import Geometry
 from sbe.sdk.core import Core
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 
@@ -11,6 +15,9 @@ if TYPE_CHECKING:
     from sbe.sdk.byte_stream import ByteStream
 
 __all__ = ["ByteStreams"]
+
+_RINGS = Geometry(8, 256)  # for OPEN, and doorbells
+_PRIORITY = 1  # as calls
 
 
 class ByteStreams:
@@ -40,15 +47,17 @@ class ByteStreams:
 
         core, until = self._core, ends_at(timeout)
         _, number = core.prepare_until(service, until)
-        area = core.allocate(STORAGE_BYTES + size, heap, until)
+        opened: list[_native.Channel] = []
         try:
-            stream = ByteStream(core, number, area, step, timeout)
-        except BaseException:
-            core.free(area)
-            raise
-        try:
+            channel = core.open_another(_RINGS, _PRIORITY, opened, until)
+            channel.names[number] = service
+            area = core.allocate(STORAGE_BYTES + size, heap, until)
+            stream = ByteStream(core, channel, number, area, step, timeout)
             stream.confirm(until)
+            return stream
         except BaseException:
-            stream.close()
+            # With the channel the stream ends at the remote, and the area when nobody has it.
+            with contextlib.suppress(Error):  # why there is no stream counts
+                for each in opened:
+                    core.close_another(each)
             raise
-        return stream

@@ -228,6 +228,11 @@ class Core:
                 self.turn.lock.release()
         return True
 
+    def notice(self, channel: _native.Channel) -> None:
+        """Hears of a remote that is gone, for who waits for memory, which does not say so."""
+        if channel.error is None and not self.closed:
+            self.process_control(wait=False)
+
     def _take_news(self) -> None:
         with self.turn.operation():
             error = None if self.closed else self.backend.process_control()

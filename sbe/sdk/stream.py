@@ -152,7 +152,7 @@ class Stream:
     @property
     def state(self) -> State:
         """Where it is, as the remote shows it; disconnected when the link or the stream is gone."""
-        self._notice()
+        self._core.notice(self._channel)
         if self._open is None or self._open.done():
             return State.DISCONNECTED
         return self.position().state
@@ -160,7 +160,7 @@ class Stream:
     @property
     def closed(self) -> bool:
         """close() has been called, or the link was lost."""
-        self._notice()
+        self._core.notice(self._channel)
         return self._open is None or self._channel.error is not None
 
     def position(self) -> StreamStatus:
@@ -517,15 +517,10 @@ class Stream:
             return max(0, self._settings.buffer_bytes - (self._application - moved))
         return min(max(0, moved - self._application), self._settings.buffer_bytes)
 
-    def _notice(self) -> None:
-        """Hears of a remote that is gone, which its memory does not say."""
-        if self._channel.error is None and not self._core.closed:
-            self._core.process_control(wait=False)
-
     def _check_state(self) -> None:
         """Raises what keeps frames from ever coming."""
         if self._shown.state not in _MOVING:
-            self._notice()
+            self._core.notice(self._channel)
         if self._channel.error is not None:
             error = self._channel.error
             raise self._ended(error) if isinstance(error, LinkError) else fresh_copy(error)
