@@ -92,7 +92,8 @@ def _listen(back: sbe.Stream, wanted: int) -> _Heard:
             heard.woken_ns.append(time.monotonic_ns())
             heard.clock_ns.append(event.clock_ns)
             heard.position.append(event.position_bytes // _FORMAT.frame_bytes)
-        while heard.count < wanted and back.available():
+        # A whole period: for the rest of one next() waits, and takes the event of it.
+        while heard.count < wanted and back.available() >= back.period_frames:
             block = back.next()
             taken = block.array()[: wanted - heard.count].copy()
             heard.frames.append(taken)
