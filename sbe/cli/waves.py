@@ -23,6 +23,8 @@ __all__ = ["play", "record"]
 
 _WIDTHS = {1: "uint8", 2: "int16", 4: "int32"}
 _BAR = 24
+_PERIOD_MS = 10.0
+_BLOCK_MS = 100.0  # there are few of them, and a terminal may be slow
 _PATIENCE_S = 10.0  # beyond what the frames take
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a recording
 
@@ -30,8 +32,8 @@ _period = click.option(
     "--period",
     "period_ms",
     type=click.FloatRange(min=0.5, max=10_000),
-    default=10.0,
-    show_default=True,
+    default=None,
+    show_default=f"{_PERIOD_MS:g}, of blocks {_BLOCK_MS:g}",
     help="Milliseconds from one event of the remote to the next; of a block.",
 )
 _blocks = click.option(
@@ -120,15 +122,17 @@ def _open(
     service: str,
     direction: str,
     form: sbe.StreamFormat,
-    period_ms: float,
+    period_ms: float | None,
     blocks: int | None,
 ) -> sbe.Stream:
+    if period_ms is None:
+        period_ms = _PERIOD_MS if blocks is None else _BLOCK_MS
     period = max(1, round(form.rate_hz * period_ms / 1000))
     if blocks is not None:
         return link.open_queue(
             service, direction, form, block_frames=period, blocks=blocks, on_xrun="go on"
         )
-    # Half a second of buffer: a terminal may be slow.
+    # Half a second of buffer, for the same reason.
     buffer = max(4, -(-form.rate_hz // 2 // period)) * period
     return link.open_stream(
         service, direction, form, period_frames=period, buffer_frames=buffer, on_xrun="go on"
@@ -167,7 +171,7 @@ def record(
     duration: float | None,
     rate: int,
     channels: int,
-    period_ms: float,
+    period_ms: float | None,
     blocks: int | None,
 ) -> int:
     """Record 16-bit sound from the stream SERVICE of the remote to the WAV file FILE.
@@ -241,7 +245,9 @@ def _copy(pieces: Iterator[memoryview], out: Any, left: int | None, meter: _Mete
 @_blocks
 @common_options
 @click.pass_obj
-def play(session: Session, file: Path, service: str, period_ms: float, blocks: int | None) -> int:
+def play(
+    session: Session, file: Path, service: str, period_ms: float | None, blocks: int | None
+) -> int:
     """Play the WAV file FILE to the stream SERVICE of the remote.
 
     The last line begins with PASS, or with FAIL if frames were late.

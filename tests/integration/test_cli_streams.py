@@ -22,7 +22,7 @@ from tests.integration.varlink_client import Daemon
 
 __all__ = ["environment", "running"]
 
-_BLOCKS = ["--blocks", "4", "--period", "100"]  # for a machine that is late
+_BLOCKS = ["--blocks", "4"]
 _HEADER = 44  # bytes of a WAV file before its frames
 
 
