@@ -16,6 +16,7 @@ from tests.pages import ROOT, blocks_of, pages
 
 TUTORIALS = ("first-steps", "own-board", "testing-your-app", "checking-your-remote")
 PAGES = ["README.md", *(f"docs/tutorials/{name}.md" for name in TUTORIALS)]
+WITH_SERVICES = [f"docs/tutorials/{name}.md" for name in ("writing-a-service", "streams", "asg")]
 
 
 def run(program: str, folder: Path, **environment: str) -> str:
@@ -53,7 +54,7 @@ def test_program_of_the_readme_in_both_forms(tmp_path: Path):
         assert "by DaemonBackend" in run(program, tmp_path, SBE_SOCKET=path)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *WITH_SERVICES])
 def test_python_blocks_are_typed(page: str, tmp_path: Path):
     """As someone writes them who checks types, at the oldest Python that there may be."""
     program = tmp_path / "program.py"
@@ -73,6 +74,7 @@ def test_python_blocks_are_typed(page: str, tmp_path: Path):
     [
         ("writing-a-service.md", ["b'*'", "b'here'", r"b'\x03'"]),
         ("streams.md", [r"b'\x00\x01\x02\x03\x04'"]),
+        ("asg.md", ["b'HELLO'", "(294,)", "taken"]),
     ],
 )
 def test_services_of_the_tutorials(name: str, printed: list[str], tmp_path: Path):

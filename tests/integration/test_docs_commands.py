@@ -36,6 +36,9 @@ RIG = "boots the rig's kernel; `make test` runs what is marked `kernel`"
 WEST = "needs a workspace of Zephyr's"
 OPENAMP = "needs an OpenAMP, which Debian has not"
 ELSEWHERE: dict[str, dict[str, str]] = {
+    "docs/tutorials/asg.md": {
+        ".venv/bin/python -c": "asks a service of the page: test_services_of_the_tutorials",
+    },
     "docs/tutorials/bring-up.md": {
         "scripts/kconfig/merge_config.sh": KERNEL_TREE,
         "make olddefconfig": KERNEL_TREE,
