@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -18,6 +18,9 @@ import sbe
 from sbe.cli import exit_codes
 from sbe.cli.screen import Screen
 from sbe.cli.session import Session, common_options, describe_link
+
+if TYPE_CHECKING:
+    from sbe.sdk.stream_queue import QueuedBlock
 
 __all__ = ["play", "record"]
 
@@ -282,7 +285,7 @@ def _player(link: sbe.Connection, stream: sbe.Stream) -> Callable[[bytes], None]
     if not isinstance(stream, sbe.StreamQueue):
         return lambda data: stream.write(data, wait)
     free = deque(_areas(link, stream))
-    queued: deque[tuple[sbe.Area, sbe.QueuedBlock]] = deque()
+    queued: deque[tuple[sbe.Area, QueuedBlock]] = deque()
 
     def hand_over(data: bytes) -> None:
         if not data:

@@ -8,8 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from types import TracebackType
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from sbe import _native
@@ -29,7 +28,8 @@ from sbe.sdk import arrays
 from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
-from sbe.sdk.stream_format import StreamFormat, flat
+from sbe.sdk.stream_block import Block
+from sbe.sdk.stream_format import StreamFormat, flat, whole
 from sbe.sdk.stream_times import ClockPair, StreamStat, WakeUps
 from sbe.sdk.stream_wire import (
     Answer,
@@ -51,45 +51,12 @@ from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Block", "Stream"]
+__all__ = ["Stream"]
 
 _EVENTS_KEPT = 256  # for `event()`; an application that never asks does not fill memory
 _MOVING = {State.RUNNING, State.DRAINING}
 _FURTHEST = 1 << 63  # byte: thousands of years at the highest rate
 _BACKSTOP_S = 0.25  # a lost doorbell, or an event without room, costs this much
-
-
-class Block:
-    """The next frames of a stream, in place; they are the remote's again at the end of `with`."""
-
-    def __init__(self, stream: Stream, offset: int, size: int) -> None:
-        self._stream = stream
-        self._offset = offset
-        self._at = stream._application
-        self.size_bytes = size
-        self.data: memoryview = stream._bytes(offset, size)
-        """Bytes; writable for playback."""
-
-    @property
-    def frames(self) -> int:
-        """How many."""
-        return self.size_bytes // self._stream.format.frame_bytes
-
-    def array(self) -> NDArray[Any]:
-        """A numpy array of shape (frames, channels), without a copy."""
-        return self._stream._array(self.data)
-
-    def __enter__(self) -> NDArray[Any]:
-        return self.array()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._stream.give(self)
 
 
 class Stream:
@@ -132,6 +99,7 @@ class Stream:
         self._shown = status_of((0, 0, 0, 0, 0, 0, 0, 0, 0))
         self._looking = threading.RLock()  # what is shown, and how far we are
         self._lost = 0  # bytes that were overwritten before they were read
+        self._unread = b""  # of a read() that raised
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._event_count = 0
         self._wakeups = WakeUps()
@@ -282,16 +250,25 @@ class Stream:
                 self._block.show(self._application)
             raise
         self._events.clear()
+        self._unread = b""
         self._look()
 
     def start(self, *others: Stream) -> None:
         """Starts it, and others of the same connection at the same moment: all or none."""
+        for each in others:
+            if not isinstance(each, Stream):
+                raise TypeError(f"a stream is started with others, not with {each!r}")
         ids = b"".join(each._id.to_bytes(4, "little") for each in others)
         if any(each._core is not self._core for each in others):
             raise BadArgument("streams of one connection start together")
         for each in others:
             each._settle()
         self._ask(Op.START, more=ids)
+
+    def _start_once(self) -> None:
+        """Starts it unless another thread has meanwhile; who waits sees what it came to."""
+        with contextlib.suppress(StreamError):
+            self.start()
 
     def _settle(self) -> None:
         """What was handed over is known to the remote, whoever asks it next, by any channel."""
@@ -313,7 +290,7 @@ class Stream:
         until = ends_at(timeout)
         state = self.state
         if state is State.PREPARED:
-            self.start()
+            self._start_once()
         if state is State.SUSPENDED:
             self._check_state()  # the remote would not answer
         if state is not State.DRAINING and not self._all_is_played():
@@ -356,7 +333,11 @@ class Stream:
     def give(self, block: Block) -> bool:
         """Hands a block of `next()` over, as the end of its `with` does: it was filled, or read.
 
-        False: it was late, and is among the lost bytes, by silence or overwritten."""
+        False: it was late, and is among the lost bytes, by silence or overwritten, or it is of a
+        run that is over, or was given before. BadArgument for another stream's.
+        """
+        if block._stream is not self:
+            raise BadArgument(f"a block of stream {block._stream.name!r}: give it to that")
         size = block.size_bytes
         self._core.check_process()
         if self.playback:
@@ -364,30 +345,39 @@ class Stream:
         else:
             self._look()
         with self._looking:
-            if self._application != block._at:
+            if not block.is_next():
                 return False  # what the remote did meanwhile has moved us on already
             self._application += size
             self._block.show(self._application)
             return True
 
     def read(self, frames: int, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
-        """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`."""
-        if not isinstance(frames, int) or frames < 0:
-            raise BadArgument(f"frames: {frames!r} can't be read")
-        return b"".join(self._pieces(frames * self.format.frame_bytes, timeout))
-
-    def _pieces(self, wanted: int, timeout: float | None) -> Iterator[bytes]:
+        """So many frames, copied: `numpy.frombuffer(data, dtype)`. Raises as `next()`; those that
+        had come by then are the first of the next `read()` of this run.
+        """
+        wanted = whole("frames", frames, 0, _FURTHEST) * self.format.frame_bytes
         self._check_direction(playback=False)
         until = ends_at(timeout)
-        while wanted > 0:
-            block = self._ready(wanted)
-            if block is None:
-                self._wait(until)
-                continue
-            piece = bytes(block.data)
-            if self.give(block):  # else it was overwritten while it was read
-                wanted -= block.size_bytes
-                yield piece
+        run, pieces, got = self._generation, [self._unread], len(self._unread)
+        self._unread = b""
+        try:
+            while got < wanted:
+                block = self._ready(wanted - got)
+                if block is None:
+                    self._wait(until)
+                    continue
+                piece = bytes(block.data)
+                if self.give(block):  # else it was overwritten while it was read
+                    pieces.append(piece)
+                    got += len(piece)
+        except BaseException:
+            wanted = 0
+            raise
+        finally:
+            data = b"".join(pieces)
+            if self._generation == run:
+                self._unread = data[wanted:] + self._unread
+        return data[:wanted]
 
     def write(self, data: Any, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
         """Frames, copied: bytes or an array of the dtype. Waits for room. Raises as `next()`."""
@@ -553,7 +543,7 @@ class Stream:
         self._check_state()
         state = self._shown.state
         if state is State.PREPARED:
-            self.start()
+            self._start_once()
         elif state is State.DISCONNECTED:
             raise LinkClosed(f"stream {self.name!r} is closed")
         elif state not in _MOVING and state is not State.PAUSED:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 from sbe.errors import BadArgument
 
-__all__ = ["StreamFormat", "flat"]
+__all__ = ["StreamFormat", "flat", "whole"]
 
 _FORMATS = {"int16": "S16_LE", "int32": "S32_LE", "uint8": "U8", "float32": "FLOAT_LE"}
 # What memoryviews call them, with the size: l is no int32 everywhere.
@@ -28,8 +29,7 @@ class StreamFormat(NamedTuple):
         if self.dtype not in _FORMATS:
             raise BadArgument(f"dtype: {self.dtype!r} is none of {', '.join(_FORMATS)}")
         for name, most in (("channels", 256), ("rate_hz", (1 << 32) - 1)):
-            if not isinstance(getattr(self, name), int) or not 0 < getattr(self, name) <= most:
-                raise BadArgument(f"{name}: {getattr(self, name)!r} is not between 1 and {most}")
+            whole(name, getattr(self, name), 1, most)
 
     @property
     def frame_bytes(self) -> int:
@@ -41,6 +41,17 @@ class StreamFormat(NamedTuple):
     def name(self) -> str:
         """As services know it."""
         return _FORMATS[self.dtype]
+
+
+def whole(name: str, value: Any, least: int, most: int) -> int:
+    """A whole number from an application, numpy's included. Raises BadArgument."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if not least <= number <= most:
+        raise BadArgument(f"{name}: {value!r} is not between {least} and {most}")
+    return number
 
 
 def flat(format: StreamFormat, data: Any) -> memoryview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -116,12 +117,13 @@ class StreamQueue(Stream):
     it is played. Everything else is as in `Stream`, but for its ring of frames: `next()`, `read()`,
     `write()` and `async for` raise BadArgument.
 
-    Threads: one at a time may queue; any may wait for blocks. The rest is as in `Stream`.
+    Threads: any may queue and wait for blocks. The rest is as in `Stream`.
     """
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._places = 0  # of this run's blocks
+        self._queueing = threading.RLock()
         self._calls: deque[_native.Call] = deque()  # of blocks that were not seen to end
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = (
             weakref.WeakKeyDictionary()
@@ -154,6 +156,11 @@ class StreamQueue(Stream):
                 "a block lies in an area, one of allocate(), and what the remote writes in whole "
                 f"cache lines of {self._core.table.line_bytes} bytes"
             )
+        # A handler of a signal that queues in the middle of this would take its place.
+        with self._queueing, _native.SignalsHeld():
+            return self._queued(buffer, size)
+
+    def _queued(self, buffer: _native.Buffer, size: int) -> QueuedBlock:
         self._forget_ended()
         if len(self._calls) >= self.blocks:
             raise WouldBlock(f"{self.blocks} blocks are queued, no more may be: wait for one")
@@ -171,8 +178,9 @@ class StreamQueue(Stream):
 
     def prepare(self) -> None:
         """Position 0 of a new run; blocks that are queued come back."""
-        super().prepare()
-        self._places = 0
+        with self._queueing:
+            super().prepare()
+            self._places = 0
 
     def _settle(self) -> None:
         """Its channel is another than that of the stream which starts it: blocks overtake no START
@@ -198,7 +206,7 @@ class StreamQueue(Stream):
 
     def _start_for(self, call: _native.Call) -> None:
         if not call.done() and self.state is State.PREPARED:
-            self.start()
+            self._start_once()
 
     @contextlib.contextmanager
     def _ends(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from sbe import _native
 from sbe.errors import BadArgument, Error, ProtocolError, from_status
 from sbe.link.rings import Geometry
 from sbe.sdk.core import Core
-from sbe.sdk.stream_format import StreamFormat
+from sbe.sdk.stream_format import StreamFormat, whole
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, time_left
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class Streams:
         from sbe.sdk.stream_queue import StreamQueue
         from sbe.sdk.stream_wire import Mode
 
-        if not isinstance(blocks, int) or not 1 <= blocks <= _BLOCKS_MAX:
-            raise BadArgument(f"blocks: {blocks!r} is not between 1 and {_BLOCKS_MAX}")
+        blocks = whole("blocks", blocks, 1, _BLOCKS_MAX)
         settings = _settings(direction, format, block_frames, None)._replace(
             goes_on=_says("on_xrun", on_xrun, "stop", "go on"),
             pauses=_says("on_suspend", on_suspend, "go on", "pause"),
@@ -176,21 +175,18 @@ def _settings(
     if not isinstance(format, StreamFormat):
         raise TypeError(f"format: a sbe.StreamFormat, not {format!r}")
     format.check()
+    format = format._replace(channels=int(format.channels), rate_hz=int(format.rate_hz))
     ways = {way.name.lower(): way for way in Direction}
     if direction not in ways:
         raise BadArgument(f"direction: {direction!r} is neither 'playback' nor 'capture'")
+    frame = format.frame_bytes
+    most = _native.STREAM_BUFFER_MAX // frame
     if period_frames is None:
         period_frames = max(1, format.rate_hz // _PERIODS_A_SECOND)
+    period_frames = whole("period_frames", period_frames, 0, most)
     if buffer_frames is None:
         buffer_frames = _PERIODS * (period_frames or format.rate_hz // _PERIODS_A_SECOND or 1)
-    frame = format.frame_bytes
-    for name, frames, least in (
-        ("period_frames", period_frames, 0),
-        ("buffer_frames", buffer_frames, 1),
-    ):
-        if not isinstance(frames, int) or not least <= frames <= _native.STREAM_BUFFER_MAX // frame:
-            most = _native.STREAM_BUFFER_MAX // frame
-            raise BadArgument(f"{name}: {frames!r} is not between {least} and {most}")
+    buffer_frames = whole("buffer_frames", buffer_frames, 1, most)
     if period_frames and buffer_frames < period_frames:
         raise BadArgument(
             f"a period of {period_frames} frames is larger than the buffer of {buffer_frames}"
