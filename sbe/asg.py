@@ -211,7 +211,8 @@ class Client(_End):
             return b""
         with self._operation(timeout, "a reply") as patience:
             self._commit(patience)
-            return bytes(self._read(bytearray(size), patience))
+            most = min(size, self._memory.nbytes)
+            return bytes(self._read(bytearray(most), patience))
 
     def read_exactly(self, size: int, *, timeout: float | None = None) -> bytes:
         """The same for so many bytes. After a Timeout the next call begins with those that came."""

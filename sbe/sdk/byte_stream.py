@@ -85,6 +85,7 @@ class ByteStream(asg.Client):
         self._ring_remote()
 
     def _check_open(self) -> None:
+        self._core.check_process()
         super()._check_open()
         if self._open.done():
             self._open.result(0)

@@ -9,6 +9,7 @@ from sbe import _native
 from sbe.errors import Error
 from sbe.link.rings import Geometry
 from sbe.sdk.core import Core
+from sbe.sdk.stream_format import whole
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ByteStreams:
         from sbe.asg import STORAGE_BYTES
         from sbe.sdk.byte_stream import ByteStream
 
+        size = whole("size", size, 1, _native.ASG_BUFFER_MAX)
+        step = whole("step", step, 1, size)
         core, until = self._core, ends_at(timeout)
         _, number = core.prepare_until(service, until)
         opened: list[_native.Channel] = []

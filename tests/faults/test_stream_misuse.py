@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -153,6 +155,46 @@ def test_two_threads_start_a_stream_by_what_they_wait_for(
     with link.open_queue("tone", "capture", STEREO, block_frames=FRAMES) as queue:
         started_by_another_thread(queue, monkeypatch)
         assert queue.queue(area).result(LIMIT_S)[:3] == (1, 0, BYTES)
+
+
+def test_a_child_leaves_its_parents_byte_stream_alone(link: sbe.Connection) -> None:
+    with link.open_asg("total", 1 << 16, timeout=LIMIT_S) as stream:
+        stream.write(struct.pack("<I", 6) + b"abc")
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for ask in (lambda: stream.write(b"zzz"), stream.flush, lambda: stream.alloc(3)):
+                try:
+                    ask()
+                except sbe.LinkError:
+                    refused += 1
+            stream.close()
+            os._exit(3 - refused)
+        assert os.waitpid(pid, 0) == (pid, 0)
+        assert b"zzz" not in bytes(stream._area)
+        stream.write(b"def")
+        assert stream.read(1 << 60) == struct.pack("<I", sum(b"abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"size": 0}, "size: 0 is not between 1 and"),
+        ({"size": 1 << 40}, "size: 1099511627776 is not between 1 and"),
+        ({"size": "1"}, "size: '1' is not between 1 and"),
+        ({"size": 100}, "step: 4096 is not between 1 and 100"),
+        ({"step": 0}, "step: 0 is not between 1 and"),
+        ({"step": 3}, "a step is a power of two"),
+    ],
+)
+def test_a_byte_stream_that_can_not_be(
+    link: sbe.Connection, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(sbe.BadArgument, match=words):
+        link.open_asg("total", **given)
+    link.call("echo")
+    listed = link.list()
+    assert (len(listed["channels"]), listed["areas"]) == (1, [])
 
 
 def test_numbers_of_numpy(link: sbe.Connection) -> None:
