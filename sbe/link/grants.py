@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sbe.host.descriptors import duplicate
 from sbe.link.rings import Rings
 
-__all__ = ["ChannelGrant", "Grant"]
+__all__ = ["ChannelGrant", "Grant", "RawGrant"]
 
 
 class Grant(NamedTuple):
@@ -44,3 +44,12 @@ class ChannelGrant(NamedTuple):
     def duplicate(self) -> ChannelGrant:
         """The same channel with descriptors of its own. Raises OutOfResources."""
         return self._replace(rings=self.rings.duplicate())
+
+
+class RawGrant(NamedTuple):
+    """An endpoint for raw messages. `fd`, a socket, tells of what came: `raw.ANSWER`, then the
+    bytes. Its end is the endpoint's. Whoever got it owns it.
+    """
+
+    id: int
+    fd: int

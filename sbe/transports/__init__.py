@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["PrivateRings", "Transport"]
+__all__ = ["Endpoint", "PrivateRings", "Transport"]
 
 
 class PrivateRings(NamedTuple):
@@ -81,4 +81,27 @@ class Transport(Protocol):
         The peer hears of it even while a forked child has copies of the descriptors. In that child
         it closes the copies, and neither tells the peer anything nor takes from the parent.
         """
+        ...
+
+
+class Endpoint(Protocol):
+    """Messages of foreign firmware, whole and in order. Nothing blocks. Not thread-safe."""
+
+    def fileno(self) -> int:
+        """Returns a descriptor that is readable when `receive()` has something to say."""
+        ...
+
+    def send(self, message: bytes) -> bool:
+        """Sends a message; False: there is no room now, nothing was sent.
+
+        Raises MessageTooLarge, LinkError when the other end is gone.
+        """
+        ...
+
+    def receive(self) -> bytes | None:
+        """Returns the next message; None when there is none. Raises LinkError at the end."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of it. Closing twice is fine."""
         ...
