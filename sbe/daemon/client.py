@@ -18,10 +18,11 @@ from sbe.daemon.policy import Accounts, Charge, Peer, Policy
 from sbe.daemon.supervisor import Supervisor
 from sbe.errors import BadArgument, Error, LinkClosed
 from sbe.link.context import HostContext
-from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.grants import ChannelGrant, Grant, RawGrant
 from sbe.link.link import ServiceInfo
 from sbe.link.offers import Offers
 from sbe.link.power import PowerRequest
+from sbe.link.raw import IN_FLIGHT_MAX, RawMatch, RawMessage
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 
 __all__ = ["WAIT_SECONDS", "Broker", "Client"]
@@ -117,6 +118,7 @@ class Client:
         if self._waiting is not None:
             self._waiting.cancel()
         async with self._busy:
+            context = self.context
             if self.context is not None and self.remote is not None and self._bell is not None:
                 await self._destroy(self.remote, self.context)
                 self.remote.tenants.pop(self.context.id, None)
@@ -124,12 +126,15 @@ class Client:
                 self._bell.close()
                 _log.info("context closed", extra=self._who())
                 self.context = None
-            for charges in (self._area_charges, self._channel_charges):
-                for charge in charges.values():
-                    charge.release()
-                charges.clear()
-            while self._charges:
-                self._charges.pop().release()
+            charges = [*self._channel_charges.values(), *self._charges]
+            for area, charge in self._area_charges.items():
+                if context is None or not context.when_let_go(area, charge.release):
+                    charges.append(charge)
+            for charge in charges:
+                charge.release()
+            self._channel_charges.clear()
+            self._area_charges.clear()
+            self._charges.clear()
 
     @property
     def uid(self) -> int:
@@ -146,6 +151,7 @@ class Client:
         if self.remote is None or self.context is None:
             return  # it went while others were told
         gone = [channel.id for channel in self.context.channels]
+        self.context.lose_raws()
         try:
             await self.remote.run(self.context.forget_channels())
         except Error as error:
@@ -247,6 +253,39 @@ class Client:
             remote, context = self._opened()
             await remote.run(context.close_channel(channel))
             self._channel_charges.pop(channel).release()
+
+    # -- raw messages ----------------------------------------------------------------------------
+
+    async def open_raw(self, endpoint: str, match: RawMatch) -> RawGrant:
+        """Opens an endpoint of the remote's firmware. It counts as a channel."""
+        async with self._busy:
+            self._opened()
+            Policy.check_raw(self.quota, self.peer.uid, endpoint)
+            remote, context = await self._connected()
+            charge = self._charge(channels=1, in_flight=IN_FLIGHT_MAX)
+            try:
+                grant = context.open_raw(remote.open_endpoint(endpoint), match)
+            except BaseException:
+                charge.release()
+                raise
+            context.when_raw_ends(grant.id, charge.release)
+            _log.info("raw messages to %s", endpoint, extra=self._who())
+            return grant
+
+    async def send_raw(self, raw: int, message: RawMessage) -> None:
+        """Sends a message, with the addresses of this context's areas."""
+        async with self._busy:
+            self._opened()[1].raw(raw).send(*message)
+
+    async def settle_raw(self, raw: int, number: int) -> None:
+        """The client has found the answer to one."""
+        async with self._busy:
+            self._opened()[1].raw(raw).settle(number)
+
+    async def close_raw(self, raw: int) -> None:
+        """Ends an endpoint, once all is answered."""
+        async with self._busy:
+            self._opened()[1].close_raw(raw)
 
     # -- services ------------------------------------------------------------------------------
 

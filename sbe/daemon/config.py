@@ -321,6 +321,8 @@ class RpmsgLink(_Link):
     """Memory that areas may take together; by default half of the machine's."""
     rings: Literal["coherent", "messages"] | None = None
     """In shared memory, or as messages; by default in shared memory where there is any."""
+    raw: bool = False
+    """The firmware does not know the protocol: it has raw messages only."""
     carveout: list[CarveoutArena] = []
     """More heaps, "carveout:NAME" each; they are the first choice."""
     trust_clients: bool = False
@@ -392,6 +394,15 @@ RESTART_WORDS: Final = ("never", "alone", "always")
 Restart: TypeAlias = Literal["never", "alone", "always"]
 
 
+def _endpoint(value: str) -> str:
+    if not 0 < len(_text(value).encode(errors="replace")) < 32:
+        raise ValueError("must be the name of an rpmsg channel, of 1 to 31 bytes")
+    return value
+
+
+Endpoint: TypeAlias = Annotated[str, AfterValidator(_endpoint)]
+
+
 class Quota(_Table):
     """What all connections of one user may hold together."""
 
@@ -409,6 +420,9 @@ class Quota(_Table):
     """May suspend and resume the remote, and ask for its frequency, for all who use it."""
     restart: Restart = "alone"
     """May start the remote again: also while others use it, only while nobody else does, never."""
+    raw: list[Endpoint] = []
+    """Endpoints of the remote's firmware to which messages of its own format may be sent: it may be
+    made to read and write all that it reaches."""
 
 
 class QuotaOverride(_Table):
@@ -423,6 +437,7 @@ class QuotaOverride(_Table):
     connections: Count | None = None
     power: bool | None = None
     restart: Restart | None = None
+    raw: list[Endpoint] | None = None
 
 
 def _id(value: object) -> object:

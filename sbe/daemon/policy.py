@@ -79,7 +79,9 @@ class Policy:
         ]
         for key in chosen:
             granted = [value for entry in groups if (value := getattr(entry, key)) is not None]
-            if granted:
+            if granted and key == "raw":
+                chosen[key] = sorted({name for names in granted for name in names})
+            elif granted:
                 chosen[key] = max(granted, key=_generosity)
         own = self._config.uid.get(peer.uid, QuotaOverride())
         chosen.update(own.model_dump(exclude_none=True))
@@ -106,6 +108,16 @@ class Policy:
             + f': that takes restart = "{wanted}" under [policy.uid.{uid}], or a group\'s or the '
             f'default policy; it is "{quota.restart}"'
         )
+
+    @staticmethod
+    def check_raw(quota: Quota, uid: int, endpoint: str) -> None:
+        """Refuses who may not send the firmware what it takes. Raises PermissionDenied."""
+        if endpoint not in quota.raw:
+            raise PermissionDenied(
+                f"user {uid} may not send raw messages to {endpoint!r:.80}, whose firmware may do "
+                f"anything with memory: that takes raw = [{endpoint!r:.80}] under "
+                f"[policy.uid.{uid}], or a group's or the default policy"
+            )
 
     @staticmethod
     def check_area(quota: Quota, size_bytes: int) -> None:

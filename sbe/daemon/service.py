@@ -1,6 +1,7 @@
 """The varlink interface `org.sbe.Control`, one object for each connection."""
 # No `from __future__ import annotations`: asyncvarlink reads these annotations as types.
 
+import base64
 import errno
 import functools
 import logging
@@ -28,8 +29,10 @@ from sbe.errors import BadArgument, Error, ProtocolError, from_system
 from sbe.host.descriptors import duplicate
 from sbe.host.text import one_line
 from sbe.link import description
+from sbe.link.fixups import Fixup
 from sbe.link.grants import Grant
 from sbe.link.power import PowerRequest
+from sbe.link.raw import RawBuffer, RawMatch, RawMessage
 
 __all__ = ["ControlInterface", "Refused", "make_registry"]
 
@@ -137,6 +140,13 @@ class AreaReply(TypedDict):
     sync_fd: FileDescriptor | None
 
 
+class OpenRawReply(TypedDict):
+    """The answer to OpenRaw."""
+
+    raw: int
+    answers_fd: FileDescriptor
+
+
 class OpenChannelReply(TypedDict):
     """The answer to OpenChannel."""
 
@@ -210,6 +220,13 @@ def _area(grant: Grant) -> AreaReply:
         "memory_fd": lent[0],
         "sync_fd": lent[1] if len(lent) > 1 else None,
     }
+
+
+def _decode(message: str) -> bytes:
+    try:
+        return base64.b64decode(message, validate=True)
+    except ValueError as error:
+        raise BadArgument(f"message: {error}") from None
 
 
 class ControlInterface(VarlinkInterface, name=control.INTERFACE):
@@ -343,6 +360,48 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
     async def CloseChannel(self, *, channel: int) -> None:
         """Closes a channel. Answered when the remote has let go of its rings."""
         await self._client.close_channel(_check("channel", channel, 0, _U32_MAX))
+
+    @varlinkmethod
+    @_refusing
+    async def OpenRaw(self, *, endpoint: str, match: RawMatch) -> OpenRawReply:
+        """Opens an endpoint of firmware that has messages of its own, by the name that it announces
+        on rpmsg; policy says who may. match: "id", which is put at request and looked for at
+        answer; "order"; "caller", who gets all that comes. answers_fd: a socket of messages. Each
+        begins with the number of the call that it answers, 0 none, and a status (u32 and i32,
+        little-endian); the rest is the firmware's. It ends when the firmware has stopped.
+        """
+        grant = await self._client.open_raw(endpoint, match)
+        return {"raw": grant.id, "answers_fd": FileDescriptor(grant.fd, should_close=True)}
+
+    @varlinkmethod
+    @_refusing
+    async def SendRaw(
+        self,
+        *,
+        raw: int,
+        number: int,
+        message: str,
+        fixups: list[Fixup],
+        buffers: list[RawBuffer],
+    ) -> None:
+        """Sends a message: the bytes in base64, with the fixups filled in for these buffers, which
+        stay in use until it is answered. number: what the answer will be known by, 0 without one.
+        EAGAIN: the firmware takes none just now.
+        """
+        sent = RawMessage(number, _decode(message), fixups, buffers)
+        await self._client.send_raw(raw, sent)
+
+    @varlinkmethod
+    @_refusing
+    async def SettleRaw(self, *, raw: int, number: int) -> None:
+        """A message was answered, as the client has found: its buffers are not in use any more."""
+        await self._client.settle_raw(raw, number)
+
+    @varlinkmethod
+    @_refusing
+    async def CloseRaw(self, *, raw: int) -> None:
+        """Ends an endpoint. What is unanswered stays in use until the firmware has answered."""
+        await self._client.close_raw(raw)
 
     @varlinkmethod
     @_refusing

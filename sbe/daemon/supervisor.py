@@ -27,6 +27,7 @@ from sbe.remotes import Remote
 from sbe.remotes.carveout import Carveout, CarveoutConfig
 from sbe.remotes.process import RemoteProcess
 from sbe.remotes.rpmsg import RpmsgRemote
+from sbe.transports import Endpoint
 
 __all__ = ["Supervisor", "Tenant", "settled"]
 
@@ -233,6 +234,10 @@ class Supervisor:
     def make_context(self, uid: int) -> HostContext:
         """A context for a client, which the remote does not trust. Raises LinkError."""
         return HostContext(self.link, self._remote.memory, owner=uid, apart=True)
+
+    def open_endpoint(self, name: str) -> Endpoint:
+        """An endpoint of its firmware. Raises what `Remote.open_endpoint()` does."""
+        return self._remote.open_endpoint(name)
 
     def check_up(self) -> None:
         """Raises LinkError with the reason while the remote is not connected."""
@@ -484,6 +489,7 @@ def _make_remote(config: LinkConfig) -> Remote:
         },
         budget_bytes=config.budget_bytes,
         rings=config.rings,
+        raw=config.raw,
     )
 
 

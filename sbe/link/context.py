@@ -22,13 +22,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sbe import _native
-from sbe.errors import AreaFreed, BadArgument, Error, LinkError, RemoteRestarted
+from sbe.errors import AreaFreed, BadArgument, Busy, Error, LinkError, RemoteRestarted
 from sbe.heaps import Allocation, Heap
-from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.grants import ChannelGrant, Grant, RawGrant
 from sbe.link.link import Link
 from sbe.link.pending import Pending
+from sbe.link.raw import RawEndpoint, RawMatch
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry, create_rings
 from sbe.remotes import Memory
+from sbe.transports import Endpoint
 
 __all__ = ["HostContext", "run_async", "run_sync"]
 
@@ -43,6 +45,8 @@ class _Area:
     grant: Grant
     allocation: Allocation
     ending: Pending[None] | None = None  # the last attempt to free it
+    holds: int = 0  # raw messages that name it and are unanswered
+    let_go: Callable[[], object] | None = None  # called when there are none, and it is detained
 
 
 @dataclass
@@ -170,6 +174,11 @@ class HostContext:
     _late: dict[int, Allocation] = field(default_factory=dict)
     """Memory that nobody was given: the remote has it until it answers, at most until the end."""
     _closing: Pending[None] | None = None
+    _raws: dict[int, RawEndpoint] = field(default_factory=dict)
+    _last_raw: int = 0
+    _raw_ends: dict[int, Callable[[], object]] = field(default_factory=dict)
+    _detained: dict[int, _Area] = field(default_factory=dict)
+    """Freed areas whose memory firmware may still write."""
 
     async def open(self) -> None:
         """Creates the context at the remote."""
@@ -323,6 +332,11 @@ class HostContext:
         await _done(self.start_free(area))
 
     async def _free(self, area: int, entry: _Area) -> None:
+        if entry.holds > 0:
+            raise Busy(
+                f"{entry.holds} raw messages that name area {area:#x} are unanswered: the firmware "
+                "may still write it"
+            )
         await self._unmap(area)
         if self._areas.pop(area, None) is not None:
             entry.allocation.close()
@@ -415,6 +429,86 @@ class HostContext:
         if self._channels.pop(channel, None) is not None:
             entry.grant.rings.close()
 
+    # -- raw messages ------------------------------------------------------------------------
+
+    def open_raw(self, endpoint: Endpoint, match: RawMatch) -> RawGrant:
+        """Takes over an endpoint of foreign firmware, for messages that name areas of this context.
+
+        Raises BadArgument, OutOfResources.
+        """
+        self._last_raw = number = self._last_raw + 1
+        try:
+            raw = RawEndpoint(self, endpoint, match, self.link.line)
+            self.link.watch_beside(raw.fileno(), lambda: self._take_raw(number))
+        except BaseException:
+            endpoint.close()
+            raise
+        self._raws[number] = raw
+        return RawGrant(number, raw.hand_over())
+
+    def raw(self, number: int) -> RawEndpoint:
+        """One of them. Raises LinkError for one that has ended."""
+        raw = self._raws.get(number)
+        if raw is None:
+            raise LinkError("the endpoint is gone: the firmware has stopped, or it was closed")
+        return raw
+
+    def close_raw(self, number: int) -> None:
+        """Ends it when all is answered; memory that the firmware may write stays until then."""
+        if (raw := self._raws.get(number)) is not None:
+            raw.close()
+            self._end_raw(number, raw)
+
+    def lose_raws(self) -> None:
+        """The remote is lost: who waits for answers waits no more."""
+        for number, raw in list(self._raws.items()):
+            raw.process()  # which notices the end of the firmware
+            raw.abandon()
+            self._end_raw(number, raw)
+
+    def when_raw_ends(self, number: int, action: Callable[[], object]) -> None:
+        """Calls action() when nothing is expected any more of one that is open."""
+        self._raw_ends[number] = action
+
+    def when_let_go(self, area: int, action: Callable[[], object]) -> bool:
+        """Calls action() when the firmware has let go of an area of this context, which has ended.
+        False: it has.
+        """
+        entry = self._detained.get(area)
+        if entry is not None:
+            entry.let_go = action
+        return entry is not None
+
+    def _take_raw(self, number: int) -> None:
+        if (raw := self._raws.get(number)) is not None:
+            raw.process()
+            self._end_raw(number, raw)
+
+    def _end_raw(self, number: int, raw: RawEndpoint) -> None:
+        if raw.ended:
+            del self._raws[number]
+            self.link.watch_beside(raw.fileno(), None)
+            raw.release()
+            if (action := self._raw_ends.pop(number, None)) is not None:
+                action()
+
+    def hold(self, area: int) -> Allocation:
+        """Its memory, which stays until `let_go()`."""
+        entry = self._areas.get(area)
+        if entry is None or (entry.ending is not None and not entry.ending.done):
+            raise AreaFreed(f"no area {area:#x} in context {self.id}: freed, or never allocated")
+        entry.holds += 1
+        return entry.allocation
+
+    def let_go(self, area: int) -> None:
+        """The firmware uses it no more."""
+        entry = self._areas.get(area) or self._detained[area]
+        entry.holds -= 1
+        if entry.holds == 0 and self._detained.pop(area, None) is not None:
+            entry.allocation.close()
+            if entry.let_go is not None:
+                entry.let_go()
+
     async def forget_channels(self) -> None:
         """Lets go of channels that died, with the remote or alone, and of their memory."""
         for channel in list(self._channels):
@@ -440,10 +534,15 @@ class HostContext:
         `keep`: it has not, and is lost track of; what it may still write never goes back to a heap.
         In a forked child: what goes back to a heap is the parent's.
         """
-        held = [area.allocation for area in self._areas.values()]
+        for number, raw in list(self._raws.items()):
+            raw.abandon()
+            self._end_raw(number, raw)
+        self._detained.update((n, area) for n, area in self._areas.items() if area.holds > 0)
+        held = [area.allocation for area in self._areas.values() if area.holds == 0]
         rings = [channel.grant.rings for channel in self._channels.values()]
         ring_memory = [each.allocation for each in rings]
-        for allocation in [*held, *ring_memory, *self._late.values()] if keep else ():
+        detained = [area.allocation for area in self._detained.values()]
+        for allocation in [*held, *detained, *ring_memory, *self._late.values()] if keep else ():
             if allocation is not None:
                 allocation.release = None
         self._areas.clear()

@@ -142,6 +142,7 @@ class HostSession:
         with errors.resources("making the descriptor that says when the link has news"):
             self._epoll = select.epoll()
         self._watched = (-1, 0)  # descriptor and events
+        self._beside: dict[int, Callable[[], object]] = {}
         self._reason = "the link was not started"
         self._ready: Pending[None] = Pending(_NEGOTIATION)
         self._ready.fail(errors.LinkError(self._reason))
@@ -281,6 +282,8 @@ class HostSession:
         At the end of the connection everything under way ends with RemoteRestarted, contexts and
         areas wait for `start()` or `reconnect()`, and `on_state` is told WAITING.
         """
+        for take in list(self._beside.values()):
+            take()
         self.flush()
         transport = self._handler.transport
         for _ in range(_TURN):
@@ -294,6 +297,17 @@ class HostSession:
             self._settle()
             if not more:
                 break
+
+    def watch_beside(self, fd: int, take: Callable[[], object] | None) -> None:
+        """Has take() called by `process()`, also when `fd` is readable; None: no more.
+
+        It may not block nor raise.
+        """
+        if take is not None:
+            self._epoll.register(fd, select.EPOLLIN)
+            self._beside[fd] = take
+        elif self._beside.pop(fd, None) is not None and not self._epoll.closed:
+            self._epoll.unregister(fd)
 
     def wait(
         self,

@@ -153,6 +153,15 @@ static int hook_send(void *opaque, const void *message, uint32_t size)
     return done(self, call(self, "send", "(y#)", (const char *)message, (Py_ssize_t)size));
 }
 
+/* Segments are of no interest to handlers. */
+static int hook_area_extend(void *opaque, struct sbe_area *area, const struct sbe_area_map *message)
+{
+    (void)opaque;
+    (void)area;
+    (void)message;
+    return SBE_OK;
+}
+
 static int hook_area_attach(void *opaque, struct sbe_area *area, const struct sbe_area_map *message)
 {
     Session *self = opaque;
@@ -283,6 +292,7 @@ void session_set_hooks(Session *self)
         .now_ns = native_now_ns,
         .control_send = hook_send,
         .area_attach = hook_area_attach,
+        .area_extend = hook_area_extend,
         .area_detach = hook_area_detach,
     };
     self->hooks = (struct sbe_session_hooks){

@@ -25,7 +25,7 @@ from sbe.errors import Error
 
 if TYPE_CHECKING:
     from sbe.heaps import Heap, Offering
-    from sbe.transports import Transport
+    from sbe.transports import Endpoint, Transport
 
 __all__ = ["Memory", "Remote", "cannot_restart"]
 
@@ -100,6 +100,17 @@ class Remote(Protocol):
         Raises LinkError when there should be some and is not.
         """
         return Memory.memfds()
+
+    def open_endpoint(self, name: str) -> Endpoint:
+        """An endpoint of its own for messages of firmware that has another format, by the name that
+        the firmware announces.
+
+        By default `Error` with code EOPNOTSUPP. Raises LinkError, BadArgument.
+        """
+        raise Error(
+            f"{self.uri} (a {self.transport} remote) has no endpoints for raw messages: rpmsg has",
+            errno.EOPNOTSUPP,
+        )
 
     @property
     def awaited(self) -> str | None:

@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from sbe import _native, errors
@@ -19,7 +19,8 @@ from sbe.heaps.carveout import CarveoutHeap
 from sbe.heaps.memfd import MemfdHeap
 from sbe.kernel import importer, remoteproc, rpmsg
 from sbe.remotes import Memory, Remote
-from sbe.transports.rpmsg import RpmsgTransport
+from sbe.transports.rpmsg import RpmsgEndpoint, RpmsgTransport
+from sbe.transports.standin import StandIn
 
 __all__ = ["CONTROL", "DOORBELL", "RpmsgRemote"]
 
@@ -36,10 +37,6 @@ def _unique(purpose: str) -> str:
     return f"{_NODES}-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
 
 
-def _announces_all(entry: str) -> bool:
-    return all(rpmsg.services(name, entry) for name in (CONTROL, DOORBELL))
-
-
 class RpmsgRemote(Remote):
     """A remote behind the kernel's rpmsg, whose life is the kernel's matter.
 
@@ -50,6 +47,7 @@ class RpmsgRemote(Remote):
     memory that can be mapped: (file, offset, size, its address) by name, heaps of their own that
     are chosen first. `rings` lie in "coherent"
     memory, or their frames travel as "messages"; None: as messages if there is no such memory.
+    `raw`: the firmware does not know this protocol, and has endpoints of its own only.
     """
 
     transport = "rpmsg"
@@ -63,7 +61,10 @@ class RpmsgRemote(Remote):
         carveouts: Mapping[str, tuple[str, int, int, int]] | None = None,
         budget_bytes: int | None = None,
         rings: Literal["coherent", "messages"] | None = None,
+        raw: bool = False,
     ) -> None:
+        self._raw = raw
+        self._eldest: Callable[[], int] = lambda: -1  # descriptor of the life's first endpoint
         self._rings = rings
         self._processor = processor
         self._coherent = coherent
@@ -73,26 +74,28 @@ class RpmsgRemote(Remote):
         self._arenas: dict[str, CarveoutHeap] = {}
         self._dying, self._dying_until_s = 0, 0.0  # a channel that the kernel is removing
         self.name = processor or "rpmsg"
-        self.uri = f"rpmsg:{processor or ''}{',messages' if rings == 'messages' else ''}"
+        how = "raw" if raw else "messages" if rings == "messages" else ""
+        self.uri = f"rpmsg:{processor or ''}{',' if how else ''}{how}"
 
     @property
     def device(self) -> str:
         """The platform device that reads and writes shared memory, "" unknown."""
-        service = self._find(CONTROL)
+        service = self._first()
         return remoteproc.find(service.remote).device if service.remote else ""
 
-    def connect(self) -> RpmsgTransport:
-        """Opens an endpoint to the control channel. Raises LinkError with what is missing.
+    def connect(self) -> RpmsgTransport | StandIn:
+        """Opens an endpoint to the control channel, `raw` to any. Raises LinkError with what is
+        missing.
 
         Or that the former one has not left yet: an endpoint made under a control node that is
         being removed outlives it, hears nothing and does not end (Linux 6.12), and 6.1 warns of
         a device without release().
         """
-        service = self._find(CONTROL)
+        service = self._first()
         life = service.life
         if life == self._dying and time.monotonic() < self._dying_until_s:
             raise errors.LinkError(
-                f"the kernel is still removing {CONTROL!r} of {service.remote or self.name}, "
+                f"the kernel is still removing {service.name!r} of {service.remote or self.name}, "
                 "which stopped or crashed",
                 errno.ENODEV,
             )
@@ -103,11 +106,17 @@ class RpmsgRemote(Remote):
         def on_gone() -> None:
             self._dying, self._dying_until_s = life, time.monotonic() + _REMOVAL_S
 
+        if self._raw:
+            endpoint = RpmsgEndpoint(fd, name, on_gone=on_gone)
+            self._eldest = endpoint.fileno
+            return StandIn(name, endpoint)
         try:
-            return RpmsgTransport(fd, name, self.open_doorbell, on_gone)
+            transport = RpmsgTransport(fd, name, self.open_doorbell, on_gone)
         except BaseException:
             rpmsg.destroy_endpoint(fd)
             raise
+        self._eldest = transport.endpoint_fd
+        return transport
 
     def restart(self) -> None:
         """Stops the remote processor and starts it, which sysfs has to permit this user.
@@ -115,11 +124,25 @@ class RpmsgRemote(Remote):
         It runs before it announces itself: that is waited for, a while. `connect()` says what is
         missing then. Raises PermissionDenied, LinkError, Busy when somebody else keeps it running.
         """
-        processor = remoteproc.find(self._processor or self._find(CONTROL).remote)
+        processor = remoteproc.find(self._processor or self._first().remote)
         processor.restart()
         until_s = time.monotonic() + _ANNOUNCEMENT_S
-        while time.monotonic() < until_s and not _announces_all(processor.entry):
+        while time.monotonic() < until_s and not self._announces(processor.entry):
             time.sleep(0.005)
+
+    def _announces(self, entry: str) -> bool:
+        """All that is needed to connect."""
+        if self._raw:
+            return bool(rpmsg.services(None, entry))
+        return all(rpmsg.services(name, entry) for name in (CONTROL, DOORBELL))
+
+    def open_endpoint(self, name: str) -> RpmsgEndpoint:
+        """An endpoint to the channel of this name; the firmware answers its address."""
+        service = self._find(name)
+        if name in (CONTROL, DOORBELL):
+            raise errors.BadArgument(f"{name!r} is this protocol's own")
+        fd = rpmsg.create_endpoint(service.control, _unique("raw"), service.destination)
+        return RpmsgEndpoint(fd, service.remote or self.name, self._eldest())
 
     def open_doorbell(self) -> int:
         """Returns an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""
@@ -133,7 +156,8 @@ class RpmsgRemote(Remote):
         Raises LinkError for a heap that was asked for by name and is not there.
         """
         if self._by_messages:  # rings are memory of this end alone
-            return Memory(self._heaps_there(), MemfdHeap(), _native.MIRROR_SLOT_MAX)
+            slot_size_max = None if self._raw else _native.MIRROR_SLOT_MAX
+            return Memory(self._heaps_there(), MemfdHeap(), slot_size_max)
         return Memory(self._heaps_there(), self._coherent_heap)
 
     def close(self) -> None:
@@ -164,33 +188,59 @@ class RpmsgRemote(Remote):
 
     @property
     def _by_messages(self) -> bool:
-        return self._rings == "messages" or (self._rings is None and not importer.available())
+        return (
+            self._raw
+            or self._rings == "messages"
+            or (self._rings is None and not importer.available())
+        )
 
     @property
     def _coherent_heap(self) -> dmabuf.CoherentHeap:
         return dmabuf.CoherentHeap(self.device)
 
+    def _first(self) -> rpmsg.Service:
+        """What the link itself goes over."""
+        if not self._raw:
+            return self._find(CONTROL)
+        found = rpmsg.services(None, self._entry)
+        if not found:
+            raise self._missing("anything")
+        return self._one({service.remote: service for service in reversed(found)}, "channels")
+
     def _find(self, name: str) -> rpmsg.Service:
-        entry = remoteproc.find(self._processor) if self._processor else None
-        found = rpmsg.services(name, entry.entry if entry else None)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(service.remote for service in found)
-            raise errors.LinkError(f"several remotes announce {name}: {names}; name one of them")
-        if entry is None:
+        found = rpmsg.services(name, self._entry)
+        if not found:
+            raise self._missing(repr(name))
+        return self._one({service.path.name: service for service in found}, name)
+
+    @property
+    def _entry(self) -> str | None:
+        return remoteproc.find(self._processor).entry if self._processor else None
+
+    @staticmethod
+    def _one(found: Mapping[str, rpmsg.Service], announced: str) -> rpmsg.Service:
+        if len(found) > 1:
+            names = ", ".join(service.remote for service in found.values())
             raise errors.LinkError(
-                f"no remote processor announces {name!r} on rpmsg: `sbe firmware list` shows which "
-                "there are and how they are, `sbe firmware start NAME` starts one",
+                f"several remotes announce {announced}: {names}; name one of them"
+            )
+        return next(iter(found.values()))
+
+    def _missing(self, announced: str) -> errors.LinkError:
+        if self._processor is None:
+            return errors.LinkError(
+                f"no remote processor announces {announced} on rpmsg: `sbe firmware list` shows "
+                "which there are and how they are, `sbe firmware start NAME` starts one",
                 errno.ENODEV,
             )
+        entry = remoteproc.find(self._processor)
         state = entry.state
         hint = f"`sbe firmware start {entry.name}` starts it"
         if state in ("running", "attached"):
             hint = f"its firmware is another one, or waits: see `sbe firmware log {entry.name}`"
-        raise errors.LinkError(
-            f"remote processor {self._processor}, which is {state}, does not announce {name!r} on "
-            f"rpmsg: {hint}",
+        return errors.LinkError(
+            f"remote processor {self._processor}, which is {state}, does not announce {announced} "
+            f"on rpmsg: {hint}",
             errno.ENODEV,
         )
 

@@ -78,9 +78,13 @@ def _rpmsg(rest: str, _: float) -> Remote:
     from sbe.remotes.rpmsg import RpmsgRemote
 
     processor, comma, rings = rest.partition(",")
-    if comma and rings != "messages":
+    if comma and rings not in ("messages", "raw"):
         raise _no_link(f"rpmsg:{rest}")
-    return RpmsgRemote(processor or None, rings="messages" if comma else None)
+    return RpmsgRemote(
+        processor or None,
+        rings="messages" if rings == "messages" else None,
+        raw=rings == "raw",
+    )
 
 
 def _carveout(path: str, _: float) -> Remote:
@@ -100,6 +104,6 @@ _SCHEMES: dict[str, _Scheme] = {
     "loopback": _Scheme("", _loopback),
     DAEMON: _Scheme("PATH", None),
     "qemu": _Scheme("BOARD[,IMAGE]", _board),
-    "rpmsg": _Scheme("[PROCESSOR][,messages]", _rpmsg),
+    "rpmsg": _Scheme("[PROCESSOR][,messages|raw]", _rpmsg),
     "carveout": _Scheme("FILE.toml", _carveout),
 }

@@ -8,11 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sbe.errors import LinkError, RemoteRestarted
-from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.grants import ChannelGrant, Grant, RawGrant
 from sbe.link.rings import Geometry
 
 if TYPE_CHECKING:
     from sbe.link.power import OnPower
+    from sbe.link.raw import RawMatch, RawMessage
 
 __all__ = ["Backend", "Service", "lost", "process_name"]
 
@@ -80,6 +81,20 @@ class Backend(Protocol):
 
     def unserve(self, name: str) -> None:
         """Withdraws it."""
+
+    def open_raw(self, endpoint: str, match: RawMatch) -> RawGrant:
+        """Opens an endpoint of firmware that has messages of its own; the descriptor is the
+        receiver's.
+        """
+
+    def send_raw(self, raw: int, message: RawMessage) -> None:
+        """Sends a message over one. WouldBlock: there is no room now."""
+
+    def settle_raw(self, raw: int, number: int) -> None:
+        """A message was answered, as the application has found."""
+
+    def close_raw(self, raw: int) -> None:
+        """Ends one, once all is answered. Does not wait."""
 
     def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote to "suspend", "resume" or for a "frequency", and waits for its answer."""

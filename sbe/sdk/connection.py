@@ -15,6 +15,7 @@ from sbe.sdk.core import Core
 from sbe.sdk.memory import Memory
 from sbe.sdk.ownership import close_at_exit, not_copied
 from sbe.sdk.power import Power
+from sbe.sdk.raws import Raws
 from sbe.sdk.services import Services
 from sbe.sdk.serving import Server
 from sbe.sdk.staging import Stager
@@ -33,7 +34,7 @@ def give_up(server: Server | None) -> None:
         server.give_up()
 
 
-class Connection(Calls, Memory, Services, Streams, ByteStreams, Power):
+class Connection(Calls, Memory, Services, Streams, ByteStreams, Raws, Power):
     """A link to a remote, through a daemon or with an embedded one.
 
     Threads: any thread may call anything at any time; calls of several threads are in flight

@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from sbe import _native
 from sbe.errors import (
@@ -50,6 +51,17 @@ def check_name(name: str) -> None:
         raise BadArgument(f"a service's name has 1 to 31 bytes: {name!r}")
 
 
+class _Raw(Protocol):
+    def _check_free(self, area: Area) -> None:
+        """Raises Busy while firmware may write it."""
+
+    def _end_all(self, error: Error) -> None:
+        """The connection has ended."""
+
+    def _let_go_in_child(self) -> None:
+        """Closes what a forked child inherited."""
+
+
 class Core:
     """A backend, the channel over it and the areas of it. Any thread may use it at any time.
 
@@ -69,6 +81,8 @@ class Core:
         """For threads that wait: it has ended."""
         self.at_end: list[Callable[[], object]] = []
         """Called when it ends; nothing here may wait."""
+        self.raws: set[_Raw] = set()
+        """Endpoints of foreign firmware that are open, or have something in flight."""
         self.losses = 0
         self.epoch = 0
         self._waits: Callable[[], object] | None = None
@@ -360,7 +374,10 @@ class Core:
         with self.turn.lock:
             if self.closed or area not in self.areas:
                 return
-            self.table.remove(area)  # first: no new call may name it
+            for raw in list(self.raws):
+                raw._check_free(area)
+            if not area.freed:
+                self.table.remove(area)  # first: no new call may name it
             if self.turn.mine:
                 self.areas.give_up(area)  # the operation frees it at its end
                 return
@@ -390,6 +407,8 @@ class Core:
         while self.at_end:
             self.at_end.pop()()
         self._fail(LinkClosed(_CLOSED))
+        for raw in list(self.raws):
+            raw._end_all(LinkClosed(_CLOSED))
         try:
             self.backend.close()
         finally:  # also when whoever closes is interrupted
@@ -403,5 +422,7 @@ class Core:
             self.backend.close()
         for channel in (self.channel, *self._others):
             channel.let_go_in_child()
+        for raw in self.raws:
+            raw._let_go_in_child()
         for area in self.areas.clear():
             self.table.remove(area, True)

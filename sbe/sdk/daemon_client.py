@@ -6,7 +6,9 @@ import math
 import os
 import select
 import time
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sbe.control import PROTOCOL, SHUT
@@ -20,13 +22,14 @@ from sbe.errors import (
 )
 from sbe.host.descriptors import above_streams
 from sbe.host.text import one_line
-from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.grants import ChannelGrant, Grant, RawGrant
 from sbe.link.rings import Geometry, Rings, shut_by_remote
 from sbe.sdk.backend import Service, lost, process_name
 from sbe.sdk.varlink import Call, VarlinkClient
 
 if TYPE_CHECKING:
     from sbe.link.power import OnPower
+    from sbe.link.raw import RawMatch, RawMessage
 
 __all__ = ["DaemonBackend"]
 
@@ -277,6 +280,38 @@ class DaemonBackend:
     def unserve(self, name: str) -> None:
         """Withdraws it."""
         self._end("Unserve", name, name=name)
+
+    def open_raw(self, endpoint: str, match: RawMatch) -> RawGrant:
+        """Opens an endpoint of the remote's firmware, if the daemon's policy lets this user."""
+        reply, fds = self._client.call(
+            "OpenRaw",
+            endpoint=endpoint,
+            match=asdict(match),
+            undo=lambda late: self._client.tell("CloseRaw", raw=late.get("raw")),
+        )
+        with self._client.understanding("OpenRaw", fds):
+            (answers_fd,) = _named_fds(fds, reply, "answers_fd")
+            return RawGrant(int(reply["raw"]), answers_fd)
+
+    def send_raw(self, raw: int, message: RawMessage) -> None:
+        """Has the daemon fill in the addresses and send a message."""
+        self._ask(
+            lambda _: None,
+            "SendRaw",
+            raw=raw,
+            number=message.number,
+            message=b64encode(message.template).decode(),
+            fixups=[asdict(each) for each in message.fixups],
+            buffers=[asdict(each) for each in message.buffers],
+        )
+
+    def settle_raw(self, raw: int, number: int) -> None:
+        """A message was answered."""
+        self._ask(lambda _: None, "SettleRaw", raw=raw, number=number)
+
+    def close_raw(self, raw: int) -> None:
+        """Ends one, once all is answered."""
+        self._ask(lambda _: None, "CloseRaw", raw=raw)
 
     def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote by way of the daemon, which may wait for it to be started first."""

@@ -23,7 +23,7 @@ from sbe.link.description import (
     describe_channels,
     describe_services,
 )
-from sbe.link.grants import ChannelGrant, Grant
+from sbe.link.grants import ChannelGrant, Grant, RawGrant
 from sbe.link.link import Link
 from sbe.link.offers import Offers
 from sbe.link.pending import Pending
@@ -36,6 +36,8 @@ from sbe.sdk.backend import Service, lost, process_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from sbe.link.raw import RawMatch, RawMessage
 
 __all__ = ["DirectBackend"]
 
@@ -125,6 +127,7 @@ class DirectBackend:
             return
         # Who ends it, or started it, knows best; else what the transport noticed, a crash record
         # for one.
+        self._context.lose_raws()
         how = self._ended or self._remote.exit_description or self._link.reason
         self._loss = lost(one_line(how, _WORDS_MAX))
 
@@ -219,6 +222,22 @@ class DirectBackend:
     def unserve(self, name: str) -> None:
         """Withdraws it."""
         self._offered.remove(name)
+
+    def open_raw(self, endpoint: str, match: RawMatch) -> RawGrant:
+        """Opens an endpoint of the remote's firmware."""
+        return self._context.open_raw(self._remote.open_endpoint(endpoint), match)
+
+    def send_raw(self, raw: int, message: RawMessage) -> None:
+        """Sends a message over one."""
+        self._context.raw(raw).send(*message)
+
+    def settle_raw(self, raw: int, number: int) -> None:
+        """A message was answered."""
+        self._context.raw(raw).settle(number)
+
+    def close_raw(self, raw: int) -> None:
+        """Ends one, once all is answered."""
+        self._context.close_raw(raw)
 
     def request_power(self, request: str, khz: int, timeout_s: float) -> None:
         """Asks the remote and waits for its answer."""

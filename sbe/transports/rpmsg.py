@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from sbe import _native, errors
-from sbe.host.descriptors import duplicate
+from sbe.host.descriptors import close_all, duplicate
 from sbe.kernel import rpmsg, timer
 from sbe.transports import PrivateRings
 
-__all__ = ["RpmsgTransport"]
+__all__ = ["RpmsgEndpoint", "RpmsgTransport"]
 
 _QUEUE_MAX = 1024  # messages that wait for a remote which takes none
 _RETRY_S = 0.001  # rpmsg_char never reports that writing is possible again
@@ -130,6 +130,10 @@ class RpmsgTransport:
         """Returns a descriptor that is readable when there is something to receive or to flush."""
         return -1 if self._epoll.closed else self._epoll.fileno()
 
+    def endpoint_fd(self) -> int:
+        """Returns the descriptor of the control endpoint, -1 once closed."""
+        return self._fd
+
     @property
     def wants_write(self) -> bool:
         """Messages are queued; `fileno()` becomes readable when it is time to flush."""
@@ -242,3 +246,73 @@ class RpmsgTransport:
             if self._on_gone is not None:
                 self._on_gone()
         return errors.LinkError(f"the rpmsg channel of {self._remote} is gone: {why}", error.errno)
+
+
+class RpmsgEndpoint:
+    """Raw messages over an endpoint of rpmsg_char, whose descriptor it owns. Not thread-safe.
+
+    `first` is the descriptor of an older endpoint of the same remote, -1 none; it stays the
+    caller's.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        remote: str,
+        first: int = -1,
+        on_gone: Callable[[], object] | None = None,
+    ) -> None:
+        self._fd, self._remote, self._on_gone = fd, remote, on_gone
+        self._owner = os.getpid()
+        try:
+            self._first = duplicate((first,), "an endpoint")[0]
+        except BaseException:
+            rpmsg.destroy_endpoint(fd, first)
+            raise
+
+    def fileno(self) -> int:
+        """Returns the endpoint's descriptor."""
+        return self._fd
+
+    def send(self, message: bytes) -> bool:
+        """Sends a message; False: the remote has all buffers."""
+        if not 0 < len(message) <= rpmsg.MTU:
+            raise errors.MessageTooLarge(
+                f"a message of {len(message)} bytes: rpmsg carries 1 to {rpmsg.MTU}"
+            )
+        try:
+            os.write(self._fd, message)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                return False
+            raise self._gone(error) from error
+        return True
+
+    def receive(self) -> bytes | None:
+        """Returns the next message; those without a byte are none."""
+        while True:
+            try:
+                message = os.read(self._fd, rpmsg.MTU)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as error:
+                raise self._gone(error) from error
+            if message:
+                return message
+
+    def close(self) -> None:
+        """Removes the endpoint, unless this is a forked child. Closing twice is fine."""
+        fd, self._fd = self._fd, -1
+        first, self._first = self._first, -1
+        if fd >= 0 and os.getpid() == self._owner:
+            rpmsg.destroy_endpoint(fd, first)
+            fd = -1
+        close_all((fd, first))
+
+    def _gone(self, error: OSError) -> errors.LinkError:
+        why = "it stopped or crashed" if error.errno in _GONE else error.strerror
+        if error.errno in _GONE and self._on_gone is not None:
+            self._on_gone()
+        return errors.LinkError(f"an rpmsg endpoint of {self._remote} is gone: {why}", error.errno)

@@ -143,9 +143,26 @@ def test_the_most_generous_word_of_groups_counts():
     assert policy.quota(Peer(1, 1000, 12)).restart == "alone"
 
 
+def test_raw_messages_are_for_who_is_named():
+    policy = Policy(
+        PolicyConfig.model_validate(
+            {
+                "gid": {"10": {"raw": ["dma", "sdb"]}, "11": {"raw": ["log"]}},
+                "uid": {"1001": {"raw": []}},
+            }
+        )
+    )
+    member = policy.quota(Peer(1, 1000, 10, (11,)))
+    for endpoint in ("dma", "sdb", "log"):
+        policy.check_raw(member, 1000, endpoint)
+    for peer in (Peer(1, 1000, 12), Peer(1, 1001, 10)):
+        with pytest.raises(errors.PermissionDenied, match=r"takes raw = \['dma'\] under"):
+            policy.check_raw(policy.quota(peer), peer.uid, "dma")
+
+
 def test_quota_and_override_have_the_same_keys():
     assert list(Quota.model_fields) == list(QuotaOverride.model_fields)
-    assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes", "power", "restart"}
+    assert set(Quota.model_fields) == {*COUNTERS, "max_area_bytes", "power", "restart", "raw"}
 
 
 def test_descriptors_are_shared_where_there_are_few():

@@ -163,6 +163,7 @@ def test_flood_never_blocks(processor: remoteproc.RemoteProcessor):
         processor.start()
         parts.wait_for_service("sbe-control")
         transport = RpmsgRemote(parts.NAME).connect()
+        assert isinstance(transport, RpmsgTransport)
         process.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         with pytest.raises(errors.WouldBlock, match="messages unread"):

@@ -1,0 +1,562 @@
+"""Raw: an endpoint of firmware that does not know this protocol, and what is in flight on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, NoReturn
+
+from sbe import _native
+from sbe.errors import (
+    BadArgument,
+    Busy,
+    Cancelled,
+    Error,
+    LinkClosed,
+    LinkError,
+    RemoteRestarted,
+    Timeout,
+    WouldBlock,
+    fresh_copy,
+    from_status,
+)
+from sbe.link.fixups import Field, Fixup, check
+from sbe.link.raw import ANSWER, IN_FLIGHT_MAX, RawBuffer, RawMatch, RawMessage
+from sbe.sdk.area import Area
+from sbe.sdk.core import Core
+from sbe.sdk.ownership import not_copied
+from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, in_thread, time_left
+
+__all__ = [
+    "AddressOf",
+    "ById",
+    "CountOf",
+    "EndOf",
+    "InOrder",
+    "PageOf",
+    "Predicate",
+    "Raw",
+    "RawCall",
+    "SegmentsOf",
+    "SizeOf",
+]
+
+_log = logging.getLogger(__name__)
+
+Order = Literal["little", "big", "hex", "HEX"]
+Predicate = Callable[[bytes, bytes], bool]
+
+_MESSAGE_MAX = 1 << 16
+_UNMATCHED_MAX = 64
+_RETRY_S = 0.001  # rpmsg does not say when there is room again
+_U32_MAX = 0xFFFFFFFF
+
+
+def AddressOf(
+    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
+) -> Fixup:
+    """The device address of a buffer goes there; `shift=1`: in words of 16 bits."""
+    return Fixup("address", position, width, order, buffer, shift)
+
+
+def EndOf(
+    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
+) -> Fixup:
+    """The first device address behind a buffer goes there."""
+    return Fixup("end", position, width, order, buffer, shift)
+
+
+def PageOf(
+    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 12
+) -> Fixup:
+    """The number of the page at which a buffer begins goes there: a shifted address."""
+    return Fixup("address", position, width, order, buffer, shift)
+
+
+def SizeOf(
+    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
+) -> Fixup:
+    """The bytes of a buffer go there, or their number of units of 1 << shift."""
+    return Fixup("size", position, width, order, buffer, shift)
+
+
+def SegmentsOf(
+    position: int,
+    entries: int,
+    width: int = 32,
+    buffer: int = 0,
+    *,
+    order: Order = "little",
+    shift: int = 0,
+) -> Fixup:
+    """A list of the contiguous runs of a buffer goes there: address and size of each, both of this
+    width, `entries` at most; what is not needed is zero. `shift` as for an address.
+    """
+    return Fixup("segments", position, width, order, buffer, shift, entries)
+
+
+def CountOf(position: int, width: int = 32, buffer: int = 0, *, order: Order = "little") -> Fixup:
+    """How many contiguous runs a buffer has goes there, for `SegmentsOf()`."""
+    return Fixup("count", position, width, order, buffer)
+
+
+@dataclass(frozen=True)
+class ById:
+    """Answers repeat an id, which this end puts into each message: at `position`, `width` bits (16,
+    32 or 64), in the answer at `answer_position` and of `answer_width`, by default the same.
+    """
+
+    position: int
+    width: int = 32
+    order: Order = "little"
+    answer_position: int | None = None
+    answer_width: int | None = None
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """The firmware answers every message, one after the other.
+
+    After a call that has timed out, others are refused with Busy until its answer has come: the
+    next message would be taken for it, or the other way round.
+    """
+
+
+def _wire_match(match: ById | InOrder | Predicate | None) -> RawMatch:
+    if isinstance(match, ById):
+        there = match.position if match.answer_position is None else match.answer_position
+        width = match.width if match.answer_width is None else match.answer_width
+        return RawMatch(
+            "id", Field(match.position, match.width, match.order), Field(there, width, match.order)
+        )
+    if isinstance(match, InOrder):
+        return RawMatch("order")
+    if match is None or callable(match):
+        return RawMatch("caller")
+    raise TypeError(f"match: ById, InOrder or a function (sent, came) -> bool, not {match!r:.80}")
+
+
+class RawCall:
+    """A message in flight. Any thread may wait for its answer."""
+
+    def __init__(
+        self, raw: Raw, number: int, sent: bytes, slices: list[_native.Slice], until: float
+    ) -> None:
+        self._raw, self._number, self._sent, self._until = raw, number, sent, until
+        self._slices = slices  # they keep the areas
+        self._answer: bytes | None = None
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """It has ended, well or not."""
+        return self._answer is not None or self._error is not None
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """Waits for the answer and returns its bytes; raises what went wrong.
+
+        `timeout` in seconds bounds this wait, and leaves the call in flight.
+        """
+        self._raw._wait(self, ends_at(timeout))
+        if self._error is not None:
+            raise fresh_copy(self._error)
+        assert self._answer is not None
+        return self._answer
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits as `result()` does, and returns what went wrong, or None."""
+        self._raw._wait(self, ends_at(timeout))
+        return None if self._error is None else fresh_copy(self._error)
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
+
+    def cancel(self) -> bool:
+        """Gives it up; its buffers stay held until the firmware answers. False if ended."""
+        return self._raw._give_up(self, Cancelled("the call was cancelled by this end"))
+
+
+class Raw:
+    """An endpoint of firmware that has messages of its own: `Connection.raw()`. Any thread may use
+    it at any time; calls of several threads are in flight together, at most 64.
+
+    A call that has ended early, by its deadline or `cancel()`, keeps its buffers until the answer
+    comes or the firmware is gone: `Area.free()` raises Busy. When the firmware stops, everything in
+    flight ends with RemoteRestarted, and another endpoint has to be opened.
+    """
+
+    def __init__(self, core: Core, endpoint: str, match: ById | InOrder | Predicate | None) -> None:
+        """Opens it; applications use `Connection.raw()`."""
+        if not isinstance(endpoint, str):
+            raise TypeError(f"endpoint: a name, not {endpoint!r:.80}")
+        self._core, self.endpoint = core, endpoint
+        self._match = _wire_match(match)
+        self._predicate = match if callable(match) else None
+        self._answered = match is not None
+        self._news = threading.Condition()  # of what follows
+        self._open: dict[int, RawCall] = {}  # in the order in which they were sent
+        self._unmatched: deque[bytes] = deque(maxlen=_UNMATCHED_MAX)
+        self._found: deque[tuple[RawCall, bytes]] = deque()  # by the predicate
+        self._last = 0
+        self._looking = False  # a thread does, for all
+        self._closed: Error | None = None
+        core.process_control()  # a loss that is not noticed yet would end it too
+        with core.control() as backend:
+            self._raw, fd = backend.open_raw(endpoint, self._match)
+            self._socket = socket.socket(fileno=fd)
+            self._socket.setblocking(False)
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        core.raws.add(self)
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def call(
+        self,
+        template: Any,
+        fixups: Sequence[Fixup] = (),
+        *buffers: _native.Buffer,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> bytes:
+        """Sends a message and waits for its answer, whose bytes it returns.
+
+        `template` are the bytes, in which `fixups` and the id are filled in. `buffers` are
+        sbe.In(x), sbe.Out(x), sbe.InOut(x) or sbe.Shared(x), seen from the firmware, x an area, a
+        slice of one or a numpy array in one. Raises BadArgument for an address that does not fit
+        or memory in pieces, Timeout, RemoteRestarted and other LinkErrors, Busy.
+        """
+        return self.submit(template, fixups, *buffers, timeout=timeout).result()
+
+    async def acall(
+        self,
+        template: Any,
+        fixups: Sequence[Fixup] = (),
+        *buffers: _native.Buffer,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> bytes:
+        """As `call()`, for asyncio: it waits in another thread. Cancelling the task gives it up."""
+        until = ends_at(timeout)
+        call = await in_thread(until, self._submit, template, fixups, buffers, until)
+        try:
+            return await in_thread(until, call.result)
+        finally:
+            call.cancel()  # nothing to do if it has ended
+
+    def submit(
+        self,
+        template: Any,
+        fixups: Sequence[Fixup] = (),
+        *buffers: _native.Buffer,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+    ) -> RawCall:
+        """As `call()`, and does not wait for the answer; the deadline counts from now."""
+        if not self._answered:
+            raise BadArgument("no message is an answer here: open it with a match, or send()")
+        return self._submit(template, fixups, buffers, ends_at(timeout))
+
+    def send(self, message: Any, *, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
+        """Sends a message that nobody answers, so it can name no buffers.
+
+        Raises Timeout when the firmware takes none, LinkError.
+        """
+        with self._news:
+            if self._closed is not None:
+                raise fresh_copy(self._closed)
+        data = bytes(memoryview(message))
+        self._send(RawCall(self, 0, data, [], ends_at(timeout)), RawMessage(0, data, (), ()))
+
+    def receive(self, timeout: float | None = DEFAULT_TIMEOUT_S) -> bytes:
+        """Waits for the next message that answers nothing; of those unread the last 64 are kept.
+
+        Raises Timeout, LinkError.
+        """
+        until = ends_at(timeout)
+        while True:
+            with self._news:
+                if self._unmatched:
+                    return self._unmatched.popleft()
+                if self._closed is not None:
+                    raise fresh_copy(self._closed)
+            if not self._look(until):
+                raise Timeout(f"no message on {self.endpoint!r} in time")
+
+    def _submit(
+        self,
+        template: Any,
+        fixups: Sequence[Fixup],
+        buffers: Sequence[_native.Buffer],
+        until: float,
+    ) -> RawCall:
+        message = bytes(memoryview(template))
+        if not 0 < len(message) <= _MESSAGE_MAX:
+            raise BadArgument(f"a message of {len(message)} bytes")
+        slices, named = self._named(buffers)
+        check(len(message), fixups, len(named), self._match.request)
+        call = self._enter(message, slices, until)
+        try:
+            self._send(call, RawMessage(call._number, message, fixups, named))
+        except (Timeout, KeyboardInterrupt):
+            self._give_up(call, Timeout("the message was not sent in time"))
+            raise
+        except BaseException:  # it was not sent
+            with self._news:
+                self._open.pop(call._number, None)
+            raise
+        return call
+
+    def _named(
+        self, buffers: Sequence[_native.Buffer]
+    ) -> tuple[list[_native.Slice], list[RawBuffer]]:
+        slices, named = [], []
+        for i, buffer in enumerate(buffers):
+            if not isinstance(buffer, _native.Buffer):
+                raise TypeError(f"buffer {i}: sbe.In(x), Out, InOut or Shared, not {buffer!r:.80}")
+            place = self._core.table.locate(buffer.target)
+            if place is None:
+                raise BadArgument(
+                    f"buffer {i} lies in no area of this connection, so it has no device address: "
+                    "allocate() it"
+                )
+            slices.append(place)
+            named.append(RawBuffer(place.area.id, place.offset, place.size, buffer.direction))
+        return slices, named
+
+    def _enter(self, message: bytes, slices: list[_native.Slice], until: float) -> RawCall:
+        with self._news:
+            if self._closed is not None:
+                raise fresh_copy(self._closed)
+        self._drain()
+        with self._news:
+            if self._match.how == "order" and any(each.done() for each in self._open.values()):
+                raise Busy(
+                    "a call that has ended early is unanswered, and answers here are known by "
+                    "their order: wait, or restart the remote"
+                )
+            if len(self._open) >= IN_FLIGHT_MAX:
+                raise Busy(f"{IN_FLIGHT_MAX} messages of {self.endpoint!r} are unanswered")
+            while self._last in self._open or self._last == 0:
+                self._last = (self._last + 1) & _U32_MAX
+            call = RawCall(self, self._last, message, slices, until)
+            self._open[self._last] = call
+            return call
+
+    def _send(self, call: RawCall, message: RawMessage) -> None:
+        while True:
+            try:
+                with self._core.control(call._until) as backend:
+                    backend.send_raw(self._raw, message)
+                return
+            except WouldBlock:
+                if time.monotonic() >= call._until:
+                    with self._news:
+                        self._open.pop(call._number, None)
+                    raise Timeout(f"{self.endpoint!r} has taken no message in time") from None
+                time.sleep(_RETRY_S)
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    def _wait(self, call: RawCall, until: float) -> None:
+        while not call.done():
+            if self._look(min(until, call._until)) or call.done():
+                continue
+            if time.monotonic() < call._until:
+                raise Timeout(f"{self.endpoint!r} has not answered yet")
+            self._give_up(
+                call,
+                Timeout(
+                    f"{self.endpoint!r} had not answered at the deadline; the buffers stay held "
+                    "until it does"
+                ),
+            )
+
+    def _look(self, until: float) -> bool:
+        """Waits until something may have come; False: nothing has, and it is `until`."""
+        left = time_left(until)
+        with self._news:
+            if self._looking:
+                return self._news.wait(left)
+            self._looking = True
+        try:
+            return self._poll(left)
+        finally:
+            with self._news:
+                self._looking = False
+                self._tell()
+                self._forget()
+
+    def _tell(self) -> None:
+        """All who wait look again."""
+        self._news.notify_all()
+        if self._looking:
+            with contextlib.suppress(OSError):
+                self._waker.send(b"!", socket.MSG_DONTWAIT)
+
+    def _poll(self, left: float | None) -> bool:
+        poll = select.poll()
+        for each in (self._socket, self._woken):
+            if each.fileno() >= 0:
+                poll.register(each, select.POLLIN)
+        if (control := self._core.backend.control_fd) >= 0:
+            poll.register(control, select.POLLIN)
+        ready = poll.poll(None if left is None else math.ceil(max(left, 0) * 1000))
+        with contextlib.suppress(OSError):
+            self._woken.recv(64)
+        self._drain()
+        return bool(ready)
+
+    def _drain(self) -> None:
+        """Takes what has come."""
+        self._core.process_control()
+        with self._news:
+            while (data := self._next()) is not None:
+                self._understand(data)
+            found, self._found = self._found, deque()
+        for call, answer in found:
+            with contextlib.suppress(LinkError), self._core.control() as backend:
+                backend.settle_raw(self._raw, call._number)
+            with self._news:
+                self._end(call, answer, 0)
+
+    def _next(self) -> bytes | None:
+        if self._socket.fileno() < 0:
+            return None
+        try:
+            data = self._socket.recv(ANSWER.size + _MESSAGE_MAX)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            data = b""
+        if len(data) >= ANSWER.size:
+            return data
+        self._socket.close()
+        error = self._core.channel.error or RemoteRestarted(
+            f"the firmware behind {self.endpoint!r} has stopped; the call may have run or not"
+        )
+        self._fail(error if isinstance(error, Error) else LinkError(str(error)))
+        return None
+
+    def _understand(self, data: bytes) -> None:
+        number, status = ANSWER.unpack_from(data)
+        answer = data[ANSWER.size :]
+        call = self._open.get(number)
+        if call is not None:
+            self._end(call, answer, status)
+            return
+        for call in self._open.values() if self._predicate is not None else ():
+            if all(call is not other for other, _ in self._found) and self._says(call, answer):
+                self._found.append((call, answer))
+                return
+        self._unmatched.append(answer)
+        self._tell()
+
+    def _says(self, call: RawCall, answer: bytes) -> bool:
+        assert self._predicate is not None
+        try:
+            return bool(self._predicate(call._sent, answer))
+        except Exception:
+            _log.exception("the predicate of %r failed", self.endpoint)
+            return False
+
+    def _end(self, call: RawCall, answer: bytes, status: int) -> None:
+        self._open.pop(call._number, None)
+        call._slices = []
+        self._tell()
+        if call.done():
+            return  # it was late
+        if status < 0:
+            call._error = from_status(status, "maintaining the caches of the answer's buffers")
+        else:
+            call._answer = answer
+
+    def _give_up(self, call: RawCall, error: Error) -> bool:
+        """It ends; what it names stays held."""
+        with self._news:
+            if call.done():
+                return False
+            call._error = error
+            self._tell()
+            return True
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def _check_free(self, area: Area) -> None:
+        """Raises Busy while the firmware may write it."""
+        if not self._core.turn.mine:
+            self._drain()
+        with self._news:
+            held = [
+                call
+                for call in self._open.values()
+                if any(each.area is area for each in call._slices)
+            ]
+        if held:
+            raise Busy(
+                f"{len(held)} messages to {self.endpoint!r} that name this area are unanswered: "
+                "the firmware may still write it"
+            )
+            self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is expected any more."""
+        if self._closed is not None and not self._open and not self._looking:
+            self._core.raws.discard(self)
+            for each in (self._socket, self._woken, self._waker):
+                each.close()
+
+    def _fail(self, error: Error) -> None:
+        """Everything in flight ends, and nothing of it is held any more."""
+        with self._news:
+            self._closed = self._closed or error
+            for call in self._open.values():
+                call._error = call._error or (None if call.done() else error)
+            self._open.clear()
+            self._tell()
+            self._forget()
+
+    def _end_all(self, error: Error) -> None:
+        """The connection has ended."""
+        self._fail(error)
+
+    def close(self) -> None:
+        """Ends it: calls in flight end with LinkClosed, their buffers stay held until the firmware
+        has answered. Calling twice is fine.
+        """
+        closed = LinkClosed(f"the endpoint {self.endpoint!r} was closed")
+        with self._news:
+            if self._closed is not None:
+                return
+            self._closed = closed
+            calls = list(self._open.values())
+        for call in calls:
+            self._give_up(call, closed)
+        with contextlib.suppress(Error), self._core.control() as backend:
+            backend.close_raw(self._raw)
+        with self._news:
+            self._forget()
+
+    def _let_go_in_child(self) -> None:
+        """Forked, with the lock as another thread had it."""
+        for each in (self._socket, self._woken, self._waker):
+            each.close()
+
+    def __reduce__(self) -> NoReturn:
+        not_copied(self)
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
