@@ -111,19 +111,19 @@ def running(folder: Path, *, leave: bool = False) -> Iterator[remoteproc.RemoteP
             processor.stop()
 
 
-def _life() -> int:
+def _life(name: str) -> int:
     """Another number for each life of the remote, 0 between."""
-    return sum(service.life for service in rpmsg.services("sbe-control"))
+    return sum(service.life for service in rpmsg.services(name))
 
 
-def crash(processor: remoteproc.RemoteProcessor) -> None:
+def crash(processor: remoteproc.RemoteProcessor, announced: str = "sbe-control") -> None:
     """Report a crash, and wait until the remote's devices go.
 
     The kernel handles it in a thread of its own: who came before would meet the old life.
     """
-    before = _life()
+    before = _life(announced)
     Path(f"/sys/kernel/debug/remoteproc/{processor.entry}/crash").write_text("1")
-    until(lambda: _life() != before)
+    until(lambda: _life(announced) != before)
 
 
 def open_again(fd: int) -> int:
