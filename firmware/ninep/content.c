@@ -136,14 +136,18 @@ static int write_some(struct ninep_call *call, struct ninep_node *node, const ui
 {
     uint32_t done = smaller(call->progress, count);
     uint32_t size = smaller(count - done, call->piece);
+    uint64_t room = ninep_ram_room(node);
+    bool last = offset + done + size > room; /* as much as there is room for */
+    if (last && offset + done >= room)
+        return done == 0 ? SBE_ENOSPC : SBE_OK;
+    if (last)
+        size = (uint32_t)(room - offset - done);
     int status = ninep_ram_grow(node, offset + done + size, call->piece);
-    if (status == SBE_ENOSPC && done != 0)
-        return SBE_OK; /* as much as there was room for */
     if (status != SBE_OK)
         return status;
     ninep_ram_write(node, offset + done, from + done, size);
     call->progress = done + size;
-    return call->progress < count ? SBE_MORE : SBE_OK;
+    return !last && call->progress < count ? SBE_MORE : SBE_OK;
 }
 
 static int write_to(struct ninep_call *call, const struct ninep_fid *fid, const uint8_t *from,

@@ -102,6 +102,11 @@ static uint64_t blocks_of(uint64_t size)
     return size / NINEP_BLOCK + (size % NINEP_BLOCK != 0);
 }
 
+uint64_t ninep_ram_room(const struct ninep_node *file)
+{
+    return (blocks_of(file->size) + (NINEP_BLOCKS - ram.used)) * NINEP_BLOCK;
+}
+
 int ninep_ram_grow(struct ninep_node *file, uint64_t size, uint32_t most)
 {
     uint64_t has = blocks_of(file->size), wants = blocks_of(size);

@@ -121,6 +121,8 @@ void ninep_ram_write(struct ninep_node *file, uint64_t offset, const uint8_t *fr
  * large. SBE_ENOSPC: there is no room for all of it, and nothing was done.
  */
 int ninep_ram_grow(struct ninep_node *file, uint64_t size, uint32_t most);
+/* How large it may become. */
+uint64_t ninep_ram_room(const struct ninep_node *file);
 void ninep_ram_cut(struct ninep_node *file, uint64_t size);
 /* Its content was changed, now. */
 void ninep_touch(struct ninep_node *node);

@@ -216,9 +216,13 @@ class Bridge:
     def _let_go(self) -> None:
         with contextlib.suppress(Error):
             self._open.result(self._timeout)  # cancelled, or lost
-        with contextlib.suppress(Error):
-            self._core.close_another(self._channel)
-        self._free_area()
+        if self._error is None:
+            with contextlib.suppress(Error):
+                self._core.close_another(self._channel)
+            self._free_area()
+        else:  # with the next control operation: one now may wait for a remote that hangs
+            self._core.give_up_another(self._channel)
+            self._area, self._view = None, _NOTHING
         self._socket.close()
 
     def _free_area(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -123,7 +124,7 @@ class Client:
             if struct.unpack_from("<H", got)[0] < len(part):
                 if start:
                     self.clunk(new)
-                raise FileNotFoundError(path)
+                raise FileNotFoundError(errno.ENOENT, "a part of the walk", path)
         return new
 
     def clunk(self, fid: int) -> None:
