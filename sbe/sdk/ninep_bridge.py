@@ -244,6 +244,9 @@ class Bridge:
                 self._send(wire.refusal(header.tag, errno.EIO))
             elif header.kind == Kind.VERSION:
                 self._agree(incoming.take(header.size))
+            elif self._msize == 0:
+                incoming.skip(header.size)
+                self._send(wire.refusal(header.tag, errno.EPROTO))
             else:
                 self._pass_on(header, incoming)
 

@@ -202,7 +202,8 @@ def test_a_file_without_a_name_lives_until_its_last_fid(client: Client) -> None:
         client.rmdir("ram/folder")
         with refused(errno.ENOENT):
             client.ask(
-                ninep.LCREATE, struct.pack("<I", fid) + ninep.text("x") + struct.pack("<III", 2, 0, 0)
+                ninep.LCREATE,
+                struct.pack("<I", fid) + ninep.text("x") + struct.pack("<III", 2, 0, 0),
             )
     assert client.free() == free
 
