@@ -138,6 +138,7 @@ static int handle(struct sbe_request *request)
     ninep_tree_at(port->now_ns(port->self));
     status = ninep_serve(&call);
     request->progress = call.progress;
+    request->state++; /* a piece of clearing makes no other progress */
     request->reply_size = call.reply_size;
     if (call.to != NULL)
         request->written[0] = call.written;

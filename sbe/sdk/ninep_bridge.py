@@ -49,6 +49,7 @@ _SLOTS = 64
 _PRIORITY = 1
 _INLINE = 512  # bytes of data that go in the frame
 _FIRST_MAX = 8192  # bytes of a message before a size was agreed
+_MSIZE_LEAST = 512  # that can be asked for
 _MSIZE_MIN = 8192  # below it no memory is looked for any more
 _DATA_MAX = 8 << 20  # bytes for data in flight
 _IN_FLIGHT = 8  # messages with data at most
@@ -89,8 +90,8 @@ class Bridge:
         timeout: float,
     ) -> None:
         """Opens the session at the remote; the socket is its own from then on."""
-        if not 512 <= msize <= MSIZE_MAX:
-            raise BadArgument(f"msize: {msize} is not between 512 and {MSIZE_MAX}")
+        if not _MSIZE_LEAST <= msize <= MSIZE_MAX:
+            raise BadArgument(f"msize: {msize} is not between {_MSIZE_LEAST} and {MSIZE_MAX}")
         if not timeout > 0:
             raise BadArgument(f"timeout: {timeout!r} seconds")
         self._core, self._socket, self._heap, self._timeout = core, sock, heap, timeout
@@ -264,7 +265,8 @@ class Bridge:
         self._wait_idle()
         if len(message) >= wire.HEADER + 4:
             (msize,) = struct.unpack_from("<I", message, wire.HEADER)
-            msize = self._allocate(min(msize, self._limit))
+            if msize >= _MSIZE_LEAST:  # else the service says what is wrong with it
+                msize = self._allocate(min(msize, self._limit))
             message = message[: wire.HEADER] + struct.pack("<I", msize) + message[11:]
         asked = wire.asked(wire.MESSAGE, self._session, message)
         tag = Header(*struct.unpack_from("<IBH", message)).tag

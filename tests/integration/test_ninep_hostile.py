@@ -1,4 +1,4 @@
-"""A 9P client that lies, and answers of a service that does: one clear end, and nobody else hurt."""
+"""A 9P client that lies, answers that do: one clear end, and nobody else is hurt."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ def session(link: sbe.Connection) -> Iterator[Served]:
 
 def refusal(session: Served, kind: int, body: bytes = b"") -> int:
     """The error that a message is answered with."""
-    with pytest.raises(OSError) as raised:
+    try:
         session.client.ask(kind, body)
-    assert raised.value.errno is not None
-    return raised.value.errno
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 6, 8193, 1 << 20, 0x7FFFFFFF, 0xFFFFFFFF])
@@ -123,7 +124,7 @@ def test_messages_of_every_length(session: Served, kind: int) -> None:
         for body in (bytes(size), b"\xff" * size, source.randbytes(size)):
             session.client.send(kind, body, 1)
             got, tag, _ = session.client.receive()
-            assert (got in (7, kind + 1)) and tag == 1
+            assert (got in (7, kind + 1), tag) == (True, 1)
     session.client.version(8192)
     session.client.attach()
     session.client.names("")
@@ -233,7 +234,7 @@ def test_random_messages(link: sbe.Connection) -> None:
             kind = source.choice(KINDS)
         session.client.send(kind, bytes(body), number % 100)
         got, tag, _ = session.client.receive()
-        assert (got in (7, kind + 1)) and tag == number % 100
+        assert (got in (7, kind + 1), tag) == (True, number % 100)
     session.close()
     assert session.error is None
 
