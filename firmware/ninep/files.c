@@ -67,11 +67,16 @@ static void log_bytes(const char *bytes, size_t size)
     }
 }
 
+void ninep_log_text(const char *text)
+{
+    size_t size = strlen(text);
+    log_bytes(text, size < NINEP_LOG / 2u ? size : NINEP_LOG / 2u);
+}
+
 void ninep_log(const char *line)
 {
-    size_t size = strlen(line);
-    log_bytes(line, size < NINEP_LOG / 2u ? size : NINEP_LOG / 2u);
-    log_bytes("\n", 1);
+    ninep_log_text(line);
+    ninep_log_text("\n");
 }
 
 static const struct ninep_special LOG = {.name = "log", .size = log_size, .read = log_read};
@@ -210,12 +215,11 @@ static int setting_write(const struct ninep_special *file, const uint8_t *from, 
     return status;
 }
 
-int ninep_add_setting(struct ninep_setting *setting, const char *name)
+static int add_setting(struct ninep_setting *setting, const char *name)
 {
-    ninep_files_init();
     setting->file = (struct ninep_special){
         .name = name, .size = setting_size, .read = setting_read, .write = setting_write};
-    return config == NULL ? SBE_ENOMEM : ninep_add_special(config, &setting->file);
+    return ninep_add_special(config, &setting->file);
 }
 
 static int set_read_only(struct ninep_setting *setting, int32_t value)
@@ -242,5 +246,11 @@ void ninep_files_init(void)
     config = ninep_add_dir(root, "config", NINEP_DIR);
     struct ninep_node *files = ninep_add_dir(root, "ram", NINEP_RAM_DIR);
     files->mode = NINEP_MODE_DIR | 01777u;
-    (void)ninep_add_setting(&read_only, "read_only");
+    (void)add_setting(&read_only, "read_only");
+}
+
+int ninep_add_setting(struct ninep_setting *setting, const char *name)
+{
+    ninep_files_init();
+    return add_setting(setting, name);
 }

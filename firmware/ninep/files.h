@@ -25,7 +25,9 @@ struct ninep_setting {
 /* The storage is the caller's, for ever. SBE_ENOMEM, SBE_EEXIST, SBE_EINVAL a name that can't be.
  */
 int ninep_add_setting(struct ninep_setting *setting, const char *name);
-/* A line of /log, with its time before it. */
+/* More of /log, of which the newest is kept. */
+void ninep_log_text(const char *text);
+/* A line of it. */
 void ninep_log(const char *line);
 /* What /crash shows: text that lasts. NULL: nothing. */
 void ninep_set_crash(const char *text);

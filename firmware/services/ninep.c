@@ -69,6 +69,7 @@ static int open_session(struct sbe_request *request, uint32_t id)
     ninep_files_init();
     opened->id = id;
     opened->context = context;
+    ninep_log("a session of 9p begins");
     return SBE_KEPT;
 }
 
@@ -77,6 +78,7 @@ static void cancel(struct sbe_kept *kept)
     struct opened *opened =
         (struct opened *)(void *)((uint8_t *)kept - offsetof(struct opened, kept));
     ninep_session_reset(&opened->session);
+    ninep_log("a session of 9p ends");
     opened->id = 0;
     (void)sbe_kept_answer(kept, SBE_ECANCELED, NULL, 0);
 }
