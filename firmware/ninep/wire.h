@@ -110,7 +110,8 @@ static inline struct ninep_text ninep_get_text(struct ninep_in *in)
 {
     struct ninep_text text = {.size = (uint16_t)ninep_get(in, 2)};
     if (in->left < text.size) {
-        *in = (struct ninep_in){.bad = true};
+        in->bad = true;
+        in->left = 0;
         text.size = 0;
     }
     text.bytes = (const char *)in->at;
