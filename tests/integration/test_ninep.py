@@ -326,7 +326,7 @@ def test_many_messages_at_once(client: Client) -> None:
     source = random.Random(1)
     data = bytearray(source.randbytes(1 << 20))
     fid = client.create("ram/file")
-    client.write_all(fid, data)
+    client.write_all(fid, bytes(data))
     for _ in range(5):
         expected: dict[int, bytes | int] = {}
         messages = bytearray()

@@ -145,15 +145,12 @@ def test_eight_at_once_and_signals(tmp_path: Path) -> None:
     tree, place = tmp_path / "tree", tmp_path / "mnt"
     make_tree(tree, 6)
     script = 'cp -r "$0" "$1" && diff -r "$0" "$1" && rm -r "$1"'
+
+    def copy_and_compare(to: Path) -> int:
+        return subprocess.run(["sh", "-c", script, tree, to], timeout=120).returncode
+
     with mounted(place), ThreadPoolExecutor(16) as pool:
-        runs = [
-            pool.submit(
-                subprocess.run,
-                ["sh", "-c", script, tree, place / "ram" / f"t{number}"],
-                timeout=120,
-            )
-            for number in range(8)
-        ]
+        runs = [pool.submit(copy_and_compare, place / "ram" / f"t{number}") for number in range(8)]
         for number in range(8):
             with subprocess.Popen(
                 ["dd", "if=/dev/zero", f"of={place}/ram/z", "bs=64k", "count=400", "status=none"]
@@ -161,7 +158,7 @@ def test_eight_at_once_and_signals(tmp_path: Path) -> None:
                 time.sleep(number / 100)  # wherever it is then
                 victim.send_signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
                 victim.wait(LIMIT_S)
-        assert [run.result().returncode for run in runs] == [0] * 8
+        assert [run.result() for run in runs] == [0] * 8
         (place / "ram" / "z").unlink(missing_ok=True)
         assert os.listdir(place / "ram") == []
 
