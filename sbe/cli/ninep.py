@@ -105,21 +105,22 @@ def _serve(
 
     running = _Running(bridge)
     running.start()
+    before = os.stat(place).st_dev
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, signal.default_int_handler)
     try:
         mounts.mount_9p(ours, place, msize=msize, cache=cache)
-    except sbe.LinkError:
+    except BaseException as error:
+        if os.stat(place).st_dev != before:  # interrupted just behind it
+            _unmount(place)
         bridge.close()
         running.join()
-        if running.error is not None:
+        if isinstance(error, sbe.LinkError) and running.error is not None:
             raise running.error from None
         raise
-    except BaseException:
-        bridge.close()
-        running.join()
-        raise
-    ours.close()  # the kernel has it
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        ours.close()  # the kernel has it
         session.screen().line(f"mounted at {place}; Ctrl-C unmounts it")
         running.join()
     finally:
