@@ -217,6 +217,16 @@ static void test_a_session_lets_go_of_all(void)
     CHECK_EQ(on_fid(NINEP_TCLUNK, 1), -SBE_EPROTO);
 }
 
+/* As fid 1. */
+static void open_file(const char *one, const char *other, uint32_t flags)
+{
+    CHECK_EQ(walk(ROOT, 1, one, other), 0);
+    begin(NINEP_TLOPEN);
+    ninep_put(&out, 1, 4);
+    ninep_put(&out, flags, 4);
+    CHECK_EQ(serve(NULL, NULL, 0), 0);
+}
+
 static int refuse_odd(struct ninep_setting *setting, int32_t value)
 {
     (void)setting;
@@ -233,11 +243,7 @@ static void test_a_setting_of_the_firmware(void)
     CHECK_EQ(ninep_add_setting(&setting, "a/b"), SBE_EINVAL);
     CHECK_EQ(ninep_add_setting(&setting, ".."), SBE_EINVAL);
     start();
-    CHECK_EQ(walk(ROOT, 1, "config", "gain"), 0);
-    begin(NINEP_TLOPEN);
-    ninep_put(&out, 1, 4);
-    ninep_put(&out, NINEP_RDWR, 4);
-    CHECK_EQ(serve(NULL, NULL, 0), 0);
+    open_file("config", "gain", NINEP_RDWR);
     CHECK_EQ(move_data(NINEP_TREAD, 1, 0, NULL, text, sizeof text), 0);
     CHECK_EQ(said(0), 3);
     CHECK(memcmp(text, "-3\n", 3) == 0);
@@ -260,11 +266,7 @@ static void test_the_log_keeps_the_newest(void)
         ninep_log(line);
     }
     start();
-    CHECK_EQ(walk(ROOT, 1, "log", NULL), 0);
-    begin(NINEP_TLOPEN);
-    ninep_put(&out, 1, 4);
-    ninep_put(&out, 0, 4);
-    CHECK_EQ(serve(NULL, NULL, 0), 0);
+    open_file("log", NULL, 0);
     CHECK_EQ(move_data(NINEP_TREAD, 1, 0, NULL, text, sizeof text), 0);
     CHECK_EQ(said(0), NINEP_LOG);
     size_t size = strlen(line);
@@ -277,11 +279,7 @@ static void test_the_crash_is_told(void)
     uint8_t text[32];
     ninep_set_crash("it fell\n");
     start();
-    CHECK_EQ(walk(ROOT, 1, "crash", NULL), 0);
-    begin(NINEP_TLOPEN);
-    ninep_put(&out, 1, 4);
-    ninep_put(&out, 0, 4);
-    CHECK_EQ(serve(NULL, NULL, 0), 0);
+    open_file("crash", NULL, 0);
     CHECK_EQ(move_data(NINEP_TREAD, 1, 0, NULL, text, sizeof text), 0);
     CHECK(memcmp(text, "it fell\n", said(0)) == 0);
     ninep_set_crash(NULL);
