@@ -24,6 +24,7 @@ from sbe.cli.demo import demo
 from sbe.cli.firmware import firmware
 from sbe.cli.listing import list_
 from sbe.cli.melody import demo_stream
+from sbe.cli.ninep import ninep
 from sbe.cli.ping import ping
 from sbe.cli.screen import SCHEMA, printable
 from sbe.cli.session import common_options
@@ -46,6 +47,7 @@ _COMMANDS = (
     record,
     firmware,
     console,
+    ninep,
 )
 
 

@@ -36,7 +36,7 @@ EXIT_CODES: Final[dict[int, str]] = {
     TIMEOUT: "no answer in time",
     PERMISSION: "not permitted: the daemon's socket, a quota, a file",
     UNKNOWN_SERVICE: "the remote has no such service",
-    INTERRUPTED: "interrupted by Ctrl-C, a recording by SIGTERM or SIGHUP as well",
+    INTERRUPTED: "interrupted by Ctrl-C, a recording or a mount by SIGTERM or SIGHUP as well",
 }
 
 # The first that matches; a class stands before its bases.

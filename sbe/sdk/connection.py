@@ -13,6 +13,7 @@ from sbe.sdk.byte_streams import ByteStreams
 from sbe.sdk.calls import Calls
 from sbe.sdk.core import Core
 from sbe.sdk.memory import Memory
+from sbe.sdk.ninep import Ninep
 from sbe.sdk.ownership import close_at_exit, not_copied
 from sbe.sdk.power import Power
 from sbe.sdk.raws import Raws
@@ -34,7 +35,7 @@ def give_up(server: Server | None) -> None:
         server.give_up()
 
 
-class Connection(Calls, Memory, Services, Streams, ByteStreams, Raws, Power):
+class Connection(Calls, Memory, Services, Streams, ByteStreams, Ninep, Raws, Power):
     """A link to a remote, through a daemon or with an embedded one.
 
     Threads: any thread may call anything at any time; calls of several threads are in flight

@@ -25,6 +25,7 @@ FLAGS = ("-O1", "-fPIC", "-std=c11", "-D_GNU_SOURCE", "-DSBE_POOL=64u", "-DSBE_P
 OF_REMOTE = (
     "firmware/asg",
     "firmware/core",
+    "firmware/ninep",
     "firmware/pieces",
     "firmware/power",
     "firmware/services",

@@ -33,6 +33,7 @@ FLAGS = (
 OF_CORE = ("firmware/core", "firmware/carveout")
 OF_REMOTE = (
     "firmware/asg",
+    "firmware/ninep",
     "firmware/pieces",
     "firmware/power",
     "firmware/services",

@@ -59,6 +59,11 @@ TARGETS = (
     Target("channel", 800_000, ("core/channel.c", "core/area.c")),
     Target("ring", 700_000, ("core/ring.c",)),
     Target("asg", 300_000, ("asg/client.c", "asg/server.c", "asg/flow.c")),
+    Target(
+        "ninep",
+        100_000,
+        tuple(f"ninep/{name}.c" for name in ("server", "names", "content", "tree", "ram", "files")),
+    ),
     Target("mirror", 800_000, ("mirror/mirror.c",)),
     Target("bootstrap", 500_000, ("carveout/bootstrap.c", "carveout/token.c")),
     Target("carveout", 250_000, ("ports/carveout/carveout.c",)),

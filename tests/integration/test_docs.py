@@ -82,7 +82,16 @@ def test_services_of_the_tutorials(name: str, printed: list[str], tmp_path: Path
     page = (ROOT / "docs" / "tutorials" / name).read_text()
     sources = [
         path
-        for folder in ("asg", "core", "pieces", "power", "services", "streams", "ports/host")
+        for folder in (
+            "asg",
+            "core",
+            "ninep",
+            "pieces",
+            "power",
+            "services",
+            "streams",
+            "ports/host",
+        )
         for path in (ROOT / "firmware" / folder).glob("*.c")
     ]
     for number, block in enumerate(blocks_of(page, "c")):

@@ -581,4 +581,22 @@ BUGS = [
         "a channel that the remote has shut looks alive to its client",
         "Timeout",
     ),
+    Bug(
+        27,
+        "firmware/ninep/ram.c",
+        "    memset(ram.bytes[block], 0, NINEP_BLOCK);\n",
+        "",
+        "tests/integration/test_ninep.py::test_places_within_a_file",
+        "a file of the 9p service that grows shows what another one had",
+        "AssertionError",
+    ),
+    Bug(
+        8,
+        "sbe/sdk/ninep_wire.py",
+        "    return count <= most and size == READ_HEAD + count",
+        "    return size == READ_HEAD + count",
+        "tests/integration/test_ninep_hostile.py::test_answers_that_can_not_be",
+        "the 9p bridge passes on more data than were asked for",
+        "DID NOT RAISE",
+    ),
 ]

@@ -33,6 +33,7 @@ FLOORS = (
     "core",
     "pieces",
     "asg",
+    "ninep",
     "streams",
     "services",
     "power",
@@ -44,6 +45,7 @@ FLOORS = (
 OBJECTS = (
     "CMakeFiles/sbe_core.dir",
     "CMakeFiles/sbe_asg.dir",
+    "CMakeFiles/sbe_ninep.dir",
     "CMakeFiles/sbe_carveout.dir",
     "CMakeFiles/sbe_pieces.dir",
     "CMakeFiles/sbe_power.dir",

@@ -33,6 +33,7 @@ C_FLOORS: Floors = [
         ["firmware/asg/*"],
         ["firmware/carveout/*"],
         ["firmware/mirror/*"],
+        ["firmware/ninep/*"],
         ["firmware/pieces/*"],
         ["firmware/streams/*"],
         ["firmware/power/*"],

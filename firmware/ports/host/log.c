@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "ninep/files.h"
 #include "ports/host/host.h"
 
 #define LINES_PER_PERIOD 10u
@@ -33,6 +34,7 @@ void host_log(const char *format, ...)
     va_start(arguments, format);
     (void)vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
+    ninep_log(line);
     (void)fprintf(stderr, "sbe-remote: %s%s\n", line,
                   lines == LINES_PER_PERIOD ? " (quiet now for some seconds)" : "");
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CMSDK UARTs: one byte of buffer each way. UART0 is the console, UART1 carries doorbells. */
+#include "ninep/files.h"
 #include "ports/carveout/carveout.h"
 #include "ports/mps2/board.h"
 
@@ -79,6 +80,7 @@ void uart_start(void)
 void console_write(const char *text)
 {
     struct log *log = (struct log *)(BOARD_WINDOW + SBE_CARVEOUT_REGIONS);
+    ninep_log_text(text);
     for (; *text != '\0'; text++) {
         uint32_t written = sbe_load_relaxed(&log->written);
         log->text[written % sizeof log->text] = *text;

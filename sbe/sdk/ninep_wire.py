@@ -1,0 +1,203 @@
+"""Messages of 9P2000.L, as far as whoever passes them on has to know them."""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+from typing import NamedTuple
+
+from sbe.errors import ProtocolError
+
+__all__ = [
+    "HEADER",
+    "MESSAGE",
+    "NOTAG",
+    "OPEN",
+    "READ_HEAD",
+    "VERSION",
+    "WRITE_HEAD",
+    "Header",
+    "Incoming",
+    "Kind",
+    "asked",
+    "check_answer",
+    "data_count",
+    "flushed",
+    "refusal",
+    "version",
+    "version_msize",
+    "with_count",
+]
+
+HEADER = 7
+"""Bytes of size, type and tag."""
+READ_HEAD = 11
+"""Bytes before the data of Rread and Rreaddir."""
+WRITE_HEAD = 23
+"""Bytes before the data of Twrite."""
+NOTAG = 0xFFFF
+VERSION = b"9P2000.L"
+
+OPEN = 1
+MESSAGE = 2
+"""Operations of the service, docs/spec/9p.md."""
+
+_FIRST = struct.Struct("<IBH")
+_RANGE = struct.Struct("<IQI")  # fid, offset, count
+_READ_SIZE = HEADER + _RANGE.size
+_PART = 4096  # bytes taken from the socket at a time, unless they are data
+
+
+class Kind(enum.IntEnum):
+    """Types of messages that are not passed on unread."""
+
+    RLERROR = 7
+    READDIR = 40
+    VERSION = 100
+    FLUSH = 108
+    READ = 116
+    WRITE = 118
+
+
+class Header(NamedTuple):
+    """What every message begins with."""
+
+    size: int
+    kind: int
+    tag: int
+
+
+def asked(operation: int, session: int, message: bytes = b"") -> bytes:
+    """The payload of a call of the service."""
+    return struct.pack("<II", operation, session) + message
+
+
+def refusal(tag: int, code: int) -> bytes:
+    """An Rlerror."""
+    return _FIRST.pack(HEADER + 4, Kind.RLERROR, tag) + struct.pack("<I", code)
+
+
+def version(msize: int, name: bytes = VERSION) -> bytes:
+    """A Tversion."""
+    body = struct.pack("<IH", msize, len(name)) + name
+    return _FIRST.pack(HEADER + len(body), Kind.VERSION, NOTAG) + body
+
+
+def version_msize(answer: bytes) -> int:
+    """What an Rversion agreed to, 0 nothing. Raises ProtocolError for anything else."""
+    size = len(answer)
+    if size == HEADER + 4 and answer[4] == Kind.RLERROR:
+        return 0
+    if size < HEADER + 6 or answer[4] != Kind.VERSION + 1:
+        raise ProtocolError("what answers as the service of 9P files answered no Tversion")
+    (msize,) = struct.unpack_from("<I", answer, HEADER)
+    return int(msize) if answer[HEADER + 6 :] == VERSION else 0
+
+
+def data_count(kind: int, message: bytes | bytearray) -> int | None:
+    """How many bytes a Tread, Treaddir or Twrite is about; None: it is none, or is malformed."""
+    size, _, _ = _FIRST.unpack_from(message)
+    if kind == Kind.WRITE:
+        if len(message) < WRITE_HEAD:
+            return None
+        count: int = _RANGE.unpack_from(message, HEADER)[2]
+        return count if count == size - WRITE_HEAD else None
+    if kind not in (Kind.READ, Kind.READDIR) or size != _READ_SIZE:
+        return None
+    return int(_RANGE.unpack_from(message, HEADER)[2])
+
+
+def flushed(kind: int, message: bytes) -> int | None:
+    """The tag that a Tflush is about; None: it is none, or is malformed."""
+    if kind != Kind.FLUSH or len(message) != HEADER + 2:
+        return None
+    return int.from_bytes(message[HEADER:], "little")
+
+
+def with_count(message: bytes, count: int) -> bytes:
+    """A Tread or Treaddir that asks for so many bytes."""
+    return message[: _READ_SIZE - 4] + struct.pack("<I", count)
+
+
+def _is_data(answer: bytes, size: int, most: int) -> bool:
+    """An Rread or Rreaddir, data included, has what it says and at most what was asked for."""
+    if len(answer) < READ_HEAD:
+        return False
+    count: int = struct.unpack_from("<I", answer, HEADER)[0]
+    return count <= most and size == READ_HEAD + count
+
+
+def check_answer(answer: bytes, written: int, kind: int, tag: int, most: int | None) -> None:
+    """Raises ProtocolError unless this answers that message: with data of `written` bytes behind
+    it, which were to be at most `most`."""
+    if len(answer) >= HEADER:
+        size, got, its = _FIRST.unpack_from(answer)
+        if its == tag and size == len(answer) + written:
+            if got == Kind.RLERROR and size == HEADER + 4 and written == 0:
+                return
+            if got == kind + 1 and (most is None or _is_data(answer, size, most)):
+                return
+    raise ProtocolError(f"the remote's answer to a 9P message of type {kind} was malformed")
+
+
+class Incoming:
+    """What comes by a stream socket. One thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = bytearray(_PART)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def _fill(self, needed: int) -> bool:
+        """So many bytes are there, at most as many as are taken at a time. False: the end."""
+        have = self._end - self._start
+        if have < needed and self._start + needed > _PART:
+            self._buffer[:have] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, have
+        while self._end - self._start < needed:
+            got = self._socket.recv_into(self._view[self._end :])
+            if got == 0:
+                return False
+            self._end += got
+        return True
+
+    def header(self) -> Header | None:
+        """The next message's, which is not taken yet. None: the end. ProtocolError in between."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        if not self._fill(HEADER):
+            if self._start != self._end:
+                raise ProtocolError("the 9P client left in the middle of a message")
+            return None
+        return Header(*_FIRST.unpack_from(self._buffer, self._start))
+
+    def take(self, size: int) -> bytes:
+        """So many bytes. ProtocolError: it left."""
+        if size <= _PART:
+            if not self._fill(size):
+                raise ProtocolError("the 9P client left in the middle of a message")
+            self._start += size
+            return bytes(self._view[self._start - size : self._start])
+        data = bytearray(size)
+        self.take_into(memoryview(data))
+        return bytes(data)
+
+    def take_into(self, place: memoryview) -> None:
+        """As many bytes as it has, past all buffers but for what came with their header."""
+        done = min(self._end - self._start, len(place))
+        place[:done] = self._view[self._start : self._start + done]
+        self._start += done
+        while done < len(place):
+            got = self._socket.recv_into(place[done:])
+            if got == 0:
+                raise ProtocolError("the 9P client left in the middle of a message")
+            done += got
+
+    def skip(self, size: int) -> None:
+        """Takes so many bytes and forgets them."""
+        while size > 0:
+            part = min(size, _PART)
+            self.take(part)
+            size -= part
