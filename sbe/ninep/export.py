@@ -1,0 +1,112 @@
+"""An exported folder: a service that the remote opens sessions of 9P2000.L with."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from sbe.errors import BadArgument, Busy, Error
+from sbe.ninep import wire
+from sbe.ninep.folder import Folder
+from sbe.ninep.session import Quota, Session
+
+if TYPE_CHECKING:
+    from sbe.sdk.connection import Connection
+
+__all__ = ["Export"]
+
+_FRAME_HEAD = 40  # bytes of a frame before its payload
+
+
+class Export:
+    """Serves a folder to the remote of a connection, until it is closed. Thread-safe.
+
+    A call is a message of docs/spec/9p.md. A session lasts as long as the call that opened it: it
+    ends, and its descriptors are closed, when the remote gives that up, restarts or dies. Files are
+    read and written in the asyncio loop that coroutine handlers of the connection run in, so one
+    that blocks, on a network's file system say, has the others wait.
+    """
+
+    def __init__(
+        self,
+        link: Connection,
+        folder: str | os.PathLike[str],
+        service: str = "files",
+        *,
+        writable: bool = False,
+        quota: Quota | None = None,
+    ) -> None:
+        """Raises BadArgument for what is no folder or a name that is taken, `sbe.Error` where the
+        kernel can't keep a path inside a folder."""
+        self._link = link
+        self._service = service
+        self._writable = writable
+        self._quota = quota or Quota()
+        self._sessions: dict[int, Session] = {}
+        self._folder = Folder(folder)
+        try:
+            link.serve(service, self._handle)
+        except BaseException:
+            self._folder.close()
+            raise
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def close(self) -> None:
+        """Serves no more. Sessions that are open get errors for what they ask. Idempotent."""
+        self._folder.close()
+        if not self._link.closed:
+            try:
+                self._link.unserve(self._service)
+            except Error:  # withdrawn before, or the link is gone
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _handle(self, payload: bytes, *buffers: memoryview) -> bytes:
+        [kind, number], _, rest = wire.unpack("II", memoryview(payload))
+        if kind == wire.OPEN:
+            await self._keep(number)
+        if kind != wire.MESSAGE:
+            raise BadArgument(f"a call of kind {kind} is none of 9P")
+        session = self._sessions.get(number)
+        if session is None:
+            raise Error(f"no session {number} is open", errno.ENOENT)
+        if len(buffers) > 1:
+            raise BadArgument("a 9P message has one buffer at most")
+        written = buffers[0] if buffers and buffers[0].readonly else None
+        room = buffers[0] if buffers and not buffers[0].readonly else None
+        return session.answer(bytes(rest), written, room)
+
+    async def _keep(self, number: int) -> None:
+        """A session, for as long as nobody cancels this."""
+        if number == 0 or number in self._sessions:
+            raise Error(f"session {number} can't be opened: it is open, or none", errno.EEXIST)
+        try:
+            self._quota.take("sessions")
+        except OSError as error:
+            raise Busy(str(error)) from None
+        room = self._link.slot_size - _FRAME_HEAD
+        session = Session(self._folder, self._quota, writable=self._writable, room=room)
+        self._sessions[number] = session
+        try:
+            await asyncio.Event().wait()
+        finally:
+            del self._sessions[number]
+            session.close()
+            self._quota.give_back("sessions")
