@@ -152,9 +152,32 @@ static void give_up_or_later(struct sbe_9p *files)
     unsaid = files;
 }
 
+/* Files that were closed when the ring had no room. */
+static void close_unsaid(struct sbe_9p *files)
+{
+    if (files->state != READY || files->saying != 0 || files->unsaid == 0)
+        return;
+    uint8_t fid = 1;
+    while ((files->unsaid >> fid & 1u) == 0)
+        fid++;
+    struct ninep_out out = ninep_client_message(NINEP_TCLUNK, SESSION_TAG);
+    ninep_put(&out, fid, 4);
+    if (ninep_client_send(files, &out, NULL, &files->ask) == SBE_OK)
+        files->saying = fid;
+}
+
+static void closed(struct sbe_9p *files)
+{
+    uint32_t bit = 1u << files->saying;
+    files->fids &= ~bit;
+    files->unsaid &= ~bit;
+    files->saying = 0;
+}
+
 void ninep_client_settle(struct sbe_9p *files)
 {
     say_unsaid();
+    close_unsaid(files);
     bool failed = files->state == FAILED;
     if (files->calls != 0 || (!failed && files->state != ENDING))
         return;
@@ -209,6 +232,7 @@ static int attach(struct sbe_9p *files)
     ninep_put(&out, NO_USER, 4);
     files->state = ATTACHING;
     files->fids = 1;
+    files->unsaid = files->saying = 0;
     return ninep_client_send(files, &out, NULL, &files->ask);
 }
 
@@ -244,6 +268,8 @@ static void asked(struct sbe_outcall *outcall, int status, const struct sbe_fram
             files->state = READY;
             files->ready(files, SBE_OK);
         }
+    } else if (files->saying != 0) {
+        closed(files);
     }
     files->calls--;
     ninep_client_settle(files);

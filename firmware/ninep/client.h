@@ -45,7 +45,9 @@ struct sbe_9p {
     uint64_t transaction;         /* of the first */
     uint32_t id;
     uint32_t msize;
-    uint32_t fids; /* in use, a bit each: bit 0 is the root */
+    uint32_t fids;   /* in use, a bit each: bit 0 is the root */
+    uint32_t unsaid; /* of them, those that are closed and the exporter has not heard of it */
+    uint8_t saying;  /* the one that it hears of now, 0: none */
     uint16_t service;
     uint16_t calls; /* out */
     uint8_t state;
@@ -66,7 +68,8 @@ struct sbe_9p_file {
     /* The library's. */
     struct sbe_9p *files;
     struct sbe_outcall call;
-    uint32_t asked; /* bytes */
+    uint32_t session; /* its id: a later one knows nothing of this file */
+    uint32_t asked;   /* bytes */
     uint32_t flags;
     int failed; /* why it is closed again */
     uint8_t fid;
@@ -121,7 +124,10 @@ int sbe_9p_readdir(struct sbe_9p_file *file, uint64_t place, uint32_t size);
 /* Takes the next entry of them. False: there is none, or what follows is none. */
 bool sbe_9p_next(const void **data, uint32_t *size, struct sbe_9p_entry *entry);
 int sbe_9p_stat(struct sbe_9p_file *file);
-/* When done() is called it is closed, whatever the status. SBE_ESHUTDOWN: it is closed already. */
+/*
+ * When done() is called it is closed, whatever the status. Less than zero: it is closed already,
+ * and with no room in the ring the exporter is told later; but SBE_EBUSY, as above.
+ */
 int sbe_9p_close(struct sbe_9p_file *file);
 
 #endif

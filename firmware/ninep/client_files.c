@@ -45,13 +45,29 @@ static int check(const struct sbe_9p_file *file)
 {
     if (!file->is_open || file->operation != IDLE)
         return SBE_EBUSY;
-    return sbe_9p_is_ready(file->files) ? SBE_OK : SBE_ESHUTDOWN;
+    bool there = file->session == file->files->id && sbe_9p_is_ready(file->files);
+    return there ? SBE_OK : SBE_ESHUTDOWN;
 }
 
 static void let_go(struct sbe_9p_file *file)
 {
-    file->files->fids &= ~(1u << file->fid);
+    if (file->session == file->files->id)
+        file->files->fids &= ~(1u << file->fid);
     file->is_open = false;
+}
+
+/* The exporter is told; or later, where the ring has no room. */
+static int close_fid(struct sbe_9p_file *file, enum operation operation)
+{
+    struct ninep_out out = message(file, operation);
+    int status = begin(file, operation, &out, NULL);
+    if (status == SBE_ESHUTDOWN)
+        let_go(file);
+    else if (status < 0)
+        file->files->unsaid |= 1u << file->fid;
+    if (status < 0)
+        file->is_open = false;
+    return status;
 }
 
 /* -- opening ---------------------------------------------------------------------------------- */
@@ -98,6 +114,7 @@ int sbe_9p_open(struct sbe_9p *files, struct sbe_9p_file *file, const char *path
     if (status < 0)
         return status;
     file->files = files;
+    file->session = files->id;
     file->flags = flags;
     file->refused = false;
     struct ninep_out out = message(file, WALKING);
@@ -112,12 +129,11 @@ int sbe_9p_open(struct sbe_9p *files, struct sbe_9p_file *file, const char *path
     return status;
 }
 
-/* What was walked to is let go of again; if that can't be asked, with the session. */
+/* What was walked to is let go of again. */
 static int give_up(struct sbe_9p_file *file, int failed)
 {
-    struct ninep_out out = message(file, GIVING_UP);
     file->failed = failed;
-    return begin(file, GIVING_UP, &out, NULL) == SBE_OK ? SBE_MORE : failed;
+    return close_fid(file, GIVING_UP) == SBE_OK ? SBE_MORE : failed;
 }
 
 /* SBE_MORE: the operation goes on with another message. */
@@ -325,12 +341,9 @@ int sbe_9p_stat(struct sbe_9p_file *file)
 int sbe_9p_close(struct sbe_9p_file *file)
 {
     int status = check(file);
-    struct ninep_out out = message(file, CLOSING);
-    if (status == SBE_OK)
-        status = begin(file, CLOSING, &out, NULL);
     if (status == SBE_ESHUTDOWN)
         let_go(file);
-    return status;
+    return status < 0 ? status : close_fid(file, CLOSING);
 }
 
 bool sbe_9p_next(const void **data, uint32_t *size, struct sbe_9p_entry *entry)

@@ -3,8 +3,10 @@
  * digest: the size and crc32 of a file that Linux exports. It is the sample of a service that reads
  * files of Linux, piece by piece.
  *
- * Payload: the file's path. It is read from the service `files` of the requester's own context.
- * With a buffer (OUT, in an area) its pieces go there, by reference, else they come in frames.
+ * Payload: the file's path. It is read from the service `files` of the requester's own context, or
+ * else from what the requester's user exports to all their contexts by the service files here.
+ * With a buffer (OUT, in an area) the pieces of the context's own go there, by reference; else they
+ * come in frames.
  * The answer's payload: u64 size in bytes, u32 crc32, i32 error: zero, or the exporter's negative
  * errno, -2 for a file that is not there, say, and the rest counts for nothing.
  *
@@ -13,6 +15,7 @@
  */
 #include "ninep/client.h"
 #include "services/crc32.h"
+#include "services/files.h"
 #include "services/service_util.h"
 
 #define POOL SBE_POOL
@@ -35,26 +38,69 @@ static struct digest {
     uint32_t got, done; /* bytes in the buffer, and how many of them are summed up */
     int status;
     bool used;
+    bool shared; /* the files are those of sbe_files() */
     bool unwanted;
 } pool[POOL];
 
 #define DIGEST_OF(pointer, member) \
     ((struct digest *)(void *)((uint8_t *)(pointer)-offsetof(struct digest, member)))
 
-/* All has been said; the storage is free with ended(). */
+static void have_opened(struct sbe_9p_file *file, int status, const void *data, uint32_t size);
+
+static bool is_by_reference(const struct digest *digest)
+{
+    const struct sbe_kept *kept = &digest->kept;
+    return !digest->shared && kept->buffer_count != 0 &&
+           (kept->buffers[0].flags & SBE_BUFFER_INLINE) == 0;
+}
+
+static void finish(struct digest *digest)
+{
+    int status = digest->unwanted ? SBE_ECANCELED : digest->status;
+    uint32_t size = status == SBE_OK ? sizeof digest->sum : 0;
+    (void)sbe_kept_answer(&digest->kept, sbe_busy(status), &digest->sum, size);
+    digest->used = false;
+}
+
+static void have_closed(struct sbe_9p_file *file, int status, const void *data, uint32_t size)
+{
+    (void)status;
+    (void)data;
+    (void)size;
+    finish(DIGEST_OF(file, file));
+}
+
+/* All has been said; a session of our own closes its file. */
 static void end(struct digest *digest, int status)
 {
     digest->status = status;
-    sbe_9p_end(&digest->files);
+    digest->file.done = have_closed;
+    if (!digest->shared)
+        sbe_9p_end(&digest->files);
+    else if (sbe_9p_close(&digest->file) < 0)
+        finish(digest);
+}
+
+static void open_in(struct digest *digest, struct sbe_9p *files)
+{
+    digest->file.done = have_opened;
+    int status = sbe_9p_open(files, &digest->file, digest->kept.payload, digest->kept.payload_size,
+                             SBE_9P_READ);
+    if (status < 0)
+        end(digest, status);
 }
 
 static void ended(struct sbe_9p *files)
 {
     struct digest *digest = DIGEST_OF(files, files);
-    int status = digest->unwanted ? SBE_ECANCELED : digest->status;
-    uint32_t size = status == SBE_OK ? sizeof digest->sum : 0;
-    (void)sbe_kept_answer(&digest->kept, sbe_busy(status), &digest->sum, size);
-    digest->used = false;
+    struct sbe_9p *others = NULL;
+    if (digest->status == SBE_ENOENT && !digest->unwanted)
+        others = sbe_files(digest->context);
+    digest->shared = others != NULL;
+    if (others != NULL)
+        open_in(digest, others);
+    else
+        finish(digest);
 }
 
 /* What an operation came to. False: that was the end. */
@@ -71,9 +117,8 @@ static bool goes_on(struct digest *digest, int status)
 
 static void read_on(struct digest *digest)
 {
-    const struct sbe_buffer *buffer = digest->kept.buffers;
-    bool inline_ = digest->kept.buffer_count == 0 || (buffer->flags & SBE_BUFFER_INLINE) != 0;
-    int status = sbe_9p_read(&digest->file, digest->sum.size, UINT32_MAX, inline_ ? NULL : buffer);
+    const struct sbe_buffer *buffer = is_by_reference(digest) ? digest->kept.buffers : NULL;
+    int status = sbe_9p_read(&digest->file, digest->sum.size, UINT32_MAX, buffer);
     if (status < 0)
         end(digest, status);
 }
@@ -128,13 +173,8 @@ static void ready(struct sbe_9p *files, int status)
 {
     struct digest *digest = DIGEST_OF(files, files);
     digest->status = status;
-    if (status < 0)
-        return; /* ended() follows */
-    digest->file.done = have_opened;
-    status = sbe_9p_open(files, &digest->file, digest->kept.payload, digest->kept.payload_size,
-                         SBE_9P_READ);
-    if (status < 0)
-        end(digest, status);
+    if (status == SBE_OK) /* else ended() follows */
+        open_in(digest, files);
 }
 
 /* One of the pool, or NULL: none is free, or this context or its user has its share. */
@@ -188,12 +228,15 @@ static int handle(struct sbe_request *request)
     return SBE_KEPT;
 }
 
-/* It is answered when what is under way has ended: until then the exporter has the buffer. */
+/* With a buffer it is answered when what is under way has ended: until then the exporter has it. */
 static void cancel(struct sbe_kept *kept)
 {
     struct digest *digest = DIGEST_OF(kept, kept);
     digest->unwanted = true;
-    sbe_9p_end(&digest->files);
+    if (!is_by_reference(digest))
+        (void)sbe_kept_answer(kept, SBE_ECANCELED, NULL, 0);
+    if (!digest->shared)
+        sbe_9p_end(&digest->files);
 }
 
 SBE_SERVICE_WITH_CANCEL(digest, 1, handle, cancel);
