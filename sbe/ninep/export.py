@@ -5,24 +5,44 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Protocol, Self
 
 from sbe.errors import BadArgument, Busy, Error
 from sbe.ninep import wire
 from sbe.ninep.folder import Folder
 from sbe.ninep.session import Quota, Session
-
-if TYPE_CHECKING:
-    from sbe.sdk.connection import Connection
+from sbe.sdk.ninep_wire import MESSAGE, OPEN
 
 __all__ = ["Export"]
 
 _FRAME_HEAD = 40  # bytes of a frame before its payload
 
 
+class Link(Protocol):
+    """What is used of a connection."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def slot_size(self) -> int: ...
+    def serve(self, name: str, handler: Any) -> None: ...
+    def unserve(self, name: str) -> None: ...
+    def submit(self, service: str, *, payload: bytes, timeout: None) -> Shared: ...
+
+
+class Shared(Protocol):
+    """The call that an export is shared as long as: a future, as of `Connection.submit()`."""
+
+    def result(self, timeout: float | None = None) -> Any: ...
+    def cancel(self) -> bool: ...
+    def done(self) -> bool: ...
+    def __await__(self) -> Generator[Any, None, Any]: ...
+
+
 class Export:
-    """Serves a folder to the remote of a connection, until it is closed. Thread-safe.
+    """Serves a folder to the remote: `Connection.export_9p()`. Thread-safe.
 
     A call is a message of docs/spec/9p.md. A session lasts as long as the call that opened it: it
     ends, and its descriptors are closed, when the remote gives that up, restarts or dies. Files are
@@ -32,15 +52,13 @@ class Export:
 
     def __init__(
         self,
-        link: Connection,
+        link: Link,
         folder: str | os.PathLike[str],
-        service: str = "files",
-        *,
-        writable: bool = False,
-        quota: Quota | None = None,
+        service: str,
+        writable: bool,
+        quota: Quota | None,
     ) -> None:
-        """Raises BadArgument for what is no folder or a name that is taken, `sbe.Error` where the
-        kernel can't keep a path inside a folder."""
+        """Begins to serve."""
         self._link = link
         self._service = service
         self._writable = writable
@@ -57,6 +75,15 @@ class Export:
     def sessions(self) -> int:
         """How many are open."""
         return len(self._sessions)
+
+    def share(self) -> Shared:
+        """Has services of the remote read it also when other connections of this user call them.
+
+        That lasts until the future it returns is cancelled, or raises: UnknownService where the
+        remote has no service `files`, RemoteError (EEXIST) where this user shares another export,
+        RemoteRestarted: share it again then.
+        """
+        return self._link.submit("files", payload=self._service.encode(), timeout=None)
 
     def close(self) -> None:
         """Serves no more. Sessions that are open get errors for what they ask. Idempotent."""
@@ -80,9 +107,9 @@ class Export:
 
     async def _handle(self, payload: bytes, *buffers: memoryview) -> bytes:
         [kind, number], _, rest = wire.unpack("II", memoryview(payload))
-        if kind == wire.OPEN:
+        if kind == OPEN:
             await self._keep(number)
-        if kind != wire.MESSAGE:
+        if kind != MESSAGE:
             raise BadArgument(f"a call of kind {kind} is none of 9P")
         session = self._sessions.get(number)
         if session is None:

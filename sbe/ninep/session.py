@@ -11,11 +11,11 @@ from sbe.ninep import wire
 from sbe.ninep.attributes import attributes, entries, is_shown, qid, statistics
 from sbe.ninep.folder import Folder, Names, check_name
 from sbe.ninep.wire import T, malformed, pack
+from sbe.sdk.ninep_bridge import MSIZE_MAX
+from sbe.sdk.ninep_wire import READ_HEAD, VERSION, refusal
 
-__all__ = ["MSIZE", "Quota", "Session"]
+__all__ = ["Quota", "Session"]
 
-MSIZE = (1 << 20) + 24
-"""Bytes of a message at most, its data included."""
 _MSIZE_MIN = 512
 _ENTRY_BYTES = 4096  # that making a file counts as
 
@@ -83,7 +83,7 @@ class Session:
     """
 
     def __init__(
-        self, folder: Folder, quota: Quota, *, writable: bool = False, room: int = MSIZE
+        self, folder: Folder, quota: Quota, *, writable: bool = False, room: int = MSIZE_MAX
     ) -> None:
         """`room`: bytes of an answer at most, but for data in a buffer."""
         self._folder = folder
@@ -143,7 +143,7 @@ class Session:
             return wire.message(kind + 1, tag, body, asked.elsewhere)
         except OSError as error:
             number = error.errno or errno.EIO
-        return wire.message(T.LERROR + 1, tag, pack("I", number))
+        return refusal(tag, number)
 
     # -- fids ---------------------------------------------------------------------------------
 
@@ -152,8 +152,8 @@ class Session:
         self.close()
         if msize < _MSIZE_MIN:
             raise OSError(errno.EINVAL, "too small for an answer")
-        msize = min(msize, MSIZE)
-        if name != wire.VERSION:
+        msize = min(msize, MSIZE_MAX)
+        if name != VERSION:
             return pack("Is", msize, b"unknown")
         self._msize = msize
         return pack("Is", msize, name)
@@ -286,8 +286,8 @@ class Session:
 
     def _limit(self, count: int, room: memoryview | None) -> int:
         """Bytes of data that an answer holds."""
-        there = self._room - wire.READ_HEAD if room is None else len(room)
-        return max(0, min(count, self._msize - wire.READ_HEAD, there))
+        there = self._room - READ_HEAD if room is None else len(room)
+        return max(0, min(count, self._msize - READ_HEAD, there))
 
     def _read(self, asked: _Asked) -> bytes:
         number, offset, count = asked.numbers

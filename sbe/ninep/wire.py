@@ -11,19 +11,14 @@ import struct
 from enum import IntEnum
 
 from sbe.errors import Error
+from sbe.sdk.ninep_wire import HEADER
 
 __all__ = [
     "ATTRIBUTES",
     "DT",
-    "HEADER",
-    "MESSAGE",
     "NOFID",
-    "OPEN",
     "QID",
-    "READ_HEAD",
-    "VERSION",
     "WALK_MAX",
-    "WRITE_HEAD",
     "T",
     "malformed",
     "message",
@@ -35,7 +30,6 @@ __all__ = [
 class T(IntEnum):
     """Requests; an answer's number is one more."""
 
-    LERROR = 6  # its answer alone is ever sent
     STATFS = 8
     LOPEN = 12
     LCREATE = 14
@@ -56,19 +50,7 @@ class T(IntEnum):
     CLUNK = 120
 
 
-OPEN = 1
-"""What a call is, its first 4 bytes: a session begins, and lasts until the call is cancelled."""
-MESSAGE = 2
-"""A T-message; the session's number, 4 bytes, comes before it."""
-
-VERSION = b"9P2000.L"
 NOFID = 0xFFFFFFFF
-HEADER = 7
-"""Bytes of size, type and tag."""
-READ_HEAD = 11
-"""Bytes before the data of Rread and Rreaddir."""
-WRITE_HEAD = 23
-"""Bytes before the data of Twrite."""
 WALK_MAX = 16
 ATTRIBUTES = 0x7FF
 """What Rgetattr has: all that stat() shows."""
