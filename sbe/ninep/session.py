@@ -328,8 +328,10 @@ class Session:
         return statistics(os.fstatvfs(self._fid(asked.numbers[0]).fd))
 
     def _readlink(self, asked: _Asked) -> bytes:
-        target = os.readlink(b"", dir_fd=self._fid(asked.numbers[0]).fd)
-        return pack("s", target)
+        fd = self._fid(asked.numbers[0]).fd
+        if qid(os.fstat(fd))[0] != wire.QID.LINK:
+            raise OSError(errno.EINVAL, "no link")
+        return pack("s", os.readlink(b"", dir_fd=fd))
 
     # -- writing --------------------------------------------------------------------------------
 
