@@ -174,6 +174,12 @@ static void closed(struct sbe_9p *files)
     files->saying = 0;
 }
 
+static void tell_ready(struct sbe_9p *files, int status)
+{
+    if (files->ready != NULL)
+        files->ready(files, status);
+}
+
 void ninep_client_settle(struct sbe_9p *files)
 {
     say_unsaid();
@@ -181,9 +187,10 @@ void ninep_client_settle(struct sbe_9p *files)
     bool failed = files->state == FAILED;
     if (files->calls != 0 || (!failed && files->state != ENDING))
         return;
+    ninep_client_open_waiting(files, failed ? files->status : SBE_ESHUTDOWN);
     files->state = NONE;
     if (failed)
-        files->ready(files, files->status);
+        tell_ready(files, files->status);
     files->ended(files);
 }
 
@@ -266,7 +273,8 @@ static void asked(struct sbe_outcall *outcall, int status, const struct sbe_fram
             fail(files, status);
         } else {
             files->state = READY;
-            files->ready(files, SBE_OK);
+            tell_ready(files, SBE_OK);
+            ninep_client_open_waiting(files, SBE_OK);
         }
     } else if (files->saying != 0) {
         closed(files);
@@ -319,6 +327,7 @@ int sbe_9p_begin(struct sbe_9p *files, struct sbe_engine *engine, struct sbe_cha
     files->open.done = over;
     files->ask.done = asked;
     files->transaction = 0;
+    files->waiting = NULL;
     int status = sbe_engine_find(engine, channel, service, &files->find);
     if (status < 0)
         return status;
@@ -327,9 +336,14 @@ int sbe_9p_begin(struct sbe_9p *files, struct sbe_engine *engine, struct sbe_cha
     return SBE_OK;
 }
 
-bool sbe_9p_is_ready(const struct sbe_9p *files)
+bool ninep_client_is_ready(const struct sbe_9p *files)
 {
     return files->state == READY;
+}
+
+bool sbe_9p_is_usable(const struct sbe_9p *files)
+{
+    return files->state >= FINDING && files->state <= READY;
 }
 
 uint32_t sbe_9p_inline(const struct sbe_9p *files)

@@ -31,7 +31,7 @@
 
 /* A session with an exporter; its files are those opened with it. Storage zeroed at first. */
 struct sbe_9p {
-    /* It can be used, or else why not, and then ended() comes at once. */
+    /* It can be used, or else why not, and then ended() comes at once. May be NULL. */
     void (*ready)(struct sbe_9p *files, int status);
     /* The storage is the caller's again. */
     void (*ended)(struct sbe_9p *files);
@@ -49,7 +49,8 @@ struct sbe_9p {
     uint32_t unsaid; /* of them, those that are closed and the exporter has not heard of it */
     uint8_t saying;  /* the one that it hears of now, 0: none */
     uint16_t service;
-    uint16_t calls; /* out */
+    uint16_t calls;              /* out */
+    struct sbe_9p_file *waiting; /* to be opened once it can be used */
     uint8_t state;
     int status; /* what ready() is told */
 };
@@ -67,6 +68,9 @@ struct sbe_9p_file {
 
     /* The library's. */
     struct sbe_9p *files;
+    struct sbe_9p_file *next; /* of those that wait */
+    const char *path;
+    uint32_t path_size;
     struct sbe_outcall call;
     uint32_t session; /* its id: a later one knows nothing of this file */
     uint32_t asked;   /* bytes */
@@ -103,10 +107,13 @@ int sbe_9p_begin(struct sbe_9p *files, struct sbe_engine *engine, struct sbe_cha
 void sbe_9p_end(struct sbe_9p *files);
 /* The most that a read brings in the answer itself, and not in a buffer. */
 uint32_t sbe_9p_inline(const struct sbe_9p *files);
-/* ready() said that it can be used, and the other end is still there. */
-bool sbe_9p_is_ready(const struct sbe_9p *files);
+/* It can be used, or it begins and is not known not to be. */
+bool sbe_9p_is_usable(const struct sbe_9p *files);
 
-/* The path begins at the exported folder, with or without a '/'; empty: the folder itself. */
+/*
+ * The path begins at the exported folder, with or without a '/'; empty: the folder itself. It stays
+ * until done(). A session that begins need not be ready: the file waits for it.
+ */
 int sbe_9p_open(struct sbe_9p *files, struct sbe_9p_file *file, const char *path,
                 uint32_t path_size, uint32_t flags);
 /*

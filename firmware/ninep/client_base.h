@@ -32,4 +32,10 @@ int ninep_client_take(int status, const struct sbe_frame *response, uint8_t type
 /* After each answer: what waited for it may go on or end. */
 void ninep_client_settle(struct sbe_9p *files);
 
+/* That it can be used now: ready() was told so, and the other end is there. */
+bool ninep_client_is_ready(const struct sbe_9p *files);
+/* The session can be used now, or with a status less than zero it never will: of who waits for it.
+ */
+void ninep_client_open_waiting(struct sbe_9p *files, int status);
+
 #endif

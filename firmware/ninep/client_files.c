@@ -12,6 +12,7 @@ enum operation {
     LOOKING,
     CLOSING,
     GIVING_UP, /* closing what could not be opened */
+    WAITING,   /* for the session */
 };
 
 static const uint8_t TYPES[] = {
@@ -45,7 +46,7 @@ static int check(const struct sbe_9p_file *file)
 {
     if (!file->is_open || file->operation != IDLE)
         return SBE_EBUSY;
-    bool there = file->session == file->files->id && sbe_9p_is_ready(file->files);
+    bool there = file->session == file->files->id && ninep_client_is_ready(file->files);
     return there ? SBE_OK : SBE_ESHUTDOWN;
 }
 
@@ -101,6 +102,37 @@ static int take_fid(struct sbe_9p *files, struct sbe_9p_file *file)
     return SBE_EBUSY;
 }
 
+static int walk(struct sbe_9p_file *file)
+{
+    struct sbe_9p *files = file->files;
+    int status = take_fid(files, file);
+    if (status < 0)
+        return status;
+    file->session = files->id;
+    struct ninep_out out = message(file, WALKING);
+    ninep_put(&out, file->fid, 4);
+    uint8_t *count = out.at + out.used;
+    ninep_put(&out, 0, 2);
+    file->asked = put_names(&out, file->path, file->path_size);
+    count[0] = (uint8_t)file->asked;
+    status = file->asked > NINEP_WALK_MAX ? SBE_EINVAL : begin(file, WALKING, &out, NULL);
+    if (status < 0)
+        let_go(file);
+    return status;
+}
+
+void ninep_client_open_waiting(struct sbe_9p *files, int status)
+{
+    struct sbe_9p_file *file;
+    while ((file = files->waiting) != NULL) {
+        files->waiting = file->next;
+        file->operation = IDLE;
+        int failed = status < 0 ? status : walk(file);
+        if (failed < 0)
+            file->done(file, failed, NULL, 0);
+    }
+}
+
 int sbe_9p_open(struct sbe_9p *files, struct sbe_9p_file *file, const char *path,
                 uint32_t path_size, uint32_t flags)
 {
@@ -108,25 +140,19 @@ int sbe_9p_open(struct sbe_9p *files, struct sbe_9p_file *file, const char *path
         return SBE_EBUSY;
     if (path_size > SBE_9P_PATH)
         return SBE_EINVAL;
-    if (!sbe_9p_is_ready(files))
+    if (!sbe_9p_is_usable(files))
         return SBE_ESHUTDOWN;
-    int status = take_fid(files, file);
-    if (status < 0)
-        return status;
     file->files = files;
-    file->session = files->id;
+    file->path = path;
+    file->path_size = path_size;
     file->flags = flags;
     file->refused = false;
-    struct ninep_out out = message(file, WALKING);
-    ninep_put(&out, file->fid, 4);
-    uint8_t *count = out.at + out.used;
-    ninep_put(&out, 0, 2);
-    file->asked = put_names(&out, path, path_size);
-    count[0] = (uint8_t)file->asked;
-    status = file->asked > NINEP_WALK_MAX ? SBE_EINVAL : begin(file, WALKING, &out, NULL);
-    if (status < 0)
-        let_go(file);
-    return status;
+    if (ninep_client_is_ready(files))
+        return walk(file);
+    file->operation = WAITING;
+    file->next = files->waiting;
+    files->waiting = file;
+    return SBE_OK;
 }
 
 /* What was walked to is let go of again. */

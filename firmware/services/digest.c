@@ -11,7 +11,7 @@
  * errno, -2 for a file that is not there, say, and the rest counts for nothing.
  *
  * SBE_ENOENT: nobody exports files. SBE_EINVAL: no path, a longer one than SBE_9P_PATH, or other
- * buffers. SBE_EBUSY: as many are read as there is room for. SBE_ESHUTDOWN: the exporter is gone.
+ * buffers. SBE_EBUSY: as many are read as there is room for. SBE_EIO: the exporter is gone.
  */
 #include "ninep/client.h"
 #include "services/crc32.h"
@@ -57,6 +57,8 @@ static bool is_by_reference(const struct digest *digest)
 static void finish(struct digest *digest)
 {
     int status = digest->unwanted ? SBE_ECANCELED : digest->status;
+    if (status == SBE_ESHUTDOWN)
+        status = SBE_EIO; /* the requester's own channel is not shut */
     uint32_t size = status == SBE_OK ? sizeof digest->sum : 0;
     (void)sbe_kept_answer(&digest->kept, sbe_busy(status), &digest->sum, size);
     digest->used = false;
@@ -169,14 +171,6 @@ static void have_opened(struct sbe_9p_file *file, int status, const void *data, 
     read_on(digest);
 }
 
-static void ready(struct sbe_9p *files, int status)
-{
-    struct digest *digest = DIGEST_OF(files, files);
-    digest->status = status;
-    if (status == SBE_OK) /* else ended() follows */
-        open_in(digest, files);
-}
-
 /* One of the pool, or NULL: none is free, or this context or its user has its share. */
 static struct digest *take_free(uint32_t context)
 {
@@ -216,15 +210,15 @@ static int handle(struct sbe_request *request)
     status = sbe_request_keep(request, &digest->kept, digest->scratch, sizeof digest->scratch);
     if (status < 0)
         return sbe_busy(status);
-    digest->files.ready = ready;
     digest->files.ended = ended;
     digest->task.run = sum_up;
     digest->used = true;
     status = sbe_9p_begin(&digest->files, request->engine, request->channel, NAME);
-    if (status < 0) {
-        digest->status = status;
+    digest->status = status;
+    if (status < 0)
         ended(&digest->files);
-    }
+    else
+        open_in(digest, &digest->files); /* once it can be used */
     return SBE_KEPT;
 }
 

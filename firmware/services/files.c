@@ -44,7 +44,7 @@ static struct export_ *of_user(uint32_t context)
 struct sbe_9p *sbe_files(uint32_t context)
 {
     struct export_ *found = of_user(context);
-    return found != NULL && sbe_9p_is_ready(&found->files) ? &found->files : NULL;
+    return found != NULL && sbe_9p_is_usable(&found->files) ? &found->files : NULL;
 }
 
 static void ready(struct sbe_9p *files, int status)

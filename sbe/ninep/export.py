@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from sbe.errors import BadArgument, Busy, Error
+from sbe.errors import BadArgument, Busy, Error, LinkClosed
 from sbe.ninep import wire
 from sbe.ninep.folder import Folder
 from sbe.ninep.session import Quota, Session
@@ -23,8 +24,6 @@ _FRAME_HEAD = 40  # bytes of a frame before its payload
 class Link(Protocol):
     """What is used of a connection."""
 
-    @property
-    def closed(self) -> bool: ...
     @property
     def slot_size(self) -> int: ...
     def serve(self, name: str, handler: Any) -> None: ...
@@ -63,7 +62,7 @@ class Export:
         self._service = service
         self._writable = writable
         self._quota = quota or Quota()
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, tuple[Session, asyncio.AbstractEventLoop, asyncio.Event]] = {}
         self._folder = Folder(folder)
         try:
             link.serve(service, self._handle)
@@ -86,13 +85,15 @@ class Export:
         return self._link.submit("files", payload=self._service.encode(), timeout=None)
 
     def close(self) -> None:
-        """Serves no more. Sessions that are open get errors for what they ask. Idempotent."""
+        """Serves no more, and ends the sessions that are open. Idempotent."""
+        with contextlib.suppress(Error):  # withdrawn before, or the link is gone
+            self._link.unserve(self._service)
         self._folder.close()
-        if not self._link.closed:
-            try:
-                self._link.unserve(self._service)
-            except Error:  # withdrawn before, or the link is gone
-                return
+        for _, loop, over in list(self._sessions.values()):
+            with contextlib.suppress(
+                RuntimeError
+            ):  # its loop is closed, and all in it was cancelled
+                loop.call_soon_threadsafe(over.set)
 
     def __enter__(self) -> Self:
         return self
@@ -109,16 +110,17 @@ class Export:
         [kind, number], _, rest = wire.unpack("II", memoryview(payload))
         if kind == OPEN:
             await self._keep(number)
+            raise LinkClosed("the export was closed")
         if kind != MESSAGE:
             raise BadArgument(f"a call of kind {kind} is none of 9P")
-        session = self._sessions.get(number)
-        if session is None:
+        found = self._sessions.get(number)
+        if found is None:
             raise Error(f"no session {number} is open", errno.ENOENT)
         if len(buffers) > 1:
             raise BadArgument("a 9P message has one buffer at most")
         written = buffers[0] if buffers and buffers[0].readonly else None
         room = buffers[0] if buffers and not buffers[0].readonly else None
-        return session.answer(bytes(rest), written, room)
+        return found[0].answer(bytes(rest), written, room)
 
     async def _keep(self, number: int) -> None:
         """A session, for as long as nobody cancels this."""
@@ -130,9 +132,10 @@ class Export:
             raise Busy(str(error)) from None
         room = self._link.slot_size - _FRAME_HEAD
         session = Session(self._folder, self._quota, writable=self._writable, room=room)
-        self._sessions[number] = session
+        over = asyncio.Event()
+        self._sessions[number] = session, asyncio.get_running_loop(), over
         try:
-            await asyncio.Event().wait()
+            await over.wait()
         finally:
             del self._sessions[number]
             session.close()

@@ -1,0 +1,224 @@
+"""Either end of an export dies, hangs or gives up: an error that says so, and nothing is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sbe
+from tests.integration.varlink_client import Daemon, daemon
+
+LIMIT_S = 30.0
+EXPORT = """
+import sys, sbe
+with sbe.connect(sys.argv[1]) as link, link.export_9p(sys.argv[2]) as exported:
+    shared = exported.share()
+    while not exported.sessions:
+        assert not shared.done(), shared.exception()
+    print("shared", flush=True)
+    shared.result()
+"""
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For something of which only a look tells."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a file that takes for ever to be read, and one that does not."""
+    made = tmp_path / "exported"
+    made.mkdir()
+    (made / "small").write_bytes(b"small")
+    with (made / "endless").open("wb") as file:
+        file.truncate(1 << 43)
+    return made
+
+
+def opened_below(folder: Path) -> int:
+    """Descriptors of this process that name something in the folder."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{fd}").startswith(os.fspath(folder / "e"))
+        except OSError:
+            continue
+    return found
+
+
+def small(link: sbe.Connection) -> tuple[int, int, int]:
+    reply = link.call("digest", payload=b"small", timeout=LIMIT_S)
+    size, crc, error = struct.unpack("<QIi", reply.payload)
+    return size, crc, error
+
+
+SMALL = (5, zlib.crc32(b"small"), 0)
+
+
+def remote_pid(link: sbe.Connection) -> int:
+    (entry,) = link.list()["links"]
+    return int(entry["pid"])
+
+
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_the_remote_dies_in_the_middle(folder: Path, by_reference: bool) -> None:
+    with sbe.connect("loopback:") as link, link.export_9p(folder) as exported:
+        buffers = (sbe.Out(link.allocate(1 << 16)),) if by_reference else ()
+        call = link.submit("digest", *buffers, payload=b"endless", timeout=None)
+        wait_until(lambda: opened_below(folder) == 2)  # what names it, and what reads it
+        os.kill(remote_pid(link), signal.SIGKILL)
+        with pytest.raises(sbe.RemoteRestarted):
+            call.result(LIMIT_S)
+        wait_until(lambda: exported.sessions == 0)
+        assert opened_below(folder) == 0
+        assert small(link) == SMALL
+
+
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_whoever_asked_gives_up(folder: Path, by_reference: bool) -> None:
+    with sbe.connect("loopback:") as link, link.export_9p(folder) as exported:
+        for _ in range(20):  # more than there is room for at a time
+            buffers = (sbe.Out(link.allocate(1 << 16)),) if by_reference else ()
+            call = link.submit("digest", *buffers, payload=b"endless", timeout=None)
+            wait_until(lambda: opened_below(folder) == 2)
+            call.cancel()
+            with pytest.raises(sbe.Cancelled):
+                call.result(LIMIT_S)
+            wait_until(lambda: exported.sessions == 0)
+            assert opened_below(folder) == 0
+        assert small(link) == SMALL
+
+
+def test_the_connection_is_closed_in_the_middle(folder: Path) -> None:
+    link = sbe.connect("loopback:")
+    exported = link.export_9p(folder)
+    call = link.submit("digest", payload=b"endless", timeout=None)
+    wait_until(lambda: opened_below(folder) == 2)
+    link.close()
+    with pytest.raises(sbe.LinkClosed):
+        call.result(LIMIT_S)
+    wait_until(lambda: exported.sessions == 0)
+    exported.close()
+    assert opened_below(folder) == 0
+
+
+def test_an_export_is_closed_in_the_middle(folder: Path) -> None:
+    with sbe.connect("loopback:") as link:
+        with link.export_9p(folder):
+            call = link.submit("digest", payload=b"endless", timeout=LIMIT_S)
+            wait_until(lambda: opened_below(folder) == 2)
+        with pytest.raises(sbe.RemoteError) as caught:
+            call.result(LIMIT_S)
+        assert caught.value.code in (errno.EIO, errno.ENOENT)
+        wait_until(lambda: opened_below(folder) == 0)
+        with link.export_9p(folder):
+            assert small(link) == SMALL
+
+
+def test_a_closed_export_has_no_sessions(folder: Path) -> None:
+    with sbe.connect("loopback:") as link:
+        exported = link.export_9p(folder)
+        shared = exported.share()
+        wait_until(lambda: exported.sessions == 1)
+        exported.close()
+        wait_until(lambda: exported.sessions == 0)
+        shared.cancel()
+        with pytest.raises(sbe.Error):  # cancelled, or refused as it had just begun
+            shared.result(LIMIT_S)
+        with link.export_9p(folder) as exported:
+            assert small(link) == SMALL
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Daemon]:
+    with daemon(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def exporter(running: Daemon, folder: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a process that exports the folder to all of this user."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", EXPORT, f"unix:{running.socket}", os.fspath(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "shared\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(LIMIT_S)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+Start = Callable[[], "subprocess.Popen[str]"]
+
+
+def test_the_exporter_dies_in_the_middle(running: Daemon, exporter: Start) -> None:
+    with sbe.connect(f"unix:{running.socket}") as link:
+        for _ in range(3):
+            process = exporter()
+            call = link.submit("digest", payload=b"endless", timeout=None)
+            assert small(link) == SMALL
+            process.kill()
+            with pytest.raises(sbe.RemoteError) as caught:
+                call.result(LIMIT_S)
+            assert caught.value.code == errno.EIO
+            with pytest.raises(sbe.UnknownService):
+                small(link)
+
+
+def test_the_exporter_hangs(running: Daemon, exporter: Start) -> None:
+    process = exporter()
+    with sbe.connect(f"unix:{running.socket}") as link:
+        assert small(link) == SMALL
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(sbe.Timeout):
+            link.call("digest", payload=b"small", timeout=0.3)
+        assert link.call("echo", payload=b"others go on").payload == b"others go on"
+        process.send_signal(signal.SIGCONT)
+        assert small(link) == SMALL
+
+
+def test_the_remote_restarts_under_a_shared_export(running: Daemon, exporter: Start) -> None:
+    process = exporter()
+    with sbe.connect(f"unix:{running.socket}") as link:
+        call = link.submit("digest", payload=b"endless", timeout=None)
+        os.kill(running.remote_pid(), signal.SIGKILL)
+        with pytest.raises(sbe.RemoteRestarted):
+            call.result(LIMIT_S)
+        assert process.wait(LIMIT_S) != 0  # it is told, too
+        exporter()
+        assert small(link) == SMALL
+
+
+def test_nothing_is_shared_by_a_name_that_nobody_serves() -> None:
+    with sbe.connect("loopback:") as link:
+        with pytest.raises(sbe.UnknownService):
+            link.call("files", payload=b"nothing", timeout=LIMIT_S)
+        for payload in (b"", b"n" * 32, b"nul\0"):
+            with pytest.raises(sbe.RemoteError) as caught:
+                link.call("files", payload=payload, timeout=LIMIT_S)
+            assert caught.value.code == errno.EINVAL
