@@ -200,7 +200,7 @@ static int take_data(struct sbe_9p_file *file, struct ninep_answer *answer,
         result->data = answer->in.at;
         return answer->elsewhere == 0 && answer->in.left == result->size ? SBE_OK : SBE_EBADMSG;
     }
-    bool there = response->buffer_count == 1 && response->buffers[0].size >= result->size;
+    bool there = response->buffer_count == 1 && response->buffers[0].size == result->size;
     there = there && answer->elsewhere == result->size && answer->in.left == 0;
     return there ? SBE_OK : SBE_EBADMSG;
 }

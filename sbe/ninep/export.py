@@ -14,6 +14,7 @@ from sbe.errors import BadArgument, Busy, Error, LinkClosed
 from sbe.ninep import wire
 from sbe.ninep.folder import Folder
 from sbe.ninep.session import Quota, Session
+from sbe.sdk.handlers import Answer
 from sbe.sdk.ninep_wire import MESSAGE, OPEN
 
 __all__ = ["Export"]
@@ -120,7 +121,12 @@ class Export:
             raise BadArgument("a 9P message has one buffer at most")
         written = buffers[0] if buffers and buffers[0].readonly else None
         room = buffers[0] if buffers and not buffers[0].readonly else None
-        return found[0].answer(bytes(rest), written, room)
+        reply = found[0].answer(bytes(rest), written, room)
+        if room is None:
+            return reply
+        answer = Answer(reply)
+        answer.written = (int.from_bytes(reply[:4], "little") - len(reply),)
+        return answer
 
     async def _keep(self, number: int) -> None:
         """A session, for as long as nobody cancels this."""
