@@ -66,7 +66,7 @@ class Export:
         self._sessions: dict[int, tuple[Session, asyncio.AbstractEventLoop, asyncio.Event]] = {}
         self._folder = Folder(folder)
         try:
-            link.serve(service, self._handle)
+            link.serve(service, self._answer)
         except BaseException:
             self._folder.close()
             raise
@@ -107,10 +107,10 @@ class Export:
     ) -> None:
         self.close()
 
-    async def _handle(self, payload: bytes, *buffers: memoryview) -> bytes:
+    async def _answer(self, payload: bytes, *buffers: memoryview) -> bytes:
         [kind, number], _, rest = wire.unpack("II", memoryview(payload))
         if kind == OPEN:
-            await self._keep(number)
+            await self._hold_session(number)
             raise LinkClosed("the export was closed")
         if kind != MESSAGE:
             raise BadArgument(f"a call of kind {kind} is none of 9P")
@@ -128,7 +128,7 @@ class Export:
         answer.written = (int.from_bytes(reply[:4], "little") - len(reply),)
         return answer
 
-    async def _keep(self, number: int) -> None:
+    async def _hold_session(self, number: int) -> None:
         """A session, for as long as nobody cancels this."""
         if number == 0 or number in self._sessions:
             raise Error(f"session {number} can't be opened: it is open, or none", errno.EEXIST)

@@ -29,7 +29,7 @@ _S = 1_000_000_000
 
 @dataclass
 class Quota:
-    """What an export may take, all its sessions together. Not thread-safe."""
+    """What an export may still take, all its sessions together; it is the export's from then on."""
 
     sessions: int = 16
     fids: int = 256
@@ -37,16 +37,16 @@ class Quota:
     written_bytes: int = 1 << 30
     """By which files may grow and be made; what is removed is not given back."""
 
-    def take(self, what: str) -> None:
-        """One of `what`, a field. Raises OSError, ENFILE, when there is none left."""
-        left = getattr(self, what)
+    def take(self, field: str) -> None:
+        """One of what a field counts. Raises OSError, ENFILE, when there is none left."""
+        left = getattr(self, field)
         if left <= 0:
-            raise OSError(errno.ENFILE, f"the export's quota of {what} is used up")
-        setattr(self, what, left - 1)
+            raise OSError(errno.ENFILE, f"the export's quota of {field} is used up")
+        setattr(self, field, left - 1)
 
-    def give_back(self, what: str) -> None:
+    def give_back(self, field: str) -> None:
         """One that was taken."""
-        setattr(self, what, getattr(self, what) + 1)
+        setattr(self, field, getattr(self, field) + 1)
 
     def grow(self, size: int) -> None:
         """Takes so many bytes. Raises OSError, EDQUOT."""
