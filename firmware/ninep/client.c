@@ -288,8 +288,8 @@ static int open_session(struct sbe_9p *files)
     struct ninep_request head = {.op = NINEP_OPEN};
     last_id += last_id == 0xffffffffu ? 2u : 1u; /* 0 is none */
     files->id = head.session = last_id;
-    sbe_copy_record(storage, &head, sizeof head);
     struct ninep_out out = {.at = (uint8_t *)storage, .used = sizeof head};
+    sbe_copy_record(out.at, &head, sizeof head);
     int status = call(files, &out, NULL, &files->open);
     if (status < 0)
         return status;
