@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import time
 import zlib
@@ -65,6 +67,13 @@ def export(
                 exported.share().result()
             except sbe.RemoteRestarted:
                 screen.line("the remote restarted; exported again")
+            except sbe.RemoteError as error:
+                if error.code == errno.EEXIST:
+                    raise sbe.Busy(
+                        "another program of this user exports a folder to this remote: end that "
+                        "first"
+                    ) from error
+                raise
 
 
 def _check(session: Session, link: sbe.Connection, folder: Path, name: str) -> int:
@@ -86,9 +95,6 @@ def _check(session: Session, link: sbe.Connection, folder: Path, name: str) -> i
 
 
 def _words(code: int) -> str:
-    import errno
-    import os
-
     if code == errno.EXDEV:
         return "a link leads out of the folder: the remote may not read what it leads to"
     return os.strerror(code)

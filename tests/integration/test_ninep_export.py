@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 import sbe
+from tests.integration.test_daemon import NOBODY, as_user, public_folder
 from tests.integration.varlink_client import Daemon, daemon
+
+__all__ = ["public_folder"]  # a fixture
 
 LIMIT_S = 30.0
 EXPORT = """
@@ -212,6 +215,83 @@ def test_the_remote_restarts_under_a_shared_export(running: Daemon, exporter: St
         assert process.wait(LIMIT_S) != 0  # it is told, too
         exporter()
         assert small(link) == SMALL
+
+
+def test_another_user_does_not_have_it(public_folder: Path, folder: Path) -> None:
+    with daemon(public_folder, '[daemon]\nmode = "0666"\n') as running:
+        running.socket.parent.chmod(0o755)
+        uri = f"unix:{running.socket}"
+        with as_user(NOBODY):
+            other = sbe.connect(uri)
+        with other, sbe.connect(uri) as mine, sbe.connect(uri) as also_mine:
+            exported = mine.export_9p(folder)
+            exported.share()
+            wait_until(lambda: exported.sessions == 1)
+            assert small(also_mine) == SMALL
+            with pytest.raises(sbe.UnknownService):
+                small(other)
+            theirs = other.export_9p(folder)  # each user has an export
+            theirs.share()
+            wait_until(lambda: theirs.sessions == 1)
+            assert small(other) == SMALL
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "sbe", *map(str, words)]
+
+
+def test_the_command(running: Daemon, folder: Path) -> None:
+    uri = f"unix:{running.socket}"
+    words = command("--uri", uri, "9p", "export", folder)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said == f"the remote of {uri} reads {folder}, by the service 'files'\n"
+            with sbe.connect(uri) as link:
+                wait_until(lambda: digest_or_none(link) == SMALL)
+                second = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
+                assert second.returncode == 1
+                assert "another program of this user exports a folder" in second.stderr
+                os.kill(running.remote_pid(), signal.SIGKILL)
+                assert process.stdout.readline() == "the remote restarted; exported again\n"
+                wait_until(lambda: digest_or_none(link) == SMALL)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT_S) == 130
+        finally:
+            process.kill()
+
+
+def digest_or_none(link: sbe.Connection) -> tuple[int, int, int] | None:
+    """As `small()`; None as long as nobody exports, or the remote starts."""
+    try:
+        return small(link)
+    except (sbe.UnknownService, sbe.LinkError):
+        return None
+
+
+def test_the_command_checks(folder: Path) -> None:
+    (folder / "outside").symlink_to("/etc/passwd")
+
+    def check(name: str) -> subprocess.CompletedProcess[str]:
+        words = command("--uri", "loopback:", "9p", "export", folder, "--check", name)
+        return subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
+
+    done = check("small")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("PASS small: the remote read 5 B in ")
+    assert "0x" in done.stdout
+    done = check("nothing")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sbe: error: nothing: No such file or directory\n",
+    )
+    done = check("outside")
+    assert done.returncode == 1
+    assert "a link leads out of the folder" in done.stderr
 
 
 def test_nothing_is_shared_by_a_name_that_nobody_serves() -> None:
