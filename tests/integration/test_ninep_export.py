@@ -16,6 +16,10 @@ from pathlib import Path
 import pytest
 
 import sbe
+from sbe.ninep import Quota
+from sbe.sdk.ninep_wire import MESSAGE, OPEN
+from tests.integration import ninep
+from tests.integration.ninep import message
 from tests.integration.test_daemon import NOBODY, as_user, public_folder
 from tests.integration.varlink_client import Daemon, daemon
 
@@ -144,6 +148,37 @@ def test_a_closed_export_has_no_sessions(folder: Path) -> None:
             shared.result(LIMIT_S)
         with link.export_9p(folder) as exported:
             assert small(link) == SMALL
+
+
+def test_calls_that_are_none(folder: Path) -> None:
+    """By `relay`, which passes on what a remote would not say."""
+    with sbe.connect("loopback:") as link, link.export_9p(folder, quota=Quota(sessions=3)) as it:
+
+        def refused(call: bytes) -> int:
+            with pytest.raises(sbe.Error) as caught:
+                link.call("relay", payload=b"files\0" + call, timeout=LIMIT_S)
+            return caught.value.code
+
+        statfs = message(ninep.STATFS, 1, bytes(4))
+        assert refused(b"") == refused(b"\1\0\0\0\1") == errno.EBADMSG
+        assert refused(struct.pack("<II", 3, 1)) == errno.EINVAL
+        assert refused(struct.pack("<II", MESSAGE, 1) + statfs) == errno.ENOENT
+        assert refused(struct.pack("<II", OPEN, 0)) == errno.EEXIST
+        open_ = [
+            link.submit("relay", payload=b"files\0" + struct.pack("<II", OPEN, number))
+            for number in (1, 2, 0xFFFFFFFF)
+        ]
+        wait_until(lambda: it.sessions == 3)
+        assert refused(struct.pack("<II", OPEN, 2)) == errno.EEXIST
+        assert refused(struct.pack("<II", OPEN, 4)) == errno.EBUSY
+        assert refused(struct.pack("<II", MESSAGE, 1) + statfs[:-1]) == errno.EBADMSG
+        asked = b"files\0" + struct.pack("<II", MESSAGE, 1) + statfs
+        answer = link.call("relay", payload=asked, timeout=LIMIT_S).payload
+        assert answer == struct.pack("<IBHI", 11, ninep.RLERROR, 1, errno.EPROTO)
+        for call in open_:
+            call.cancel()
+        wait_until(lambda: it.sessions == 0)
+        assert small(link) == SMALL
 
 
 @pytest.fixture
