@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Generator
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sbe.errors import BadArgument, Busy, Error, LinkClosed
@@ -64,6 +64,8 @@ class Export:
         self._writable = writable
         self._quota = quota or Quota()
         self._sessions: dict[int, tuple[Session, asyncio.AbstractEventLoop, asyncio.Event]] = {}
+        self._closed = False
+        self._lock = threading.Lock()  # of who is open, and whether anybody may be
         self._folder = Folder(folder)
         try:
             link.serve(service, self._answer)
@@ -89,22 +91,19 @@ class Export:
         """Serves no more, and ends the sessions that are open. Idempotent."""
         with contextlib.suppress(Error):  # withdrawn before, or the link is gone
             self._link.unserve(self._service)
-        self._folder.close()
-        for _, loop, over in list(self._sessions.values()):
-            with contextlib.suppress(
-                RuntimeError
-            ):  # its loop is closed, and all in it was cancelled
+        with self._lock:
+            self._closed = True
+            sessions = list(self._sessions.values())
+        if not sessions:
+            self._folder.close()
+        for _, loop, over in sessions:
+            with contextlib.suppress(RuntimeError):  # its loop has ended, and all that was in it
                 loop.call_soon_threadsafe(over.set)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def _answer(self, payload: bytes, *buffers: memoryview) -> bytes:
@@ -130,19 +129,30 @@ class Export:
 
     async def _hold_session(self, number: int) -> None:
         """A session, for as long as nobody cancels this."""
+        room = self._link.slot_size - _FRAME_HEAD
+        session = Session(self._folder, self._quota, writable=self._writable, room=room)
+        over = asyncio.Event()
+        with self._lock:
+            self._check_new(number)
+            self._sessions[number] = session, asyncio.get_running_loop(), over
+        try:
+            await over.wait()
+        finally:
+            session.close()
+            self._quota.give_back("sessions")
+            with self._lock:
+                del self._sessions[number]
+                last = self._closed and not self._sessions
+            if last:  # not before: the number of its descriptor may be another file's then
+                self._folder.close()
+
+    def _check_new(self, number: int) -> None:
+        """That there may be one more session, and takes it from the quota."""
+        if self._closed:
+            raise LinkClosed("the export was closed")
         if number == 0 or number in self._sessions:
             raise Error(f"session {number} can't be opened: it is open, or none", errno.EEXIST)
         try:
             self._quota.take("sessions")
         except OSError as error:
             raise Busy(str(error)) from None
-        room = self._link.slot_size - _FRAME_HEAD
-        session = Session(self._folder, self._quota, writable=self._writable, room=room)
-        over = asyncio.Event()
-        self._sessions[number] = session, asyncio.get_running_loop(), over
-        try:
-            await over.wait()
-        finally:
-            del self._sessions[number]
-            session.close()
-            self._quota.give_back("sessions")

@@ -68,8 +68,10 @@ def _held(fd: int) -> Iterator[int]:
 class Folder:
     """Opens what lies below a folder and nothing else, wherever links and `..` lead.
 
-    Links to what lies below it are followed. Any thread may use it.
+    Links to what lies below it are followed. Any thread may use it, and none while it is closed.
     """
+
+    _fd = -1
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises BadArgument for what is no folder, `sbe.Error` where the kernel can't confine."""
@@ -92,6 +94,9 @@ class Folder:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def find(self, names: Names, *, follow: bool = False) -> int:
         """A descriptor that only names a file. Raises OSError, EXDEV for what leads out.

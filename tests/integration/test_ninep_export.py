@@ -22,6 +22,7 @@ from tests.integration import ninep
 from tests.integration.ninep import message
 from tests.integration.test_daemon import NOBODY, as_user, public_folder
 from tests.integration.varlink_client import Daemon, daemon
+from tests.unit.test_ninep_session import opened_below
 
 __all__ = ["public_folder"]  # a fixture
 
@@ -56,17 +57,6 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def opened_below(folder: Path) -> int:
-    """Descriptors of this process that name something in the folder."""
-    found = 0
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            found += os.readlink(f"/proc/self/fd/{fd}").startswith(os.fspath(folder / "e"))
-        except OSError:
-            continue
-    return found
-
-
 def small(link: sbe.Connection) -> tuple[int, int, int]:
     reply = link.call("digest", payload=b"small", timeout=LIMIT_S)
     size, crc, error = struct.unpack("<QIi", reply.payload)
@@ -86,12 +76,14 @@ def test_the_remote_dies_in_the_middle(folder: Path, by_reference: bool) -> None
     with sbe.connect("loopback:") as link, link.export_9p(folder) as exported:
         buffers = (sbe.Out(link.allocate(1 << 16)),) if by_reference else ()
         call = link.submit("digest", *buffers, payload=b"endless", timeout=None)
-        wait_until(lambda: opened_below(folder) == 2)  # what names it, and what reads it
+        wait_until(
+            lambda: opened_below(folder / "endless") == 2
+        )  # what names it, and what reads it
         os.kill(remote_pid(link), signal.SIGKILL)
         with pytest.raises(sbe.RemoteRestarted):
             call.result(LIMIT_S)
         wait_until(lambda: exported.sessions == 0)
-        assert opened_below(folder) == 0
+        assert opened_below(folder / "endless") == 0
         assert small(link) == SMALL
 
 
@@ -101,12 +93,12 @@ def test_whoever_asked_gives_up(folder: Path, by_reference: bool) -> None:
         for _ in range(20):  # more than there is room for at a time
             buffers = (sbe.Out(link.allocate(1 << 16)),) if by_reference else ()
             call = link.submit("digest", *buffers, payload=b"endless", timeout=None)
-            wait_until(lambda: opened_below(folder) == 2)
+            wait_until(lambda: opened_below(folder / "endless") == 2)
             call.cancel()
             with pytest.raises(sbe.Cancelled):
                 call.result(LIMIT_S)
             wait_until(lambda: exported.sessions == 0)
-            assert opened_below(folder) == 0
+            assert opened_below(folder / "endless") == 0
         assert small(link) == SMALL
 
 
@@ -114,24 +106,24 @@ def test_the_connection_is_closed_in_the_middle(folder: Path) -> None:
     link = sbe.connect("loopback:")
     exported = link.export_9p(folder)
     call = link.submit("digest", payload=b"endless", timeout=None)
-    wait_until(lambda: opened_below(folder) == 2)
+    wait_until(lambda: opened_below(folder / "endless") == 2)
     link.close()
     with pytest.raises(sbe.LinkClosed):
         call.result(LIMIT_S)
     wait_until(lambda: exported.sessions == 0)
     exported.close()
-    assert opened_below(folder) == 0
+    assert opened_below(folder / "endless") == 0
 
 
 def test_an_export_is_closed_in_the_middle(folder: Path) -> None:
     with sbe.connect("loopback:") as link:
         with link.export_9p(folder):
             call = link.submit("digest", payload=b"endless", timeout=LIMIT_S)
-            wait_until(lambda: opened_below(folder) == 2)
+            wait_until(lambda: opened_below(folder / "endless") == 2)
         with pytest.raises(sbe.RemoteError) as caught:
             call.result(LIMIT_S)
         assert caught.value.code in (errno.EIO, errno.ENOENT)
-        wait_until(lambda: opened_below(folder) == 0)
+        wait_until(lambda: opened_below(folder / "endless") == 0)
         with link.export_9p(folder):
             assert small(link) == SMALL
 

@@ -64,6 +64,15 @@ class Served:
 Serve = Callable[..., Served]
 
 
+def opened_below(path: Path) -> int:
+    """Descriptors of this process that name it or something in it."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{fd}").startswith(os.fspath(path))
+    return found
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder beside what must not be reached, with links that lead there."""
@@ -90,7 +99,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def serve(folder: Path) -> Iterator[Serve]:
     """Serves the folder to a client that has attached fid 0; nothing stays open."""
-    before = len(os.listdir("/proc/self/fd"))
     running: list[Served] = []
 
     def begin(**how: object) -> Served:
@@ -103,7 +111,7 @@ def serve(folder: Path) -> Iterator[Serve]:
     yield begin
     for served in running:
         served.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened_below(folder) == 0
 
 
 def test_what_is_there(serve: Serve, folder: Path) -> None:
