@@ -148,6 +148,27 @@ static void test_a_file_waits_for_its_session(void)
     CHECK_EQ(host.messages, 0);
 }
 
+static void test_a_file_of_a_former_session(void)
+{
+    start();
+    make_file(10);
+    CHECK_EQ(open_file("ram/file", SBE_9P_READ), SBE_OK);
+    end();
+    ninep_session_reset(&host.session);
+    CHECK_EQ(sbe_9p_begin(&files, &remote.engine, channel(), "files"), SBE_OK);
+    found(SBE_OK);
+    run();
+    CHECK_EQ(got.readies, 2);
+    uint32_t messages = host.messages;
+    CHECK_EQ(sbe_9p_read(&file, 0, 10, NULL), SBE_ESHUTDOWN);
+    CHECK_EQ(sbe_9p_close(&file), SBE_ESHUTDOWN);
+    CHECK_EQ(host.messages, messages);
+    CHECK_EQ(open_file("ram/file", SBE_9P_READ), SBE_OK);
+    sbe_9p_end(&files);
+    run();
+    CHECK_EQ(got.ends, 2);
+}
+
 /* -- an exporter that goes, or has no time ------------------------------------------------------
  */
 
@@ -249,6 +270,7 @@ int main(void)
     test_listing();
     test_refusals();
     test_a_file_waits_for_its_session();
+    test_a_file_of_a_former_session();
     test_the_channel_closes();
     test_the_exporter_ends_the_session();
     test_a_full_ring();

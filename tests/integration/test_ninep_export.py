@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -140,6 +141,30 @@ def test_a_closed_export_has_no_sessions(folder: Path) -> None:
             shared.result(LIMIT_S)
         with link.export_9p(folder) as exported:
             assert small(link) == SMALL
+
+
+def test_a_folder_is_open_until_its_last_session_ends(folder: Path) -> None:
+    """Its descriptor's number may be another file's at once."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    async def hold(payload: bytes) -> None:  # the loop that sessions run in
+        began.set()
+        goes_on.wait(LIMIT_S)
+
+    with sbe.connect("loopback:") as link:
+        exported = link.export_9p(folder)
+        shared = exported.share()
+        wait_until(lambda: exported.sessions == 1)
+        link.serve("hold", hold)
+        held = link.submit("relay", payload=b"hold\0")
+        assert began.wait(LIMIT_S)
+        exported.close()
+        named = opened_below(folder)
+        goes_on.set()
+        assert named > 1  # the folder, and what its session has
+        held.result(LIMIT_S)
+        wait_until(lambda: opened_below(folder) == 0)
+        shared.cancel()
 
 
 def test_calls_that_are_none(folder: Path) -> None:
