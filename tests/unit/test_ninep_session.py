@@ -486,7 +486,7 @@ def test_data_in_a_buffer(serve: Serve) -> None:
     room = memoryview(bytearray(100))
     got = session.answer(message(ninep.READ, 7, struct.pack("<IQI", fid, 3, 1 << 20)), None, room)
     assert got == struct.pack("<IBHI", 11 + 9, ninep.READ + 1, 7, 9)
-    assert room[:10] == b"reference\0"
+    assert bytes(room[:10]) == b"reference\0"
     root = client.walk("")
     client.ask(ninep.LOPEN, struct.pack("<II", root, 0))
     got = session.answer(message(ninep.READDIR, 7, struct.pack("<IQI", root, 0, 100)), None, room)
