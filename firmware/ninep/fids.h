@@ -19,12 +19,6 @@ struct ninep_fid *ninep_fid_add(struct ninep_session *session, uint32_t number,
 void ninep_fid_point(struct ninep_fid *fid, struct ninep_node *node);
 void ninep_fid_remove(struct ninep_session *session, struct ninep_fid *fid);
 
-/* A message that is longer than what it has to say, or shorter. */
-static inline bool ninep_is_whole(const struct ninep_in *in)
-{
-    return !in->bad && in->left == 0;
-}
-
 static inline struct ninep_node *ninep_node_of(const struct ninep_fid *fid)
 {
     return ninep_node(fid->node);

@@ -84,9 +84,9 @@ static int version(struct ninep_call *call, struct ninep_in *in, struct ninep_ou
     if (msize < NINEP_MSIZE_MIN)
         return SBE_EINVAL;
     msize = msize < NINEP_MSIZE ? msize : NINEP_MSIZE;
-    bool known = ninep_text_is(name, "9P2000.L");
+    bool known = ninep_text_is(name, NINEP_VERSION);
     call->session->msize = known ? msize : 0;
-    const char *answer = known ? "9P2000.L" : "unknown";
+    const char *answer = known ? NINEP_VERSION : "unknown";
     ninep_put(out, msize, 4);
     ninep_put_text(out, answer, (uint16_t)strlen(answer));
     return SBE_OK;

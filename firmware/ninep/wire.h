@@ -46,8 +46,10 @@ enum ninep_error {
     NINEP_ENOTEMPTY = -39,
 };
 
+#define NINEP_VERSION    "9P2000.L"
 #define NINEP_HEADER     7u  /* size[4] type[1] tag[2] */
 #define NINEP_READ_HEAD  11u /* and count[4]: what comes before the data of Rread and Rreaddir */
+#define NINEP_QID        13u
 #define NINEP_WRITE_HEAD 23u /* what comes before the data of Twrite */
 #define NINEP_WALK_MAX   16u
 #define NINEP_NOFID      0xffffffffu
@@ -72,6 +74,17 @@ enum ninep_error {
 #define NINEP_QID_DIR   0x80u
 #define NINEP_MODE_DIR  0040000u
 #define NINEP_MODE_FILE 0100000u
+
+/* How messages come, as docs/spec/9p.md says: calls whose payload begins so. */
+enum ninep_op {
+    NINEP_OPEN = 1,    /* kept until it is cancelled */
+    NINEP_MESSAGE = 2, /* a T-message behind it */
+};
+
+struct ninep_request {
+    uint32_t op;
+    uint32_t session; /* id, chosen by the requester, one of its context, not 0 */
+};
 
 /* Fields are taken from private memory; `bad` once the message is too short for one. */
 struct ninep_in {
@@ -99,6 +112,12 @@ static inline uint64_t ninep_get(struct ninep_in *in, uint32_t bytes)
     in->at += bytes;
     in->left -= bytes;
     return value;
+}
+
+/* A message that is longer than what it has to say, or shorter. */
+static inline bool ninep_is_whole(const struct ninep_in *in)
+{
+    return !in->bad && in->left == 0;
 }
 
 static inline uint32_t ninep_get_u32(struct ninep_in *in)

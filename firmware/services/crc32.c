@@ -3,6 +3,7 @@
  * crc32: of all IN and INOUT buffers, in order, as if they were one; there are no others, and no
  * payload. The answer's payload is the sum, 4 bytes, as zlib's crc32() computes it.
  */
+#include "services/crc32.h"
 #include "services/service_util.h"
 
 #ifdef SBE_SMALL
@@ -103,6 +104,11 @@ static uint32_t update(uint32_t crc, const uint8_t *bytes, size_t size)
 
 #endif
 
+uint32_t sbe_crc32(uint32_t sum, const void *bytes, size_t size)
+{
+    return ~update(~sum, bytes, size);
+}
+
 static int crc32(struct sbe_request *request)
 {
     uint8_t *data;
@@ -111,7 +117,7 @@ static int crc32(struct sbe_request *request)
     if (status < 0)
         return status;
     while (sbe_next_piece(request, &data, &size)) {
-        uint32_t sum = ~update(~(uint32_t)request->state, data, size);
+        uint32_t sum = sbe_crc32((uint32_t)request->state, data, size);
         request->state = request->state >> 32 << 32 | sum;
         if (size == SBE_PIECE)
             return SBE_MORE;

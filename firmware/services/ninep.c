@@ -10,16 +10,6 @@
 #include "ninep/server.h"
 #include "services/service_util.h"
 
-enum ninep_op {
-    NINEP_OPEN = 1,    /* kept until it is cancelled */
-    NINEP_MESSAGE = 2, /* a T-message behind it */
-};
-
-struct ninep_request {
-    uint32_t op;
-    uint32_t session; /* id, chosen by the requester, one of its context, not 0 */
-};
-
 static struct opened {
     uint32_t id; /* 0: free */
     uint32_t context;

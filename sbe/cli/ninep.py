@@ -1,4 +1,4 @@
-"""`sbe 9p`: files of the co-processor in this machine's tree."""
+"""`sbe 9p`: files of the co-processor in this machine's tree, and of this machine there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 import sbe
+from sbe.cli.ninep_export import export
 from sbe.cli.session import Session, common_options
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ _MSIZE = (1 << 20) + 24
 
 @click.group("9p")
 def ninep() -> None:
-    """Files of the co-processor, by 9P2000.L."""
+    """Files of the co-processor, and files for it, by 9P2000.L."""
+
+
+ninep.add_command(export)
 
 
 @ninep.command()

@@ -9,9 +9,15 @@ from typing import Any
 
 from sbe.errors import BadArgument, Error
 
-__all__ = ["answer_code", "check_handler", "is_coroutine", "report"]
+__all__ = ["Answer", "answer_code", "check_handler", "is_coroutine", "report"]
 
 _CODE_MAX = (1 << 31) - 1  # what a response's status holds
+
+
+class Answer(bytes):
+    """The payload of an answer that says how much was written: bytes of each buffer, in order."""
+
+    written: tuple[int, ...] = ()
 
 
 def is_coroutine(handler: Callable[..., Any]) -> bool:

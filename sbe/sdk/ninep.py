@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sbe.sdk.core import Core
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from sbe.ninep.export import Export, Link
+    from sbe.ninep.session import Quota
     from sbe.sdk.ninep_bridge import Bridge
 
 __all__ = ["Ninep"]
@@ -40,3 +43,22 @@ class Ninep:
         from sbe.sdk.ninep_bridge import Bridge
 
         return Bridge(self._core, service, sock, msize, heap, timeout)
+
+    def export_9p(
+        self,
+        folder: str | os.PathLike[str],
+        service: str = "files",
+        *,
+        writable: bool = False,
+        quota: Quota | None = None,
+    ) -> Export:
+        """Serves a folder by 9P2000.L to the remote, as a service of this name, until it is closed.
+
+        Nothing outside the folder is reached, whatever the remote asks for and links say. `quota`
+        bounds what it takes here. Raises BadArgument for what is no folder, or a name that is
+        served already; `sbe.Error` where the kernel can't keep a path inside a folder (Linux before
+        5.6).
+        """
+        from sbe.ninep.export import Export
+
+        return Export(cast("Link", self), folder, service, writable, quota)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from sbe import _native
 from sbe.errors import DaemonGone, Error, LinkClosed, MessageTooLarge, OutOfResources
-from sbe.sdk.handlers import answer_code, report
+from sbe.sdk.handlers import Answer, answer_code, report
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,7 +74,8 @@ def _refuse(request: _native.Request, name: str, error: BaseException) -> None:
 
 def _respond(request: _native.Request, name: str, result: _Answer) -> None:
     try:
-        request.respond(b"" if result is None else result)
+        written = result.written if isinstance(result, Answer) else None
+        request.respond(b"" if result is None else result, 0, written)
     except BaseException as error:
         report(f"what the handler of service {name!r} returned can't be sent", error)
         too_large = isinstance(error, MessageTooLarge)

@@ -16,7 +16,7 @@
 #define END_SLOT_SIZE 512u
 #define END_LINE      64u
 #define END_RING      (2 * END_LINE + END_SLOTS * END_SLOT_SIZE)
-#define END_SERVICES  14u
+#define END_SERVICES  16u
 
 struct end_ring { /* the host's view of a channel's rings; NULL where there are none */
     uint8_t *to_engine;

@@ -87,7 +87,8 @@ TARGETS = (
         300_000,
         (
             *(f"core/{name}.c" for name in ("engine", "engine_base", "kept")),
-            *(f"services/{name}.c" for name in ("relay", "mulaw")),
+            *(f"services/{name}.c" for name in ("relay", "mulaw", "digest", "files")),
+            *(f"ninep/{name}.c" for name in ("client", "client_files")),
         ),
     ),
 )

@@ -75,6 +75,7 @@ def test_python_blocks_are_typed(page: str, tmp_path: Path):
         ("writing-a-service.md", ["b'*'", "b'here'", r"b'\x03'"]),
         ("streams.md", [r"b'\x00\x01\x02\x03\x04'"]),
         ("asg.md", ["b'HELLO'", "(294,)", "taken"]),
+        ("9p-export.md", ["b'-----BEGIN CERTIFICATE-----'"]),
     ],
 )
 def test_services_of_the_tutorials(name: str, printed: list[str], tmp_path: Path):

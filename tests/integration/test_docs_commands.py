@@ -63,6 +63,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "usermod ": ROOTS,
         "varlinkctl ": "asks the system's daemon; Debian 12 has no varlinkctl",
     },
+    "docs/tutorials/9p-export.md": {
+        ".venv/bin/python -c": "asks a service of the page: test_services_of_the_tutorials",
+    },
     "docs/tutorials/own-board.md": {
         ".venv/bin/python -m pytest tests/conformance": "runs with the other ends, as tests",
     },

@@ -15,7 +15,16 @@ __all__ = ["lines"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MODULES = ("sbe", "sbe.asg", "sbe.raw", "sbe.testing", "sbe.remotes", "sbe.transports", "sbe.heaps")
+MODULES = (
+    "sbe",
+    "sbe.asg",
+    "sbe.ninep",
+    "sbe.raw",
+    "sbe.testing",
+    "sbe.remotes",
+    "sbe.transports",
+    "sbe.heaps",
+)
 """Everything in their `__all__` is promised: for applications, their tests, and remotes of others'
 own."""
 

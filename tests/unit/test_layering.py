@@ -67,7 +67,10 @@ PYTHON_FLOORS: Floors = [
     [["sbe.remotes", "sbe.remotes.*"]],
     [["sbe.link", "sbe.link.*"]],
     [["sbe.control"]],
-    [["sbe.daemon", "sbe.daemon.*"], ["sbe", "sbe.asg", "sbe.raw", "sbe.sdk", "sbe.sdk.*"]],
+    [
+        ["sbe.daemon", "sbe.daemon.*"],
+        ["sbe", "sbe.asg", "sbe.ninep", "sbe.ninep.*", "sbe.raw", "sbe.sdk", "sbe.sdk.*"],
+    ],
     [["sbe.testing", "sbe.testing.*"]],
     [["sbe.cli", "sbe.cli.*", "sbe.__main__"]],
 ]
