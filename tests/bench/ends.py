@@ -188,6 +188,15 @@ def caller(address: str, count: str) -> None:
             ready()
 
 
+def ninep_bridge(fd: str) -> None:
+    """A bridge of 9P in a process of its own, as the one of a mount is."""
+    sbe: Any = importlib.import_module("sbe")
+    with sbe.connect("loopback:") as link:
+        bridge = link.bridge_9p(socket.socket(fileno=int(fd)))
+        ready()
+        bridge.run()
+
+
 KINDS = {
     function.__name__: function
     for function in (
@@ -203,6 +212,7 @@ KINDS = {
         flow_unix,
         flow_iceoryx2,
         caller,
+        ninep_bridge,
     )
 }
 

@@ -97,13 +97,17 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
+def end_command(kind: str) -> list[str]:
+    """The command line of the far end `kind` of ends.py, but for its arguments."""
+    return [sys.executable, "-P", str(ENDS), kind]
+
+
 @contextmanager
 def far_end(
     settings: Settings, kind: str, *arguments: str, pass_fds: Sequence[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The far end `kind` of ends.py, ready and placed; this process is placed opposite."""
-    command = [sys.executable, "-P", str(ENDS), kind, *arguments]
-    with child(command, pass_fds) as process:
+    with child([*end_command(kind), *arguments], pass_fds) as process:
         await_line(process)
         place(settings, [process.pid])
         yield process

@@ -72,6 +72,11 @@ and half captured, buffers of 20 periods, served by one thread in an epoll loop,
 (`--seconds`): xruns count from the start, jitter is how far from 5 ms two wake-ups for one stream
 are apart.
 
+`ninep_*` are a client of 9P that sends one message at a time, as a process that reads a file does
+without read-ahead. It asks a remote through the bridge, three processes, and in turns the same
+server built with a loop that reads its socket (`tests/bench/ninep_socket.c`), two processes. The
+scheduler places them. How often each byte is copied: `docs/design/ninep.md`.
+
 The original ASG library is not part of this repository, nor is it a package that a run could
 install. Who has built its benchmark gives it as `ASG_PEER=PROGRAM make bench`; it is run as
 `PROGRAM NEAR FAR ROUNDS` (the CPUs of producer and consumer, -1 for any), passes on 51,200 packets

@@ -12,6 +12,7 @@ from tests.bench import (
     floors,
     flows,
     kernel,
+    ninep,
     ours,
     parallel,
     peers,
@@ -36,6 +37,7 @@ PROBES: dict[str, Probe] = {
         anatomy,
         curves,
         kernel,
+        ninep,
     )
     for name, probe in module.PROBES.items()
 }
@@ -520,5 +522,5 @@ _PARTS = [
     _part("part_remote_syscalls", "a call", "syscalls/remote", what="the same at the remote"),
 ]
 
-ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS, *_STREAMS, *_PARTS]
+ROWS: list[Row] = [*_FLOORS, *_PEERS, *_CALLS, *_DATA, *_COSTS, *_STREAMS, *ninep.ROWS, *_PARTS]
 KERNEL_ROWS = kernel.ROWS
