@@ -49,7 +49,6 @@ _SLOTS = 64
 _PRIORITY = 1
 _INLINE = 512  # bytes of data that go in the frame
 _FIRST_MAX = 8192  # bytes of a message before a size was agreed
-_MSIZE_LEAST = 512  # that can be asked for
 _MSIZE_MIN = 8192  # below it no memory is looked for any more
 _DATA_MAX = 8 << 20  # bytes for data in flight
 _IN_FLIGHT = 8  # messages with data at most
@@ -90,8 +89,8 @@ class Bridge:
         timeout: float,
     ) -> None:
         """Opens the session at the remote; the socket is its own from then on."""
-        if not _MSIZE_LEAST <= msize <= MSIZE_MAX:
-            raise BadArgument(f"msize: {msize} is not between {_MSIZE_LEAST} and {MSIZE_MAX}")
+        if not wire.MSIZE_LEAST <= msize <= MSIZE_MAX:
+            raise BadArgument(f"msize: {msize} is not between {wire.MSIZE_LEAST} and {MSIZE_MAX}")
         if not timeout > 0:
             raise BadArgument(f"timeout: {timeout!r} seconds")
         self._core, self._socket, self._heap, self._timeout = core, sock, heap, timeout
@@ -209,7 +208,7 @@ class Bridge:
             raise
         if self._open.done():
             raise ProtocolError("is it a service of 9P files? It answered what one keeps")
-        limit = wire.version_msize(reply.payload)
+        limit = wire.version_msize(reply.payload, wire.NOTAG, msize)
         if limit == 0:
             raise ProtocolError("the service does not speak 9P2000.L")
         return limit
@@ -263,9 +262,10 @@ class Bridge:
     def _agree(self, message: bytes) -> None:
         """A Tversion: everything before it is over, and memory for its size is found."""
         self._wait_idle()
+        msize = 0
         if len(message) >= wire.HEADER + 4:
             (msize,) = struct.unpack_from("<I", message, wire.HEADER)
-            if msize >= _MSIZE_LEAST:  # else the service says what is wrong with it
+            if msize >= wire.MSIZE_LEAST:  # else the service says what is wrong with it
                 msize = self._allocate(min(msize, self._limit))
             message = message[: wire.HEADER] + struct.pack("<I", msize) + message[11:]
         asked = wire.asked(wire.MESSAGE, self._session, message)
@@ -274,7 +274,7 @@ class Bridge:
             answer = self._channel.call(self._service, (), asked, self._timeout).payload
         except RemoteError as error:
             answer = self._refusal(tag, error)
-        self._msize = wire.version_msize(answer)
+        self._msize = wire.version_msize(answer, tag, msize)
         self._send(answer)
 
     def _allocate(self, msize: int) -> int:

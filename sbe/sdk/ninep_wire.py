@@ -12,6 +12,7 @@ from sbe.errors import ProtocolError
 __all__ = [
     "HEADER",
     "MESSAGE",
+    "MSIZE_LEAST",
     "NOTAG",
     "OPEN",
     "READ_HEAD",
@@ -37,6 +38,8 @@ READ_HEAD = 11
 WRITE_HEAD = 23
 """Bytes before the data of Twrite."""
 NOTAG = 0xFFFF
+MSIZE_LEAST = 512
+"""Bytes of a message that can be asked for."""
 VERSION = b"9P2000.L"
 
 OPEN = 1
@@ -84,15 +87,21 @@ def version(msize: int, name: bytes = VERSION) -> bytes:
     return _FIRST.pack(HEADER + len(body), Kind.VERSION, NOTAG) + body
 
 
-def version_msize(answer: bytes) -> int:
-    """What an Rversion agreed to, 0 nothing. Raises ProtocolError for anything else."""
-    size = len(answer)
-    if size == HEADER + 4 and answer[4] == Kind.RLERROR:
-        return 0
-    if size < HEADER + 6 or answer[4] != Kind.VERSION + 1:
-        raise ProtocolError("what answers as the service of 9P files answered no Tversion")
-    (msize,) = struct.unpack_from("<I", answer, HEADER)
-    return int(msize) if answer[HEADER + 6 :] == VERSION else 0
+def version_msize(answer: bytes, tag: int, most: int) -> int:
+    """What an Rversion agreed to, at most what was asked for, 0 nothing. Raises ProtocolError for
+    anything else: more would not fit the memory that was found for it."""
+    if len(answer) >= HEADER:
+        size, got, its = _FIRST.unpack_from(answer)
+        if its == tag and size == len(answer):
+            if got == Kind.RLERROR and size == HEADER + 4:
+                return 0
+            if got == Kind.VERSION + 1 and size >= HEADER + 6:
+                (msize,) = struct.unpack_from("<I", answer, HEADER)
+                if answer[HEADER + 6 :] != VERSION:
+                    return 0
+                if MSIZE_LEAST <= msize <= most:
+                    return int(msize)
+    raise ProtocolError("what answers as the service of 9P files answered no Tversion")
 
 
 def data_count(kind: int, message: bytes | bytearray) -> int | None:

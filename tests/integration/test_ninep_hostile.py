@@ -269,3 +269,35 @@ def test_answers_that_can_be() -> None:
     ninep_wire.check_answer(answer(117, 5, struct.pack("<I", 2) + b"ab"), 0, 116, 5, 100)
     ninep_wire.check_answer(answer(7, 5, struct.pack("<I", 5)), 0, 116, 5, 100)
     ninep_wire.check_answer(answer(121, 5, b""), 0, 120, 5, None)
+
+
+def agreed(msize: int, tag: int = ninep.NOTAG, size: int | None = None) -> bytes:
+    return answer(101, tag, struct.pack("<I", msize) + text("9P2000.L"), size)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        agreed(8193),  # than there is memory for: what is written would lie in others'
+        agreed(0xFFFFFFFF),
+        agreed(511),
+        agreed(8192, tag=1),
+        agreed(8192, size=0x7FFFFFFF),
+        agreed(8192, size=20),
+        answer(101, ninep.NOTAG, b"\0\x20\0\0\x08"),
+        answer(7, 1, struct.pack("<I", 5)),
+        answer(7, ninep.NOTAG, struct.pack("<I", 5), 12),
+    ],
+)
+def test_versions_that_can_not_be(said: bytes) -> None:
+    with pytest.raises(sbe.ProtocolError, match="answered no Tversion"):
+        ninep_wire.version_msize(said, ninep.NOTAG, 8192)
+
+
+def test_versions_that_can_be() -> None:
+    assert ninep_wire.version_msize(agreed(8192), ninep.NOTAG, 8192) == 8192
+    assert ninep_wire.version_msize(agreed(512, 1), 1, 8192) == 512
+    unknown = answer(101, 1, struct.pack("<I", 8192) + text("unknown"))
+    assert ninep_wire.version_msize(unknown, 1, 8192) == 0
+    assert ninep_wire.version_msize(answer(7, 1, struct.pack("<I", 5)), 1, 8192) == 0
