@@ -93,7 +93,8 @@ class Bridge:
             raise BadArgument(f"msize: {msize} is not between {wire.MSIZE_LEAST} and {MSIZE_MAX}")
         if not timeout > 0:
             raise BadArgument(f"timeout: {timeout!r} seconds")
-        self._core, self._socket, self._heap, self._timeout = core, sock, heap, timeout
+        self._core, self._socket, self._heap = core, sock, heap
+        self._timeout = min(timeout, threading.TIMEOUT_MAX)  # longer ones no lock waits for
         self._session = next(_numbers)
         self._area: Area | None = None
         self._view = memoryview(b"")
@@ -138,17 +139,19 @@ class Bridge:
         with self._changed:
             if self._ran:
                 raise BadArgument("the session of a 9P bridge runs once")
+            if self._closing:
+                return
             self._ran = True
         answers = threading.Thread(target=self._watch, name="sbe-9p-answers", daemon=True)
         self._threads.add(threading.get_ident())
-        self._socket.setsockopt(
-            socket.SOL_SOCKET,
-            socket.SO_SNDTIMEO,
-            struct.pack("@ll", int(self._timeout) + 1, 0),
-        )
-        self._socket.setblocking(True)
         answers.start()
         try:
+            self._socket.setsockopt(
+                socket.SOL_SOCKET,
+                socket.SO_SNDTIMEO,
+                struct.pack("@ll", int(self._timeout) + 1, 0),
+            )
+            self._socket.setblocking(True)
             self._read_all()
             self._wait_idle()
         except OSError as error:
@@ -179,7 +182,6 @@ class Bridge:
                 return
             self._closing = True
             ran = self._ran
-            self._ran = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         if not ran:

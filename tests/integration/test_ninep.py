@@ -476,6 +476,30 @@ def test_closing_ends_it(link: sbe.Connection) -> None:
         client.names("")
 
 
+def test_closed_before_it_runs(link: sbe.Connection) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        bridge = link.bridge_9p(theirs)
+        bridge.close()
+        bridge.run()
+        assert ours.recv(1) == b""
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e30, float("inf")])
+def test_a_timeout_that_is_never_over(link: sbe.Connection, timeout: float) -> None:
+    with served(link, timeout=timeout) as client:
+        client.names("")
+
+
+def test_a_socket_that_is_closed(link: sbe.Connection) -> None:
+    for _ in range(40):  # more than there are sessions: each lets go of its own
+        ours, theirs = socket.socketpair()
+        bridge = link.bridge_9p(theirs)
+        ours.close()
+        theirs.close()
+        bridge.run()
+
+
 def test_it_serves_in_a_loop(link: sbe.Connection) -> None:
     async def program() -> None:
         ours, theirs = socket.socketpair()
