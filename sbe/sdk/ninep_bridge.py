@@ -109,6 +109,7 @@ class Bridge:
         self._sending = threading.Lock()
         self._error: BaseException | None = None
         self._closing = self._ran = False
+        self._unharmed = False  # it was when close() was called: what goes wrong then, did not
         self._threads: set[int] = set()
         until = ends_at(timeout)
         _, self._service = core.prepare_until(service, until)
@@ -165,7 +166,7 @@ class Bridge:
             self._open.cancel()
             answers.join(self._timeout)
             self._let_go()
-        if self._error is not None:
+        if self._error is not None and not self._unharmed:
             raise fresh_copy(self._error)
 
     async def arun(self) -> None:
@@ -181,6 +182,7 @@ class Bridge:
             if self._closing:
                 return
             self._closing = True
+            self._unharmed = self._error is None
             ran = self._ran
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

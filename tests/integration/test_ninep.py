@@ -476,6 +476,20 @@ def test_closing_ends_it(link: sbe.Connection) -> None:
         client.names("")
 
 
+def test_closing_in_the_middle_of_messages(link: sbe.Connection) -> None:
+    for size in [8, 2000] * 20:  # in one that comes, and in those that the remote has
+        session = Served(link)
+        session.client.version(8192)
+        session.client.attach()
+        session.client.socket.sendall(
+            b"".join(ninep.message(ninep.STATFS, tag, bytes(4)) for tag in range(8))
+        )
+        session.client.socket.sendall(ninep.message(ninep.WRITE, 8, bytes(size), 8000))
+        session.bridge.close()
+        assert session.ended() is None
+        session.client.socket.close()
+
+
 def test_closed_before_it_runs(link: sbe.Connection) -> None:
     ours, theirs = socket.socketpair()
     with ours:
