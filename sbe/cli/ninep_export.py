@@ -80,7 +80,7 @@ def _check(session: Session, link: sbe.Connection, folder: Path, name: str) -> i
     """Reads a file by the remote's service `digest` and here."""
     screen = session.screen()
     begun = time.perf_counter()
-    reply = link.call("digest", payload=name.encode(), timeout=_CHECK_S)
+    reply = link.call("digest", payload=os.fsencode(name), timeout=_CHECK_S)
     took_us = (time.perf_counter() - begun) * 1e6
     size, crc, error = _ANSWER.unpack(reply.payload)
     if error:

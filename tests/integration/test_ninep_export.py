@@ -327,6 +327,7 @@ def digest_or_none(link: sbe.Connection) -> tuple[int, int, int] | None:
 
 def test_the_command_checks(folder: Path) -> None:
     (folder / "outside").symlink_to("/etc/passwd")
+    (folder / os.fsdecode(b"no UTF-8: \xff")).write_bytes(b"a name is bytes")
 
     def check(name: str) -> subprocess.CompletedProcess[str]:
         words = command("--uri", "loopback:", "9p", "export", folder, "--check", name)
@@ -336,6 +337,8 @@ def test_the_command_checks(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("PASS small: the remote read 5 B in ")
     assert "0x" in done.stdout
+    done = check(os.fsdecode(b"no UTF-8: \xff"))
+    assert (done.returncode, done.stderr) == (0, "")
     done = check("nothing")
     assert (done.returncode, done.stderr) == (
         1,
