@@ -140,7 +140,7 @@ def _wire_match(match: ById | InOrder | Predicate | None) -> RawMatch:
         )
     if isinstance(match, InOrder):
         return RawMatch("order")
-    if match is None or callable(match):
+    if match is None or (callable(match) and not isinstance(match, type)):
         return RawMatch("caller")
     raise TypeError(f"match: ById, InOrder or a function (sent, came) -> bool, not {match!r:.80}")
 
@@ -299,6 +299,10 @@ class Raw:
         if not 0 < len(message) <= _MESSAGE_MAX:
             raise BadArgument(f"a message of {len(message)} bytes")
         slices, named = self._named(buffers)
+        fixups = tuple(fixups)  # one that is an iterator would be spent on the check
+        for i, fixup in enumerate(fixups):
+            if not isinstance(fixup, Fixup):
+                raise TypeError(f"fixup {i}: sbe.raw.AddressOf() or another, not {fixup!r:.80}")
         check(len(message), fixups, len(named), self._match.request)
         call = self._enter(message, slices, until)
         try:

@@ -53,6 +53,17 @@ def test_copies_by_real_addresses():
         area.free()
 
 
+def test_fixups_of_any_sort_are_filled_in():
+    with DumbFirmware({"dma": dma}) as firmware, firmware.link() as link:
+        area = link.allocate(8192)
+        area[:5] = b"hello"
+        with link.raw("dma", BY_ID) as raw:
+            for start, fixups in ((4096, iter(COPY)), (6000, (each for each in COPY))):
+                target = area[start : start + 5]
+                raw.call(TEMPLATE, fixups, sbe.In(area[:5]), sbe.Out(target))  # type: ignore[arg-type]
+                assert bytes(target) == b"hello"
+
+
 class Slow:
     """Answers what it is told to, when it is told to."""
 
@@ -284,9 +295,14 @@ def test_what_an_application_may_not_name():
                 raw.call(bytes(497))
             with pytest.raises(sbe.BadArgument):
                 raw.call(b"")
+            for none in (None, "AddressOf", AddressOf):
+                with pytest.raises(TypeError, match=r"fixup 0: sbe\.raw\.AddressOf"):
+                    raw.call(TEMPLATE, [none])  # type: ignore[list-item]
         area.free()
         with pytest.raises(sbe.BadArgument, match="announces no 'other'"):
             link.raw("other")
+        with pytest.raises(TypeError, match="match: ById, InOrder"):
+            link.raw("dma", ById)  # type: ignore[arg-type]  # anything would be an answer
     with sbe.connect("loopback:") as link:
         with pytest.raises(sbe.Error, match="rpmsg has") as raised:
             link.raw("dma")
