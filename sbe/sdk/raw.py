@@ -58,6 +58,7 @@ Predicate = Callable[[bytes, bytes], bool]
 _MESSAGE_MAX = 1 << 16
 _UNMATCHED_MAX = 64
 _RETRY_S = 0.001  # rpmsg does not say when there is room again
+_LOOK_S = 1e6  # at a time: poll() waits for no more than 24 days
 _U32_MAX = 0xFFFFFFFF
 
 
@@ -384,12 +385,13 @@ class Raw:
     def _look(self, until: float) -> bool:
         """Waits until something may have come; False: nothing has, and it is `until`."""
         left = time_left(until)
+        most = _LOOK_S if left is None else min(left, _LOOK_S)
         with self._news:
             if self._looking:
-                return self._news.wait(left)
+                return self._news.wait(most) or most != left
             self._looking = True
         try:
-            return self._poll(left)
+            return self._poll(most) or most != left
         finally:
             with self._news:
                 self._looking = False
@@ -403,14 +405,14 @@ class Raw:
             with contextlib.suppress(OSError):
                 self._waker.send(b"!", socket.MSG_DONTWAIT)
 
-    def _poll(self, left: float | None) -> bool:
+    def _poll(self, left: float) -> bool:
         poll = select.poll()
         for each in (self._socket, self._woken):
             if each.fileno() >= 0:
                 poll.register(each, select.POLLIN)
         if (control := self._core.backend.control_fd) >= 0:
             poll.register(control, select.POLLIN)
-        ready = poll.poll(None if left is None else math.ceil(max(left, 0) * 1000))
+        ready = poll.poll(math.ceil(left * 1000))
         with contextlib.suppress(OSError):
             self._woken.recv(64)
         self._drain()

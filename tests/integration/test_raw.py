@@ -64,6 +64,14 @@ def test_fixups_of_any_sort_are_filled_in():
                 assert bytes(target) == b"hello"
 
 
+@pytest.mark.parametrize("timeout", [1e8, 1e18, float("inf"), None])
+def test_a_timeout_that_is_never_over(timeout: float | None):
+    echo = DumbFirmware({"echo": lambda message, bus: message})
+    with echo, echo.link() as link, link.raw("echo", InOrder()) as raw:
+        assert raw.call(b"1", timeout=timeout) == b"1"
+        assert raw.submit(b"2").result(timeout) == b"2"
+
+
 class Slow:
     """Answers what it is told to, when it is told to."""
 
