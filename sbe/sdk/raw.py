@@ -338,7 +338,7 @@ class Raw:
         with self._news:
             if self._closed is not None:
                 raise fresh_copy(self._closed)
-        self._drain()
+        self._drain(until)
         with self._news:
             if self._match.how == "order" and any(each.done() for each in self._open.values()):
                 raise Busy(
@@ -391,7 +391,7 @@ class Raw:
                 return self._news.wait(most) or most != left
             self._looking = True
         try:
-            return self._poll(most) or most != left
+            return self._poll(most, until) or most != left
         finally:
             with self._news:
                 self._looking = False
@@ -405,7 +405,7 @@ class Raw:
             with contextlib.suppress(OSError):
                 self._waker.send(b"!", socket.MSG_DONTWAIT)
 
-    def _poll(self, left: float) -> bool:
+    def _poll(self, left: float, until: float) -> bool:
         poll = select.poll()
         for each in (self._socket, self._woken):
             if each.fileno() >= 0:
@@ -415,12 +415,18 @@ class Raw:
         ready = poll.poll(math.ceil(left * 1000))
         with contextlib.suppress(OSError):
             self._woken.recv(64)
-        self._drain()
-        return bool(ready)
+        return self._drain(until) and bool(ready)
 
-    def _drain(self) -> None:
-        """Takes what has come."""
-        self._core.process_control()
+    def _drain(self, until: float = math.inf) -> bool:
+        """Takes what has come. False: another thread's operation of the link lasts until then."""
+        free = False
+        try:
+            with self._core.turn.held(until):
+                free = True
+                self._core.process_control()
+        except Timeout:
+            if free:
+                raise
         with self._news:
             while (data := self._next()) is not None:
                 self._understand(data)
@@ -430,6 +436,7 @@ class Raw:
                 backend.settle_raw(self._raw, call._number)
             with self._news:
                 self._end(call, answer, 0)
+        return free
 
     def _next(self) -> bytes | None:
         if self._socket.fileno() < 0:

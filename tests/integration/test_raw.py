@@ -356,6 +356,26 @@ def test_closing_the_connection_ends_who_waits():
             assert isinstance(heard.exception(LIMIT_S), sbe.LinkClosed)
 
 
+def test_deadlines_hold_while_another_thread_has_the_link():
+    over, begun = threading.Event(), threading.Event()
+    mute = DumbFirmware({"mute": lambda message, bus: None})
+    with mute, mute.link() as link, link.raw("mute", BY_ID) as raw, ThreadPoolExecutor(1) as pool:
+        call = raw.submit(TEMPLATE)
+
+        def operation() -> bool:
+            with link._core.turn.lock:
+                begun.set()
+                return over.wait(LIMIT_S)
+
+        first = pool.submit(operation)
+        begun.wait()
+        for wait in (raw.receive, call.result, lambda left: raw.call(TEMPLATE, timeout=left)):
+            with pytest.raises(sbe.Timeout):
+                wait(0.02)
+        over.set()
+        assert first.result()
+
+
 def test_another_thread_closes_or_cancels():
     slow = Slow()
     with slow.link() as link:
