@@ -384,6 +384,7 @@ class Raw:
 
     def _look(self, until: float) -> bool:
         """Waits until something may have come; False: nothing has, and it is `until`."""
+        self._core.check_process()  # in a forked child nobody looks for us
         left = time_left(until)
         most = _LOOK_S if left is None else min(left, _LOOK_S)
         with self._news:
