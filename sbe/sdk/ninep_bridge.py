@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -95,7 +96,7 @@ class Bridge:
             raise BadArgument(f"timeout: {timeout!r} seconds")
         self._core, self._socket, self._heap = core, sock, heap
         self._timeout = min(timeout, threading.TIMEOUT_MAX)  # longer ones no lock waits for
-        self._session = next(_numbers)
+        self._session, self._pid = next(_numbers), os.getpid()
         self._area: Area | None = None
         self._view = memoryview(b"")
         self._slots: deque[int] = deque()
@@ -137,6 +138,7 @@ class Bridge:
         every message that is open then has been answered with EIO. Raises ProtocolError when the
         client or the remote breaks the protocol.
         """
+        self._core.check_process()
         with self._changed:
             if self._ran:
                 raise BadArgument("the session of a 9P bridge runs once")
@@ -178,6 +180,9 @@ class Bridge:
 
     def close(self) -> None:
         """Ends the session: what is open is not answered any more, and `run()` returns."""
+        if self._pid != os.getpid():
+            self._socket.close()  # a copy; the session is that of whoever forked this process
+            return
         with self._changed:
             if self._closing:
                 return

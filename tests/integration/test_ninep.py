@@ -490,6 +490,25 @@ def test_closing_in_the_middle_of_messages(link: sbe.Connection) -> None:
         session.client.socket.close()
 
 
+def test_a_forked_child_does_not_end_it(link: sbe.Connection) -> None:
+    session = Served(link)
+    session.client.version(8192)
+    session.client.attach()
+    child = os.fork()
+    if child == 0:
+        try:
+            session.bridge.close()
+            session.bridge.run()
+        except sbe.LinkError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    session.client.names("")
+    session.close()
+    assert session.error is None
+
+
 def test_closed_before_it_runs(link: sbe.Connection) -> None:
     ours, theirs = socket.socketpair()
     with ours:
