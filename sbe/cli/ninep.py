@@ -109,14 +109,14 @@ def _serve(
 
     running = _Running(bridge)
     running.start()
-    before = os.stat(place).st_dev
+    before = _device(place)
     for each in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(each) != signal.SIG_IGN:
             signal.signal(each, signal.default_int_handler)
     try:
         mounts.mount_9p(ours, place, msize=msize, cache=cache)
     except BaseException as error:
-        if os.stat(place).st_dev != before:  # interrupted just behind it
+        if _device(place) != before:  # interrupted just behind it
             _unmount(place)
         bridge.close()
         running.join()
@@ -133,6 +133,14 @@ def _serve(
         running.join()
     if running.error is not None:
         raise running.error
+
+
+def _device(place: str) -> int:
+    """Which file system is there; -1: one that can't say, as that of a remote which is gone."""
+    try:
+        return os.stat(place).st_dev
+    except OSError:
+        return -1
 
 
 def _unmount(place: str) -> None:

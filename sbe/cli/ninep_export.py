@@ -19,6 +19,7 @@ from sbe.cli.session import Session, common_options
 __all__ = ["export"]
 
 _CHECK_S = 60.0
+_CHECKED = "files"  # by which the remote's digest reads
 _ANSWER = struct.Struct("<QIi")  # of digest: size, crc32, error
 
 
@@ -52,6 +53,8 @@ def export(
     """
     from sbe.ninep import Quota
 
+    if check is not None and service != _CHECKED:
+        raise click.UsageError(f"--check reads by the service {_CHECKED!r}, not by {service!r}")
     screen = session.screen()
     limits = Quota(written_bytes=parse_size(quota))
     with (
@@ -82,6 +85,11 @@ def _check(session: Session, link: sbe.Connection, folder: Path, name: str) -> i
     begun = time.perf_counter()
     reply = link.call("digest", payload=os.fsencode(name), timeout=_CHECK_S)
     took_us = (time.perf_counter() - begun) * 1e6
+    if len(reply.payload) != _ANSWER.size:
+        raise sbe.ProtocolError(
+            f"the remote's service 'digest' answered {len(reply.payload)} bytes, not "
+            f"{_ANSWER.size}: it is none that reads exported files"
+        )
     size, crc, error = _ANSWER.unpack(reply.payload)
     if error:
         raise OSError(-error, _words(-error), name)

@@ -139,8 +139,10 @@ class Session:
             if not self._msize:
                 raise OSError(errno.EPROTO, "no version was agreed")
             asked = _Asked(*wire.unpack(form, rest), data, room)
-            body = handle(asked)
-            return wire.message(kind + 1, tag, body, asked.elsewhere)
+            answer = wire.message(kind + 1, tag, handle(asked), asked.elsewhere)
+            if len(answer) > min(self._msize, self._room):  # a link's target may be long
+                raise OSError(errno.EMSGSIZE, "longer than a message may be")
+            return answer
         except OSError as error:
             number = error.errno or errno.EIO
         return refusal(tag, number)

@@ -408,11 +408,10 @@ class Raw:
 
     def _poll(self, left: float, until: float) -> bool:
         poll = select.poll()
-        for each in (self._socket, self._woken):
-            if each.fileno() >= 0:
-                poll.register(each, select.POLLIN)
-        if (control := self._core.backend.control_fd) >= 0:
-            poll.register(control, select.POLLIN)
+        # Another thread may close any of them meanwhile, so each is asked for its number once.
+        for fd in (self._socket.fileno(), self._woken.fileno(), self._core.backend.control_fd):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
         ready = poll.poll(math.ceil(left * 1000))
         with contextlib.suppress(OSError):
             self._woken.recv(64)

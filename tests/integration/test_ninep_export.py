@@ -347,6 +347,10 @@ def test_the_command_checks(folder: Path) -> None:
     done = check("outside")
     assert done.returncode == 1
     assert "a link leads out of the folder" in done.stderr
+    words = command("9p", "export", folder, "--check", "small", "--service", "models")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert "--check reads by the service 'files', not by 'models'" in done.stderr
 
 
 def test_nothing_is_shared_by_a_name_that_nobody_serves() -> None:

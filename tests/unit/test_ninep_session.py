@@ -153,6 +153,15 @@ def test_links_inside_are_followed(serve: Serve) -> None:
         client.ask(22, struct.pack("<I", fid))
 
 
+def test_an_answer_is_no_longer_than_was_agreed(folder: Path, serve: Serve) -> None:
+    (folder / "far").symlink_to("x/" * 400)
+    client = serve().client
+    client.version(512)
+    client.attach()
+    with client.fid("far") as fid, refused(errno.EMSGSIZE):
+        client.ask(22, struct.pack("<I", fid))
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [
