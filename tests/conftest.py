@@ -10,3 +10,5 @@ pytest.register_assert_rewrite("sbe.testing.conformance")  # which tests/conform
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup; what tests start inherits it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -303,7 +303,7 @@ def streamed(link: sbe.Connection) -> None:
             for each in opened:
                 each.stop()
                 each.prepare()
-        except (sbe.Timeout, sbe.StreamError) as error:
+        except (sbe.Timeout, sbe.StreamError, sbe.ProtocolError) as error:
             raise AssertionError(f"one end does not see the other's position: {error}") from error
         assert 0 < delay < size // 2
         assert not taken[:delay].any()
