@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_ninep import refused
 from tests.rigs.kernel import parts
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(150)]
@@ -108,6 +109,13 @@ def test_a_tree_is_copied_and_compared(tmp_path: Path, uri: str) -> None:
         (place / "ram" / "kept").unlink()
 
 
+def write_refused(code: int) -> int:
+    """What a program gets for a write that the server has refused so: from Linux 6.10 v9fs writes by
+    netfs, which knows EIO alone. Opening says what was said in any case."""
+    series = tuple(map(int, os.uname().release.split(".")[:2]))
+    return errno.EIO if series >= (6, 10) else code
+
+
 def test_files_of_the_firmware(tmp_path: Path) -> None:
     place = tmp_path / "mnt"
     with mounted(place):
@@ -115,8 +123,9 @@ def test_files_of_the_firmware(tmp_path: Path) -> None:
         assert "messages" in (place / "counters").read_text()
         setting = place / "config" / "read_only"
         assert setting.read_text() == "0\n"
-        with pytest.raises(OSError, match="Numerical result out of range"):
+        with refused(write_refused(errno.ERANGE)):
             setting.write_text("7")
+        assert setting.read_text() == "0\n"
         subprocess.run(["sh", "-c", f"echo 1 > {setting}"], check=True)
         with pytest.raises(OSError, match="Read-only file system"):
             (place / "ram" / "file").write_text("x")

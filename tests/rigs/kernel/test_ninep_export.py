@@ -16,7 +16,7 @@ import pytest
 from sbe.kernel.mounts import mount_9p, unmount
 from sbe.ninep import Quota
 from tests.integration.test_ninep import refused
-from tests.rigs.kernel.test_ninep import make_tree, same
+from tests.rigs.kernel.test_ninep import make_tree, same, write_refused
 from tests.unit.test_ninep_session import Served
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(150)]
@@ -97,6 +97,6 @@ def test_quota_as_a_program_sees_it(tmp_path: Path) -> None:
     quota = Quota(written_bytes=100_000)
     with mounted(folder, place, writable=True, quota=quota):
         (place / "fits").write_bytes(bytes(50_000))
-        with refused(errno.EDQUOT):
+        with refused(write_refused(errno.EDQUOT)):
             (place / "more").write_bytes(bytes(60_000))
         assert (folder / "fits").stat().st_size == 50_000
