@@ -110,8 +110,8 @@ def test_a_tree_is_copied_and_compared(tmp_path: Path, uri: str) -> None:
 
 
 def write_refused(code: int) -> int:
-    """What a program gets for a write that the server has refused so: from Linux 6.10 v9fs writes by
-    netfs, which knows EIO alone. Opening says what was said in any case."""
+    """What a program gets for a write that the server has refused so: from Linux 6.10 v9fs writes
+    by netfs, which knows EIO alone. Opening says what was said in any case."""
     series = tuple(map(int, os.uname().release.split(".")[:2]))
     return errno.EIO if series >= (6, 10) else code
 
