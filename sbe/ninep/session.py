@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from sbe.ninep import wire
 from sbe.ninep.attributes import attributes, entries, is_shown, qid, statistics
 from sbe.ninep.folder import Folder, Names, check_name
-from sbe.ninep.wire import T, malformed, pack
-from sbe.sdk.ninep_bridge import MSIZE_MAX
-from sbe.sdk.ninep_wire import READ_HEAD, VERSION, refusal
+from sbe.ninep.wire import malformed, pack
+from sbe.sdk import ninep_wire
+from sbe.sdk.ninep_wire import MSIZE_LEAST, MSIZE_MAX, READ_HEAD, VERSION, Kind, refusal
 
 __all__ = ["Quota", "Session"]
 
-_MSIZE_MIN = 512
 _ENTRY_BYTES = 4096  # that making a file counts as
 
 _ACCESS = 3
@@ -93,23 +92,23 @@ class Session:
         self._msize = 0
         self._fids: dict[int, _Fid] = {}
         self._handlers: dict[int, tuple[str, Callable[[_Asked], bytes]]] = {
-            T.ATTACH: ("IIssI", self._attach),
-            T.WALK: ("IIH", self._walk),
-            T.CLUNK: ("I", self._clunk),
-            T.FLUSH: ("H", self._flush),
-            T.LOPEN: ("II", self._lopen),
-            T.READ: ("IQI", self._read),
-            T.READDIR: ("IQI", self._readdir),
-            T.GETATTR: ("IQ", self._getattr),
-            T.STATFS: ("I", self._statfs),
-            T.READLINK: ("I", self._readlink),
-            T.FSYNC: ("I", self._fsync),
-            T.WRITE: ("IQI", self._write),
-            T.LCREATE: ("IsIII", self._lcreate),
-            T.MKDIR: ("IsII", self._mkdir),
-            T.UNLINKAT: ("IsI", self._unlinkat),
-            T.RENAMEAT: ("IsIs", self._renameat),
-            T.SETATTR: ("IIIIIQQQQQ", self._setattr),
+            Kind.ATTACH: ("IIssI", self._attach),
+            Kind.WALK: ("IIH", self._walk),
+            Kind.CLUNK: ("I", self._clunk),
+            Kind.FLUSH: ("H", self._flush),
+            Kind.LOPEN: ("II", self._lopen),
+            Kind.READ: ("IQI", self._read),
+            Kind.READDIR: ("IQI", self._readdir),
+            Kind.GETATTR: ("IQ", self._getattr),
+            Kind.STATFS: ("I", self._statfs),
+            Kind.READLINK: ("I", self._readlink),
+            Kind.FSYNC: ("I", self._fsync),
+            Kind.WRITE: ("IQI", self._write),
+            Kind.LCREATE: ("IsIII", self._lcreate),
+            Kind.MKDIR: ("IsII", self._mkdir),
+            Kind.UNLINKAT: ("IsI", self._unlinkat),
+            Kind.RENAMEAT: ("IsIs", self._renameat),
+            Kind.SETATTR: ("IIIIIQQQQQ", self._setattr),
         }
 
     def close(self) -> None:
@@ -131,15 +130,15 @@ class Session:
         if size != whole or (self._msize and size > self._msize):
             raise malformed(f"a 9P message of {whole} bytes says that it has {size}")
         try:
-            if kind == T.VERSION:
-                return wire.message(kind + 1, tag, self._version(rest))
+            if kind == Kind.VERSION:
+                return ninep_wire.message(kind + 1, tag, self._version(rest))
             form, handle = self._handlers.get(kind, ("", None))
             if handle is None:
                 raise OSError(errno.EOPNOTSUPP, "not served")
             if not self._msize:
                 raise OSError(errno.EPROTO, "no version was agreed")
             asked = _Asked(*wire.unpack(form, rest), data, room)
-            answer = wire.message(kind + 1, tag, handle(asked), asked.elsewhere)
+            answer = ninep_wire.message(kind + 1, tag, handle(asked), asked.elsewhere)
             if len(answer) > min(self._msize, self._room):  # a link's target may be long
                 raise OSError(errno.EMSGSIZE, "longer than a message may be")
             return answer
@@ -152,7 +151,7 @@ class Session:
     def _version(self, rest: memoryview) -> bytes:
         [msize], [name], _ = wire.unpack("Is", rest)
         self.close()
-        if msize < _MSIZE_MIN:
+        if msize < MSIZE_LEAST:
             raise OSError(errno.EINVAL, "too small for an answer")
         msize = min(msize, MSIZE_MAX)
         if name != VERSION:

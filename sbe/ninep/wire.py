@@ -1,4 +1,4 @@
-"""9P2000.L on the wire: numbers of messages and flags, and packing and unpacking of fields.
+"""9P2000.L on the wire: what files are called, and packing and unpacking of fields.
 
 A format is a letter for each field: B, H, I and Q are unsigned, of 1, 2, 4 and 8 bytes, little
 endian; s is a string, bytes behind their count of 2; q is a qid, (type, version, path).
@@ -11,7 +11,6 @@ import struct
 from enum import IntEnum
 
 from sbe.errors import Error
-from sbe.sdk.ninep_wire import HEADER
 
 __all__ = [
     "ATTRIBUTES",
@@ -19,35 +18,10 @@ __all__ = [
     "NOFID",
     "QID",
     "WALK_MAX",
-    "T",
     "malformed",
-    "message",
     "pack",
     "unpack",
 ]
-
-
-class T(IntEnum):
-    """Requests; an answer's number is one more."""
-
-    STATFS = 8
-    LOPEN = 12
-    LCREATE = 14
-    READLINK = 22
-    GETATTR = 24
-    SETATTR = 26
-    READDIR = 40
-    FSYNC = 50
-    MKDIR = 72
-    RENAMEAT = 74
-    UNLINKAT = 76
-    VERSION = 100
-    ATTACH = 104
-    FLUSH = 108
-    WALK = 110
-    READ = 116
-    WRITE = 118
-    CLUNK = 120
 
 
 NOFID = 0xFFFFFFFF
@@ -113,8 +87,3 @@ def unpack(form: str, data: memoryview) -> tuple[list[int], list[bytes], memoryv
         texts.append(bytes(data[:number]))
         data = data[number:]
     return numbers, texts, data
-
-
-def message(kind: int, tag: int, body: bytes, elsewhere: int = 0) -> bytes:
-    """A message; so many bytes of its end are elsewhere, in a buffer."""
-    return struct.pack("<IBH", HEADER + len(body) + elsewhere, kind, tag) + body

@@ -40,10 +40,7 @@ from sbe.sdk.timeouts import ends_at, in_thread, time_left
 if TYPE_CHECKING:
     from sbe.sdk.area import Area
 
-__all__ = ["MSIZE_MAX", "Bridge"]
-
-MSIZE_MAX = (1 << 20) + 24
-"""Bytes of a message at most, 1 MiB of data and what stands before it."""
+__all__ = ["Bridge"]
 
 _SLOT_BYTES = 8192  # of a frame: the longest walk there is fits
 _SLOTS = 64
@@ -90,8 +87,10 @@ class Bridge:
         timeout: float,
     ) -> None:
         """Opens the session at the remote; the socket is its own from then on."""
-        if not wire.MSIZE_LEAST <= msize <= MSIZE_MAX:
-            raise BadArgument(f"msize: {msize} is not between {wire.MSIZE_LEAST} and {MSIZE_MAX}")
+        if not wire.MSIZE_LEAST <= msize <= wire.MSIZE_MAX:
+            raise BadArgument(
+                f"msize: {msize} is not between {wire.MSIZE_LEAST} and {wire.MSIZE_MAX}"
+            )
         if not timeout > 0:
             raise BadArgument(f"timeout: {timeout!r} seconds")
         self._core, self._socket, self._heap = core, sock, heap

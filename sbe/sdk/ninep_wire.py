@@ -13,6 +13,7 @@ __all__ = [
     "HEADER",
     "MESSAGE",
     "MSIZE_LEAST",
+    "MSIZE_MAX",
     "NOTAG",
     "OPEN",
     "READ_HEAD",
@@ -25,6 +26,7 @@ __all__ = [
     "check_answer",
     "data_count",
     "flushed",
+    "message",
     "refusal",
     "version",
     "version_msize",
@@ -40,6 +42,8 @@ WRITE_HEAD = 23
 NOTAG = 0xFFFF
 MSIZE_LEAST = 512
 """Bytes of a message that can be asked for."""
+MSIZE_MAX = (1 << 20) + 24
+"""Bytes of a message at most, 1 MiB of data and what stands before it."""
 VERSION = b"9P2000.L"
 
 OPEN = 1
@@ -53,14 +57,27 @@ _PART = 4096  # bytes taken from the socket at a time, unless they are data
 
 
 class Kind(enum.IntEnum):
-    """Types of messages that are not passed on unread."""
+    """Types of requests, and Rlerror's; the answer's is one more."""
 
     RLERROR = 7
+    STATFS = 8
+    LOPEN = 12
+    LCREATE = 14
+    READLINK = 22
+    GETATTR = 24
+    SETATTR = 26
     READDIR = 40
+    FSYNC = 50
+    MKDIR = 72
+    RENAMEAT = 74
+    UNLINKAT = 76
     VERSION = 100
+    ATTACH = 104
     FLUSH = 108
+    WALK = 110
     READ = 116
     WRITE = 118
+    CLUNK = 120
 
 
 class Header(NamedTuple):
@@ -76,15 +93,20 @@ def asked(operation: int, session: int, message: bytes = b"") -> bytes:
     return struct.pack("<II", operation, session) + message
 
 
+def message(kind: int, tag: int, body: bytes, elsewhere: int = 0) -> bytes:
+    """A message; so many bytes of its end are elsewhere, in a buffer."""
+    return _FIRST.pack(HEADER + len(body) + elsewhere, kind, tag) + body
+
+
 def refusal(tag: int, code: int) -> bytes:
     """An Rlerror."""
-    return _FIRST.pack(HEADER + 4, Kind.RLERROR, tag) + struct.pack("<I", code)
+    return message(Kind.RLERROR, tag, struct.pack("<I", code))
 
 
 def version(msize: int, name: bytes = VERSION) -> bytes:
     """A Tversion."""
     body = struct.pack("<IH", msize, len(name)) + name
-    return _FIRST.pack(HEADER + len(body), Kind.VERSION, NOTAG) + body
+    return message(Kind.VERSION, NOTAG, body)
 
 
 def version_msize(answer: bytes, tag: int, most: int) -> int:

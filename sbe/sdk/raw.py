@@ -453,7 +453,7 @@ class Raw:
         error = self._core.channel.error or RemoteRestarted(
             f"the firmware behind {self.endpoint!r} has stopped; the call may have run or not"
         )
-        self._fail(error if isinstance(error, Error) else LinkError(str(error)))
+        self._end_all(error if isinstance(error, Error) else LinkError(str(error)))
         return None
 
     def _understand(self, data: bytes) -> None:
@@ -524,7 +524,7 @@ class Raw:
             for each in (self._socket, self._woken, self._waker):
                 each.close()
 
-    def _fail(self, error: Error) -> None:
+    def _end_all(self, error: Error) -> None:
         """Everything in flight ends, and nothing of it is held any more."""
         with self._news:
             self._closed = self._closed or error
@@ -533,10 +533,6 @@ class Raw:
             self._open.clear()
             self._tell()
             self._forget()
-
-    def _end_all(self, error: Error) -> None:
-        """The connection has ended."""
-        self._fail(error)
 
     def close(self) -> None:
         """Ends it: calls in flight end with LinkClosed, their buffers stay held until the firmware
