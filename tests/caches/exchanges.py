@@ -2,12 +2,14 @@
 
     python -m tests.caches.exchanges PROGRAMS REMOTE LINE
 
-runs all, with the agent of the folder PROGRAMS and the program REMOTE, in lines of LINE bytes. It
-needs nothing but sbe and numpy, whichever extension is found first.
+runs all, with the agent of the folder PROGRAMS and the program REMOTE, in lines of LINE bytes.
+SBE_CACHE_SEED in the environment varies what moves by chance; with 0 nothing does. It needs nothing
+but sbe and numpy, whichever extension is found first.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import threading
@@ -337,7 +339,8 @@ EXCHANGES: dict[str, Callable[[sbe.Connection], None]] = {
 
 def main(programs: Path, remote: Path, line: int) -> None:
     """All of them, each over a link of its own."""
-    with cached_remotes(programs, line, program=remote) as make:
+    seed = int(os.environ.get("SBE_CACHE_SEED", "1"))
+    with cached_remotes(programs, line, seed, program=remote) as make:
         for exchange in EXCHANGES.values():
             with sbe.connect(make()) as link:
                 exchange(link)

@@ -102,6 +102,8 @@ static void disturb_one(struct lines *lines, uint64_t at)
 
 void lines_disturb(struct lines *lines, uint64_t offset, uint64_t size)
 {
+    if (lines->state == 0)
+        return;
     uint64_t end = widen(lines, &offset, size), all = lines->size / lines->line;
     uint64_t first = offset / lines->line, last = end / lines->line;
     first -= first > 0;

@@ -14,7 +14,7 @@ struct lines {
     uint8_t *known;  /* the copy as it was filled or written back: where they differ it is dirty */
     uint64_t size;   /* whole lines */
     uint32_t line;   /* bytes, a power of two of 8 to 4096 */
-    uint64_t state;  /* of what looks random, not 0 */
+    uint64_t state;  /* of what looks random; 0: no line moves unless it is told to */
 };
 
 /* For a copy, or what is known of one: zero, and taken only as it is used. NULL: none. */
@@ -28,7 +28,7 @@ void lines_clean(struct lines *lines, uint64_t offset, uint64_t size);
 
 /*
  * Lines of the range are dropped, and filled again at once, as a core may that guesses what is read
- * next. Hardware may write a dirty one before it drops it, or not: so may this.
+ * next. Hardware may write a dirty one before it drops it, or not: so may this, by chance.
  */
 void lines_invalidate(struct lines *lines, uint64_t offset, uint64_t size);
 

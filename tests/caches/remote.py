@@ -67,7 +67,8 @@ class CachedHeap:
         whole = MemfdHeap().allocate(2 * size if size_bytes > 0 else size_bytes)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
-            self._seed += 1
+            if self._seed:  # else nothing moves by chance
+                self._seed += 1
             order = _ORDER.pack(size, self._seed << 20, self._line)
             rights = array.array("i", (whole.fd, theirs.fileno()))
             beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
@@ -116,7 +117,10 @@ def agent_of(programs: Path) -> Iterator[socket.socket]:
 def cached_remotes(
     programs: Path, line: int, seed: int = 1, *, program: Path | None = None
 ) -> Iterator[CachedRemoteMaker]:
-    """Makes remotes over one agent: with lines of this many bytes at both ends."""
+    """Makes remotes over one agent: with lines of this many bytes at both ends.
+
+    The seed is of what moves by chance; 0: nothing does.
+    """
     with agent_of(programs) as agent:
         yield CachedRemoteMaker(program or programs / "remote", agent, line, seed)
 
@@ -131,6 +135,7 @@ class CachedRemoteMaker:
         self._seed = seed
 
     def __call__(self) -> CachedRemote:
-        self._seed += 1
+        if self._seed:
+            self._seed += 1
         heap = CachedHeap(self._agent, self._line, self._seed << 12)
         return CachedRemote(self._program, heap, self._line)

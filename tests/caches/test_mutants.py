@@ -20,6 +20,9 @@ import pytest
 from tests.caches import build
 
 LIMIT_S = 120.0
+SEEDS = (0, 1)
+"""A line that was not moved is not seen as long as none moves by chance, which mends what is missed
+at times; a dirty line that should not be there does harm only where one does."""
 HOOKS = (
     "sbe_engine_hand_over",
     "sbe_engine_maintain",
@@ -36,7 +39,6 @@ CALL = re.compile(rf"(?<![\w>])(?:{'|'.join(HOOKS)})\(")
 FOLDERS = ("firmware/core", "firmware/pieces", "firmware/streams", "sbe/native")
 NOT_MISSED: dict[str, str] = {
     "firmware/streams/block.h:sbe_stream_see:2": "test_streams.c misses it, by a restless writer",
-    "sbe/native/stream.c:clean": "looking at the remote's record disturbs ours, which lies beside",
 }
 """Calls that nothing misses, and why they are there."""
 
@@ -116,14 +118,18 @@ def objects(files: list[Path], base: Path, changed: list[Path], folder: Path) ->
     return [folder / path.name if folder / path.name in anew else path for path in made]
 
 
-def exchange(remote: Path, package: Path) -> subprocess.CompletedProcess[str]:
+def exchange(remote: Path, package: Path, seed: int) -> subprocess.CompletedProcess[str]:
     """All exchanges in a process with that extension, and that remote."""
     path = [package, build.ROOT, *site.getsitepackages()]
     # -S, -P: this checkout's own package, installed in place, must not come first
     python = [sys.executable, "-S", "-P"]
     return subprocess.run(
         [*python, "-m", "tests.caches.exchanges", build.programs(), remote, "64"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, path)),
+            "SBE_CACHE_SEED": str(seed),
+        },
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -131,8 +137,9 @@ def exchange(remote: Path, package: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_exchanges_pass_with_all_calls():
-    done = exchange(build.programs() / "remote", build.extension() / "package")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_exchanges_pass_with_all_calls(seed: int):
+    done = exchange(build.programs() / "remote", build.extension() / "package", seed)
     assert done.returncode == 0, done.stderr
 
 
@@ -154,7 +161,10 @@ def test_a_call_is_missed(call: Site, tmp_path: Path):
         base, files = build.extension(), build.extension_sources()
         build.compile_all(ours, tmp_path, tmp_path)
         build.link_extension(objects(files, base, ours, tmp_path), package)
-    done = exchange(remote, package)
+    for seed in SEEDS:
+        done = exchange(remote, package, seed)
+        if done.returncode != 0:
+            break
     assert done.returncode == 1, f"all exchanges pass without this call\n{done.stderr}"
     assert "AssertionError" in done.stderr, done.stderr
 
