@@ -403,12 +403,13 @@ class Core:
         if self.closed:
             return
         self.closed = True
-        self.closing.set()
-        while self.at_end:
-            self.at_end.pop()()
+        # First: what ends below is answered to the remote as an error, which would answer with it.
         self._fail(LinkClosed(_CLOSED))
         for raw in list(self.raws):
             raw._end_all(LinkClosed(_CLOSED))
+        self.closing.set()
+        while self.at_end:
+            self.at_end.pop()()
         try:
             self.backend.close()
         finally:  # also when whoever closes is interrupted

@@ -491,7 +491,10 @@ class Bridge:
             self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
-        """The session is over: what is open is answered with EIO, and so is what still comes."""
+        """The session is over: what is open is answered with EIO, and so is what has been sent.
+
+        Who sends more is told EPIPE by the socket.
+        """
         self._note(error)
         for tag in list(self._asked):
             with self._changed:

@@ -473,3 +473,22 @@ def test_no_thread_no_offer(monkeypatch: pytest.MonkeyPatch, link: sbe.Connectio
             link.serve("late", lambda payload: payload)
     assert "late" not in {item["name"] for item in link.list()["services"]}
     link.serve("late", lambda payload: payload)
+
+
+async def test_a_call_ends_by_closing_not_by_what_closing_ends(connect: Connector) -> None:
+    """A handler is given up, which is an answer to the remote: not one to its caller any more."""
+    if not connect.firmware:
+        pytest.skip("a remote of Python functions calls nobody")
+    link, began = connect(), threading.Event()
+
+    async def forever(payload: bytes) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    link.serve("forever", forever)
+    call = link.submit("relay", payload=b"forever\0x", timeout=None)
+    assert await asyncio.to_thread(began.wait, LIMIT_S)
+    # the last thing that an end does before its link is closed: time for any answer
+    link._core.at_end.insert(0, lambda: call.exception(LIMIT_S))
+    await asyncio.to_thread(link.close)
+    assert isinstance(call.exception(), sbe.LinkClosed)

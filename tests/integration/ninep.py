@@ -9,7 +9,8 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import sbe
@@ -21,6 +22,14 @@ RLERROR = 7
 STATFS, LOPEN, LCREATE, RENAME, GETATTR, SETATTR, READDIR = 8, 12, 14, 20, 24, 26, 40
 FSYNC, MKDIR, RENAMEAT, UNLINKAT = 50, 72, 74, 76
 VERSION, ATTACH, FLUSH, WALK, READ, WRITE, CLUNK, REMOVE = 100, 104, 108, 110, 116, 118, 120, 122
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For something of which only a look tells."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def text(value: str | bytes) -> bytes:

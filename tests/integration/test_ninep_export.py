@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,14 +19,13 @@ import sbe
 from sbe.ninep import Quota
 from sbe.sdk.ninep_wire import MESSAGE, OPEN
 from tests.integration import ninep
-from tests.integration.ninep import message
+from tests.integration.ninep import LIMIT_S, message, wait_until
 from tests.integration.test_daemon import NOBODY, as_user, public_folder
 from tests.integration.varlink_client import Daemon, daemon
 from tests.unit.test_ninep_session import opened_below
 
 __all__ = ["public_folder"]  # a fixture
 
-LIMIT_S = 30.0
 EXPORT = """
 import sys, sbe
 with sbe.connect(sys.argv[1]) as link, link.export_9p(sys.argv[2]) as exported:
@@ -37,14 +35,6 @@ with sbe.connect(sys.argv[1]) as link, link.export_9p(sys.argv[2]) as exported:
     print("shared", flush=True)
     shared.result()
 """
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """For something of which only a look tells."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.fixture
