@@ -394,6 +394,12 @@ def restore_reply(
 ) -> Reply:
     """A Reply that was pickled."""
 
+def describe_window(window: Memory, address: int, board: str, image: str, /) -> None:
+    """Says where a remote sees the window and what it is, before its end of it begins.
+
+    Raises BadArgument for a name of more than 31 bytes.
+    """
+
 def read_crash(window: Memory, /) -> dict[str, Any] | None:
     """The crash record in the shared RAM of a carve-out link.
 
@@ -478,7 +484,14 @@ _ReplyFields: TypeAlias = tuple[int, int, str] | tuple[int] | None
 class _SessionHandler(Protocol):
     def send(self, message: bytes, /) -> object: ...
     def area_attach(
-        self, area: int, context: int, flags: int, size: int, handles: int, /
+        self,
+        area: int,
+        context: int,
+        flags: int,
+        size: int,
+        handles: int,
+        segments: tuple[tuple[int, int], ...],
+        /,
     ) -> int | None: ...
     def area_detach(self, area: int, /) -> object: ...
     def channel_open(

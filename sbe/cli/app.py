@@ -27,6 +27,7 @@ from sbe.cli.melody import demo_stream
 from sbe.cli.ninep import ninep
 from sbe.cli.ping import ping
 from sbe.cli.screen import SCHEMA, printable
+from sbe.cli.serving import serve
 from sbe.cli.session import common_options
 from sbe.cli.stat import stat
 from sbe.cli.waves import play, record
@@ -48,6 +49,7 @@ _COMMANDS = (
     firmware,
     console,
     ninep,
+    serve,
 )
 
 

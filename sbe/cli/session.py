@@ -20,6 +20,7 @@ _KINDS = {
     "qemu": "emulated board",
     "carveout": "carve-out",
     "rpmsg": "remote processor",
+    "socket": "process behind a socket",
 }
 
 _CONNECT_S = 10.0

@@ -1,13 +1,16 @@
-"""Addresses of unix sockets: they hold 107 bytes, a path may have more."""
+"""Unix sockets: addresses, which hold 107 bytes where a path may have more, and listeners."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Iterator
 
-__all__ = ["ADDRESS_MAX", "address"]
+from sbe import errors
+
+__all__ = ["ADDRESS_MAX", "address", "listen", "unlisten"]
 
 ADDRESS_MAX = 107  # bytes of sun_path without its NUL (linux/un.h)
 
@@ -39,3 +42,51 @@ def address(path: str | os.PathLike[str]) -> Iterator[str]:
         yield short
     finally:
         os.close(fd)
+
+
+def listen(path: str, kind: int, backlog: int) -> socket.socket:
+    """Listens at a path, for this user alone; a socket there that nobody listens at is replaced.
+
+    `kind` is SOCK_STREAM or SOCK_SEQPACKET; accepting does not block. Raises Busy when somebody
+    listens there, LinkError, OutOfResources.
+    """
+    with errors.resources(f"listening at {path}"):
+        sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        before = os.umask(0o177)
+        try:
+            with address(path) as name:
+                _bind(sock, name, path, kind)
+            sock.listen(backlog)
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            os.umask(before)
+    return sock
+
+
+def _bind(sock: socket.socket, name: str, path: str, kind: int) -> None:
+    try:
+        sock.bind(name)
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as probe:
+        code = probe.connect_ex(name)
+    if code != errno.ECONNREFUSED:
+        raise errors.Busy(
+            f"{path} is taken ({os.strerror(code) if code else 'somebody listens there'}): stop "
+            "that, or choose another path"
+        )
+    os.unlink(path)
+    sock.bind(name)
+
+
+def unlisten(sock: socket.socket, path: str) -> None:
+    """Ends that, and removes the path. Calling twice is fine."""
+    if sock.fileno() < 0:
+        return
+    sock.close()
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -61,7 +61,7 @@ class _Handler:
             raise errors.LinkError("the remote is not connected")
         self.transport.send(message, fds)
 
-    def area_attach(self, area: int, context: int, flags: int, size: int, handles: int) -> None:
+    def area_attach(self, area: int, context: int, *_: object) -> None:
         raise errors.PermissionDenied("this host takes no areas of a remote")
 
     def area_detach(self, area: int) -> None:

@@ -17,6 +17,15 @@ typedef struct {
     struct sbe_bootstrap bootstrap;
 } Bootstrap;
 
+static bool is_window(const Memory *window)
+{
+    if (window->size >= SBE_CARVEOUT_WINDOW_MIN && !window->readonly)
+        return true;
+    (void)native_raise(SBE_EINVAL, false, "a window of %llu bytes: at least %u are needed",
+                       (unsigned long long)window->size, SBE_CARVEOUT_WINDOW_MIN);
+    return false;
+}
+
 static PyObject *bootstrap_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"window", "seed", "role", NULL};
@@ -25,9 +34,8 @@ static PyObject *bootstrap_new(PyTypeObject *type, PyObject *arguments, PyObject
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!O&|O&", names, Memory_Type, &window,
                                      native_as_u32, &seed, native_as_u32, &role))
         return NULL;
-    if (window->size < SBE_CARVEOUT_WINDOW_MIN || window->readonly)
-        return native_raise(SBE_EINVAL, false, "a window of %llu bytes: at least %u are needed",
-                            (unsigned long long)window->size, SBE_CARVEOUT_WINDOW_MIN);
+    if (!is_window(window))
+        return NULL;
     Bootstrap *self = (Bootstrap *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
@@ -136,6 +144,36 @@ static PyObject *bootstrap_info(PyObject *object, PyObject *unused)
                          (unsigned long long)info.window_size, "board",
                          text(info.board, sizeof info.board), "image",
                          text(info.image, sizeof info.image), "regions", regions);
+}
+
+static bool put_text(char *field, size_t size, const char *value)
+{
+    size_t length = strlen(value);
+    if (length >= size)
+        return native_raise(SBE_EINVAL, false, "a name of at most %u bytes is shown, not %s",
+                            (unsigned)size - 1, value) != NULL;
+    memset(field, 0, size);
+    memcpy(field, value, length);
+    return true;
+}
+
+/* The remote's word on itself; it offers no regions. */
+PyObject *native_describe_window(PyObject *module, PyObject *arguments)
+{
+    struct sbe_carveout_info info = {0};
+    Memory *window;
+    const char *board, *image;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "O!O&ss", Memory_Type, &window, native_as_u64,
+                          &info.window_address, &board, &image) ||
+        !is_window(window) || !put_text(info.board, sizeof info.board, board) ||
+        !put_text(info.image, sizeof info.image, image))
+        return NULL;
+    info.window_size = window->size;
+    info.check = SBE_CARVEOUT_SUM(&info);
+    info.magic = SBE_CARVEOUT_MAGIC;
+    memcpy(window->base + SBE_CARVEOUT_INFO, &info, sizeof info);
+    Py_RETURN_NONE;
 }
 
 static const char *kind_of(const struct sbe_crash_record *record)

@@ -8,5 +8,7 @@
 int native_bootstrap_init(PyObject *module);
 /* The crash record of the remote's life that is there now, or None. */
 PyObject *native_read_crash(PyObject *module, PyObject *window);
+/* A remote's word on itself and its window: (window, address, board, image). */
+PyObject *native_describe_window(PyObject *module, PyObject *arguments);
 
 #endif

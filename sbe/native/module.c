@@ -404,6 +404,8 @@ static PyMethodDef METHODS[] = {
     {"restore_reply", native_restore_reply, METH_VARARGS, "A Reply that was pickled."},
     {"read_crash", native_read_crash, METH_O,
      "read_crash(window): the crash record in the shared RAM of a carve-out link, or None."},
+    {"describe_window", native_describe_window, METH_VARARGS,
+     "describe_window(window, address, board, image): a remote's word on itself, for its host."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -153,7 +153,7 @@ static int hook_send(void *opaque, const void *message, uint32_t size)
     return done(self, call(self, "send", "(y#)", (const char *)message, (Py_ssize_t)size));
 }
 
-/* Segments are of no interest to handlers. */
+/* Handlers are shown those of the first message: more come only for areas without a handle. */
 static int hook_area_extend(void *opaque, struct sbe_area *area, const struct sbe_area_map *message)
 {
     (void)opaque;
@@ -162,11 +162,30 @@ static int hook_area_extend(void *opaque, struct sbe_area *area, const struct sb
     return SBE_OK;
 }
 
+/* (address, bytes) each */
+static PyObject *segments_of(const struct sbe_area_map *message)
+{
+    const struct sbe_segment *segment = (const void *)(message + 1);
+    PyObject *segments = PyTuple_New((Py_ssize_t)message->segment_count);
+    for (Py_ssize_t i = 0; segments != NULL && i < (Py_ssize_t)message->segment_count; i++) {
+        PyObject *pair = Py_BuildValue("(KK)", (unsigned long long)segment[i].address,
+                                       (unsigned long long)segment[i].size);
+        if (pair == NULL || PyTuple_SetItem(segments, i, pair) < 0)
+            Py_CLEAR(segments);
+    }
+    return segments;
+}
+
 static int hook_area_attach(void *opaque, struct sbe_area *area, const struct sbe_area_map *message)
 {
     Session *self = opaque;
-    PyObject *address = call(self, "area_attach", "(IIIKI)", message->area, message->context,
-                             message->flags, (unsigned long long)message->size, message->handles);
+    PyObject *segments = segments_of(message);
+    if (segments == NULL)
+        return keep(self);
+    PyObject *address =
+        call(self, "area_attach", "(IIIKIO)", message->area, message->context, message->flags,
+             (unsigned long long)message->size, message->handles, segments);
+    Py_DECREF(segments);
     if (address == NULL)
         return refuse(self);
     void *base = address == Py_None ? NULL : PyLong_AsVoidPtr(address);

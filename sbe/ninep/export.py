@@ -14,8 +14,8 @@ from sbe.errors import BadArgument, Busy, Error, LinkClosed
 from sbe.ninep import wire
 from sbe.ninep.folder import Folder
 from sbe.ninep.session import Quota, Session
-from sbe.sdk.handlers import Answer
 from sbe.sdk.ninep_wire import MESSAGE, OPEN
+from sbe.serve.handlers import Answer
 
 __all__ = ["Export"]
 

@@ -5,6 +5,7 @@ A kind of remote is a class that implements `Remote`, in a file of its own:
     process.py    sbe-remote, a child process at the end of a socket pair
     rpmsg.py      a co-processor behind the kernel's rpmsg
     carveout.py   firmware that shares a window of RAM and a byte stream, nothing else
+    listening.py  a process that listens at a socket, such as `sbe serve`
     boards/       emulated boards: qemu.py of this process; resident.py outlives it, and is reached
                   as a carve-out
     uris.py       what `sbe.connect()` takes, one line for each kind

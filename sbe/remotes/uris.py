@@ -93,6 +93,12 @@ def _carveout(path: str, _: float) -> Remote:
     return Carveout(CarveoutConfig.load(path), path)
 
 
+def _socket(path: str, _: float) -> Remote:
+    from sbe.remotes.listening import ListeningRemote
+
+    return ListeningRemote(path)
+
+
 class _Scheme(NamedTuple):
     form: str
     """What follows the colon. Nothing may where it is empty, something must unless all of it is in
@@ -106,4 +112,5 @@ _SCHEMES: dict[str, _Scheme] = {
     "qemu": _Scheme("BOARD[,IMAGE]", _board),
     "rpmsg": _Scheme("[PROCESSOR][,messages|raw]", _rpmsg),
     "carveout": _Scheme("FILE.toml", _carveout),
+    "socket": _Scheme("PATH", _socket),
 }

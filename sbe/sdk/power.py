@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from sbe.errors import BadArgument, Error, OutOfResources
 from sbe.host.descriptors import close_all
 from sbe.sdk.core import Core
-from sbe.sdk.handlers import answer_code, check_handler, report
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, seconds
+from sbe.serve.handlers import answer_code, check_handler, report
 
 if TYPE_CHECKING:
     from sbe.link.power import Answer, PowerRequest

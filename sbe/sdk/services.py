@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from sbe.errors import BadArgument
 from sbe.sdk.backend import Service
 from sbe.sdk.core import Core, check_name
-from sbe.sdk.handlers import check_handler, is_coroutine
-from sbe.sdk.serving import CoroutineHandler, Handler, Server
+from sbe.sdk.serving import CoroutineHandler, Server
 from sbe.sdk.waits import Waits
+from sbe.serve.handlers import Handler, check_handler, is_coroutine
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,49 +6,24 @@ import errno
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sbe import _native
-from sbe.errors import DaemonGone, Error, LinkClosed, MessageTooLarge, OutOfResources
-from sbe.sdk.handlers import Answer, answer_code, report
+from sbe.errors import DaemonGone, Error, LinkClosed, OutOfResources
+from sbe.serve.handlers import Handler, Payload, answer, refuse, respond
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-__all__ = ["CoroutineHandler", "Handler", "Server", "answer"]
+__all__ = ["CoroutineHandler", "Server"]
 
-_Answer: TypeAlias = "bytes | bytearray | memoryview | None"
-Handler = Callable[..., _Answer]
-"""handler(payload: bytes, *buffers: memoryview) -> payload of the reply, or None for none."""
-CoroutineHandler = Callable[..., Coroutine[Any, Any, _Answer]]
-"""The same as a coroutine function."""
+CoroutineHandler = Callable[..., Coroutine[Any, Any, Payload]]
+"""A Handler as a coroutine function."""
 
 
 _RETRY_S = 0.05  # after a link that could not be brought back, twice as long each time, up to
 _RETRY_MAX_S = 5.0
-
-
-def answer(request: _native.Request, name: str, handler: Handler | None) -> None:
-    """Runs a handler and answers with what it returns or raises, whatever that is.
-
-    The thread is ours, so not even SystemExit ends it. What is no answer of the service but a
-    mistake of the application is logged; an `sbe.Error` is an answer.
-    """
-    if request.type == _native.FRAME_CANCEL:
-        return  # of a request that was answered meanwhile
-    if handler is None:
-        request.respond(b"", -errno.ENOENT)
-        return
-    if request.cancelled:
-        request.respond(b"", -errno.ECANCELED)
-        return
-    try:
-        result = handler(request.payload, *request.buffers)
-    except BaseException as error:
-        _refuse(request, name, error)
-        return
-    _respond(request, name, result)
 
 
 async def _answer_awaited(request: _native.Request, name: str, handler: CoroutineHandler) -> None:
@@ -61,25 +36,9 @@ async def _answer_awaited(request: _native.Request, name: str, handler: Coroutin
         request.respond(b"", -errno.ECANCELED)
         raise
     except BaseException as error:
-        _refuse(request, name, error)
+        refuse(request, name, error)
         return
-    _respond(request, name, result)
-
-
-def _refuse(request: _native.Request, name: str, error: BaseException) -> None:
-    if not isinstance(error, Error):
-        report(f"the handler of service {name!r} failed", error)
-    request.respond(b"", -answer_code(error))
-
-
-def _respond(request: _native.Request, name: str, result: _Answer) -> None:
-    try:
-        written = result.written if isinstance(result, Answer) else None
-        request.respond(b"" if result is None else result, 0, written)
-    except BaseException as error:
-        report(f"what the handler of service {name!r} returned can't be sent", error)
-        too_large = isinstance(error, MessageTooLarge)
-        request.respond(b"", -(errno.ENOSPC if too_large else errno.EIO))
+    respond(request, name, result)
 
 
 class Server:
@@ -179,7 +138,7 @@ class Server:
             future = asyncio.run_coroutine_threadsafe(answering, loop)
         except RuntimeError as error:  # its loop was closed
             answering.close()
-            _refuse(request, name, error)
+            refuse(request, name, error)
             return
         self._awaited[request] = future, channel
         if self._closing.is_set():  # whoever closes may have looked before the line above

@@ -6,9 +6,9 @@ from typing import Any
 
 from sbe import _native
 from sbe.errors import Error, Timeout
-from sbe.sdk.handlers import check_handler, is_coroutine
-from sbe.sdk.serving import CoroutineHandler, Handler
+from sbe.sdk.serving import CoroutineHandler
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, seconds
+from sbe.serve.handlers import Handler, check_handler, is_coroutine
 from sbe.testing.remote import Remote
 
 __all__ = ["try_handler"]

@@ -12,179 +12,32 @@ It runs the same C core as firmware does, in the remote's role, over the same me
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import secrets
-import select
 import socket
 import threading
 from collections.abc import Mapping
 from types import TracebackType
 
 from sbe import _native, remotes
-from sbe.errors import Error, LinkError
+from sbe.errors import LinkError
 from sbe.link.rings import DEFAULT_GEOMETRY, Geometry
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend
-from sbe.sdk.handlers import check_handler
-from sbe.sdk.serving import Handler, answer
 from sbe.sdk.timeouts import seconds
+from sbe.serve.handlers import Handler, check_handler
+from sbe.serve.life import Life, Limits
+from sbe.serve.reach import Descriptors
 from sbe.transports.seqpacket import SeqpacketTransport
 
 __all__ = ["Remote"]
 
 
-class _End:
-    """One life of the remote: its session, areas and channels. Used by its own thread only."""
-
-    def __init__(self, sock: socket.socket, stop_fd: int, remote: Remote) -> None:
-        self.transport = SeqpacketTransport(sock)
-        self.remote = remote
-        self.table = _native.Table(remote.areas)
-        self.memories: dict[int, _native.Memory] = {}
-        self.channels: dict[int, _native.Channel] = {}
-        self.fds: list[int] = []  # that came beside the message at hand
-        self.stop_fd = stop_fd
-        self.poll = select.poll()
-        self.poll.register(stop_fd, select.POLLIN)
-        self.poll.register(self.transport.fileno(), select.POLLIN)
-        self.session = _native.Session(
-            self,
-            role=_native.ROLE_REMOTE,
-            name="sbe.testing",
-            areas=remote.areas,
-            buffers=remote.buffers,
-            version_min=remote.versions[0],
-            version_max=remote.versions[1],
-        )
-
-    # -- what the session asks --------------------------------------------------------------
-
-    def send(self, message: bytes) -> None:
-        """A control message to the host."""
-        self.transport.send(message)
-
-    def area_attach(self, area: int, context: int, flags: int, size: int, handles: int) -> int:
-        """The host registers memory."""
-        memory = _native.Memory(self.fds[0], size)
-        self.table.add(memory, area, context, flags)
-        self.memories[area] = memory
-        return memory.address
-
-    def area_detach(self, area: int) -> None:
-        """It takes it back."""
-        self.table.remove(self.memories.pop(area), True)
-
-    def channel_open(
-        self,
-        channel: int,
-        context: int,
-        ring_area: int,
-        slots: int,
-        slot_size: int,
-        line: int,
-        send_offset: int,
-        receive_offset: int,
-        priority: int,
-        handles: int,
-    ) -> None:
-        """The host opens a channel; offsets are as it sees them."""
-        ours, theirs = self.fds
-        end = _native.Channel(
-            self.table,
-            self.memories[ring_area],
-            channel,
-            context,
-            slots,
-            slot_size,
-            line,
-            receive_offset,
-            send_offset,
-            theirs,
-            ours,
-            max_buffers=self.session.limits["buffers"],
-        )
-        self.channels[channel] = end
-        self.poll.register(end.fileno(), select.POLLIN)
-
-    def channel_close(self, channel: int) -> None:
-        """It closes one."""
-        end = self.channels.pop(channel)
-        self.poll.unregister(end.fileno())
-        end.fail(LinkError("the host closed the channel"))
-
-    def service(self, context: int, name: str | None, index: int) -> tuple[int, int, str] | None:
-        """It asks for a service."""
-        names = list(self.remote.services)
-        if name is None:
-            name = names[index] if index < len(names) else None
-        if name is None or name not in names:
-            return None
-        return names.index(name) + 1, 1, name
-
-    def state_changed(self, state: int) -> None:
-        """Of no interest here."""
-
-    def refused(self, why: int, theirs: bool, peer_min: int, peer_max: int) -> None:
-        """The host is told too, and raises."""
-
-    def replied(self, token: object, status: int, reply: object) -> None:
-        """This remote asks nothing."""
-
-    def event(self, event: int, value: int) -> None:
-        """It asks about power, which functions have none of."""
-        if _native.EVENT_SUSPEND <= event <= _native.EVENT_FREQUENCY:
-            answer = event << _native.ANSWERED_SHIFT | errno.EOPNOTSUPP
-            self.session.send_event(_native.EVENT_ANSWERED, answer)
-
-    # -- the loop ---------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Serves until the host hangs up or the remote is stopped."""
+def _live(life: Life, stop_fd: int) -> None:
+    with contextlib.suppress(LinkError):  # the host hung up
         try:
-            self.session.start(secrets.randbits(31) + 1)
-            while self._turn():
-                pass
-        except LinkError:
-            pass  # the host hung up
+            life.run(stop_fd)
         finally:
-            for channel in list(self.channels):
-                self.channel_close(channel)
-            self.transport.close()
-            os.close(self.stop_fd)
-
-    def _turn(self) -> bool:
-        ready = {fd for fd, _ in self.poll.poll(None if self._idle() else 0)}
-        if self.stop_fd in ready:
-            return False
-        if self.transport.fileno() in ready:
-            self._take_control()
-        for channel in list(self.channels.values()):
-            while (request := channel.next_request(0)) is not None:
-                answer(request, *self._handler(request.service))
-        return True
-
-    def _idle(self) -> bool:
-        return all([channel.error is not None or channel.poll() for channel in self._open()])
-
-    def _open(self) -> list[_native.Channel]:
-        return list(self.channels.values())
-
-    def _take_control(self) -> None:
-        while (received := self.transport.receive()) is not None:
-            message, self.fds = received
-            try:
-                self.session.receive(message, len(self.fds))
-            except Error:
-                continue  # refused in the reply
-            finally:
-                for fd in self.fds:
-                    os.close(fd)
-                self.fds = []
-
-    def _handler(self, service: int) -> tuple[str, Handler | None]:
-        handlers = list(self.remote.services.items())
-        return handlers[service - 1] if 0 < service <= len(handlers) else ("", None)
+            os.close(stop_fd)
 
 
 class Remote(remotes.Remote):
@@ -227,8 +80,16 @@ class Remote(remotes.Remote):
         stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._stop_fd = os.dup(stop_fd)
         self._owner = os.getpid()
-        end = _End(far, stop_fd, self)
-        self._thread = threading.Thread(target=end.run, name="sbe-testing-remote", daemon=True)
+        life = Life(
+            SeqpacketTransport(far),
+            Descriptors(),
+            self.services,
+            name="sbe.testing",
+            limits=Limits(self.areas, self.buffers, self.versions),
+        )
+        self._thread = threading.Thread(
+            target=_live, args=(life, stop_fd), name="sbe-testing-remote", daemon=True
+        )
         self._thread.start()
         return SeqpacketTransport(near)
 

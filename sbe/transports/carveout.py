@@ -30,10 +30,11 @@ _DEATH_S = 0.5  # from the end of a stream to the end of who was at its other en
 
 
 class CarveoutTransport:
-    """One life of this end. Nothing blocks. Not thread-safe: the owner serialises.
+    """One life of this end, host or remote. Nothing blocks. Not thread-safe: the owner serialises.
 
-    Owns the stream's descriptor. `agree` is told the remote's description once the two have met,
-    `end` says in words why a stream has ended, None while that is not known.
+    Owns the stream's descriptor. A host's window agrees with the remote's description once the two
+    have met; a remote has described itself before. `end` says in words why a stream has ended, None
+    while that is not known.
     """
 
     carries_handles = False
@@ -45,9 +46,12 @@ class CarveoutTransport:
         window: Window,
         stream_fd: int,
         *,
+        role: int = _native.ROLE_HOST,
         end: Ask = lambda late: "the doorbell's stream has ended",
     ) -> None:
         self._window = window
+        self._is_host = role == _native.ROLE_HOST
+        self._peer = "firmware" if self._is_host else "host"
         self._end = end
         self._watch: Deathwatch | None = None
         self._queue: deque[bytes] = deque()
@@ -61,7 +65,7 @@ class CarveoutTransport:
         finally:
             os.close(stream_fd)
         try:
-            self._bootstrap = _native.Bootstrap(window.memory, secrets.randbits(32))
+            self._bootstrap = _native.Bootstrap(window.memory, secrets.randbits(32), role)
             self._look()
             self._rearm()
         except BaseException:
@@ -81,7 +85,7 @@ class CarveoutTransport:
             raise errors.MessageTooLarge(f"control message of {len(message)} bytes")
         if len(self._queue) >= _QUEUE_MAX:
             raise errors.WouldBlock(
-                f"the remote has left {len(self._queue)} control messages unread"
+                f"the {self._peer} has left {len(self._queue)} control messages unread"
             )
         self._queue.append(message)
         self._retry_s = _RETRY_MIN_S
@@ -185,28 +189,29 @@ class CarveoutTransport:
     def _look(self) -> None:
         status = self._bootstrap.look()
         if status == -errno.ECONNRESET or (self._met and not self._bootstrap.ready):
-            raise errors.LinkError("the firmware restarted")
+            raise errors.LinkError(f"the {self._peer} restarted")
         if self._bootstrap.changed():
             self._doorbells.send(_native.TOKEN_BLOCK)
         if status == 1:
             self._meet()
         elif not self._bootstrap.ready and self._bootstrap.other_version:
             raise errors.ProtocolError(
-                f"the firmware lays the window out as version {self._bootstrap.other_version}, "
+                f"the {self._peer} lays the window out as version {self._bootstrap.other_version}, "
                 f"this end as version {_native.CARVEOUT_VERSION}: update the older end"
             )
 
     def _meet(self) -> None:
-        info = self._bootstrap.info()
-        if info is None:
-            raise errors.LinkError("the firmware's description of the shared RAM is damaged")
-        self._window.agree(info)
+        if self._is_host:
+            info = self._bootstrap.info()
+            if info is None:
+                raise errors.LinkError("the firmware's description of the shared RAM is damaged")
+            self._window.agree(info)
         self._met = True
         self._retry_s = _RETRY_MIN_S
 
     def _check_alive(self, crashed: bool = False) -> None:
         # Before the two have met, a record is that of a former life, unless its doorbell rang.
-        crash = self._bootstrap.crash() if crashed or self._met else None
+        crash = self._bootstrap.crash() if self._is_host and (crashed or self._met) else None
         if crash is not None:
             raise errors.LinkError(f"the firmware crashed: {describe_crash(crash)}")
         if self._doorbells.closed:

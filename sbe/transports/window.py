@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from typing import Any
@@ -91,6 +92,23 @@ class Window:
             trusted=True,
             readonly=True,
         )
+
+    def map_part(self, offset: int, size: int, *, readonly: bool = False) -> _native.Memory:
+        """A mapping of a part of the arena: what the other end has allocated there.
+
+        Raises Error with code ERANGE outside of it, or where no page of this machine begins.
+        """
+        first = _native.CARVEOUT_ARENA
+        if not first <= offset <= self.size_bytes - size or offset % mmap.PAGESIZE:
+            raise errors.Error(
+                f"{size} bytes at {offset:#x} of the shared RAM {self.path}: its arena goes from "
+                f"{first:#x} to {self.size_bytes:#x}, in pages of {mmap.PAGESIZE} bytes",
+                errno.ERANGE,
+            )
+        with errors.resources(f"mapping {size} bytes of the shared RAM {self.path}"):
+            return _native.Memory(
+                self._fd, size, readonly=readonly, trusted=True, offset=self._offset + offset
+            )
 
     def close(self) -> None:
         """Lets go; mappings of areas live on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import itertools
 import os
 import select
 import socket
@@ -29,6 +30,9 @@ from examples.own_remote import Simulator
 from sbe.kernel.remoteproc import RemoteProcessor
 from sbe.link.rings import Geometry
 from sbe.remotes.boards import QemuBoard
+from sbe.remotes.carveout import CarveoutConfig
+from sbe.serve.places import WindowPlace
+from sbe.serve.service import Service
 from sbe.testing.conformance import parts
 from sbe.testing.conformance.services import PYTHON_SERVICES
 from tests.caches import build
@@ -44,6 +48,7 @@ class Connector(parts.Connector):
     """Opens links to one of this project's remotes."""
 
     firmware: bool = True  # the remote is sbe-remote or its like
+    here: bool = False  # it is a thread of this process, and kept to the end of the test
     board: QemuBoard | None = None  # that the test starts, and nobody else
 
 
@@ -68,6 +73,37 @@ def testing() -> Iterator[Connector]:
             "testing",
             connect,
             firmware=False,
+            here=True,
+            services=frozenset(PYTHON_SERVICES),
+            tells_written=False,
+        )
+
+
+@contextlib.contextmanager
+def linux() -> Iterator[Connector]:
+    """Linux as the remote: Python functions behind a window of RAM and a stream, no descriptors."""
+    with contextlib.ExitStack() as services, tempfile.TemporaryDirectory(prefix="sbe") as name:
+        places = (Path(name) / str(number) for number in itertools.count())
+
+        def connect(**how: Any) -> sbe.Connection:
+            place = next(places)
+            place.mkdir()
+            with (place / "ram").open("wb") as ram:
+                ram.truncate(80 << 20)
+            window = CarveoutConfig(str(place / "ram"), f"listen:{place / 'bell'}")
+            served = Service(PYTHON_SERVICES, WindowPlace(window, "services"))
+            services.enter_context(served)
+            configuration = place / "link.toml"
+            configuration.write_text(
+                f'memory = "{window.memory}"\ndoorbell = "unix:{place / "bell"}"\n'
+            )
+            return sbe.connect(f"carveout:{configuration}", **how)
+
+        yield Connector(
+            "linux",
+            connect,
+            firmware=False,
+            here=True,
             services=frozenset(PYTHON_SERVICES),
             tells_written=False,
         )
@@ -243,6 +279,7 @@ def rpmsg_daemon(name: str, keys: str = "") -> Iterator[Connector]:
 ENDS: dict[str, Callable[[], contextlib.AbstractContextManager[Connector]]] = {
     "loopback": loopback,
     "testing": testing,
+    "linux": linux,
     "own": own,
     "cached-16": partial(cached, 16),
     "cached-64": partial(cached, 64),

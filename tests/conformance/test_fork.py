@@ -98,7 +98,7 @@ def test_a_child_is_refused_and_disturbs_nothing(connect: Connector) -> None:
     def child() -> None:
         nonlocal link, area
         assert shown(area).sum() == 5 * 4096  # memory is shared, as it was
-        if connect.name != "testing":  # whose remote is in this process, too
+        if not connect.here:  # its remote is in this process, too
             assert descriptors() - before == {}
         for use in uses:
             with pytest.raises(sbe.LinkError, match=r"forked this one: connect again"):
@@ -184,7 +184,7 @@ def test_close_ends_the_context_though_a_child_lives(connect: Connector, unnotic
         elif told["pid"] is not None:
             with pytest.raises(ProcessLookupError):
                 os.kill(told["pid"], 0)
-        if connect.name != "testing":  # the next life of the same remote
+        if not connect.here:  # the next life of the same remote
             with connect.open() as again:
                 works(again, again.allocate(64))
 

@@ -159,14 +159,14 @@ def test_a_log_handler_that_raises_is_survived(
             raise RuntimeError("no log")
 
     broken = Broken()
-    logging.getLogger("sbe.sdk").addHandler(broken)
+    logging.getLogger("sbe.serve").addHandler(broken)
     try:
         with asking(connect, {"good": lambda payload: payload, "bug": leave}) as ask:
             with pytest.raises(sbe.RemoteError):
                 ask("bug")
             assert ask("good") == b"x"
     finally:
-        logging.getLogger("sbe.sdk").removeHandler(broken)
+        logging.getLogger("sbe.serve").removeHandler(broken)
     assert "no log" in capfd.readouterr().err
 
 

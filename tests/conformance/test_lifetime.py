@@ -56,13 +56,13 @@ def test_connecting_and_closing_leaves_nothing(connect: Connector) -> None:
         once()
     gc.collect()
     after = descriptors(), threading.active_count(), children(), mappings()
-    if connect.name != "testing":  # whose remotes are kept to the end of the test
+    if not connect.here:  # remotes are kept to the end of the test
         assert after == before
         assert len(gc.get_objects()) - objects < 500
 
 
 def test_dropping_a_link_closes_it(connect: Connector) -> None:
-    if connect.name == "testing":
+    if connect.here:
         pytest.skip("the remote is kept by the test")
     gc.collect()
     before = descriptors(), children(), mappings()
@@ -77,7 +77,7 @@ def test_dropping_a_link_closes_it(connect: Connector) -> None:
 
 
 def test_dropping_a_link_after_errors_closes_it(connect: Connector) -> None:
-    if connect.name == "testing":
+    if connect.here:
         pytest.skip("the remote is kept by the test")
     gc.collect()
     before = descriptors(), children(), mappings()
@@ -114,7 +114,7 @@ def test_an_area_keeps_its_memory_and_no_link(connect: Connector) -> None:
     pixels[:] = 7
     watch = weakref.ref(link)
     del link
-    assert watch() is None or connect.name == "testing"
+    assert watch() is None or connect.here
     gc.collect()
     assert (pixels == 7).all()
     area.free()

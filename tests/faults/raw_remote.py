@@ -83,7 +83,7 @@ class Life:
     def send(self, message: bytes) -> None:
         self.transport.send(message)
 
-    def area_attach(self, area: int, context: int, flags: int, size: int, handles: int) -> int:
+    def area_attach(self, area: int, context: int, flags: int, size: int, *_: object) -> int:
         self.areas[area] = _native.Memory(self.fds[0], size)
         return self.areas[area].address
 

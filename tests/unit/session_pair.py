@@ -44,7 +44,9 @@ class Recorder:
         self.out.append(message)
         self.sent.append(message)
 
-    def area_attach(self, area: int, context: int, flags: int, size: int, handles: int) -> int:
+    def area_attach(
+        self, area: int, context: int, flags: int, size: int, handles: int, segments: object
+    ) -> int:
         self.areas[area] = (context, flags, size, handles)
         return 0x10000
 
@@ -146,12 +148,14 @@ class SocketRecorder(Recorder):
         self.sent.append(message)
         self.transport.send(message)
 
-    def area_attach(self, area: int, context: int, flags: int, size: int, handles: int) -> int:
+    def area_attach(
+        self, area: int, context: int, flags: int, size: int, handles: int, segments: object
+    ) -> int:
         if self.refuse is not None:
             raise self.refuse
         if handles:
             self.area_fds[area] = self.fds.pop()
-        return super().area_attach(area, context, flags, size, handles)
+        return super().area_attach(area, context, flags, size, handles, segments)
 
     def area_detach(self, area: int) -> None:
         super().area_detach(area)

@@ -67,6 +67,7 @@ PYTHON_FLOORS: Floors = [
     [["sbe.remotes", "sbe.remotes.*"]],
     [["sbe.link", "sbe.link.*"]],
     [["sbe.control"]],
+    [["sbe.serve", "sbe.serve.*"]],
     [
         ["sbe.daemon", "sbe.daemon.*"],
         ["sbe", "sbe.asg", "sbe.ninep", "sbe.ninep.*", "sbe.raw", "sbe.sdk", "sbe.sdk.*"],

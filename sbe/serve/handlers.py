@@ -5,11 +5,27 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-from sbe.errors import BadArgument, Error
+from sbe import _native
+from sbe.errors import BadArgument, Error, MessageTooLarge
 
-__all__ = ["Answer", "answer_code", "check_handler", "is_coroutine", "report"]
+__all__ = [
+    "Answer",
+    "Handler",
+    "Payload",
+    "answer",
+    "answer_code",
+    "check_handler",
+    "is_coroutine",
+    "refuse",
+    "report",
+    "respond",
+]
+
+Payload: TypeAlias = "bytes | bytearray | memoryview | None"
+Handler = Callable[..., Payload]
+"""handler(payload: bytes, *buffers: memoryview) -> payload of the reply, or None for none."""
 
 _CODE_MAX = (1 << 31) - 1  # what a response's status holds
 
@@ -51,6 +67,46 @@ def check_handler(subject: str, handler: Callable[..., Any], *, awaits: bool = F
             )
 
 
+def answer(request: _native.Request, name: str, handler: Handler | None) -> None:
+    """Runs a handler and answers with what it returns or raises, whatever that is.
+
+    The thread is ours, so not even SystemExit ends it. What is no answer of the service but a
+    mistake of the application is logged; an `sbe.Error` is an answer.
+    """
+    if request.type == _native.FRAME_CANCEL:
+        return  # of a request that was answered meanwhile
+    if handler is None:
+        request.respond(b"", -errno.ENOENT)
+        return
+    if request.cancelled:
+        request.respond(b"", -errno.ECANCELED)
+        return
+    try:
+        result = handler(request.payload, *request.buffers)
+    except BaseException as error:
+        refuse(request, name, error)
+        return
+    respond(request, name, result)
+
+
+def refuse(request: _native.Request, name: str, error: BaseException) -> None:
+    """Answers with what a handler has raised."""
+    if not isinstance(error, Error):
+        report(f"the handler of service {name!r} failed", error)
+    request.respond(b"", -answer_code(error))
+
+
+def respond(request: _native.Request, name: str, result: Payload) -> None:
+    """Answers with what a handler has returned."""
+    try:
+        written = result.written if isinstance(result, Answer) else None
+        request.respond(b"" if result is None else result, 0, written)
+    except BaseException as error:
+        report(f"what the handler of service {name!r} returned can't be sent", error)
+        too_large = isinstance(error, MessageTooLarge)
+        request.respond(b"", -(errno.ENOSPC if too_large else errno.EIO))
+
+
 def answer_code(error: BaseException) -> int:
     """What the other end is told of an error: a positive errno, never 0.
 
@@ -73,7 +129,7 @@ def report(message: str, error: BaseException) -> None:
     import logging  # only when there is something to say
 
     try:
-        logging.getLogger("sbe.sdk").error("%s", message, exc_info=error)
+        logging.getLogger("sbe.serve").error("%s", message, exc_info=error)
     except BaseException:  # a log handler of the application's
         import traceback
 

@@ -1,0 +1,144 @@
+"""Where a remote's hosts come to: a socket that it listens at, or a window of shared RAM."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from typing import Protocol
+
+from sbe import _native, errors
+from sbe.host import sockets
+from sbe.host.descriptors import socket_above_streams
+from sbe.remotes.carveout import CarveoutConfig
+from sbe.serve.reach import Descriptors, Reach, SharedWindow
+from sbe.transports import Transport
+from sbe.transports.carveout import CarveoutTransport
+from sbe.transports.doorbell import open_doorbell
+from sbe.transports.seqpacket import SeqpacketTransport
+from sbe.transports.window import Window
+
+__all__ = ["Place", "SocketPlace", "WindowPlace"]
+
+_LISTEN = "listen:"
+_RETRY_S = 0.5  # between tries of a doorbell that nobody answers yet
+_BACKLOG = 16
+_NAME_MAX = 31  # bytes in the window's description
+
+
+class Place(Protocol):
+    """Not thread-safe: it belongs to a `Service`."""
+
+    @property
+    def reach(self) -> Reach:
+        """How memory of the hosts that come here is reached."""
+        ...
+
+    def wait(self, stop_fd: int) -> Transport | None:
+        """A transport to the next host, for one life; None: `stop_fd` became readable.
+
+        Raises LinkError, OutOfResources: another try may go better.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of it. Calling twice is fine."""
+        ...
+
+
+class SocketPlace:
+    """A unix socket that this end listens at: hosts of this user, one after another."""
+
+    reach: Reach = Descriptors()
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Listens; a socket that nobody listens at any more is replaced.
+
+        Raises Busy when somebody does, BadArgument for a path that can't be one, LinkError.
+        """
+        self._path = os.fspath(path)
+        self._sock = sockets.listen(self._path, socket.SOCK_SEQPACKET, _BACKLOG)
+
+    def wait(self, stop_fd: int) -> Transport | None:
+        """Returns the next host's."""
+        accepted = _accept(self._sock, stop_fd)
+        return None if accepted is None else SeqpacketTransport(accepted)
+
+    def close(self) -> None:
+        """Nobody can come any more."""
+        sockets.unlisten(self._sock, self._path)
+
+
+class WindowPlace:
+    """A window of shared RAM and a byte stream, as configured for a carve-out link.
+
+    Its doorbell may also be "listen:PATH": a unix socket that this end listens at.
+    """
+
+    def __init__(self, config: CarveoutConfig, image: str) -> None:
+        """Opens the window and says what this end is: `image`, cut to 31 bytes.
+
+        Raises what `Window` and `sockets.listen()` raise.
+        """
+        self._doorbell = config.doorbell
+        self._image = image.encode()[:_NAME_MAX].decode(errors="ignore")
+        self._sock: socket.socket | None = None
+        self._window = Window(config.memory, config.offset, config.size)
+        self.reach: Reach = SharedWindow(self._window)
+        try:
+            if config.doorbell.startswith(_LISTEN):
+                path = config.doorbell.removeprefix(_LISTEN)
+                self._sock = sockets.listen(path, socket.SOCK_STREAM, _BACKLOG)
+        except BaseException:
+            self._window.close()
+            raise
+
+    def wait(self, stop_fd: int) -> Transport | None:
+        """Returns one as soon as there is a stream; the host may come later."""
+        fd = self._open(stop_fd)
+        if fd is None:
+            return None
+        try:
+            # Addresses of this link are offsets into the window: nobody need know where it lies.
+            _native.describe_window(self._window.memory, 0, "linux", self._image)
+        except BaseException:
+            os.close(fd)
+            raise
+        return CarveoutTransport(self._window, fd, role=_native.ROLE_REMOTE)
+
+    def _open(self, stop_fd: int) -> int | None:
+        if self._sock is not None:
+            accepted = _accept(self._sock, stop_fd)
+            return None if accepted is None else accepted.detach()
+        while True:
+            try:
+                return open_doorbell(self._doorbell)
+            except errors.BadArgument:
+                raise
+            except errors.Error:  # whoever listens there may be started later
+                if select.select([stop_fd], [], [], _RETRY_S)[0]:
+                    return None
+
+    def close(self) -> None:
+        """Lets go of the shared RAM."""
+        if self._sock is not None:
+            sockets.unlisten(self._sock, self._doorbell.removeprefix(_LISTEN))
+        self._window.close()
+
+
+def _accept(sock: socket.socket, stop_fd: int) -> socket.socket | None:
+    """The next who connects; None: `stop_fd` became readable. Raises OutOfResources."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(stop_fd, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if stop_fd in ready:
+            return None
+        try:
+            with errors.resources("taking a host's connection"):
+                return socket_above_streams(sock.accept()[0])
+        except errors.Error as error:
+            if error.code not in (errno.EAGAIN, errno.ECONNABORTED):  # it has left again
+                raise
