@@ -5,12 +5,45 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
+import stat
 from collections.abc import Iterable, Sequence
 
 from sbe.errors import BadArgument, from_system
 
-__all__ = ["above_streams", "close_all", "duplicate", "socket_above_streams"]
+__all__ = ["above_streams", "check_doorbells", "close_all", "duplicate", "socket_above_streams"]
+
+
+def check_doorbells(wake_fd: int, ring_fd: int) -> None:
+    """Raises BadArgument for what is no eventfd; what is waited for may be a listener over one.
+
+    Neither blocks from now on, unless whoever shares it says otherwise: docs/adr/0010-listeners.md.
+    Told by what they do, as there may be no /proc.
+    """
+    waited_for = _is_eventfd(wake_fd) or _is_listener(wake_fd, ring_fd)
+    if not (waited_for and _is_eventfd(ring_fd)):
+        raise BadArgument("a doorbell is no eventfd")
+    for fd in (wake_fd, ring_fd):
+        os.set_blocking(fd, False)
+
+
+def _is_eventfd(fd: int) -> bool:
+    # Of the files without a type, eventfds alone take eight bytes; zero never blocks.
+    try:
+        return stat.S_IFMT(os.fstat(fd).st_mode) == 0 and os.write(fd, bytes(8)) == 8
+    except OSError:
+        return False
+
+
+def _is_listener(fd: int, other: int) -> bool:
+    """An epoll descriptor: one that does not watch `other`, and can't be told to forget it."""
+    with select.epoll.fromfd(os.dup(fd)) as poll:
+        try:
+            poll.unregister(other)
+        except OSError as error:
+            return error.errno == errno.ENOENT
+    return False
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 
 from sbe import errors
@@ -74,10 +75,11 @@ def _bind(sock: socket.socket, name: str, path: str, kind: int) -> None:
             raise
     with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as probe:
         code = probe.connect_ex(name)
-    if code != errno.ECONNREFUSED:
+    stale = code == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(name).st_mode)  # any file refuses
+    if not stale:
         raise errors.Busy(
-            f"{path} is taken ({os.strerror(code) if code else 'somebody listens there'}): stop "
-            "that, or choose another path"
+            f"{path} is taken ({'there is something else' if code else 'somebody listens there'}): "
+            "choose another path"
         )
     os.unlink(path)
     sock.bind(name)

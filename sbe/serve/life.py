@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sbe import _native, errors
 from sbe.errors import Error, LinkError, ProtocolError
 from sbe.host import text
-from sbe.host.descriptors import close_all
+from sbe.host.descriptors import check_doorbells, close_all
 from sbe.serve.handlers import Handler, answer
 from sbe.serve.reach import Reach
 from sbe.transports import Transport
@@ -151,6 +151,7 @@ class Life:
         if self._transport.carries_handles:
             if len(self._fds) != 2:
                 raise errors.BadArgument("a channel comes with two doorbells on this link")
+            check_doorbells(self._fds[0], self._fds[1])
             return self._fds[0], self._fds[1]
         made = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:

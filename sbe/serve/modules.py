@@ -81,13 +81,20 @@ def _module(what: str) -> ModuleType:
 
 
 def _file(path: str) -> ModuleType:
-    name = os.path.splitext(os.path.basename(path))[0]
+    name = f"served_{os.path.splitext(os.path.basename(path))[0]}"  # may be json.py
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not os.path.isfile(path):
         raise BadArgument(f"{path!r:.200} is no Python file")
+    folder = os.path.dirname(os.path.abspath(path))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as for a program: what lies beside it can be imported
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # as for an import: dataclasses and pickles look there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -35,9 +35,13 @@ bool host_start(struct host *host)
     return true;
 }
 
-/* A path that nobody listens at is left over from a process that died. */
+/* A socket that nobody listens at is left over from a process that died. Any other file refuses to
+ * be connected to as well. */
 static bool is_stale(const struct sockaddr_un *address)
 {
+    struct stat found;
+    if (lstat(address->sun_path, &found) < 0 || !S_ISSOCK(found.st_mode))
+        return false;
     int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe < 0)
         return false;
