@@ -188,7 +188,7 @@ def test_a_file_is_not_taken_for_a_stale_socket(tmp_path: Path) -> None:
     """Connecting to any file is refused as by a socket that nobody listens at."""
     precious = tmp_path / "file"
     precious.write_text("precious")
-    command = [RemoteProcess().path, "--socket", str(precious)]
+    command = [str(RemoteProcess().path), "--socket", str(precious)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode != 0
     assert "Address already in use" in done.stderr
