@@ -44,9 +44,10 @@ def connect(
 
     uri: "loopback:" starts an embedded remote of this process; "unix:PATH" asks the daemon at that
     socket; "qemu:BOARD" or "qemu:BOARD,IMAGE" starts an emulated board of this process;
-    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; "rpmsg:PROCESSOR" is a
-    remote behind the kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames
-    as messages even where there is memory for rings; None means the daemon that $SBE_SOCKET names
+    "carveout:FILE.toml" uses shared RAM and a doorbell as configured there; "socket:PATH" is a
+    process that listens there, such as `sbe serve`; "rpmsg:PROCESSOR" is a remote behind the
+    kernel's rpmsg, "rpmsg:" the only one, and ",messages" after it sends frames as messages even
+    where there is memory for rings; None means the daemon that $SBE_SOCKET names
     (a path or unix:PATH) and no other; if it is unset or empty a running daemon at the system's
     place, else the embedded remote. In place of a URI, a `sbe.remotes.Remote` is one of your
     own, closed with the connection. `timeout`: seconds for all of connecting, and for each control

@@ -14,7 +14,14 @@ import pytest
 from tests.conformance.ends import daemon
 from tests.pages import ROOT, blocks_of, pages
 
-TUTORIALS = ("first-steps", "own-board", "testing-your-app", "checking-your-remote", "raw")
+TUTORIALS = (
+    "first-steps",
+    "own-board",
+    "testing-your-app",
+    "checking-your-remote",
+    "raw",
+    "linux-remote",
+)
 PAGES = ["README.md", *(f"docs/tutorials/{name}.md" for name in TUTORIALS)]
 WITH_SERVICES = [f"docs/tutorials/{name}.md" for name in ("writing-a-service", "streams", "asg")]
 

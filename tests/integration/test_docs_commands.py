@@ -66,6 +66,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "docs/tutorials/9p-export.md": {
         ".venv/bin/python -c": "asks a service of the page: test_services_of_the_tutorials",
     },
+    "docs/tutorials/linux-remote.md": {
+        ".venv/bin/sbe serve services.py --carveout": "needs RAM that another system has too",
+    },
     "docs/tutorials/own-board.md": {
         ".venv/bin/python -m pytest tests/conformance": "runs with the other ends, as tests",
     },
@@ -109,6 +112,7 @@ NOT_IN_CI = {
 FOREGROUND = {
     ".venv/bin/sbe console ": ("sbe-firmware on mps2-an521", "then"),
     ".venv/bin/sbe-daemon --socket ": ("listening at", "at the end"),
+    ".venv/bin/sbe serve services.py --socket": ("connect to socket:", "at the end"),
 }
 
 # For who has installed the package: its commands are in PATH. The others are for a checkout.
@@ -236,10 +240,18 @@ def of_bring_up(folder: Path) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def of_services(folder: Path) -> Iterator[None]:
+    first, *_ = blocks_of(PAGES["docs/tutorials/linux-remote.md"].read_text(), "python")
+    (folder / "services.py").write_text(first)
+    yield
+
+
 # What a reader of the page has besides.
 READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[None]]] = {
     "docs/tutorials/cortex-m.md": of_boards,
     "docs/tutorials/bring-up.md": of_bring_up,
+    "docs/tutorials/linux-remote.md": of_services,
 }
 
 

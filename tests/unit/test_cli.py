@@ -27,6 +27,7 @@ from sbe.cli import app, arguments, exit_codes, figures, picture, screen, sessio
 from sbe.daemon import config
 from sbe.remotes import uris
 from sbe.remotes.carveout import Carveout, CarveoutConfig
+from sbe.remotes.listening import ListeningRemote
 from sbe.remotes.rpmsg import RpmsgRemote
 
 LINK_KEYS = {"name", "state", "epoch", "remote", "pid", "transport"}
@@ -125,7 +126,7 @@ def test_help_shows_every_exit_code_and_completion(capsys: pytest.CaptureFixture
 
 def test_every_scheme_is_in_help_errors_and_documentation(capsys: pytest.CaptureFixture[str]):
     forms = uris.forms()
-    assert len(forms) == 5
+    assert len(forms) == 6
     assert app.run(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     with pytest.raises(errors.BadArgument) as refused:
@@ -137,7 +138,19 @@ def test_every_scheme_is_in_help_errors_and_documentation(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "uri", ["", ":", "unix", "unix:", "qemu:", "loopback:x", "rpmsg", "rpmsg:m4,x", "carveout:"]
+    "uri",
+    [
+        "",
+        ":",
+        "unix",
+        "unix:",
+        "qemu:",
+        "loopback:x",
+        "rpmsg",
+        "rpmsg:m4,x",
+        "carveout:",
+        "socket:",
+    ],
 )
 def test_no_link(uri: str):
     with pytest.raises(errors.BadArgument, match=f"^{uri!r} is no link: say loopback:"):
@@ -149,6 +162,7 @@ def test_every_kind_of_link_is_called_what_it_is():
     here = {
         RpmsgRemote("m4").transport,
         Carveout(CarveoutConfig("/dev/null", "unix:x"), "x").transport,
+        ListeningRemote("/run/x").transport,
         "qemu",  # tests/rigs/test_firmware_cli.py has one
     }
     configured = {
