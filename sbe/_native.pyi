@@ -21,6 +21,8 @@ ASG_RING: int
 CONTROL_MAX: int
 NAME_SIZE: int
 SLOT_ALIGN: int
+MEMORY_MAP: int
+MEMORY_MAP_STEP: int
 AT_WORK: int
 AT_WORK_BEATS: int
 AT_WORK_TRANSACTIONS: int
@@ -432,10 +434,10 @@ class Bootstrap:
 
 @final
 class Doorbells:
-    """The eventfds of many channels over one byte stream, or over an endpoint each."""
+    """The eventfds of many channels over one byte stream, an interrupt, or an endpoint each."""
 
     closed: bool
-    def __new__(cls, stream_fd: int = -1) -> Self: ...
+    def __new__(cls, stream_fd: int = -1, register: Slice | None = ..., value: int = 0) -> Self: ...
     def add(
         self,
         channel: int,

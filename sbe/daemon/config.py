@@ -5,10 +5,10 @@
                           transport = "embedded", command; or
                           transport = "rpmsg", processor, start, coherent, heaps, budget_bytes,
                           rings; or
-                          transport = "carveout", memory, offset, size, doorbell, reset,
-                          trust_clients
-    [[link.carveout]]     of an rpmsg link: name, memory, offset, size, address; such a link has
-                          trust_clients too
+                          transport = "carveout", memory, map, offset, size, doorbell,
+                          reset, trust_clients
+    [[link.carveout]]     of an rpmsg link: name, memory, map, offset, size, address; such a link
+                          has trust_clients too
     [link.limits]         areas, contexts, channels, slots, slot_size: what an embedded remote may
                           hold
     [link.restart]        initial_seconds, max_seconds
@@ -50,6 +50,7 @@ from pydantic import (
 
 from sbe import control, errors
 from sbe.host import files, sockets
+from sbe.transports.doorbell import FORMS, is_doorbell
 
 __all__ = [
     "DEFAULT_PATH",
@@ -269,9 +270,8 @@ def _heap(value: str) -> str:
 
 
 def _doorbell(value: str) -> str:
-    _text(value)
-    if not re.fullmatch(r"unix:.+|serial:[^,]+(,[0-9]+)?", value):
-        raise ValueError("must be 'unix:PATH' or 'serial:DEVICE,BAUD'")
+    if not is_doorbell(_text(value)):
+        raise ValueError(f"must be {FORMS}")
     return value
 
 
@@ -290,6 +290,7 @@ def _check_trust(memory: str | None, trusted: bool) -> None:
 
 
 Pages: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1), AfterValidator(_pages)]
+UioMap: TypeAlias = Annotated[int, Field(ge=0, le=63)]
 
 
 class CarveoutArena(_Table):
@@ -302,6 +303,8 @@ class CarveoutArena(_Table):
     address: Pages
     """The remote's address of the first of these bytes."""
     offset: Pages = 0
+    map: UioMap | None = None
+    """The UIO device's map that `offset` counts from; by default 0."""
 
 
 class RpmsgLink(_Link):
@@ -349,6 +352,8 @@ class CarveoutLink(_Link):
     offset: Pages = 0
     size: Annotated[Pages, Field(gt=0)] | None = None
     """Bytes from `offset`; by default all that there are."""
+    map: UioMap | None = None
+    """The UIO device's map that `offset` counts from; by default 0."""
     reset: Command | None = None
     """The program that resets the core, and its arguments; it has done so when it ends."""
     trust_clients: bool = False

@@ -26,7 +26,7 @@ from sbe.link.work import Limits, Watch
 from sbe.remotes import Remote
 from sbe.remotes.carveout import Carveout, CarveoutConfig
 from sbe.remotes.process import RemoteProcess
-from sbe.remotes.rpmsg import RpmsgRemote
+from sbe.remotes.rpmsg import Arena, RpmsgRemote
 from sbe.transports import Endpoint
 
 __all__ = ["Supervisor", "Tenant", "settled"]
@@ -476,7 +476,12 @@ def _make_remote(config: LinkConfig) -> Remote:
         return _make_process(config)
     if isinstance(config, CarveoutLink):
         place = CarveoutConfig(
-            config.memory, config.doorbell, config.offset, config.size, tuple(config.reset or ())
+            config.memory,
+            config.doorbell,
+            config.offset,
+            config.size,
+            tuple(config.reset or ()),
+            config.map,
         )
         return Carveout(place, config.name)
     return RpmsgRemote(
@@ -484,7 +489,7 @@ def _make_remote(config: LinkConfig) -> Remote:
         coherent=config.coherent,
         heaps=config.heaps,
         carveouts={
-            arena.name: (arena.memory, arena.offset, arena.size, arena.address)
+            arena.name: Arena(arena.memory, arena.offset, arena.size, arena.address, arena.map)
             for arena in config.carveout
         },
         budget_bytes=config.budget_bytes,

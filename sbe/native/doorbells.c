@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Doorbells: the eventfds of many channels over one byte stream, or over an endpoint for each. A
- * thread of our own, which never takes the GIL, turns what is rung here into tokens or messages and
- * what comes into eventfd writes, so that a channel looks to its user as it does beside a process.
- * Doorbells coalesce: a stream or endpoint that takes nothing costs one bit per channel.
+ * Doorbells: the eventfds of many channels over one byte stream, an interrupt, or an endpoint each.
+ * A thread of our own, which never takes the GIL, turns what is rung here into tokens or messages
+ * and what comes into eventfd writes, so that a channel looks to its user as it does beside a
+ * process. Doorbells coalesce: a stream or endpoint that takes nothing costs one bit per channel.
  */
 #include "doorbells.h"
 
@@ -23,10 +23,11 @@
 #include "core/status.h"
 #include "doorbell_table.h"
 #include "endpoint.h"
+#include "interrupt.h"
 #include "native.h"
 
-#define BATCH       64
-#define TAG_MESSAGE ((uintptr_t)1) /* in an event's data: the doorbell's endpoint, not ring_fd */
+#define BATCH              64
+#define INTERRUPT_RETRY_NS 1000000u
 
 typedef struct {
     PyObject ob_base;
@@ -35,8 +36,9 @@ typedef struct {
     bool closing; /* once: the thread uses the descriptors until it has been joined */
     pid_t owner;  /* a forked child has neither the thread nor a say */
     int stream_fd, epoll_fd, stop_fd;
-    bool is_socket;  /* stream_fd: writing must not raise SIGPIPE */
-    int happened_fd; /* readable: events, a tick, or the end of the stream */
+    bool is_socket;             /* stream_fd: writing must not raise SIGPIPE */
+    struct interrupt interrupt; /* stream_fd is no stream: any token is one ring */
+    int happened_fd;            /* readable: events, a tick, or the end of the stream */
     pthread_mutex_t lock;
     /* Guarded by the lock: */
     struct doorbell_table table;
@@ -49,6 +51,7 @@ typedef struct {
     uint32_t partial_at, partial_size;
     bool closed;  /* the stream has ended */
     bool blocked; /* the stream takes nothing: wait for EPOLLOUT */
+    bool ring;    /* the interrupt is owed, by the thread */
     uint32_t sent, received, strange;
     struct sbe_token_reader reader; /* the thread's own */
 } Doorbells;
@@ -93,6 +96,10 @@ static bool write_token(Doorbells *self, uint32_t token)
 {
     if (!write_partial(self))
         return false;
+    if (self->interrupt.used) {
+        self->ring = true;
+        return true;
+    }
     self->partial_at = 0;
     self->partial_size = sbe_token_write(token, self->partial);
     self->sent++;
@@ -106,18 +113,18 @@ static void look_again(Doorbells *self, uint64_t when_ns)
         self->retry_ns = when_ns;
 }
 
-static void owe(Doorbells *self, struct doorbell *doorbell)
-{
-    doorbell->owed = true;
-    native_doorbell_busy(&self->table, doorbell);
-}
-
 /* The clock is a system call on some machines: it is read once a turn, if at all. */
 static uint64_t now_of(Doorbells *self)
 {
     if (self->now_ns == 0)
         self->now_ns = native_now_ns(NULL);
     return self->now_ns;
+}
+
+static void owe(Doorbells *self, struct doorbell *doorbell)
+{
+    doorbell->owed = true;
+    native_doorbell_busy(&self->table, doorbell);
 }
 
 static void wake(Doorbells *self, struct doorbell *doorbell)
@@ -199,6 +206,23 @@ static void take_token(Doorbells *self, uint32_t token)
     wake(self, doorbell);
 }
 
+/* It may be for any channel, and for the control side. */
+static void take_interrupt(Doorbells *self)
+{
+    int status = native_interrupt_take(&self->interrupt, self->stream_fd);
+    if (status < 0)
+        end_stream(self);
+    if (status <= 0)
+        return;
+    for (uint32_t i = 0; i < DOORBELL_BUCKETS; i++)
+        for (struct doorbell *each = self->table.all[i]; each != NULL; each = each->next) {
+            each->wake_owed = true;
+            wake(self, each);
+        }
+    take_token(self, SBE_TOKEN_EVENT(SBE_TOKEN_CONTROL));
+    self->events |= 1u << SBE_TOKEN_BLOCK;
+}
+
 /* -- the thread ---------------------------------------------------------------------------- */
 
 static void read_stream(Doorbells *self)
@@ -240,8 +264,28 @@ static void take_event(Doorbells *self, const struct epoll_event *event)
     } else if (doorbell != NULL) {
         owe(self, doorbell);
     } else if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
-        read_stream(self);
+        if (self->interrupt.used)
+            take_interrupt(self);
+        else
+            read_stream(self);
     }
+}
+
+/*
+ * One for all that was owed, without the lock: a mailbox takes up to half a second to say that the
+ * other end does not take it. Then it is tried again.
+ */
+static void ring_interrupt(Doorbells *self)
+{
+    bool rung = native_interrupt_ring(&self->interrupt, self->stream_fd);
+    pthread_mutex_lock(&self->lock);
+    if (rung) {
+        self->sent++;
+    } else {
+        self->ring = true;
+        look_again(self, native_now_ns(NULL) + INTERRUPT_RETRY_NS);
+    }
+    pthread_mutex_unlock(&self->lock);
 }
 
 static void *run(void *opaque)
@@ -263,8 +307,11 @@ static void *run(void *opaque)
             signal_fd(self->happened_fd);
         }
         write_owed(self);
-        bool running = self->running;
+        bool running = self->running, ring = self->ring && !self->closed;
+        self->ring = false;
         pthread_mutex_unlock(&self->lock);
+        if (ring)
+            ring_interrupt(self);
         if (!running)
             return NULL;
     }
@@ -272,17 +319,14 @@ static void *run(void *opaque)
 
 /* -- life ---------------------------------------------------------------------------------- */
 
-static bool watch(const Doorbells *self, int fd, uint32_t events, void *tag)
-{
-    struct epoll_event event = {.events = events, .data.ptr = tag};
-    return epoll_ctl(self->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
 static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"stream_fd", NULL};
+    static char *names[] = {"stream_fd", "register", "value", NULL};
     int stream_fd = -1;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|i", names, &stream_fd))
+    uint32_t value = 0;
+    PyObject *place = NULL;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|iOO&", names, &stream_fd, &place,
+                                     native_as_u32, &value))
         return NULL;
     bool none = stream_fd == -1;
     Doorbells *self = (Doorbells *)PyType_GenericAlloc(type, 0);
@@ -290,6 +334,11 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
         return NULL;
     self->table.busy_end = &self->table.busy;
     (void)pthread_mutex_init(&self->lock, NULL);
+    self->epoll_fd = self->stop_fd = self->happened_fd = self->stream_fd = -1;
+    if (!native_interrupt_parse(&self->interrupt, place, value)) {
+        native_drop(self);
+        return NULL;
+    }
     self->stream_fd = none ? -1 : fcntl(stream_fd, F_DUPFD_CLOEXEC, 3);
     self->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     self->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -302,8 +351,8 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
     errno = flags < 0 ? EBADF : errno;
     if (flags < 0 || self->epoll_fd < 0 || self->stop_fd < 0 || self->happened_fd < 0 ||
         (!none && (fcntl(self->stream_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
-                   !watch(self, self->stream_fd, EPOLLIN, NULL))) ||
-        !watch(self, self->stop_fd, EPOLLIN, self) ||
+                   !native_doorbell_watch(self->epoll_fd, self->stream_fd, EPOLLIN, NULL))) ||
+        !native_doorbell_watch(self->epoll_fd, self->stop_fd, EPOLLIN, self) ||
         (errno = pthread_create(&self->thread, NULL, run, self)) != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         self->running = false;
@@ -311,44 +360,6 @@ static PyObject *doorbells_new(PyTypeObject *type, PyObject *arguments, PyObject
         return NULL;
     }
     return (PyObject *)self;
-}
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        (void)close(*fd);
-    *fd = -1;
-}
-
-static void release(struct doorbell *doorbell)
-{
-    close_fd(&doorbell->ring_fd);
-    close_fd(&doorbell->wake_fd);
-    close_fd(&doorbell->endpoint_fd);
-    native_frames_free(doorbell->frames);
-    doorbell->frames = NULL;
-    doorbell->wake_owed = false;
-}
-
-/* False: errno says why. What was watched already ends with its descriptor. */
-static bool adopt(const Doorbells *self, struct doorbell *doorbell, int ring_fd, int wake_fd,
-                  int endpoint_fd)
-{
-    doorbell->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
-    doorbell->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
-    doorbell->endpoint_fd = endpoint_fd < 0 ? -1 : fcntl(endpoint_fd, F_DUPFD_CLOEXEC, 3);
-    if (doorbell->ring_fd < 0 || doorbell->wake_fd < 0 ||
-        (endpoint_fd >= 0 && doorbell->endpoint_fd < 0))
-        return false;
-    /* Edge-triggered and never read: each write is an event of its own. */
-    if (!watch(self, doorbell->ring_fd, EPOLLIN | EPOLLET, doorbell))
-        return false;
-    if (endpoint_fd < 0)
-        return true;
-    if (watch(self, doorbell->endpoint_fd, EPOLLIN, (void *)((uintptr_t)doorbell | TAG_MESSAGE)))
-        return true;
-    (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->ring_fd, NULL);
-    return false;
 }
 
 static void stop(Doorbells *self)
@@ -371,7 +382,7 @@ static void stop(Doorbells *self)
     for (uint32_t i = 0; i < DOORBELL_BUCKETS; i++) {
         for (struct doorbell *each = self->table.all[i], *next; each != NULL; each = next) {
             next = each->next;
-            release(each);
+            native_doorbell_release(each);
             free(each);
         }
         self->table.all[i] = NULL;
@@ -391,11 +402,11 @@ static PyObject *doorbells_close(PyObject *object, PyObject *unused)
     self->running = false;
     for (uint32_t i = 0; i < DOORBELL_BUCKETS; i++)
         for (struct doorbell *each = self->table.all[i]; each != NULL; each = each->next)
-            release(each); /* in a forked child: copies */
-    close_fd(&self->stream_fd);
-    close_fd(&self->epoll_fd);
-    close_fd(&self->stop_fd);
-    close_fd(&self->happened_fd);
+            native_doorbell_release(each); /* in a forked child: copies */
+    native_close_fd(&self->stream_fd);
+    native_close_fd(&self->epoll_fd);
+    native_close_fd(&self->stop_fd);
+    native_close_fd(&self->happened_fd);
     Py_RETURN_NONE;
 }
 
@@ -403,6 +414,7 @@ static void doorbells_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     Py_XDECREF(doorbells_close(object, NULL));
+    native_interrupt_free(&((Doorbells *)object)->interrupt);
     (void)pthread_mutex_destroy(&((Doorbells *)object)->lock);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
@@ -433,7 +445,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     }
     doorbell->channel = channel;
     pthread_mutex_lock(&self->lock); /* the thread may hear of it at once */
-    bool adopted = adopt(self, doorbell, ring_fd, wake_fd, endpoint_fd);
+    bool adopted = native_doorbell_adopt(doorbell, self->epoll_fd, ring_fd, wake_fd, endpoint_fd);
     int error = errno;
     if (adopted) {
         native_doorbell_note(&self->table, doorbell);
@@ -442,7 +454,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     }
     pthread_mutex_unlock(&self->lock);
     if (!adopted) {
-        release(doorbell);
+        native_doorbell_release(doorbell);
         free(doorbell);
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -467,7 +479,7 @@ static PyObject *doorbells_remove(PyObject *object, PyObject *number)
         if (found->endpoint_fd >= 0)
             (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, found->endpoint_fd, NULL);
         found->owed = false;
-        release(found);
+        native_doorbell_release(found);
         found->next = self->table.dead;
         self->table.dead = found;
     }
@@ -488,7 +500,9 @@ static PyObject *doorbells_send(PyObject *object, PyObject *number)
         Py_RETURN_NONE;
     pthread_mutex_lock(&self->lock);
     self->events_owed |= 1u << SBE_TOKEN_VALUE(token);
-    if (!self->blocked && !self->closed)
+    if (self->interrupt.used)
+        signal_fd(self->stop_fd);
+    else if (!self->blocked && !self->closed)
         write_owed(self);
     pthread_mutex_unlock(&self->lock);
     Py_RETURN_NONE;
@@ -575,8 +589,11 @@ static PyGetSetDef DOORBELLS_GETSET[] = {
 };
 
 static PyType_Slot DOORBELLS_SLOTS[] = {
-    {Py_tp_doc, "Doorbells(stream_fd=-1)\n--\n\n"
-                "The eventfds of many channels over one byte stream, or over an endpoint each."},
+    {Py_tp_doc, "Doorbells(stream_fd=-1, register=..., value=0)\n--\n\n"
+                "The eventfds of many channels over one byte stream, or over an endpoint each. "
+                "With a register stream_fd is an open UIO device, whose interrupt is every "
+                "doorbell's; the value written to the register is, to the other end. A register "
+                "of None: stream_fd is a mailbox, whose messages are."},
     {Py_tp_new, doorbells_new},
     {Py_tp_dealloc, doorbells_dealloc},
     {Py_tp_methods, DOORBELLS_METHODS},

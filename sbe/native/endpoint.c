@@ -7,7 +7,9 @@
 #include "endpoint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -122,4 +124,46 @@ void native_frames_free(struct frames *frames)
         return;
     (void)munmap(frames->memory, frames->size);
     free(frames);
+}
+
+bool native_doorbell_watch(int epoll_fd, int fd, uint32_t events, void *tag)
+{
+    struct epoll_event event = {.events = events, .data.ptr = tag};
+    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+bool native_doorbell_adopt(struct doorbell *doorbell, int epoll_fd, int ring_fd, int wake_fd,
+                           int endpoint_fd)
+{
+    void *message = (void *)((uintptr_t)doorbell | TAG_MESSAGE);
+    doorbell->ring_fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
+    doorbell->wake_fd = fcntl(wake_fd, F_DUPFD_CLOEXEC, 3);
+    doorbell->endpoint_fd = endpoint_fd < 0 ? -1 : fcntl(endpoint_fd, F_DUPFD_CLOEXEC, 3);
+    if (doorbell->ring_fd < 0 || doorbell->wake_fd < 0 ||
+        (endpoint_fd >= 0 && doorbell->endpoint_fd < 0))
+        return false;
+    /* Edge-triggered and never read: each write is an event of its own. */
+    if (!native_doorbell_watch(epoll_fd, doorbell->ring_fd, EPOLLIN | EPOLLET, doorbell))
+        return false;
+    if (endpoint_fd < 0 || native_doorbell_watch(epoll_fd, doorbell->endpoint_fd, EPOLLIN, message))
+        return true;
+    (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, doorbell->ring_fd, NULL);
+    return false;
+}
+
+void native_close_fd(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd);
+    *fd = -1;
+}
+
+void native_doorbell_release(struct doorbell *doorbell)
+{
+    native_close_fd(&doorbell->ring_fd);
+    native_close_fd(&doorbell->wake_fd);
+    native_close_fd(&doorbell->endpoint_fd);
+    native_frames_free(doorbell->frames);
+    doorbell->frames = NULL;
+    doorbell->wake_owed = false;
 }

@@ -37,4 +37,15 @@ bool native_endpoint_read(struct doorbell *doorbell);
 bool native_frames_parse(PyObject *rings, struct frames **frames);
 void native_frames_free(struct frames *frames);
 
+#define TAG_MESSAGE ((uintptr_t)1) /* in an event's data: the doorbell's endpoint, not ring_fd */
+
+bool native_doorbell_watch(int epoll_fd, int fd, uint32_t events, void *tag);
+/* Keeps duplicates. False: errno says why; what was watched already ends with its descriptor. */
+bool native_doorbell_adopt(struct doorbell *doorbell, int epoll_fd, int ring_fd, int wake_fd,
+                           int endpoint_fd);
+/* Closes it, if it is one, and forgets it. */
+void native_close_fd(int *fd);
+/* Lets go of all that it holds. */
+void native_doorbell_release(struct doorbell *doorbell);
+
 #endif

@@ -46,6 +46,23 @@ static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
     return 0;
 }
 
+/* Where to map from so that bytes at `offset` are `*before` bytes in; of a file, from there. */
+static bool find_place(int fd, uint64_t offset, uint64_t *from, uint64_t *before)
+{
+    struct stat info;
+    *from = offset;
+    *before = 0;
+    if ((offset & NATIVE_MAP) == 0)
+        return true;
+    if (fstat(fd, &info) < 0 || !S_ISCHR(info.st_mode)) {
+        native_raise(SBE_EINVAL, false, "a place in a map, and the descriptor is no device's");
+        return false;
+    }
+    *from = (offset & ~NATIVE_MAP) / NATIVE_MAP_STEP * (uint64_t)sysconf(_SC_PAGESIZE);
+    *before = offset % NATIVE_MAP_STEP;
+    return true;
+}
+
 static bool is_socket(int fd)
 {
     struct stat info;
@@ -62,7 +79,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
 {
     static char *names[] = {"fd", "size", "readonly", "trusted", "offset", "sync_fd", NULL};
     int fd, readonly = 0, trusted = 0, sync_fd = -1;
-    uint64_t size, offset = 0;
+    uint64_t size, offset = 0, before;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&i", names, &fd, native_as_u64,
                                      &size, &readonly, &trusted, native_as_u64, &offset, &sync_fd))
         return NULL;
@@ -70,12 +87,16 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", (unsigned long long)size);
     if (offset > (uint64_t)INT64_MAX - size)
         return native_raise(SBE_EINVAL, false, "a mapping at %llu", (unsigned long long)offset);
-    if (check_fd(fd, offset, size, trusted != 0) < 0)
+    if (!find_place(fd, offset, &offset, &before) || check_fd(fd, offset, size, trusted != 0) < 0)
         return NULL;
+    uint64_t whole = before + size; /* both are below 2^63 */
+    if (whole > PY_SSIZE_T_MAX)
+        return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes",
+                            (unsigned long long)whole);
     if (sync_fd >= 0 && (sync_fd = fcntl(sync_fd, F_DUPFD_CLOEXEC, 0)) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
-    void *base = mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, (off_t)offset);
+    uint8_t *base = mmap(NULL, (size_t)whole, protection, MAP_SHARED, fd, (off_t)offset);
     if (base == MAP_FAILED) {
         PyErr_SetFromErrno(PyExc_OSError);
         close_fd(sync_fd);
@@ -83,13 +104,14 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     }
     Memory *self = (Memory *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
-        munmap(base, (size_t)size);
+        munmap(base, (size_t)whole);
         close_fd(sync_fd);
         return NULL;
     }
     self->sync_fd = sync_fd;
     self->sync_asks = sync_fd >= 0 && is_socket(sync_fd);
-    self->base = base;
+    self->base = base + before;
+    self->before = before;
     self->size = size;
     self->readonly = readonly != 0;
     return (PyObject *)self;
@@ -123,7 +145,7 @@ static void memory_dealloc(PyObject *object)
     native_table_forget(self);
     tell_heir(self);
     if (self->base != NULL)
-        munmap(self->base, (size_t)self->size);
+        munmap(self->base - self->before, (size_t)(self->before + self->size));
     native_memory_let_go(self);
     Py_CLEAR(self->table);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
@@ -281,7 +303,8 @@ static PyMethodDef SLICE_METHODS[] = {
 static PyType_Slot MEMORY_SLOTS[] = {
     {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0, sync_fd=-1)\n--\n\n"
                 "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
-                "a multiple of the page size. Files must be sealed against shrinking unless "
+                "a multiple of the page size; in a UIO device MEMORY_MAP + N * MEMORY_MAP_STEP "
+                "+ bytes of map N. Files must be sealed against shrinking unless "
                 "trusted. sync_fd: an attachment of sbe_dmabuf, or a socket whose other end does "
                 "as one, of which a duplicate is kept, where the memory is not coherent."},
     {Py_tp_new, memory_new},
@@ -403,8 +426,19 @@ static PyType_Spec SLICE_SPEC = {
     .slots = SLICE_SLOTS,
 };
 
+static int add_constant(PyObject *module, const char *name, uint64_t value)
+{
+    PyObject *number = PyLong_FromUnsignedLongLong(value); /* more than a long on some machines */
+    int status = number == NULL ? -1 : PyModule_AddObjectRef(module, name, number);
+    Py_XDECREF(number);
+    return status;
+}
+
 int native_memory_init(PyObject *module)
 {
+    if (add_constant(module, "MEMORY_MAP", NATIVE_MAP) < 0 ||
+        add_constant(module, "MEMORY_MAP_STEP", NATIVE_MAP_STEP) < 0)
+        return -1;
     if (native_add_type(module, &MEMORY_SPEC, &Memory_Type) < 0)
         return -1;
     return native_add_type(module, &SLICE_SPEC, &Slice_Type);

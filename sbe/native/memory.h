@@ -10,11 +10,12 @@ typedef struct table Table;
 typedef struct {
     PyObject ob_base;
     uint8_t *base;
-    uint64_t size;  /* bytes */
-    uint32_t id;    /* area id, 0: not in a table */
-    uint32_t holds; /* open or quarantined transactions that name it */
-    int sync_fd;    /* maintains caches for a range of it; -1: coherent */
-    bool sync_asks; /* it is a socket, whose other end does */
+    uint64_t size;   /* bytes */
+    uint64_t before; /* bytes that are mapped below base and not ours: a UIO map has no middle */
+    uint32_t id;     /* area id, 0: not in a table */
+    uint32_t holds;  /* open or quarantined transactions that name it */
+    int sync_fd;     /* maintains caches for a range of it; -1: coherent */
+    bool sync_asks;  /* it is a socket, whose other end does */
     bool readonly;
     bool freed;         /* out of the table; the mapping lives on while views of it do */
     Table *table;       /* strong, once added */
@@ -29,6 +30,14 @@ typedef struct {
     uint64_t size;
     bool padded; /* the rest of its last line is its own */
 } Slice;
+
+/*
+ * A place in map N of a UIO device, whose mmap() knows whole maps only (N pages as the offset
+ * select one): MAP + N * MAP_STEP + bytes. No file is so long, so nobody takes it for one of a
+ * file.
+ */
+#define NATIVE_MAP      (UINT64_C(1) << 62)
+#define NATIVE_MAP_STEP (UINT64_C(1) << 56)
 
 extern PyTypeObject *Memory_Type, *Slice_Type;
 int native_memory_init(PyObject *module);

@@ -31,7 +31,8 @@ _WORDS_MAX = 500  # of what it said
 class CarveoutConfig:
     """A carve-out link, as configured: see docs/tutorials/cortex-m.md.
 
-    `memory` is a file or device that can be mapped, from `offset` for `size` bytes (None: all).
+    `memory` is a file or device that can be mapped, from `offset` for `size` bytes (None: all); of
+    a UIO device its map number `map` (None: 0) is, and `offset` counts from there.
     `reset` is what resets the core: a program and its arguments, which has done so when it ends
     with status 0, or "qmp:PATH", QEMU's socket of an emulated one. Empty: nothing here can.
     """
@@ -41,6 +42,7 @@ class CarveoutConfig:
     offset: int = 0
     size: int | None = None
     reset: str | tuple[str, ...] = ()
+    map: int | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CarveoutConfig:
@@ -52,7 +54,13 @@ class CarveoutConfig:
         """Checks a table of these keys. Raises BadArgument which names what is wrong."""
         values = dict(values)
         reset = _parse_reset(values.pop("reset", ()), where)
-        kinds: dict[str, type] = {"memory": str, "doorbell": str, "offset": int, "size": int}
+        kinds: dict[str, type] = {
+            "memory": str,
+            "doorbell": str,
+            "offset": int,
+            "size": int,
+            "map": int,
+        }
         for key, value in values.items():
             if key not in kinds:
                 known = ", ".join((*kinds, "reset"))
@@ -102,7 +110,8 @@ class Carveout(Remote):
     def window(self) -> Window:
         """The shared RAM, opened at the first use."""
         if self._window is None:
-            self._window = Window(self._config.memory, self._config.offset, self._config.size)
+            place = self._config
+            self._window = Window(place.memory, place.offset, place.size, place.map)
         return self._window
 
     @property

@@ -11,18 +11,18 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sbe import _native, errors
 from sbe.heaps import Heap, dmabuf
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.heaps.memfd import MemfdHeap
-from sbe.kernel import importer, remoteproc, rpmsg
+from sbe.kernel import importer, remoteproc, rpmsg, uio
 from sbe.remotes import Memory, Remote
 from sbe.transports.rpmsg import RpmsgEndpoint, RpmsgTransport
 from sbe.transports.standin import StandIn
 
-__all__ = ["CONTROL", "DOORBELL", "RpmsgRemote"]
+__all__ = ["CONTROL", "DOORBELL", "Arena", "RpmsgRemote"]
 
 CONTROL = "sbe-control"  # what the remote announces
 DOORBELL = "sbe-doorbell"
@@ -37,6 +37,18 @@ def _unique(purpose: str) -> str:
     return f"{_NODES}-{purpose}-{os.getpid()}-{next(_numbers)}"[:31]
 
 
+class Arena(NamedTuple):
+    """Reserved memory in a file or device: `size` bytes from `offset` of it, or of its map `map`
+    where it is a UIO device. `address` is the remote's of the first of them.
+    """
+
+    memory: str
+    offset: int
+    size: int
+    address: int
+    map: int | None = None
+
+
 class RpmsgRemote(Remote):
     """A remote behind the kernel's rpmsg, whose life is the kernel's matter.
 
@@ -44,9 +56,8 @@ class RpmsgRemote(Remote):
     only one remote that speaks this protocol. `coherent`: it sees the processor's caches. `heaps`
     names those that areas may come from, the first choice first, None all; together they give out
     `budget_bytes` at most, by default half of the machine's memory. `carveouts` adds reserved
-    memory that can be mapped: (file, offset, size, its address) by name, heaps of their own that
-    are chosen first. `rings` lie in "coherent"
-    memory, or their frames travel as "messages"; None: as messages if there is no such memory.
+    memory that can be mapped, by name, as heaps of their own that are chosen first. `rings` lie in
+    "coherent" memory, or their frames travel as "messages"; None: as messages if there is none.
     `raw`: the firmware does not know this protocol, and has endpoints of its own only.
     """
 
@@ -58,7 +69,7 @@ class RpmsgRemote(Remote):
         *,
         coherent: bool = True,
         heaps: Sequence[str] | None = None,
-        carveouts: Mapping[str, tuple[str, int, int, int]] | None = None,
+        carveouts: Mapping[str, Arena] | None = None,
         budget_bytes: int | None = None,
         rings: Literal["coherent", "messages"] | None = None,
         raw: bool = False,
@@ -168,7 +179,7 @@ class RpmsgRemote(Remote):
     def _heaps_there(self) -> dict[str, Heap]:
         for name, place in self._places.items():
             if name not in self._arenas:  # they know what is allocated: one for all contexts
-                self._arenas[name] = _open_arena(name, *place)
+                self._arenas[name] = _open_arena(name, place)
         there: dict[str, Heap] = {
             **{arena.name: arena for arena in self._arenas.values()},
             **dmabuf.published(self.device, coherent=self._coherent, budget=self._budget),
@@ -245,8 +256,9 @@ class RpmsgRemote(Remote):
         )
 
 
-def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> CarveoutHeap:
-    """Raises LinkError with what stands in the way."""
+def _open_arena(name: str, place: Arena) -> CarveoutHeap:
+    """Raises LinkError with what stands in the way, BadArgument for a map that there isn't."""
+    path, offset, size = place.memory, place.offset, place.size
     arena = f"carveout:{name}: {path}"
     fd = -1
     try:
@@ -254,7 +266,8 @@ def _open_arena(name: str, path: str, offset: int, size: int, address: int) -> C
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC)
         there = os.fstat(fd).st_size if os.path.isfile(path) else offset + size
         if there >= offset + size:
-            return CarveoutHeap(fd, offset, size, address=address, name=f"carveout:{name}")
+            at, _ = uio.place(fd, path, place.map, offset, size)
+            return CarveoutHeap(fd, at, size, address=place.address, name=f"carveout:{name}")
     except OSError as error:
         raise errors.LinkError(f"{arena} can't be mapped: {error.strerror}") from error
     finally:

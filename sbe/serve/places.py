@@ -15,7 +15,7 @@ from sbe.remotes.carveout import CarveoutConfig
 from sbe.serve.reach import Descriptors, Reach, SharedWindow
 from sbe.transports import Transport
 from sbe.transports.carveout import CarveoutTransport
-from sbe.transports.doorbell import open_doorbell
+from sbe.transports.doorbell import Interrupt, open_doorbell
 from sbe.transports.seqpacket import SeqpacketTransport
 from sbe.transports.window import Window
 
@@ -84,7 +84,7 @@ class WindowPlace:
         self._doorbell = config.doorbell
         self._image = image.encode()[:_NAME_MAX].decode(errors="ignore")
         self._sock: socket.socket | None = None
-        self._window = Window(config.memory, config.offset, config.size)
+        self._window = Window(config.memory, config.offset, config.size, config.map)
         self.reach: Reach = SharedWindow(self._window)
         try:
             if config.doorbell.startswith(_LISTEN):
@@ -96,18 +96,14 @@ class WindowPlace:
 
     def wait(self, stop_fd: int) -> Transport | None:
         """Returns one as soon as there is a stream; the host may come later."""
-        fd = self._open(stop_fd)
-        if fd is None:
+        # Addresses of this link are offsets into the window: nobody need know where it lies.
+        _native.describe_window(self._window.memory, 0, "linux", self._image)
+        bell = self._open(stop_fd)
+        if bell is None:
             return None
-        try:
-            # Addresses of this link are offsets into the window: nobody need know where it lies.
-            _native.describe_window(self._window.memory, 0, "linux", self._image)
-        except BaseException:
-            os.close(fd)
-            raise
-        return CarveoutTransport(self._window, fd, role=_native.ROLE_REMOTE)
+        return CarveoutTransport(self._window, bell, role=_native.ROLE_REMOTE)
 
-    def _open(self, stop_fd: int) -> int | None:
+    def _open(self, stop_fd: int) -> int | Interrupt | None:
         if self._sock is not None:
             accepted = _accept(self._sock, stop_fd)
             return None if accepted is None else accepted.detach()

@@ -1,4 +1,4 @@
-"""Control messages through rings in shared RAM, doorbells as tokens over a byte stream.
+"""Control messages through rings in shared RAM, doorbells as tokens over a byte stream, or bare.
 
 For remotes that share a window of RAM with this end and nothing else: no rpmsg, no descriptors.
 docs/spec/carveout.md describes the window. Either end may start first, die and start again over
@@ -18,6 +18,7 @@ from typing import Any
 from sbe import _native, errors
 from sbe.transports import PrivateRings
 from sbe.transports.deathwatch import Ask, Deathwatch
+from sbe.transports.doorbell import Interrupt
 from sbe.transports.window import Window, describe_crash
 
 __all__ = ["CarveoutTransport"]
@@ -32,9 +33,9 @@ _DEATH_S = 0.5  # from the end of a stream to the end of who was at its other en
 class CarveoutTransport:
     """One life of this end, host or remote. Nothing blocks. Not thread-safe: the owner serialises.
 
-    Owns the stream's descriptor. A host's window agrees with the remote's description once the two
-    have met; a remote has described itself before. `end` says in words why a stream has ended, None
-    while that is not known.
+    `doorbell` is a byte stream's descriptor, or an interrupt; it is the transport's now. A host's
+    window agrees with the remote's description once the two have met; a remote has described itself
+    before. `end` says in words why a stream has ended, None while that is not known.
     """
 
     carries_handles = False
@@ -44,7 +45,7 @@ class CarveoutTransport:
     def __init__(
         self,
         window: Window,
-        stream_fd: int,
+        doorbell: int | Interrupt,
         *,
         role: int = _native.ROLE_HOST,
         end: Ask = lambda late: "the doorbell's stream has ended",
@@ -61,9 +62,14 @@ class CarveoutTransport:
         self._retry_until = 0.0
         try:
             with errors.resources("carrying doorbells over the stream"):
-                self._doorbells = _native.Doorbells(stream_fd)
+                if isinstance(doorbell, Interrupt):
+                    self._doorbells = _native.Doorbells(
+                        doorbell.fd, doorbell.register, doorbell.value
+                    )
+                else:
+                    self._doorbells = _native.Doorbells(doorbell)
         finally:
-            os.close(stream_fd)
+            os.close(doorbell.fd if isinstance(doorbell, Interrupt) else doorbell)
         try:
             self._bootstrap = _native.Bootstrap(window.memory, secrets.randbits(32), role)
             self._look()
@@ -103,7 +109,8 @@ class CarveoutTransport:
         if message is not None:
             return message, []
         events = self._doorbells.take()
-        if events >> 2 & 1 or self._doorbells.closed:
+        # An interrupt does not say that it is about a crash.
+        if events >> 2 & 1 or self._doorbells.closed or (events and self._met):
             self._check_alive(bool(events >> 2 & 1))
         self._look()
         if self._bootstrap.ready:

@@ -11,6 +11,7 @@ from sbe import _native, errors
 from sbe.heaps import Allocation
 from sbe.heaps.carveout import CarveoutHeap
 from sbe.host.descriptors import above_streams, duplicate
+from sbe.kernel import uio
 
 __all__ = ["Window", "describe_crash"]
 
@@ -19,17 +20,27 @@ class Window:
     """The shared RAM: one mapping of all of it, and the heap of its arena. Lives through losses."""
 
     def __init__(
-        self, path: str | os.PathLike[str], offset_bytes: int = 0, size_bytes: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        offset_bytes: int = 0,
+        size_bytes: int | None = None,
+        uio_map: int | None = None,
     ) -> None:
-        """Opens it. Raises BadArgument when it is too small or not as large as said."""
+        """Opens it. Raises BadArgument when it is too small or not as large as said.
+
+        `uio_map` is the number of a UIO device's map, from which `offset_bytes` count then.
+        """
         self.path = os.fspath(path)
         with errors.resources(f"the shared RAM {self.path}"):
             fd = above_streams(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_SYNC))
         try:
             there = os.fstat(fd).st_size - offset_bytes
+            regular = os.path.isfile(path)
+            at, size_bytes = uio.place(fd, self.path, uio_map, offset_bytes, size_bytes)
             if size_bytes is None:
                 size_bytes = there
-            regular = os.path.isfile(path)
+            elif not regular:
+                there = size_bytes
             if (regular and there < size_bytes) or size_bytes < _native.CARVEOUT_WINDOW_MIN:
                 raise errors.BadArgument(
                     f"the shared RAM {self.path} has {max(there, 0)} bytes from {offset_bytes}, "
@@ -37,13 +48,13 @@ class Window:
                 )
             self.size_bytes = size_bytes
             with errors.resources(f"the shared RAM {self.path} can't be mapped"):
-                self.memory = _native.Memory(fd, size_bytes, trusted=True, offset=offset_bytes)
+                self.memory = _native.Memory(fd, size_bytes, trusted=True, offset=at)
             arena = _native.CARVEOUT_ARENA
-            self.heap = CarveoutHeap(fd, offset_bytes + arena, size_bytes - arena)
+            self.heap = CarveoutHeap(fd, at + arena, size_bytes - arena)
         except BaseException:
             os.close(fd)
             raise
-        self._fd, self._offset = fd, offset_bytes
+        self._fd, self._offset = fd, at
         self._address = 0
         self._regions: dict[str, tuple[int, int]] = {}
 

@@ -22,7 +22,7 @@ from sbe import extras
 from sbe.link.rings import Rings
 from sbe.remotes.boards import Resident
 from sbe.sdk import core
-from sbe.transports.doorbell import open_doorbell
+from sbe.transports.doorbell import open_unix
 from tests.faults.attacks import application, remote
 from tests.rigs.boards import BOARDS, FaultyBoard, check_works, faulty_image, require_board
 
@@ -169,7 +169,7 @@ def test_serial_doorbell(board: FaultyBoard) -> None:
 def _serial_line(board: FaultyBoard) -> Iterator[str]:
     master, slave = pty.openpty()
     tty.setraw(slave)
-    stream = open_doorbell(f"unix:{board.directory / 'db'}")
+    stream = open_unix(str(board.directory / "db"))
     stop, stopped = os.pipe()
 
     def pass_on() -> None:

@@ -117,7 +117,7 @@ ARENA = "[[link.carveout]]\nname = 'a'\nmemory = '/dev/uio0'\nsize = 1048576\nad
         ),
         (
             "[[link]]\ntransport = 'carveout'\nmemory = '/dev/uio0'\ndoorbell = '/x'",
-            "link[0].doorbell: must be 'unix:PATH' or 'serial:DEVICE,BAUD'",
+            "link[0].doorbell: must be unix:PATH, serial:DEVICE,BAUD, uio:DEVICE,MAP,OFFSET,",
         ),
         (
             "[[link]]\ntransport = 'carveout'\ndoorbell = 'unix:/x'",

@@ -18,7 +18,8 @@ from tests.udev_rules import ROOT, rules
 LINUX = ROOT / "linux"
 SERVICE, SOCKET = "sbe-daemon.service", "sbe-daemon.socket"
 DTS = LINUX / "dts" / "sbe-example.dtso"
-RIG_ONLY = {"OF", "REMOTEPROC_CDEV", "SYNC_FILE"}  # of the section below, no need of ours
+# Of the section below, no need of ours.
+RIG_ONLY = {"MAILBOX", "MAILBOX_TEST", "OF", "REMOTEPROC_CDEV", "SYNC_FILE"}
 
 
 def options(path: Path) -> set[str]:

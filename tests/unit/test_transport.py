@@ -21,7 +21,7 @@ from sbe import _native, errors
 from sbe.remotes.process import RemoteProcess
 from sbe.transports.carveout import CarveoutTransport
 from sbe.transports.deathwatch import Deathwatch
-from sbe.transports.doorbell import open_doorbell
+from sbe.transports.doorbell import open_unix
 from sbe.transports.seqpacket import SeqpacketTransport
 from sbe.transports.window import Window
 from tests.unit.session_pair import count_fds
@@ -395,7 +395,7 @@ def test_a_doorbell_that_nobody_accepts():
 
         def open_many() -> None:
             for _ in range(10):
-                opened.callback(os.close, open_doorbell(f"unix:{path}"))
+                opened.callback(os.close, open_unix(path))
 
         with pytest.raises(errors.LinkError, match=r"db .*: Resource temporarily unavailable"):
             open_many()

@@ -22,7 +22,7 @@ from sbe.host.descriptors import socket_above_streams
 from sbe.remotes import Memory, Remote
 from sbe.remotes.boards.image import BOARDS, Board, check_image, find_image
 from sbe.transports.carveout import CarveoutTransport
-from sbe.transports.doorbell import open_doorbell
+from sbe.transports.doorbell import open_unix
 from sbe.transports.window import Window, describe_crash
 
 __all__ = ["QemuBoard", "memory_option", "qmp", "reset"]
@@ -167,7 +167,7 @@ class QemuBoard(Remote):
 
     def open_doorbell(self) -> int:
         """Opens the doorbell's stream; its descriptor, the caller's."""
-        return open_doorbell(f"unix:{self.directory / 'db'}")
+        return open_unix(str(self.directory / "db"))
 
     def start(self) -> None:
         """Loads the image into a new process, the RAM as it is. Raises LinkError."""

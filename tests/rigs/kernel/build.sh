@@ -74,9 +74,22 @@ mkdir -p "$modules"
 gcc -std=c11 -O2 -Wall -Wextra -Werror -Wconversion -shared -fPIC \
     -o "$root/build/kernel/uml_ptrace.$$" "$here/uml_ptrace.c"
 mv "$root/build/kernel/uml_ptrace.$$" "$root/build/kernel/uml_ptrace.so" # a guest may be starting
-for file in Kbuild $(cd "$root/linux/kernel" && ls -- *.[ch]); do
-    ln -sfn "$root/linux/kernel/$file" "$modules/$file"
-done
-make -C "$cache/tree" ARCH=um M="$modules" modules >"$modules/build.log" 2>&1 ||
-    { cat "$modules/build.log" >&2; exit 1; }
+firmware=$root/firmware
+uio=$root/build/kernel/uio-remote
+if [ ! -e "$uio" ] || [ -n "$(find "$firmware" "$here/uio" -name '*.[ch]' -newer "$uio")" ]; then
+    (cd "$firmware" && gcc -std=c11 -O1 -g -D_GNU_SOURCE -Wall -Wextra -Werror -I. -o "$uio.$$" \
+        "$here/uio/remote.c" ports/carveout/carveout.c asg/*.c carveout/*.c core/*.c ninep/*.c \
+        pieces/*.c power/*.c services/*.c streams/*.c -lm)
+    mv "$uio.$$" "$uio"
+fi
+build_modules() { # of a folder, into another
+    mkdir -p "$2"
+    for file in Kbuild $(cd "$1" && ls -- *.[ch]); do
+        ln -sfn "$1/$file" "$2/$file"
+    done
+    make -C "$cache/tree" ARCH=um M="$2" modules >"$2/build.log" 2>&1 ||
+        { cat "$2/build.log" >&2; exit 1; }
+}
+build_modules "$root/linux/kernel" "$modules"
+build_modules "$here/modules" "$modules/rig"
 echo "$cache"
