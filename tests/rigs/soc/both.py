@@ -7,7 +7,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from sbe.remotes.boards import QemuBoard
 from tests.rigs.soc import machine
@@ -21,9 +20,12 @@ PYTHON = "python3"
 class Soc:
     """One boot of both, and commands in the guest. Used by one thread."""
 
-    def __init__(self, parts: machine.Parts, board: QemuBoard, size_bytes: int) -> None:
-        """The board has been started, or its RAM is there at least."""
+    def __init__(
+        self, parts: machine.Parts, board: QemuBoard, size_bytes: int | None = None
+    ) -> None:
+        """The guest shares so many bytes of the board's RAM, all by default."""
         self.board = board
+        size_bytes = size_bytes or board.board.window_size
         neighbour = machine.Neighbour(board.ram, board.directory / "db", size_bytes)
         agent = [PYTHON, "-m", "tests.rigs.soc.inside"]
         self.guest = machine.Guest(parts, agent, neighbour=neighbour)
@@ -63,9 +65,8 @@ class Soc:
 
 
 @contextlib.contextmanager
-def started(parts: machine.Parts, image: Path | None = None) -> Iterator[Soc]:
-    """Both, until the end of the block."""
-    with QemuBoard(BOARD, image) as board:
+def booted_board() -> Iterator[QemuBoard]:
+    """The Cortex-M33, running until the end of the block."""
+    with QemuBoard(BOARD) as board:
         board.start()
-        with contextlib.closing(Soc(parts, board, board.board.window_size)) as soc:
-            yield soc
+        yield board

@@ -35,10 +35,14 @@ def main() -> None:
     line = os.open(LINE, os.O_RDWR | os.O_NOCTTY)
     tty.setraw(line)
     os.write(line, b"ready\n")
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    del environment["SBE_RIG_GUEST"]  # it means another rig to its plugin
     with open(line, "rb", buffering=0, closefd=False) as requests, open(LOG, "ab") as log:
         while request := requests.readline():
             argv = json.loads(request)
-            status = subprocess.run(argv, stdin=line, stdout=line, stderr=log).returncode
+            status = subprocess.run(
+                argv, cwd="/run", env=environment, stdin=line, stdout=line, stderr=log
+            ).returncode
             os.write(line, f"exit {status}\n".encode())
 
 

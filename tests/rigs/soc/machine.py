@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = ROOT / "build" / "soc" / "arm64" / "package" / "sbe"
 CHECKOUT = Path("/checkout")
 MEMORY = "512M"
+LIFE_S = 3600
 PROGRAM = "qemu-system-aarch64"
 
 
@@ -67,6 +68,7 @@ class Guest(guest.Guest):
         super().__init__(argv, cwd=CHECKOUT, environment=environment)
         ours, theirs = socket.socketpair()
         command: list[str | Path] = [
+            *("timeout", "--kill-after=3", str(LIFE_S)),  # whoever started it may be killed
             PROGRAM,
             *("-machine", "virt,gic-version=3", "-cpu", "cortex-a53", "-m", MEMORY),
             *("-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-no-reboot"),

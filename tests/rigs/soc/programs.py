@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 import zlib
 
 import sbe
@@ -12,6 +14,7 @@ from tests.rigs.soc.inside import LINK
 
 URI = f"carveout:{LINK}"
 CALL_S = 30.0
+MOST = 12 << 20  # of the 16 MiB that the two share
 
 
 def check_echo(link: sbe.Connection, count: int) -> None:
@@ -35,9 +38,59 @@ def calls(echoes: str) -> None:
         check_crc32(link, 4 << 20)
 
 
+def cycles(count: str) -> None:
+    """Says "up" once calls work, so many times: somebody else ends the firmware each time.
+
+    A call is answered right or raises that the remote restarted; the area keeps what it had.
+    """
+    data = noise(1 << 20).tobytes()
+    with sbe.connect(URI) as link:
+        area = link.allocate(len(data))
+        area[:] = data
+        answer = zlib.crc32(data).to_bytes(4, "little")
+        for number in range(int(count)):
+            epoch = link.epoch
+            print("up", flush=True)
+            deadline = time.monotonic() + CALL_S
+            while link.epoch == epoch:
+                assert time.monotonic() < deadline, f"cycle {number}: nobody came back"
+                with contextlib.suppress(sbe.LinkError):
+                    reply = link.call("crc32", sbe.In(area), timeout=CALL_S)
+                    assert reply.payload == answer
+            assert bytes(area) == data
+            assert link.call("crc32", sbe.In(area), timeout=CALL_S).payload == answer
+
+
+def busy() -> None:
+    """Holds most of the window and never stops calling."""
+    with sbe.connect(URI) as link:
+        area = link.allocate(MOST)
+        while True:
+            link.call("crc32", sbe.In(area), timeout=CALL_S)
+            print("up", flush=True)
+
+
+def room() -> None:
+    """Most of the window can be had: nothing of a former guest's is left."""
+    with sbe.connect(URI) as link:
+        check_crc32(link, MOST)
+
+
+def refused(size_bytes: str) -> None:
+    """Says why no link comes about: with all of the window, with so many bytes configured."""
+    other = LINK.with_name("other.toml")
+    other.write_text(f"{LINK.read_text()}size = {size_bytes}\n")
+    for path in (LINK, other):
+        try:
+            sbe.connect(f"carveout:{path}", timeout=CALL_S).close()
+        except (sbe.LinkError, sbe.BadArgument) as error:
+            print(error, flush=True)
+
+
 def main() -> None:
     name, *arguments = sys.argv[1:]
-    {"calls": calls}[name](*arguments)
+    programs = (calls, cycles, busy, room, refused)
+    {each.__name__: each for each in programs}[name](*arguments)
 
 
 if __name__ == "__main__":
