@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import sbe
 from sbe.testing.conformance.parts import noise
@@ -87,9 +89,29 @@ def refused(size_bytes: str) -> None:
             print(error, flush=True)
 
 
+def daemon() -> None:
+    """The command line over a daemon in the guest: what there is, a ping, the demo."""
+    from PIL import Image  # these take seconds there, and the other programs do without
+
+    from tests.conformance import ends
+
+    ends.START_S = 4 * CALL_S
+    picture = Path("/run/picture.png")
+    Image.fromarray(noise(320 * 240).reshape(240, 320)).save(picture)
+    link = LINK.read_text()
+    configuration = f"[[link]]\ntransport = 'carveout'\ntrust_clients = true\n{link}"
+    with ends.daemon_process(configuration) as uri:
+        for words in (
+            ["list"],
+            ["ping", "--count", "5"],
+            ["demo", str(picture), "--frames", "20", "--output", "/run/demo.png"],
+        ):
+            subprocess.run([sys.executable, "-m", "sbe", "--uri", uri, *words], check=True)
+
+
 def main() -> None:
     name, *arguments = sys.argv[1:]
-    programs = (calls, cycles, busy, room, refused)
+    programs = (calls, cycles, busy, room, refused, daemon)
     {each.__name__: each for each in programs}[name](*arguments)
 
 

@@ -59,6 +59,12 @@ def test_calls(soc: Soc) -> None:
     soc.run(*PROGRAMS, "calls", "2000" if ALL else "200", timeout_s=120)
 
 
+def test_command_line_over_a_daemon(soc: Soc) -> None:
+    said = "\n".join(soc.run(*PROGRAMS, "daemon", timeout_s=300))
+    for words in ("carveout", "crc32", "PASS 23 of 23 results checked against zlib and numpy"):
+        assert words in said
+
+
 def test_firmware_is_killed_and_comes_back(soc: Soc) -> None:
     """Every other time QEMU dies with it, which takes the serial line down for a second."""
     count = 100 if ALL else 10
