@@ -21,8 +21,8 @@ fail() {
 }
 
 case $arch in
-arm64) triplet=aarch64-linux-gnu machine=aarch64 platforms="manylinux_2_28_aarch64 manylinux2014_aarch64" ;;
-armhf) triplet=arm-linux-gnueabihf machine=armv7l platforms="manylinux_2_31_armv7l manylinux2014_armv7l" ;;
+arm64) triplet=aarch64-linux-gnu platforms="manylinux_2_28_aarch64 manylinux2014_aarch64" ;;
+armhf) triplet=arm-linux-gnueabihf platforms="manylinux_2_31_armv7l manylinux2014_armv7l" ;;
 *) fail "$arch is neither arm64 nor armhf" ;;
 esac
 
@@ -69,7 +69,7 @@ fetch_packages() {
     rm -rf "$cache/apt"
     mkdir -p "$cache/apt/lists/partial" "$cache/apt/cache/archives/partial"
     : >"$cache/apt/status"
-    attempt apt_of_arch apt-get update
+    apt_of_arch apt-get update >>"$log" 2>&1 || true # a list that a mirror lacks today need not be the one that is needed
     # shellcheck disable=SC2086 # words
     attempt apt_of_arch apt-get install --download-only --yes --no-install-recommends $packages
     for package in "$cache"/apt/cache/archives/*.deb; do
@@ -123,6 +123,9 @@ if [ ! -e "$cache/built" ]; then
     done
     fetch_packages
     [ -e "$root/bin/sh" ] || ln -s busybox "$root/bin/sh"
+    for library in blas lapack; do # links that packages make when they are installed
+        [ ! -d "$root/usr/lib/$triplet/$library" ] || ln -s "$library/lib$library.so.3" "$root/usr/lib/$triplet/"
+    done
     fetch_wheels
     [ "$arch" != arm64 ] || fetch_kernel
     # The root is read-only there, and Python slow at compiling.

@@ -21,12 +21,12 @@ set(CMAKE_C_COMPILER $triplet-gcc)
 set(CMAKE_C_FLAGS_INIT -I$cache/headers/usr/include)
 END
 log=$out/build.log
+rm -rf "$out/wheel" "$out/package"
 {
-    rm -rf "$out/wheel" "$out/package"
     _PYTHON_HOST_PLATFORM=linux-$machine "$python" -m pip --disable-pip-version-check wheel --no-deps \
-        --no-build-isolation --wheel-dir "$out/wheel" --config-settings=build-dir="$out/cmake" \
+        --no-build-isolation --wheel-dir "$out/wheel" --config-settings=build-dir="$out/cmake-${cache##*-}" \
         --config-settings=cmake.define.CMAKE_TOOLCHAIN_FILE="$out/toolchain.cmake" \
-        --config-settings=cmake.define.Python_INCLUDE_DIR="$cache/headers/usr/include/python3.11" "$checkout"
+        --config-settings=cmake.define.Python_INCLUDE_DIR="$cache/headers/usr/include/python3.11" "$checkout" &&
     "$python" -m pip --disable-pip-version-check install --no-deps --target "$out/package" --only-binary=:all: \
         --platform "linux_$machine" --python-version 3.11 "$out"/wheel/*.whl
 } >"$log" 2>&1 9>&- || {
