@@ -23,7 +23,7 @@ PEERS := $(VENV)/.bench
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: firmware rig-kernel rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak deaths bench bench-streams bench-kernel lint build wheel release footprint prove-tests clean distclean
+.PHONY: firmware rig-kernel rig-soc soc-parts rig-zephyr instructions help demo demo-stream test ctest pytest sanitize fuzz soak deaths bench bench-streams bench-kernel lint build wheel release footprint prove-tests clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -116,6 +116,18 @@ instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, cou
 
 rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
 	tests/rigs/kernel/build.sh
+
+# Debian for arm64 comes by apt and pip, once; the package is cross-built as often as it changes.
+SOC := build/soc/arm64/.built
+SOC_SOURCES := $(NATIVE) $(shell find sbe -name '*.py') $(wildcard tests/rigs/soc/*.sh)
+rig-soc: $(BUILT) $(DEV) $(RIG) $(SOC) ## a Debian for AArch64 under emulation beside the Cortex-M33: all of its tests, some minutes
+	SBE_SOC=all $(BIN)/python -m pytest tests/rigs/soc
+
+soc-parts: $(SOC) ## only build what rig-soc and its tests among the others run
+
+$(SOC): $(SOC_SOURCES) $(BASE)
+	@cache=$$(tests/rigs/soc/build.sh arm64) && tests/rigs/soc/cross.sh arm64 "$$cache"
+	@touch $@
 
 # An image of Zephyr is one more image of the emulated board: the same suites, but for what bare metal alone says.
 ZEPHYR_IMAGE := build/zephyr/carveout_mps2_an521_cpu0/zephyr/zephyr.elf
