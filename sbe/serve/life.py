@@ -56,7 +56,7 @@ class Life:
         limits: Limits = DEFAULT_LIMITS,
         tell: Callable[[str], None] = _log.debug,
     ) -> None:
-        """Takes over the transport. Services are looked up by their place: only add to them."""
+        """The transport stays the caller's. Services are known by their place: only add to them."""
         self._transport = transport
         self._reach = reach
         self._services = services
@@ -214,7 +214,7 @@ class Life:
     # -- the loop ---------------------------------------------------------------------------
 
     def run(self, stop_fd: int) -> None:
-        """Serves until the host hangs up, or `stop_fd` is readable. Lets go of everything.
+        """Serves until the host is gone, or `stop_fd` is readable. Lets go of everything.
 
         Raises an Error which says how the link ended; nothing when it was stopped.
         """
@@ -236,7 +236,6 @@ class Life:
         finally:
             for channel in list(self._channels):
                 self.channel_close(channel)
-            self._transport.close()
 
     def _watch_control(self, before: int) -> int:
         """What says that the transport has something, which may change."""

@@ -42,6 +42,10 @@ class Place(Protocol):
         """
         ...
 
+    def let_go(self, transport: Transport) -> None:
+        """That life has ended."""
+        ...
+
     def close(self) -> None:
         """Lets go of it. Calling twice is fine."""
         ...
@@ -65,6 +69,10 @@ class SocketPlace:
         accepted = _accept(self._sock, stop_fd)
         return None if accepted is None else SeqpacketTransport(accepted)
 
+    def let_go(self, transport: Transport) -> None:
+        """Hangs up."""
+        transport.close()
+
     def close(self) -> None:
         """Nobody can come any more."""
         sockets.unlisten(self._sock, self._path)
@@ -84,6 +92,7 @@ class WindowPlace:
         self._doorbell = config.doorbell
         self._image = image.encode()[:_NAME_MAX].decode(errors="ignore")
         self._sock: socket.socket | None = None
+        self._next: CarveoutTransport | None = None
         self._window = Window(config.memory, config.offset, config.size, config.map)
         self.reach: Reach = SharedWindow(self._window)
         try:
@@ -96,12 +105,25 @@ class WindowPlace:
 
     def wait(self, stop_fd: int) -> Transport | None:
         """Returns one as soon as there is a stream; the host may come later."""
+        if self._next is not None:
+            again, self._next = self._next, None
+            return again
         # Addresses of this link are offsets into the window: nobody need know where it lies.
         _native.describe_window(self._window.memory, 0, "linux", self._image)
         bell = self._open(stop_fd)
         if bell is None:
             return None
         return CarveoutTransport(self._window, bell, role=_native.ROLE_REMOTE)
+
+    def let_go(self, transport: Transport) -> None:
+        """Goes on with it where the host has begun another life.
+
+        That host has seen this end's generation: another one would be another life of this end.
+        """
+        if isinstance(transport, CarveoutTransport) and transport.begin_again():
+            self._next = transport
+        else:
+            transport.close()
 
     def _open(self, stop_fd: int) -> int | Interrupt | None:
         if self._sock is not None:
@@ -118,6 +140,8 @@ class WindowPlace:
 
     def close(self) -> None:
         """Lets go of the shared RAM."""
+        if self._next is not None:
+            self._next.close()
         if self._sock is not None:
             sockets.unlisten(self._sock, self._doorbell.removeprefix(_LISTEN))
         self._window.close()

@@ -16,6 +16,7 @@ from sbe.serve.handlers import Handler
 from sbe.serve.life import DEFAULT_LIMITS, Life, Limits
 from sbe.serve.modules import check_services
 from sbe.serve.places import Place
+from sbe.transports import Transport
 
 __all__ = ["Service"]
 
@@ -59,14 +60,7 @@ class Service:
                 transport = self._place.wait(self._stop_fd)
                 if transport is None:
                     return
-                Life(
-                    transport,
-                    self._place.reach,
-                    self._services,
-                    name=self._name,
-                    limits=self._limits,
-                    tell=self._tell,
-                ).run(self._stop_fd)
+                self._live(transport)
             except errors.LinkError as error:
                 self._tell(f"the host is gone: {error}")
             except errors.BadArgument:
@@ -74,6 +68,19 @@ class Service:
             except errors.Error as error:
                 _log.warning("%s", error)
                 self._stopped(_PAUSE_S)
+
+    def _live(self, transport: Transport) -> None:
+        try:
+            Life(
+                transport,
+                self._place.reach,
+                self._services,
+                name=self._name,
+                limits=self._limits,
+                tell=self._tell,
+            ).run(self._stop_fd)
+        finally:
+            self._place.let_go(transport)
 
     def _stopped(self, within_s: float) -> bool:
         return bool(select.select([self._stop_fd], [], [], within_s)[0])

@@ -32,11 +32,12 @@ from sbe.transports.seqpacket import SeqpacketTransport
 __all__ = ["Remote"]
 
 
-def _live(life: Life, stop_fd: int) -> None:
+def _live(life: Life, transport: SeqpacketTransport, stop_fd: int) -> None:
     with contextlib.suppress(LinkError):  # the host hung up
         try:
             life.run(stop_fd)
         finally:
+            transport.close()
             os.close(stop_fd)
 
 
@@ -80,15 +81,16 @@ class Remote(remotes.Remote):
         stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._stop_fd = os.dup(stop_fd)
         self._owner = os.getpid()
+        transport = SeqpacketTransport(far)
         life = Life(
-            SeqpacketTransport(far),
+            transport,
             Descriptors(),
             self.services,
             name="sbe.testing",
             limits=Limits(self.areas, self.buffers, self.versions),
         )
         self._thread = threading.Thread(
-            target=_live, args=(life, stop_fd), name="sbe-testing-remote", daemon=True
+            target=_live, args=(life, transport, stop_fd), name="sbe-testing-remote", daemon=True
         )
         self._thread.start()
         return SeqpacketTransport(near)

@@ -57,6 +57,7 @@ class CarveoutTransport:
         self._watch: Deathwatch | None = None
         self._queue: deque[bytes] = deque()
         self._met = False
+        self._peer_restarted = False
         self._retry_s = _RETRY_MIN_S
         self._retry_at = 0.0
         self._retry_until = 0.0
@@ -151,6 +152,20 @@ class CarveoutTransport:
         """Forgets a channel."""
         self._doorbells.remove(channel)
 
+    def begin_again(self) -> bool:
+        """A remote goes on, in the same life of its end, with a host that has begun another one.
+
+        False: that is not what has ended it, and it is only good for `close()`.
+        """
+        if not self._peer_restarted or self._doorbells.closed:
+            return False
+        self._peer_restarted = self._met = False
+        self._queue.clear()
+        self._retry_s = _RETRY_MIN_S
+        self._retry_until = 0.0
+        self._rearm()
+        return True
+
     def close(self) -> None:
         """Says goodbye and lets go of everything. Closing twice is fine."""
         if self._doorbells.fileno() >= 0:
@@ -196,6 +211,7 @@ class CarveoutTransport:
     def _look(self) -> None:
         status = self._bootstrap.look()
         if status == -errno.ECONNRESET or (self._met and not self._bootstrap.ready):
+            self._peer_restarted = not self._is_host
             raise errors.LinkError(f"the {self._peer} restarted")
         if self._bootstrap.changed():
             self._doorbells.send(_native.TOKEN_BLOCK)

@@ -48,7 +48,9 @@ class Guest(guest.Guest):
         memory: str = MEMORY,
         check_leaks: bool = False,
         kernel_arguments: Sequence[str] = (),
+        inherited: Sequence[int] = (),
     ) -> None:
+        """`inherited` are descriptors that `kernel_arguments` name, closed here."""
         environment = {"SBE_RIG_KERNEL": str(kernel), **(environment or {})}
         super().__init__(argv, cwd=cwd, environment=environment, check_leaks=check_leaks)
         guest_in, to_guest = os.pipe()
@@ -67,7 +69,7 @@ class Guest(guest.Guest):
             *kernel_arguments,
         ]
         preload = {"LD_PRELOAD": str(PRELOAD)}
-        self._boot(command, (to_guest, from_guest), (guest_in, guest_out), preload)
+        self._boot(command, (to_guest, from_guest), (guest_in, guest_out, *inherited), preload)
 
 
 def run(
