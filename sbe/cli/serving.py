@@ -28,7 +28,7 @@ __all__ = ["serve"]
     type=click.Path(exists=True, dir_okay=False),
     help="Be the remote in the window of shared RAM that FILE.toml names.",
 )
-@click.option("--name", default="linux", show_default=True, help="What hosts are told.")
+@click.option("--name", default="sbe.serve", show_default=True, help="What hosts are told.")
 @click.pass_obj
 def serve(
     session: Session, module: str, socket: str | None, carveout: str | None, name: str

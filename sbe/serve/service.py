@@ -37,7 +37,7 @@ class Service:
         services: Mapping[str, Handler],
         place: Place,
         *,
-        name: str = "linux",
+        name: str = "sbe.serve",
         limits: Limits = DEFAULT_LIMITS,
         tell: Callable[[str], None] = _log.info,
     ) -> None:

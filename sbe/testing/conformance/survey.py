@@ -40,7 +40,7 @@ def survey(uri: str | None, timeout: float) -> Connector:
         name,
         connect,
         services=frozenset(offered & STANDARD),
-        tells_written=name.partition(" ")[0] != "sbe.testing",
+        tells_written=name.partition(" ")[0] not in ("sbe.testing", "sbe.serve"),
         coherent=False,
         large_bytes=room,
         rings_bytes=2 * room,

@@ -23,6 +23,7 @@ def main() -> None:
         f'memory = "/dev/mem"\noffset = {address}\nsize = {size}\n'
         'doorbell = "serial:/dev/ttyS1,115200"\n'
     )
+    os.environ.pop("SBE_RIG_GUEST", None)  # it means another rig to the suite's plugins
     os.execv(sys.argv[1], sys.argv[1:])
 
 
