@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,8 @@ def build() -> Path:
     """The firmware, once for all tests."""
     program = Path(tempfile.mkdtemp()) / "dumb-firmware"
     firmware = parts.ROOT / "firmware"
-    sources = [*HERE.glob("*.c"), firmware / "ports/userproc/core.c"]
+    own = [HERE / name for name in ("firmware.c", "main.c")]
+    sources = [*own, firmware / "ports/userproc/core.c"]
     subprocess.run(
         [
             *(os.environ.get("CC", "cc"), "-std=c11", "-O1", "-Wall", "-Werror", "-D_GNU_SOURCE"),
@@ -42,21 +43,8 @@ def build() -> Path:
     return program
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[remoteproc.RemoteProcessor]:
-    parts.make_firmware(folder)
-    with (
-        parts.module("sbe_dmabuf"),
-        parts.module("sbe_userproc"),
-        parts.core_process(program=build()),
-    ):
-        processor = remoteproc.find(parts.NAME)
-        processor.start()
-        try:
-            parts.wait_for_service("dumb-text")
-            yield processor
-        finally:
-            processor.stop()
+def running(folder: Path) -> AbstractContextManager[remoteproc.RemoteProcessor]:
+    return parts.running(folder, program=build(), announced="dumb-text")
 
 
 @contextmanager
