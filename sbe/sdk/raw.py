@@ -10,10 +10,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from sbe import _native
 from sbe.errors import (
@@ -29,121 +28,23 @@ from sbe.errors import (
     fresh_copy,
     from_status,
 )
-from sbe.link.fixups import Field, Fixup, check
-from sbe.link.raw import ANSWER, IN_FLIGHT_MAX, RawBuffer, RawMatch, RawMessage
+from sbe.link.fixups import Fixup, check
+from sbe.link.raw import ANSWER, IN_FLIGHT_MAX, RawBuffer, RawMessage
 from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
+from sbe.sdk.raw_formats import ById, InOrder, Predicate, wire_match
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, in_thread, time_left
 
-__all__ = [
-    "AddressOf",
-    "ById",
-    "CountOf",
-    "EndOf",
-    "InOrder",
-    "PageOf",
-    "Predicate",
-    "Raw",
-    "RawCall",
-    "SegmentsOf",
-    "SizeOf",
-]
+__all__ = ["Raw", "RawCall"]
 
 _log = logging.getLogger(__name__)
-
-Order = Literal["little", "big", "hex", "HEX"]
-Predicate = Callable[[bytes, bytes], bool]
 
 _MESSAGE_MAX = 1 << 16
 _UNMATCHED_MAX = 64
 _RETRY_S = 0.001  # rpmsg does not say when there is room again
 _LOOK_S = 1e6  # at a time: poll() waits for no more than 24 days
 _U32_MAX = 0xFFFFFFFF
-
-
-def AddressOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
-) -> Fixup:
-    """The device address of a buffer goes there; `shift=1`: in words of 16 bits."""
-    return Fixup("address", position, width, order, buffer, shift)
-
-
-def EndOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
-) -> Fixup:
-    """The first device address behind a buffer goes there."""
-    return Fixup("end", position, width, order, buffer, shift)
-
-
-def PageOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 12
-) -> Fixup:
-    """The number of the page at which a buffer begins goes there: a shifted address."""
-    return Fixup("address", position, width, order, buffer, shift)
-
-
-def SizeOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
-) -> Fixup:
-    """The bytes of a buffer go there, or their number of units of 1 << shift."""
-    return Fixup("size", position, width, order, buffer, shift)
-
-
-def SegmentsOf(
-    position: int,
-    entries: int,
-    width: int = 32,
-    buffer: int = 0,
-    *,
-    order: Order = "little",
-    shift: int = 0,
-) -> Fixup:
-    """A list of the contiguous runs of a buffer goes there: address and size of each, both of this
-    width, `entries` at most; what is not needed is zero. `shift` as for an address.
-    """
-    return Fixup("segments", position, width, order, buffer, shift, entries)
-
-
-def CountOf(position: int, width: int = 32, buffer: int = 0, *, order: Order = "little") -> Fixup:
-    """How many contiguous runs a buffer has goes there, for `SegmentsOf()`."""
-    return Fixup("count", position, width, order, buffer)
-
-
-@dataclass(frozen=True)
-class ById:
-    """Answers repeat an id, which this end puts into each message: at `position`, `width` bits (16,
-    32 or 64), in the answer at `answer_position` and of `answer_width`, by default the same.
-    """
-
-    position: int
-    width: int = 32
-    order: Order = "little"
-    answer_position: int | None = None
-    answer_width: int | None = None
-
-
-@dataclass(frozen=True)
-class InOrder:
-    """The firmware answers every message, one after the other.
-
-    After a call that has timed out, others are refused with Busy until its answer has come: the
-    next message would be taken for it, or the other way round.
-    """
-
-
-def _wire_match(match: ById | InOrder | Predicate | None) -> RawMatch:
-    if isinstance(match, ById):
-        there = match.position if match.answer_position is None else match.answer_position
-        width = match.width if match.answer_width is None else match.answer_width
-        return RawMatch(
-            "id", Field(match.position, match.width, match.order), Field(there, width, match.order)
-        )
-    if isinstance(match, InOrder):
-        return RawMatch("order")
-    if match is None or (callable(match) and not isinstance(match, type)):
-        return RawMatch("caller")
-    raise TypeError(f"match: ById, InOrder or a function (sent, came) -> bool, not {match!r:.80}")
 
 
 class RawCall:
@@ -199,7 +100,7 @@ class Raw:
         if not isinstance(endpoint, str):
             raise TypeError(f"endpoint: a name, not {endpoint!r:.80}")
         self._core, self.endpoint = core, endpoint
-        self._match = _wire_match(match)
+        self._match = wire_match(match)
         self._predicate = match if callable(match) else None
         self._answered = match is not None
         self._news = threading.Condition()  # of what follows
