@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 _MESSAGE_MAX = 1 << 16
 _UNMATCHED_MAX = 64
+_TURN = 64  # messages taken at a time
+_SETTLE_S = 1.0  # for the link to hear of an answer that came in time
 _RETRY_S = 0.001  # rpmsg does not say when there is room again
 _LOOK_S = 1e6  # at a time: poll() waits for no more than 24 days
 _U32_MAX = 0xFFFFFFFF
@@ -106,11 +108,15 @@ class Raw:
         self._news = threading.Condition()  # of what follows
         self._open: dict[int, RawCall] = {}  # in the order in which they were sent
         self._unmatched: deque[bytes] = deque(maxlen=_UNMATCHED_MAX)
-        self._found: deque[tuple[RawCall, bytes]] = deque()  # by the predicate
+        self._came: deque[bytes] = deque()  # what the predicate was not asked about
+        self._found: deque[tuple[RawCall, bytes]] = deque()  # by the predicate, at the link not yet
+        self._failed = False
         self._last = 0
         self._looking = False  # a thread does, for all
         self._closed: Error | None = None
         core.process_control()  # a loss that is not noticed yet would end it too
+        for other in list(core.raws):
+            other._refresh()  # closed ones that were answered meanwhile have descriptors
         with core.control() as backend:
             self._raw, fd = backend.open_raw(endpoint, self._match)
             self._socket = socket.socket(fileno=fd)
@@ -181,14 +187,17 @@ class Raw:
         Raises Timeout, LinkError.
         """
         until = ends_at(timeout)
+        over = False
         while True:
             with self._news:
                 if self._unmatched:
                     return self._unmatched.popleft()
                 if self._closed is not None:
                     raise fresh_copy(self._closed)
-            if not self._look(until):
+            if over:
                 raise Timeout(f"no message on {self.endpoint!r} in time")
+            self._look(until)
+            over = time.monotonic() >= until
 
     def _submit(
         self,
@@ -239,7 +248,7 @@ class Raw:
         with self._news:
             if self._closed is not None:
                 raise fresh_copy(self._closed)
-        self._drain(until)
+        self._refresh(until)
         with self._news:
             if self._match.how == "order" and any(each.done() for each in self._open.values()):
                 raise Busy(
@@ -270,9 +279,11 @@ class Raw:
     # -- waiting ----------------------------------------------------------------------------
 
     def _wait(self, call: RawCall, until: float) -> None:
+        bound = min(until, call._until)
         while not call.done():
-            if self._look(min(until, call._until)) or call.done():
-                continue
+            self._look(bound)
+            if call.done() or time.monotonic() < bound:
+                continue  # what came need not have been its answer
             if time.monotonic() < call._until:
                 raise Timeout(f"{self.endpoint!r} has not answered yet")
             self._give_up(
@@ -283,22 +294,34 @@ class Raw:
                 ),
             )
 
-    def _look(self, until: float) -> bool:
-        """Waits until something may have come; False: nothing has, and it is `until`."""
+    def _look(self, until: float) -> None:
+        """Waits until something may have come, at least once, and takes it."""
         self._core.check_process()  # in a forked child nobody looks for us
         left = time_left(until)
         most = _LOOK_S if left is None else min(left, _LOOK_S)
+        with self._looks() as alone:
+            if alone:
+                self._poll(most)
+                self._drain(until)
+                self._understand(until)
+                return
         with self._news:
             if self._looking:
-                return self._news.wait(most) or most != left
-            self._looking = True
+                self._news.wait(most)
+
+    @contextlib.contextmanager
+    def _looks(self) -> Iterator[bool]:
+        """False: another thread does."""
+        with self._news:
+            alone, self._looking = not self._looking, True
         try:
-            return self._poll(most, until) or most != left
+            yield alone
         finally:
-            with self._news:
-                self._looking = False
-                self._tell()
-                self._forget()
+            if alone:
+                with self._news:
+                    self._looking = False
+                    self._tell()
+                    self._forget()
 
     def _tell(self) -> None:
         """All who wait look again."""
@@ -307,19 +330,25 @@ class Raw:
             with contextlib.suppress(OSError):
                 self._waker.send(b"!", socket.MSG_DONTWAIT)
 
-    def _poll(self, left: float, until: float) -> bool:
+    def _poll(self, left: float) -> None:
         poll = select.poll()
         # Another thread may close any of them meanwhile, so each is asked for its number once.
         for fd in (self._socket.fileno(), self._woken.fileno(), self._core.backend.control_fd):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        ready = poll.poll(math.ceil(left * 1000))
+        poll.poll(0 if self._came or self._found else math.ceil(left * 1000))
         with contextlib.suppress(OSError):
             self._woken.recv(64)
-        return self._drain(until) and bool(ready)
 
-    def _drain(self, until: float = math.inf) -> bool:
-        """Takes what has come. False: another thread's operation of the link lasts until then."""
+    def _refresh(self, until: float = math.inf) -> None:
+        """Takes what is there, as far as one turn goes."""
+        self._drain(until)
+        with self._looks() as alone:
+            if alone:
+                self._understand(until)
+
+    def _drain(self, until: float) -> None:
+        """Takes some of what has come, also while another thread's operation of the link lasts."""
         free = False
         try:
             with self._core.turn.held(until):
@@ -329,15 +358,11 @@ class Raw:
             if free:
                 raise
         with self._news:
-            while (data := self._next()) is not None:
-                self._understand(data)
-            found, self._found = self._found, deque()
-        for call, answer in found:
-            with contextlib.suppress(LinkError), self._core.control() as backend:
-                backend.settle_raw(self._raw, call._number)
-            with self._news:
-                self._end(call, answer, 0)
-        return free
+            for _ in range(_TURN):
+                data = self._next() if len(self._came) < _UNMATCHED_MAX else None
+                if data is None:
+                    return
+                self._sort(data)
 
     def _next(self) -> bytes | None:
         if self._socket.fileno() < 0:
@@ -350,6 +375,8 @@ class Raw:
             data = b""
         if len(data) >= ANSWER.size:
             return data
+        if self._came:
+            return None  # the predicate first: one of them may be an answer
         self._socket.close()
         error = self._core.channel.error or RemoteRestarted(
             f"the firmware behind {self.endpoint!r} has stopped; the call may have run or not"
@@ -357,26 +384,66 @@ class Raw:
         self._end_all(error if isinstance(error, Error) else LinkError(str(error)))
         return None
 
-    def _understand(self, data: bytes) -> None:
+    def _sort(self, data: bytes) -> None:
         number, status = ANSWER.unpack_from(data)
         answer = data[ANSWER.size :]
         call = self._open.get(number)
         if call is not None:
             self._end(call, answer, status)
-            return
-        for call in self._open.values() if self._predicate is not None else ():
-            if all(call is not other for other, _ in self._found) and self._says(call, answer):
-                self._found.append((call, answer))
+        else:
+            (self._unmatched if self._predicate is None else self._came).append(answer)
+            self._tell()
+
+    def _understand(self, until: float) -> None:
+        """Asks the predicate, without a lock, about one message at least and for some at most. By
+        who looks.
+        """
+        for _ in range(_TURN):
+            if not self._settle(until):
                 return
-        self._unmatched.append(answer)
-        self._tell()
+            with self._news:
+                if not self._came:
+                    return
+                answer = self._came[0]  # it stays if whoever asks is interrupted
+                calls = list(self._open.values())
+            call = next((each for each in calls if self._says(each, answer)), None)
+            with self._news:
+                self._came.popleft()
+                if call is not None and call._number in self._open:
+                    self._found.append((call, answer))
+                else:
+                    self._unmatched.append(answer)
+                    self._tell()
+            if not self._settle(until) or time.monotonic() >= until:
+                return
+
+    def _settle(self, until: float) -> bool:
+        """The link hears what is answered, then the call ends. False: not by then."""
+        while self._found:
+            call, answer = self._found[0]
+            last = max(until, time.monotonic() + _SETTLE_S)
+            try:
+                with (
+                    contextlib.suppress(LinkError),
+                    self._core.turn.held(until),
+                    self._core.control(last) as backend,
+                ):
+                    backend.settle_raw(self._raw, call._number)
+            except Timeout:
+                return False
+            with self._news:
+                self._found.popleft()
+                self._end(call, answer, 0)
+        return True
 
     def _says(self, call: RawCall, answer: bytes) -> bool:
         assert self._predicate is not None
         try:
             return bool(self._predicate(call._sent, answer))
         except Exception:
-            _log.exception("the predicate of %r failed", self.endpoint)
+            if not self._failed:  # else who sends much fills the log
+                _log.exception("the predicate of %r failed; more is not logged", self.endpoint)
+            self._failed = True
             return False
 
     def _end(self, call: RawCall, answer: bytes, status: int) -> None:
@@ -403,8 +470,6 @@ class Raw:
 
     def _check_free(self, area: Area) -> None:
         """Raises Busy while the firmware may write it."""
-        if not self._core.turn.mine:
-            self._drain()
         with self._news:
             held = [
                 call
@@ -416,7 +481,6 @@ class Raw:
                 f"{len(held)} messages to {self.endpoint!r} that name this area are unanswered: "
                 "the firmware may still write it"
             )
-            self._forget()
 
     def _forget(self) -> None:
         """Nothing is expected any more."""
