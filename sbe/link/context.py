@@ -444,6 +444,7 @@ class HostContext:
             endpoint.close()
             raise
         self._raws[number] = raw
+        self.link.raws[raw] = (self.id, number)
         return RawGrant(number, raw.hand_over())
 
     def raw(self, number: int) -> RawEndpoint:
@@ -486,7 +487,7 @@ class HostContext:
 
     def _end_raw(self, number: int, raw: RawEndpoint) -> None:
         if raw.ended:
-            del self._raws[number]
+            del self._raws[number], self.link.raws[raw]
             self.link.watch_beside(raw.fileno(), None)
             raw.release()
             if (action := self._raw_ends.pop(number, None)) is not None:

@@ -349,6 +349,35 @@ def test_closed_with_an_answer_due():
         assert not link._core.raws
 
 
+def test_listing_and_counters():
+    """Also of an endpoint that is closed and not answered yet."""
+    slow = Slow()
+    counts = ("sent", "answered", "late", "in_flight", "unmatched", "dropped")
+    with slow.link() as link:
+        assert (link.list()["endpoints"], link.stat()["endpoints"]) == ([], [])
+        area = link.allocate(4096)
+        with link.raw("slow", BY_ID) as raw:
+            [listed] = link.list()["endpoints"]
+            assert listed == {
+                **{"link": "dumb", "context": link.context, "id": 1},
+                **{"name": "slow", "address": 0, "match": "id"},
+            }
+            call = raw.submit(TEMPLATE, timeout=LIMIT_S)
+            slow.answers.put([answer(slow.number()), b"nobody's"])
+            call.result()
+            assert raw.receive(LIMIT_S) == b"nobody's"
+            raw.submit(TEMPLATE, FIRST, sbe.Out(area), timeout=LIMIT_S)
+            number = slow.number()
+            [stat] = link.stat()["endpoints"]
+            assert (stat["name"], stat["id"]) == ("slow", 1)
+            assert [stat[key] for key in counts] == [2, 1, 0, 1, 1, 0]
+        [stat] = link.stat()["endpoints"]
+        assert [stat[key] for key in counts] == [2, 1, 0, 1, 1, 0]
+        slow.answers.put([answer(number)])
+        until_freed(area)
+        assert link.stat()["endpoints"] == []
+
+
 def test_cancelled_in_asyncio():
     slow = Slow()
 

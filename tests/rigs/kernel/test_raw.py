@@ -2,6 +2,7 @@
 """Firmware that knows nothing of us behind a real kernel's rpmsg: tests/rigs/dumb, in C."""
 
 import functools
+import json
 import os
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sbe
+from sbe.cli import app, exit_codes
 from sbe.kernel import remoteproc
 from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
@@ -137,6 +139,36 @@ def test_daemon_fills_addresses_in(tmp_path: Path):
             with pytest.raises(sbe.PermissionDenied, match=r"takes raw = \['sbe-control'\]"):
                 link.raw("sbe-control")
         started.wait_until_empty()
+
+
+def test_commands_show_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def says(*arguments: str) -> str:
+        assert app.run(["--uri", f"unix:{started.socket}", *arguments]) == exit_codes.OK
+        return capsys.readouterr().out
+
+    def look(link: sbe.Connection) -> None:
+        area = link.allocate(4096, heap="coherent")
+        with link.raw("dumb-dma", formats.DMA_ID) as raw:
+            raw.call(formats.param(), formats.DMA_FIXUPS, *both(area))
+            raw.submit(formats.param(formats.LOSE), formats.DMA_FIXUPS, *both(area))
+            assert json.loads(says("list", "--json"))["endpoints"] == link.list()["endpoints"]
+            [counted] = json.loads(says("stat", "--json"))["endpoints"]
+            assert counted == {
+                **{"link": link.list()["links"][0]["name"], "context": link.context, "id": 1},
+                **{"name": "dumb-dma", "sent": 2, "answered": 1, "late": 0, "in_flight": 1},
+                **{"unmatched": 0, "dropped": 0},
+            }
+            listed = says("list").split("Endpoints\n")[1].splitlines()[1]
+            assert listed.split() == ["dumb-dma", str(link.context), "1", "1030", "id"]
+            shown = says("stat").split("Endpoints")[1].splitlines()[2]
+            assert shown.split() == ["dumb-dma", str(link.context), *"210100"]
+            link.restart(timeout=10)
+        area.free()
+
+    with running(tmp_path), daemon(tmp_path, LINK) as started:
+        assert "Endpoints" not in says("list") + says("stat")
+        with sbe.connect(f"unix:{started.socket}") as link:
+            look(link)
 
 
 def test_memory_of_a_dead_client_waits_for_the_answer(tmp_path: Path):

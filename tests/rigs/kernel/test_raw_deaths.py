@@ -108,6 +108,9 @@ def test_a_client_dies_and_is_answered(tmp_path: Path):
         bystander = Bystander(started, link)
         kill_one(f"unix:{started.socket}", formats.RUN_LATE)
         bystander.gone_but_for(1)
+        [left] = started.stat()["endpoints"]
+        assert left["context"] != link.context
+        assert [left[key] for key in ("name", "sent", "in_flight")] == ["dumb-dma", 1, 1]
         others = [link.allocate(4096, heap="coherent") for _ in range(8)]
         for area in others:
             area[:] = FILLING
@@ -118,6 +121,7 @@ def test_a_client_dies_and_is_answered(tmp_path: Path):
             assert bytes(area) == FILLING
             area.free()
         bystander.nothing_left()
+        assert started.stat()["endpoints"] == []
 
     with running(tmp_path), daemon(tmp_path, LINK) as started:
         connected(started, lambda link: watch(started, link))
