@@ -24,6 +24,7 @@ from sbe.heaps.memfd import MemfdHeap
 from sbe.raw import AddressOf, ById, EndOf, InOrder, SizeOf
 from sbe.remotes import Memory
 from sbe.testing.dumb import Bus, DumbFirmware
+from tests.faults.attacks import remote
 
 LIMIT_S = 10.0
 
@@ -134,6 +135,7 @@ def until_freed(area: sbe.Area) -> None:
 FIRST = [AddressOf(8)]
 
 
+@remote(24)
 def test_late_answer_frees_the_buffer_and_nothing_else_does():
     slow = Slow()
     with slow.link() as link, link.raw("slow", BY_ID) as raw:
@@ -156,6 +158,7 @@ def test_late_answer_frees_the_buffer_and_nothing_else_does():
             raw.call(TEMPLATE, FIRST, sbe.In(area))
 
 
+@remote(24, 28)
 def test_duplicates_answer_nothing():
     slow = Slow()
     with slow.link() as link, link.raw("slow", BY_ID) as raw:
@@ -232,6 +235,7 @@ class Flood:
                 self.over.set()
 
 
+@remote(20, 29)
 @pytest.mark.parametrize("match", [BY_ID, lambda sent, came: False], ids=["id", "predicate"])
 def test_a_flood_of_what_answers_nothing(match: ById | Callable[[bytes, bytes], bool]):
     """Deadlines hold, and so does what others ask of the link."""

@@ -18,6 +18,7 @@ from sbe.kernel import remoteproc
 from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend
+from tests.faults.attacks import application
 from tests.integration.varlink_client import Refused, daemon
 from tests.rigs.dumb import formats
 from tests.rigs.kernel import parts
@@ -206,6 +207,7 @@ def test_memory_of_a_dead_client_waits_for_the_answer(tmp_path: Path):
         started.wait_until_empty()
 
 
+@application(4, 8, 24)
 def test_hostile_client(tmp_path: Path):
     """Nothing that it says reaches another one's memory, or ends the daemon."""
 
