@@ -467,6 +467,13 @@ class HostContext:
             raw.abandon()
             self._end_raw(number, raw)
 
+    def drop_raws(self) -> None:
+        """The link has ended, so nobody hears answers any more: endpoints go. What firmware may
+        still write stays this process', and is never given back.
+        """
+        while self._raws:
+            self._raws.popitem()[1].release()
+
     def when_raw_ends(self, number: int, action: Callable[[], object]) -> None:
         """Calls action() when nothing is expected any more of one that is open."""
         self._raw_ends[number] = action

@@ -306,6 +306,7 @@ class DirectBackend:
             self._link.close()
         finally:
             self._context.release(keep=not ours)
+            self._context.drop_raws()
             if ours:
                 self._remote.close()
 

@@ -27,6 +27,7 @@ from sbe.errors import (
     WouldBlock,
     fresh_copy,
     from_status,
+    resources,
 )
 from sbe.link.fixups import Fixup, check
 from sbe.link.raw import ANSWER, IN_FLIGHT_MAX, RawBuffer, RawMessage
@@ -57,6 +58,7 @@ class RawCall:
     ) -> None:
         self._raw, self._number, self._sent, self._until = raw, number, sent, until
         self._slices = slices  # they keep the areas
+        self._asked = False  # the link was: it may have been sent
         self._answer: bytes | None = None
         self._error: BaseException | None = None
 
@@ -113,16 +115,24 @@ class Raw:
         self._failed = False
         self._last = 0
         self._looking = False  # a thread does, for all
+        self._told = 0  # how often all who wait were to look again
         self._closed: Error | None = None
         core.process_control()  # a loss that is not noticed yet would end it too
         for other in list(core.raws):
-            other._refresh()  # closed ones that were answered meanwhile have descriptors
-        with core.control() as backend:
-            self._raw, fd = backend.open_raw(endpoint, self._match)
-            self._socket = socket.socket(fileno=fd)
-            self._socket.setblocking(False)
-        self._woken, self._waker = socket.socketpair()
+            if isinstance(other, Raw) and other._closed is not None:
+                other._refresh()  # if it was answered meanwhile it has descriptors for nothing
+        with resources("making sockets for raw messages"):
+            self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
+        try:
+            with core.control() as backend:
+                self._raw, fd = backend.open_raw(endpoint, self._match)
+                self._socket = socket.socket(fileno=fd)
+                self._socket.setblocking(False)
+        except BaseException:
+            self._woken.close()
+            self._waker.close()
+            raise
         core.raws.add(self)
 
     # -- calls ------------------------------------------------------------------------------
@@ -190,13 +200,14 @@ class Raw:
         over = False
         while True:
             with self._news:
+                told = self._told
                 if self._unmatched:
                     return self._unmatched.popleft()
                 if self._closed is not None:
                     raise fresh_copy(self._closed)
             if over:
                 raise Timeout(f"no message on {self.endpoint!r} in time")
-            self._look(until)
+            self._look(until, told)
             over = time.monotonic() >= until
 
     def _submit(
@@ -218,12 +229,12 @@ class Raw:
         call = self._enter(message, slices, until)
         try:
             self._send(call, RawMessage(call._number, message, fixups, named))
-        except (Timeout, KeyboardInterrupt):
-            self._give_up(call, Timeout("the message was not sent in time"))
-            raise
-        except BaseException:  # it was not sent
-            with self._news:
-                self._open.pop(call._number, None)
+        except BaseException as error:
+            if call._asked and isinstance(error, (Timeout, KeyboardInterrupt)):
+                self._give_up(call, Timeout("the message was not sent in time"))
+            else:  # it was not sent
+                with self._news:
+                    self._open.pop(call._number, None)
             raise
         return call
 
@@ -267,6 +278,7 @@ class Raw:
         while True:
             try:
                 with self._core.control(call._until) as backend:
+                    call._asked = True
                     backend.send_raw(self._raw, message)
                 return
             except WouldBlock:
@@ -280,8 +292,11 @@ class Raw:
 
     def _wait(self, call: RawCall, until: float) -> None:
         bound = min(until, call._until)
-        while not call.done():
-            self._look(bound)
+        while True:
+            told = self._told  # before the look at the call, which takes no lock
+            if call.done():
+                return
+            self._look(bound, told)
             if call.done() or time.monotonic() < bound:
                 continue  # what came need not have been its answer
             if time.monotonic() < call._until:
@@ -294,26 +309,29 @@ class Raw:
                 ),
             )
 
-    def _look(self, until: float) -> None:
-        """Waits until something may have come, at least once, and takes it."""
+    def _look(self, until: float, told: int) -> None:
+        """Waits until something may have come, at least once, and takes it. `told`: what the caller
+        has seen was so then; if all were told to look again since, it does not wait.
+        """
         self._core.check_process()  # in a forked child nobody looks for us
         left = time_left(until)
         most = _LOOK_S if left is None else min(left, _LOOK_S)
-        with self._looks() as alone:
+        with self._looks(told) as alone:
             if alone:
                 self._poll(most)
                 self._drain(until)
                 self._understand(until)
                 return
         with self._news:
-            if self._looking:
+            if self._looking and self._told == told:
                 self._news.wait(most)
 
     @contextlib.contextmanager
-    def _looks(self) -> Iterator[bool]:
-        """False: another thread does."""
+    def _looks(self, told: int | None = None) -> Iterator[bool]:
+        """False: another thread does, or all were told to look again."""
         with self._news:
-            alone, self._looking = not self._looking, True
+            alone = not self._looking and told in (None, self._told)
+            self._looking = self._looking or alone
         try:
             yield alone
         finally:
@@ -325,6 +343,7 @@ class Raw:
 
     def _tell(self) -> None:
         """All who wait look again."""
+        self._told += 1
         self._news.notify_all()
         if self._looking:
             with contextlib.suppress(OSError):
@@ -518,6 +537,7 @@ class Raw:
 
     def _let_go_in_child(self) -> None:
         """Forked, with the lock as another thread had it."""
+        self._news = threading.Condition()
         for each in (self._socket, self._woken, self._waker):
             each.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import pickle
 import queue
@@ -496,23 +497,75 @@ def test_closing_the_connection_ends_who_waits():
 
 
 def test_deadlines_hold_while_another_thread_has_the_link():
+    """And what was not sent then is not waited for."""
     over, begun = threading.Event(), threading.Event()
-    mute = DumbFirmware({"mute": lambda message, bus: None})
-    with mute, mute.link() as link, link.raw("mute", BY_ID) as raw, ThreadPoolExecutor(1) as pool:
-        call = raw.submit(TEMPLATE)
+    echo = DumbFirmware({"echo": lambda message, bus: message, "mute": lambda message, bus: None})
+    with (
+        echo,
+        echo.link() as link,
+        link.raw("mute", BY_ID) as mute,
+        link.raw("echo", InOrder()) as raw,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        area = link.allocate(4096)
+        call = mute.submit(TEMPLATE)
 
         def operation() -> bool:
             with link._core.turn.lock:
                 begun.set()
                 return over.wait(LIMIT_S)
 
+        def send(left: float) -> bytes:
+            return raw.call(TEMPLATE, FIRST, sbe.Out(area), timeout=left)
+
         first = pool.submit(operation)
         begun.wait()
-        for wait in (raw.receive, call.result, lambda left: raw.call(TEMPLATE, timeout=left)):
+        for wait in (mute.receive, call.result, send):
             with pytest.raises(sbe.Timeout):
                 wait(0.02)
         over.set()
         assert first.result()
+        assert len(send(LIMIT_S)) == len(TEMPLATE)
+        area.free()
+
+
+def test_no_descriptor_is_left():
+    """By what ends orderly, what nobody keeps, and what is in flight when the connection ends: that
+    keeps its memory, which the firmware may write, and nothing else.
+    """
+
+    def lives(kept: int) -> None:
+        slow = Slow()
+        for _ in range(kept):
+            with slow.link() as link:
+                area = link.allocate(4096)
+                with pytest.raises(sbe.BadArgument):
+                    link.raw("nothing")
+                link.raw("slow", BY_ID)  # nobody keeps it
+                with link.raw("slow", BY_ID) as raw:
+                    raw.submit(TEMPLATE, FIRST, sbe.Out(area), timeout=LIMIT_S)
+
+    def descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    lives(0)
+    before = descriptors()
+    lives(3)
+    assert descriptors() - before <= 3 + 1  # and the firmware's own
+
+
+def test_closed_ones_give_their_descriptors_back_when_answered():
+    slow = Slow()
+    with slow.link() as link:
+        for _ in range(20):
+            with link.raw("slow", BY_ID) as raw:
+                raw.submit(TEMPLATE, timeout=LIMIT_S)
+            slow.answers.put([answer(slow.number())])
+            while link.stat()["endpoints"]:
+                pass  # the link hears of it
+        with link.raw("slow"):
+            assert len(link._core.raws) == 1
 
 
 def test_another_thread_closes_or_cancels():
@@ -529,6 +582,20 @@ def test_another_thread_closes_or_cancels():
             raw.close()
             assert isinstance(two.result(LIMIT_S), sbe.LinkClosed)
             assert isinstance(heard.exception(LIMIT_S), sbe.LinkClosed)
+
+
+@pytest.mark.timeout(60)
+def test_a_wake_up_between_look_and_wait_is_not_lost():
+    """Of who is told that its call has ended after it has seen that it had not."""
+    mute = DumbFirmware({"mute": lambda message, bus: None})
+    with mute, mute.link() as link, link.raw("mute", BY_ID) as raw:
+        call = raw.submit(TEMPLATE, timeout=None)
+        told = raw._told
+        assert call.cancel()
+        for another_looks in (False, True):
+            raw._looking = another_looks
+            raw._look(float("inf"), told)
+        raw._looking = False
 
 
 def test_a_forked_child_has_nothing_of_it():
