@@ -714,7 +714,7 @@ BUGS = [
         "            call = next((each for each in calls if self._says(each, answer)), None)\n",
         "            with self._news:\n"
         "                call = next((each for each in calls if self._says(each, answer)), None)\n",
-        "tests/integration/test_raw.py::test_a_predicate_that_takes_long_holds_nobody_else",
+        "tests/integration/test_raw_waits.py::test_a_predicate_that_takes_long_holds_nobody_else",
         "a raw predicate that takes long holds who does not wait for it",
         "DID NOT RAISE",
     ),
