@@ -13,15 +13,14 @@ The application never sees an address: fixups say where in a message one goes.
 from __future__ import annotations
 
 from sbe.link.fixups import Fixup
-from sbe.sdk.raw import (
+from sbe.sdk.raw import Raw, RawCall
+from sbe.sdk.raw_formats import (
     AddressOf,
     ById,
     CountOf,
     EndOf,
     InOrder,
     PageOf,
-    Raw,
-    RawCall,
     SegmentsOf,
     SizeOf,
 )

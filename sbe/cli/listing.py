@@ -13,7 +13,8 @@ from sbe.cli.session import Session, common_options, daemon_of
 __all__ = ["list_"]
 
 _STARTED_HERE = ("embedded", "qemu")  # transports whose remote ends with the link
-_KINDS = ("links", "contexts", "areas", "channels", "services")
+_KINDS = ("links", "contexts", "areas", "channels", "endpoints", "services")
+_RARE = ("endpoints",)  # not worth a line where there are none
 
 
 @click.command("list")
@@ -32,6 +33,8 @@ def list_(session: Session) -> int:
     tables = {kind: list(listing.get(kind, [])) for kind in _KINDS}
     screen.result(True, daemon=daemon, context=own, cores=found, **tables)
     for kind in _KINDS:
+        if kind in _RARE and not tables[kind]:
+            continue
         screen.title(kind.capitalize())
         if tables[kind]:
             _SHOW[kind](screen, tables[kind], own)
@@ -117,6 +120,22 @@ def _channels(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
     )
 
 
+def _endpoints(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
+    screen.table(
+        ("endpoint", ">context", ">id", ">address", "answers by"),
+        (
+            (
+                row.get("name"),
+                row.get("context"),
+                row.get("id"),
+                row.get("address") or None,
+                row.get("match"),
+            )
+            for row in rows
+        ),
+    )
+
+
 def _services(screen: Screen, rows: list[dict[str, Any]], own: int) -> None:
     def end(row: dict[str, Any]) -> str:
         context = row.get("context")
@@ -133,5 +152,6 @@ _SHOW = {
     "contexts": _contexts,
     "areas": _areas,
     "channels": _channels,
+    "endpoints": _endpoints,
     "services": _services,
 }

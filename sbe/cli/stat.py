@@ -81,10 +81,17 @@ def _once(screen: Screen, link: sbe.Connection) -> dict[str, Any] | None:
     daemon = daemon_of(found)
     links = list(found.get("links", []))
     channels = [_channel(row) for row in found.get("channels", [])]
+    endpoints = [dict(row) for row in found.get("endpoints", [])]
     users = [_user(row) for row in found.get("users", [])]
     connection = dict(found.get("connection", {}))
     screen.result(
-        True, daemon=daemon, links=links, channels=channels, users=users, connection=connection
+        True,
+        daemon=daemon,
+        links=links,
+        channels=channels,
+        endpoints=endpoints,
+        users=users,
+        connection=connection,
     )
     if daemon is not None:
         up = duration(daemon["uptime_seconds"] * 1e6)
@@ -98,6 +105,8 @@ def _once(screen: Screen, link: sbe.Connection) -> dict[str, Any] | None:
         ),
     )
     _show_channels(screen, channels, connection.get("context"))
+    if endpoints:
+        _show_endpoints(screen, endpoints)
     _show_users(screen, users)
     return daemon
 
@@ -128,6 +137,18 @@ def _show_channels(screen: Screen, channels: list[dict[str, Any]], own: Any) -> 
         )
     names = (">channel", ">context", ">to", ">from", ">bells to", ">bells from")
     screen.table((*names, ">packets per doorbell", ">in flight", ""), rows)
+
+
+def _show_endpoints(screen: Screen, endpoints: list[dict[str, Any]]) -> None:
+    screen.title("Endpoints (messages of foreign firmware)")
+    counters = ("sent", "answered", "late", "in_flight", "unmatched", "dropped")
+    screen.table(
+        ("endpoint", ">context", *(f">{key.replace('_', ' ')}" for key in counters)),
+        (
+            (row.get("name"), row.get("context"), *(f"{row.get(key, 0):,}" for key in counters))
+            for row in endpoints
+        ),
+    )
 
 
 def _show_users(screen: Screen, users: list[dict[str, Any]]) -> None:

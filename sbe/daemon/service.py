@@ -188,6 +188,7 @@ class ListReply(TypedDict):
     contexts: list[description.ContextEntry]
     areas: list[description.AreaEntry]
     channels: list[description.ChannelEntry]
+    endpoints: list[description.EndpointEntry]
     services: list[description.ServiceEntry]
 
 
@@ -199,6 +200,7 @@ class StatReply(TypedDict):
     uptime_seconds: float
     links: list[description.LinkStat]
     channels: list[description.ChannelStat]
+    endpoints: list[description.EndpointStat]
     users: list[status.UserStat]
 
 
@@ -471,6 +473,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "contexts": status.list_contexts(self._broker),
             "areas": status.list_areas(self._broker),
             "channels": status.list_channels(self._broker),
+            "endpoints": status.list_endpoints(self._broker),
             "services": services,
         }
 
@@ -484,6 +487,7 @@ class ControlInterface(VarlinkInterface, name=control.INTERFACE):
             "uptime_seconds": status.uptime_seconds(),
             "links": status.stat_links(self._broker),
             "channels": status.stat_channels(self._broker),
+            "endpoints": status.stat_endpoints(self._broker),
             "users": status.stat_users(self._broker, self._client.peer),
         }
 

@@ -17,13 +17,17 @@ from sbe.link.description import (
     ChannelEntry,
     ChannelStat,
     ContextEntry,
+    EndpointEntry,
+    EndpointStat,
     LinkEntry,
     LinkStat,
     ServiceEntry,
     count_channels,
+    count_endpoints,
     count_link,
     describe_areas,
     describe_channels,
+    describe_endpoints,
     describe_services,
 )
 
@@ -33,9 +37,11 @@ __all__ = [
     "list_areas",
     "list_channels",
     "list_contexts",
+    "list_endpoints",
     "list_links",
     "list_services",
     "stat_channels",
+    "stat_endpoints",
     "stat_links",
     "stat_users",
     "uptime_seconds",
@@ -122,6 +128,15 @@ def list_channels(broker: Broker) -> list[ChannelEntry]:
     ]
 
 
+def list_endpoints(broker: Broker) -> list[EndpointEntry]:
+    """Every endpoint of foreign firmware, also of clients that have gone."""
+    return [
+        entry
+        for remote in broker.remotes.values()
+        for entry in describe_endpoints(remote.name, remote.link)
+    ]
+
+
 async def list_services(broker: Broker) -> list[ServiceEntry]:
     """Every service, the remotes' and the clients'."""
     found: list[ServiceEntry] = []
@@ -163,4 +178,13 @@ def stat_channels(broker: Broker) -> list[ChannelStat]:
         entry
         for _, remote, context in _holders(broker)
         for entry in count_channels(remote.name, context)
+    ]
+
+
+def stat_endpoints(broker: Broker) -> list[EndpointStat]:
+    """Counters of every endpoint of foreign firmware."""
+    return [
+        entry
+        for remote in broker.remotes.values()
+        for entry in count_endpoints(remote.name, remote.link)
     ]

@@ -444,6 +444,7 @@ class HostContext:
             endpoint.close()
             raise
         self._raws[number] = raw
+        self.link.raws[raw] = (self.id, number)
         return RawGrant(number, raw.hand_over())
 
     def raw(self, number: int) -> RawEndpoint:
@@ -466,6 +467,13 @@ class HostContext:
             raw.abandon()
             self._end_raw(number, raw)
 
+    def drop_raws(self) -> None:
+        """The link has ended, so nobody hears answers any more: endpoints go. What firmware may
+        still write stays this process', and is never given back.
+        """
+        while self._raws:
+            self._raws.popitem()[1].release()
+
     def when_raw_ends(self, number: int, action: Callable[[], object]) -> None:
         """Calls action() when nothing is expected any more of one that is open."""
         self._raw_ends[number] = action
@@ -486,7 +494,7 @@ class HostContext:
 
     def _end_raw(self, number: int, raw: RawEndpoint) -> None:
         if raw.ended:
-            del self._raws[number]
+            del self._raws[number], self.link.raws[raw]
             self.link.watch_beside(raw.fileno(), None)
             raw.release()
             if (action := self._raw_ends.pop(number, None)) is not None:

@@ -15,13 +15,17 @@ __all__ = [
     "ChannelEntry",
     "ChannelStat",
     "ContextEntry",
+    "EndpointEntry",
+    "EndpointStat",
     "LinkEntry",
     "LinkStat",
     "ServiceEntry",
     "count_channels",
+    "count_endpoints",
     "count_link",
     "describe_areas",
     "describe_channels",
+    "describe_endpoints",
     "describe_services",
 ]
 
@@ -74,6 +78,22 @@ class ChannelEntry:
 
 
 @dataclass
+class EndpointEntry:
+    """An endpoint for messages of foreign firmware, whose address is the firmware's, 0 unknown.
+
+    Its context may have ended: it stays until the firmware has answered. match: how answers are
+    told apart, "id", "order" or "caller".
+    """
+
+    link: str
+    id: int
+    context: int
+    name: str
+    address: int
+    match: str
+
+
+@dataclass
 class ServiceEntry:
     """A service. Context 0: the remote's; else offered to the remote by that context's client."""
 
@@ -117,6 +137,27 @@ class ChannelStat:
     in_flight: int
 
 
+@dataclass
+class EndpointStat:
+    """Messages over an endpoint of foreign firmware.
+
+    in_flight: sent and unanswered, whose buffers are held. late: those of the answered whose
+    endpoint or client was gone by then. unmatched: messages that answered nothing; dropped: those
+    of them that had no room since nobody read.
+    """
+
+    link: str
+    id: int
+    context: int
+    name: str
+    sent: int
+    answered: int
+    late: int
+    in_flight: int
+    unmatched: int
+    dropped: int
+
+
 def describe_areas(link: str, context: HostContext) -> list[AreaEntry]:
     """Every area of a context, without those that hold rings."""
     return [
@@ -130,6 +171,14 @@ def describe_channels(link: str, context: HostContext) -> list[ChannelEntry]:
     return [
         ChannelEntry(link, channel.id, context.id, *channel.rings.geometry, channel.priority)
         for channel in context.channels
+    ]
+
+
+def describe_endpoints(name: str, link: Link) -> list[EndpointEntry]:
+    """Every endpoint of foreign firmware."""
+    return [
+        EndpointEntry(name, number, context, raw.name, raw.address, raw.match)
+        for raw, (context, number) in link.raws.items()
     ]
 
 
@@ -158,4 +207,23 @@ def count_channels(link: str, context: HostContext) -> list[ChannelStat]:
     return [
         ChannelStat(link, channel.id, context.id, **channel.rings.counters())
         for channel in context.channels
+    ]
+
+
+def count_endpoints(name: str, link: Link) -> list[EndpointStat]:
+    """Counters of every endpoint of foreign firmware."""
+    return [
+        EndpointStat(
+            link=name,
+            id=number,
+            context=context,
+            name=raw.name,
+            sent=raw.sent,
+            answered=raw.answered,
+            late=raw.late,
+            in_flight=raw.in_flight,
+            unmatched=raw.unmatched,
+            dropped=raw.dropped,
+        )
+        for raw, (context, number) in link.raws.items()
     ]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sbe import _native, errors
 from sbe.host.descriptors import duplicate
 from sbe.link.pending import Pending
+from sbe.link.raw import RawEndpoint
 from sbe.link.session import Finish, HostSession, Reply
 from sbe.transports import PrivateRings
 
@@ -137,6 +138,8 @@ class Link(HostSession):
         self._areas: dict[int, _Area] = {}
         self._area_ids = _AreaIds()
         self._channels: dict[int, ChannelInfo] = {}
+        self.raws: dict[RawEndpoint, tuple[int, int]] = {}
+        """Context and number of each, also of contexts that have ended."""
         self._last_context = self._last_channel = 0
         self._service_names: dict[int, str] = {}
 

@@ -97,6 +97,12 @@ class RawEndpoint:
         self._by_id: dict[int, int] = {}
         self._last_id = 0
         self._closed = False
+        self.sent = 0
+        """Messages."""
+        self.answered = 0
+        """Of them, those that were."""
+        self.late = 0
+        """Of these, those whose answer nobody wanted any more."""
         self.unmatched = 0
         """Messages that answered nothing."""
         self.dropped = 0
@@ -107,6 +113,26 @@ class RawEndpoint:
             self._told, self._reader = socket_above_streams(near), socket_above_streams(far)
             self._told.setblocking(False)
             self._told.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+
+    @property
+    def name(self) -> str:
+        """As the firmware announces it."""
+        return self._endpoint.name
+
+    @property
+    def address(self) -> int:
+        """The firmware's, 0: there are none."""
+        return self._endpoint.address
+
+    @property
+    def match(self) -> str:
+        """How answers are told apart."""
+        return self._match.how
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that are unanswered."""
+        return len(self._open)
 
     def hand_over(self) -> int:
         """The end of the socket that tells of answers; the caller's."""
@@ -165,6 +191,7 @@ class RawEndpoint:
         except BaseException:
             self._let_go(entry)
             raise
+        self.sent += 1
         if number != 0:
             self._open[number] = entry
             self._by_id[entry.identity] = number
@@ -231,6 +258,8 @@ class RawEndpoint:
         if entry is None:
             return
         del self._by_id[entry.identity]
+        self.answered += 1
+        self.late += self._closed
         status = 0
         try:
             for buffer, memory in zip(entry.buffers, entry.memories, strict=True):

@@ -153,7 +153,13 @@ class RpmsgRemote(Remote):
         if name in (CONTROL, DOORBELL):
             raise errors.BadArgument(f"{name!r} is this protocol's own")
         fd = rpmsg.create_endpoint(service.control, _unique("raw"), service.destination)
-        return RpmsgEndpoint(fd, service.remote or self.name, self._eldest())
+        return RpmsgEndpoint(
+            fd,
+            service.remote or self.name,
+            self._eldest(),
+            name=name,
+            address=service.destination,
+        )
 
     def open_doorbell(self) -> int:
         """Returns an endpoint's descriptor to the remote's doorbells, not bound; the caller's."""

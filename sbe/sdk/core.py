@@ -52,6 +52,9 @@ def check_name(name: str) -> None:
 
 
 class _Raw(Protocol):
+    def _refresh(self) -> None:
+        """Takes answers that have come."""
+
     def _check_free(self, area: Area) -> None:
         """Raises Busy while firmware may write it."""
 
@@ -371,6 +374,8 @@ class Core:
     def free(self, area: Area) -> None:
         """Has the remote let go of an area; nothing to do if it has."""
         self.check_process()
+        for raw in () if self.turn.mine else list(self.raws):
+            raw._refresh()
         with self.turn.lock:
             if self.closed or area not in self.areas:
                 return

@@ -18,9 +18,11 @@ from sbe.link.description import (
     ContextEntry,
     LinkEntry,
     count_channels,
+    count_endpoints,
     count_link,
     describe_areas,
     describe_channels,
+    describe_endpoints,
     describe_services,
 )
 from sbe.link.grants import ChannelGrant, Grant, RawGrant
@@ -266,6 +268,7 @@ class DirectBackend:
             contexts=[ContextEntry(name, context.id, process_name(), os.getpid(), os.getuid())],
             areas=describe_areas(name, context),
             channels=describe_channels(name, context),
+            endpoints=describe_endpoints(name, link),
             services=[
                 *describe_services(name, 0, services),
                 *describe_services(name, context.id, self._offered.all()),
@@ -286,6 +289,7 @@ class DirectBackend:
             **_as_dicts(
                 links=[count_link(name, self._link, self._restarts, uptime_seconds)],
                 channels=count_channels(name, context),
+                endpoints=count_endpoints(name, self._link),
             ),
             "users": [{"uid": os.getuid(), "used": used}],
         }
@@ -302,6 +306,7 @@ class DirectBackend:
             self._link.close()
         finally:
             self._context.release(keep=not ours)
+            self._context.drop_raws()
             if ours:
                 self._remote.close()
 

@@ -10,10 +10,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from sbe import _native
 from sbe.errors import (
@@ -28,122 +27,27 @@ from sbe.errors import (
     WouldBlock,
     fresh_copy,
     from_status,
+    resources,
 )
-from sbe.link.fixups import Field, Fixup, check
-from sbe.link.raw import ANSWER, IN_FLIGHT_MAX, RawBuffer, RawMatch, RawMessage
+from sbe.link.fixups import Fixup, check
+from sbe.link.raw import ANSWER, IN_FLIGHT_MAX, RawBuffer, RawMessage
 from sbe.sdk.area import Area
 from sbe.sdk.core import Core
 from sbe.sdk.ownership import not_copied
+from sbe.sdk.raw_formats import ById, InOrder, Predicate, wire_match
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S, ends_at, in_thread, time_left
 
-__all__ = [
-    "AddressOf",
-    "ById",
-    "CountOf",
-    "EndOf",
-    "InOrder",
-    "PageOf",
-    "Predicate",
-    "Raw",
-    "RawCall",
-    "SegmentsOf",
-    "SizeOf",
-]
+__all__ = ["Raw", "RawCall"]
 
 _log = logging.getLogger(__name__)
 
-Order = Literal["little", "big", "hex", "HEX"]
-Predicate = Callable[[bytes, bytes], bool]
-
 _MESSAGE_MAX = 1 << 16
 _UNMATCHED_MAX = 64
+_TURN = 64  # messages taken at a time
+_SETTLE_S = 1.0  # for the link to hear of an answer that came in time
 _RETRY_S = 0.001  # rpmsg does not say when there is room again
 _LOOK_S = 1e6  # at a time: poll() waits for no more than 24 days
 _U32_MAX = 0xFFFFFFFF
-
-
-def AddressOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
-) -> Fixup:
-    """The device address of a buffer goes there; `shift=1`: in words of 16 bits."""
-    return Fixup("address", position, width, order, buffer, shift)
-
-
-def EndOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
-) -> Fixup:
-    """The first device address behind a buffer goes there."""
-    return Fixup("end", position, width, order, buffer, shift)
-
-
-def PageOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 12
-) -> Fixup:
-    """The number of the page at which a buffer begins goes there: a shifted address."""
-    return Fixup("address", position, width, order, buffer, shift)
-
-
-def SizeOf(
-    position: int, width: int = 32, buffer: int = 0, *, order: Order = "little", shift: int = 0
-) -> Fixup:
-    """The bytes of a buffer go there, or their number of units of 1 << shift."""
-    return Fixup("size", position, width, order, buffer, shift)
-
-
-def SegmentsOf(
-    position: int,
-    entries: int,
-    width: int = 32,
-    buffer: int = 0,
-    *,
-    order: Order = "little",
-    shift: int = 0,
-) -> Fixup:
-    """A list of the contiguous runs of a buffer goes there: address and size of each, both of this
-    width, `entries` at most; what is not needed is zero. `shift` as for an address.
-    """
-    return Fixup("segments", position, width, order, buffer, shift, entries)
-
-
-def CountOf(position: int, width: int = 32, buffer: int = 0, *, order: Order = "little") -> Fixup:
-    """How many contiguous runs a buffer has goes there, for `SegmentsOf()`."""
-    return Fixup("count", position, width, order, buffer)
-
-
-@dataclass(frozen=True)
-class ById:
-    """Answers repeat an id, which this end puts into each message: at `position`, `width` bits (16,
-    32 or 64), in the answer at `answer_position` and of `answer_width`, by default the same.
-    """
-
-    position: int
-    width: int = 32
-    order: Order = "little"
-    answer_position: int | None = None
-    answer_width: int | None = None
-
-
-@dataclass(frozen=True)
-class InOrder:
-    """The firmware answers every message, one after the other.
-
-    After a call that has timed out, others are refused with Busy until its answer has come: the
-    next message would be taken for it, or the other way round.
-    """
-
-
-def _wire_match(match: ById | InOrder | Predicate | None) -> RawMatch:
-    if isinstance(match, ById):
-        there = match.position if match.answer_position is None else match.answer_position
-        width = match.width if match.answer_width is None else match.answer_width
-        return RawMatch(
-            "id", Field(match.position, match.width, match.order), Field(there, width, match.order)
-        )
-    if isinstance(match, InOrder):
-        return RawMatch("order")
-    if match is None or (callable(match) and not isinstance(match, type)):
-        return RawMatch("caller")
-    raise TypeError(f"match: ById, InOrder or a function (sent, came) -> bool, not {match!r:.80}")
 
 
 class RawCall:
@@ -154,6 +58,7 @@ class RawCall:
     ) -> None:
         self._raw, self._number, self._sent, self._until = raw, number, sent, until
         self._slices = slices  # they keep the areas
+        self._asked = False  # the link was: it may have been sent
         self._answer: bytes | None = None
         self._error: BaseException | None = None
 
@@ -199,23 +104,35 @@ class Raw:
         if not isinstance(endpoint, str):
             raise TypeError(f"endpoint: a name, not {endpoint!r:.80}")
         self._core, self.endpoint = core, endpoint
-        self._match = _wire_match(match)
+        self._match = wire_match(match)
         self._predicate = match if callable(match) else None
         self._answered = match is not None
         self._news = threading.Condition()  # of what follows
         self._open: dict[int, RawCall] = {}  # in the order in which they were sent
         self._unmatched: deque[bytes] = deque(maxlen=_UNMATCHED_MAX)
-        self._found: deque[tuple[RawCall, bytes]] = deque()  # by the predicate
+        self._came: deque[bytes] = deque()  # what the predicate was not asked about
+        self._found: deque[tuple[RawCall, bytes]] = deque()  # by the predicate, at the link not yet
+        self._failed = False
         self._last = 0
         self._looking = False  # a thread does, for all
+        self._told = 0  # how often all who wait were to look again
         self._closed: Error | None = None
         core.process_control()  # a loss that is not noticed yet would end it too
-        with core.control() as backend:
-            self._raw, fd = backend.open_raw(endpoint, self._match)
-            self._socket = socket.socket(fileno=fd)
-            self._socket.setblocking(False)
-        self._woken, self._waker = socket.socketpair()
+        for other in list(core.raws):
+            if isinstance(other, Raw) and other._closed is not None:
+                other._refresh()  # if it was answered meanwhile it has descriptors for nothing
+        with resources("making sockets for raw messages"):
+            self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
+        try:
+            with core.control() as backend:
+                self._raw, fd = backend.open_raw(endpoint, self._match)
+                self._socket = socket.socket(fileno=fd)
+                self._socket.setblocking(False)
+        except BaseException:
+            self._woken.close()
+            self._waker.close()
+            raise
         core.raws.add(self)
 
     # -- calls ------------------------------------------------------------------------------
@@ -280,14 +197,18 @@ class Raw:
         Raises Timeout, LinkError.
         """
         until = ends_at(timeout)
+        over = False
         while True:
             with self._news:
+                told = self._told
                 if self._unmatched:
                     return self._unmatched.popleft()
                 if self._closed is not None:
                     raise fresh_copy(self._closed)
-            if not self._look(until):
+            if over:
                 raise Timeout(f"no message on {self.endpoint!r} in time")
+            self._look(until, told)
+            over = time.monotonic() >= until
 
     def _submit(
         self,
@@ -308,12 +229,12 @@ class Raw:
         call = self._enter(message, slices, until)
         try:
             self._send(call, RawMessage(call._number, message, fixups, named))
-        except (Timeout, KeyboardInterrupt):
-            self._give_up(call, Timeout("the message was not sent in time"))
-            raise
-        except BaseException:  # it was not sent
-            with self._news:
-                self._open.pop(call._number, None)
+        except BaseException as error:
+            if call._asked and isinstance(error, (Timeout, KeyboardInterrupt)):
+                self._give_up(call, Timeout("the message was not sent in time"))
+            else:  # it was not sent
+                with self._news:
+                    self._open.pop(call._number, None)
             raise
         return call
 
@@ -338,7 +259,7 @@ class Raw:
         with self._news:
             if self._closed is not None:
                 raise fresh_copy(self._closed)
-        self._drain(until)
+        self._refresh(until)
         with self._news:
             if self._match.how == "order" and any(each.done() for each in self._open.values()):
                 raise Busy(
@@ -357,6 +278,7 @@ class Raw:
         while True:
             try:
                 with self._core.control(call._until) as backend:
+                    call._asked = True
                     backend.send_raw(self._raw, message)
                 return
             except WouldBlock:
@@ -369,9 +291,14 @@ class Raw:
     # -- waiting ----------------------------------------------------------------------------
 
     def _wait(self, call: RawCall, until: float) -> None:
-        while not call.done():
-            if self._look(min(until, call._until)) or call.done():
-                continue
+        bound = min(until, call._until)
+        while True:
+            told = self._told  # before the look at the call, which takes no lock
+            if call.done():
+                return
+            self._look(bound, told)
+            if call.done() or time.monotonic() < bound:
+                continue  # what came need not have been its answer
             if time.monotonic() < call._until:
                 raise Timeout(f"{self.endpoint!r} has not answered yet")
             self._give_up(
@@ -382,43 +309,65 @@ class Raw:
                 ),
             )
 
-    def _look(self, until: float) -> bool:
-        """Waits until something may have come; False: nothing has, and it is `until`."""
+    def _look(self, until: float, told: int) -> None:
+        """Waits until something may have come, at least once, and takes it. `told`: what the caller
+        has seen was so then; if all were told to look again since, it does not wait.
+        """
         self._core.check_process()  # in a forked child nobody looks for us
         left = time_left(until)
         most = _LOOK_S if left is None else min(left, _LOOK_S)
+        with self._looks(told) as alone:
+            if alone:
+                self._poll(most)
+                self._drain(until)
+                self._understand(until)
+                return
         with self._news:
-            if self._looking:
-                return self._news.wait(most) or most != left
-            self._looking = True
+            if self._looking and self._told == told:
+                self._news.wait(most)
+
+    @contextlib.contextmanager
+    def _looks(self, told: int | None = None) -> Iterator[bool]:
+        """False: another thread does, or all were told to look again."""
+        with self._news:
+            alone = not self._looking and told in (None, self._told)
+            self._looking = self._looking or alone
         try:
-            return self._poll(most, until) or most != left
+            yield alone
         finally:
-            with self._news:
-                self._looking = False
-                self._tell()
-                self._forget()
+            if alone:
+                with self._news:
+                    self._looking = False
+                    self._tell()
+                    self._forget()
 
     def _tell(self) -> None:
         """All who wait look again."""
+        self._told += 1
         self._news.notify_all()
         if self._looking:
             with contextlib.suppress(OSError):
                 self._waker.send(b"!", socket.MSG_DONTWAIT)
 
-    def _poll(self, left: float, until: float) -> bool:
+    def _poll(self, left: float) -> None:
         poll = select.poll()
         # Another thread may close any of them meanwhile, so each is asked for its number once.
         for fd in (self._socket.fileno(), self._woken.fileno(), self._core.backend.control_fd):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        ready = poll.poll(math.ceil(left * 1000))
+        poll.poll(0 if self._came or self._found else math.ceil(left * 1000))
         with contextlib.suppress(OSError):
             self._woken.recv(64)
-        return self._drain(until) and bool(ready)
 
-    def _drain(self, until: float = math.inf) -> bool:
-        """Takes what has come. False: another thread's operation of the link lasts until then."""
+    def _refresh(self, until: float = math.inf) -> None:
+        """Takes what is there, as far as one turn goes."""
+        self._drain(until)
+        with self._looks() as alone:
+            if alone:
+                self._understand(until)
+
+    def _drain(self, until: float) -> None:
+        """Takes some of what has come, also while another thread's operation of the link lasts."""
         free = False
         try:
             with self._core.turn.held(until):
@@ -428,15 +377,11 @@ class Raw:
             if free:
                 raise
         with self._news:
-            while (data := self._next()) is not None:
-                self._understand(data)
-            found, self._found = self._found, deque()
-        for call, answer in found:
-            with contextlib.suppress(LinkError), self._core.control() as backend:
-                backend.settle_raw(self._raw, call._number)
-            with self._news:
-                self._end(call, answer, 0)
-        return free
+            for _ in range(_TURN):
+                data = self._next() if len(self._came) < _UNMATCHED_MAX else None
+                if data is None:
+                    return
+                self._sort(data)
 
     def _next(self) -> bytes | None:
         if self._socket.fileno() < 0:
@@ -449,6 +394,8 @@ class Raw:
             data = b""
         if len(data) >= ANSWER.size:
             return data
+        if self._came:
+            return None  # the predicate first: one of them may be an answer
         self._socket.close()
         error = self._core.channel.error or RemoteRestarted(
             f"the firmware behind {self.endpoint!r} has stopped; the call may have run or not"
@@ -456,26 +403,66 @@ class Raw:
         self._end_all(error if isinstance(error, Error) else LinkError(str(error)))
         return None
 
-    def _understand(self, data: bytes) -> None:
+    def _sort(self, data: bytes) -> None:
         number, status = ANSWER.unpack_from(data)
         answer = data[ANSWER.size :]
         call = self._open.get(number)
         if call is not None:
             self._end(call, answer, status)
-            return
-        for call in self._open.values() if self._predicate is not None else ():
-            if all(call is not other for other, _ in self._found) and self._says(call, answer):
-                self._found.append((call, answer))
+        else:
+            (self._unmatched if self._predicate is None else self._came).append(answer)
+            self._tell()
+
+    def _understand(self, until: float) -> None:
+        """Asks the predicate, without a lock, about one message at least and for some at most. By
+        who looks.
+        """
+        for _ in range(_TURN):
+            if not self._settle(until):
                 return
-        self._unmatched.append(answer)
-        self._tell()
+            with self._news:
+                if not self._came:
+                    return
+                answer = self._came[0]  # it stays if whoever asks is interrupted
+                calls = list(self._open.values())
+            call = next((each for each in calls if self._says(each, answer)), None)
+            with self._news:
+                self._came.popleft()
+                if call is not None and call._number in self._open:
+                    self._found.append((call, answer))
+                else:
+                    self._unmatched.append(answer)
+                    self._tell()
+            if not self._settle(until) or time.monotonic() >= until:
+                return
+
+    def _settle(self, until: float) -> bool:
+        """The link hears what is answered, then the call ends. False: not by then."""
+        while self._found:
+            call, answer = self._found[0]
+            last = max(until, time.monotonic() + _SETTLE_S)
+            try:
+                with (
+                    contextlib.suppress(LinkError),
+                    self._core.turn.held(until),
+                    self._core.control(last) as backend,
+                ):
+                    backend.settle_raw(self._raw, call._number)
+            except Timeout:
+                return False
+            with self._news:
+                self._found.popleft()
+                self._end(call, answer, 0)
+        return True
 
     def _says(self, call: RawCall, answer: bytes) -> bool:
         assert self._predicate is not None
         try:
             return bool(self._predicate(call._sent, answer))
         except Exception:
-            _log.exception("the predicate of %r failed", self.endpoint)
+            if not self._failed:  # else who sends much fills the log
+                _log.exception("the predicate of %r failed; more is not logged", self.endpoint)
+            self._failed = True
             return False
 
     def _end(self, call: RawCall, answer: bytes, status: int) -> None:
@@ -502,8 +489,6 @@ class Raw:
 
     def _check_free(self, area: Area) -> None:
         """Raises Busy while the firmware may write it."""
-        if not self._core.turn.mine:
-            self._drain()
         with self._news:
             held = [
                 call
@@ -515,7 +500,6 @@ class Raw:
                 f"{len(held)} messages to {self.endpoint!r} that name this area are unanswered: "
                 "the firmware may still write it"
             )
-            self._forget()
 
     def _forget(self) -> None:
         """Nothing is expected any more."""
@@ -553,6 +537,7 @@ class Raw:
 
     def _let_go_in_child(self) -> None:
         """Forked, with the lock as another thread had it."""
+        self._news = threading.Condition()
         for each in (self._socket, self._woken, self._waker):
             each.close()
 

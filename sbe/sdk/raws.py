@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sbe.sdk.core import Core
 
 if TYPE_CHECKING:
-    from sbe.sdk.raw import ById, InOrder, Predicate, Raw
+    from sbe.sdk.raw import Raw
+    from sbe.sdk.raw_formats import ById, InOrder, Predicate
 
 __all__ = ["Raws"]
 

@@ -56,7 +56,10 @@ class Bus:
 class SocketEndpoint:
     """An endpoint whose firmware is at the other end of a socket. Not thread-safe."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    address = 0
+
+    def __init__(self, sock: socket.socket, name: str = "") -> None:
+        self.name = name
         sock.setblocking(False)
         self._socket = sock
 
@@ -146,7 +149,7 @@ class DumbFirmware(remotes.Remote):
         )
         self._threads.append(thread)
         thread.start()
-        return SocketEndpoint(near)
+        return SocketEndpoint(near, name)
 
     def _serve(self, handler: Handler, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):

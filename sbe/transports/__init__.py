@@ -87,6 +87,11 @@ class Transport(Protocol):
 class Endpoint(Protocol):
     """Messages of foreign firmware, whole and in order. Nothing blocks. Not thread-safe."""
 
+    name: str
+    """As the firmware announces it."""
+    address: int
+    """The firmware's, for listings; 0: there are none."""
+
     def fileno(self) -> int:
         """Returns a descriptor that is readable when `receive()` has something to say."""
         ...

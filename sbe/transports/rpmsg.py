@@ -251,6 +251,7 @@ class RpmsgTransport:
 class RpmsgEndpoint:
     """Raw messages over an endpoint of rpmsg_char, whose descriptor it owns. Not thread-safe.
 
+    `name` and `address` are those of the firmware's.
     `first` is the descriptor of an older endpoint of the same remote, -1 none; it stays the
     caller's.
     """
@@ -261,7 +262,11 @@ class RpmsgEndpoint:
         remote: str,
         first: int = -1,
         on_gone: Callable[[], object] | None = None,
+        *,
+        name: str = "",
+        address: int = 0,
     ) -> None:
+        self.name, self.address = name, address
         self._fd, self._remote, self._on_gone = fd, remote, on_gone
         self._owner = os.getpid()
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import pickle
 import queue
@@ -24,6 +25,7 @@ from sbe.heaps.memfd import MemfdHeap
 from sbe.raw import AddressOf, ById, EndOf, InOrder, SizeOf
 from sbe.remotes import Memory
 from sbe.testing.dumb import Bus, DumbFirmware
+from tests.faults.attacks import remote
 
 LIMIT_S = 10.0
 
@@ -73,37 +75,48 @@ def test_a_timeout_that_is_never_over(timeout: float | None):
         assert raw.submit(b"2").result(timeout) == b"2"
 
 
+class Held(DumbFirmware):
+    """Its death does not wait for handlers that wait for the test."""
+
+    def __init__(self, slow: "Slow", endpoint: str) -> None:
+        self.slow = slow
+        super().__init__({endpoint: slow.handle})
+
+    def restart(self) -> None:
+        if os.getpid() != self._owner:  # a queue's lock may be another thread's
+            return super().restart()
+        self.slow.over = True
+        for _ in range(4):
+            self.slow.answers.put([])
+        super().restart()
+        self.slow.begin()
+
+
 class Slow:
     """Answers what it is told to, when it is told to."""
 
     def __init__(self, endpoint: str = "slow") -> None:
+        self.begin()
+        self.firmware = Held(self, endpoint)
+
+    def begin(self) -> None:
+        """Another life."""
         self.came: queue.Queue[bytes] = queue.Queue()
         self.answers: queue.Queue[list[bytes]] = queue.Queue()
-        self.firmware = DumbFirmware({endpoint: self.handle})
+        self.over = False
 
     def handle(self, message: bytes, bus: Bus) -> list[bytes]:
         self.came.put(message)
-        return self.answers.get(timeout=LIMIT_S)
+        return [] if self.over else self.answers.get(timeout=LIMIT_S)
 
     def number(self) -> bytes:
         """The id in the next message that has come."""
         return self.came.get(timeout=LIMIT_S)[4:8]
 
-    def crash(self) -> None:
-        for _ in range(4):  # what its thread waits for
-            self.answers.put([])
-        self.firmware.restart()
-        self.came, self.answers = queue.Queue(), queue.Queue()
-
     @contextmanager
     def link(self) -> Iterator[sbe.Connection]:
-        with self.firmware:
-            try:
-                with self.firmware.link() as link:
-                    yield link
-            finally:
-                for _ in range(4):
-                    self.answers.put([])
+        with self.firmware, self.firmware.link() as link:
+            yield link
 
 
 def answer(number: bytes, rest: bytes = b"") -> bytes:
@@ -123,6 +136,7 @@ def until_freed(area: sbe.Area) -> None:
 FIRST = [AddressOf(8)]
 
 
+@remote(24)
 def test_late_answer_frees_the_buffer_and_nothing_else_does():
     slow = Slow()
     with slow.link() as link, link.raw("slow", BY_ID) as raw:
@@ -145,6 +159,7 @@ def test_late_answer_frees_the_buffer_and_nothing_else_does():
             raw.call(TEMPLATE, FIRST, sbe.In(area))
 
 
+@remote(24, 28)
 def test_duplicates_answer_nothing():
     slow = Slow()
     with slow.link() as link, link.raw("slow", BY_ID) as raw:
@@ -209,7 +224,7 @@ def test_death_ends_everything_in_flight():
         slow.number()
         waiting = threading.Thread(target=calls[0].exception)
         waiting.start()
-        slow.crash()
+        slow.firmware.restart()
         waiting.join(LIMIT_S)
         for call in calls:
             with pytest.raises(sbe.RemoteRestarted):
@@ -242,6 +257,35 @@ def test_closed_with_an_answer_due():
         slow.answers.put([answer(slow.number())])
         until_freed(area)
         assert not link._core.raws
+
+
+def test_listing_and_counters():
+    """Also of an endpoint that is closed and not answered yet."""
+    slow = Slow()
+    counts = ("sent", "answered", "late", "in_flight", "unmatched", "dropped")
+    with slow.link() as link:
+        assert (link.list()["endpoints"], link.stat()["endpoints"]) == ([], [])
+        area = link.allocate(4096)
+        with link.raw("slow", BY_ID) as raw:
+            [listed] = link.list()["endpoints"]
+            assert listed == {
+                **{"link": "dumb", "context": link.context, "id": 1},
+                **{"name": "slow", "address": 0, "match": "id"},
+            }
+            call = raw.submit(TEMPLATE, timeout=LIMIT_S)
+            slow.answers.put([answer(slow.number()), b"nobody's"])
+            call.result()
+            assert raw.receive(LIMIT_S) == b"nobody's"
+            raw.submit(TEMPLATE, FIRST, sbe.Out(area), timeout=LIMIT_S)
+            number = slow.number()
+            [stat] = link.stat()["endpoints"]
+            assert (stat["name"], stat["id"]) == ("slow", 1)
+            assert [stat[key] for key in counts] == [2, 1, 0, 1, 1, 0]
+        [stat] = link.stat()["endpoints"]
+        assert [stat[key] for key in counts] == [2, 1, 0, 1, 1, 0]
+        slow.answers.put([answer(number)])
+        until_freed(area)
+        assert link.stat()["endpoints"] == []
 
 
 def test_cancelled_in_asyncio():
@@ -358,23 +402,75 @@ def test_closing_the_connection_ends_who_waits():
 
 
 def test_deadlines_hold_while_another_thread_has_the_link():
+    """And what was not sent then is not waited for."""
     over, begun = threading.Event(), threading.Event()
-    mute = DumbFirmware({"mute": lambda message, bus: None})
-    with mute, mute.link() as link, link.raw("mute", BY_ID) as raw, ThreadPoolExecutor(1) as pool:
-        call = raw.submit(TEMPLATE)
+    echo = DumbFirmware({"echo": lambda message, bus: message, "mute": lambda message, bus: None})
+    with (
+        echo,
+        echo.link() as link,
+        link.raw("mute", BY_ID) as mute,
+        link.raw("echo", InOrder()) as raw,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        area = link.allocate(4096)
+        call = mute.submit(TEMPLATE)
 
         def operation() -> bool:
             with link._core.turn.lock:
                 begun.set()
                 return over.wait(LIMIT_S)
 
+        def send(left: float) -> bytes:
+            return raw.call(TEMPLATE, FIRST, sbe.Out(area), timeout=left)
+
         first = pool.submit(operation)
         begun.wait()
-        for wait in (raw.receive, call.result, lambda left: raw.call(TEMPLATE, timeout=left)):
+        for wait in (mute.receive, call.result, send):
             with pytest.raises(sbe.Timeout):
                 wait(0.02)
         over.set()
         assert first.result()
+        assert len(send(LIMIT_S)) == len(TEMPLATE)
+        area.free()
+
+
+def test_no_descriptor_is_left():
+    """By what ends orderly, what nobody keeps, and what is in flight when the connection ends: that
+    keeps its memory, which the firmware may write, and nothing else.
+    """
+
+    def lives(kept: int) -> None:
+        slow = Slow()
+        for _ in range(kept):
+            with slow.link() as link:
+                area = link.allocate(4096)
+                with pytest.raises(sbe.BadArgument):
+                    link.raw("nothing")
+                link.raw("slow", BY_ID)  # nobody keeps it
+                with link.raw("slow", BY_ID) as raw:
+                    raw.submit(TEMPLATE, FIRST, sbe.Out(area), timeout=LIMIT_S)
+
+    def descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    lives(0)
+    before = descriptors()
+    lives(3)
+    assert descriptors() - before <= 3 + 1  # and the firmware's own
+
+
+def test_closed_ones_give_their_descriptors_back_when_answered():
+    slow = Slow()
+    with slow.link() as link:
+        for _ in range(20):
+            with link.raw("slow", BY_ID) as raw:
+                raw.submit(TEMPLATE, timeout=LIMIT_S)
+            slow.answers.put([answer(slow.number())])
+            while link.stat()["endpoints"]:
+                pass  # the link hears of it
+        with link.raw("slow"):
+            assert len(link._core.raws) == 1
 
 
 def test_another_thread_closes_or_cancels():
@@ -391,6 +487,20 @@ def test_another_thread_closes_or_cancels():
             raw.close()
             assert isinstance(two.result(LIMIT_S), sbe.LinkClosed)
             assert isinstance(heard.exception(LIMIT_S), sbe.LinkClosed)
+
+
+@pytest.mark.timeout(60)
+def test_a_wake_up_between_look_and_wait_is_not_lost():
+    """Of who is told that its call has ended after it has seen that it had not."""
+    mute = DumbFirmware({"mute": lambda message, bus: None})
+    with mute, mute.link() as link, link.raw("mute", BY_ID) as raw:
+        call = raw.submit(TEMPLATE, timeout=None)
+        told = raw._told
+        assert call.cancel()
+        for another_looks in (False, True):
+            raw._looking = another_looks
+            raw._look(float("inf"), told)
+        raw._looking = False
 
 
 def test_a_forked_child_has_nothing_of_it():

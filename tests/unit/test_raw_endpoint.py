@@ -35,6 +35,8 @@ class Scene:
     room: bool = True
     alive: bool = True
     memories: dict[int, Allocation] = field(default_factory=dict)
+    name = "scene"
+    address = 7
 
     def fileno(self) -> int:
         return 0
@@ -246,6 +248,7 @@ def test_what_is_in_flight_outlives_its_owner():
         raw.process()
         assert not scene.held
         assert raw.ended
+        assert (raw.sent, raw.answered, raw.late, raw.unmatched, raw.in_flight) == (1, 1, 1, 1, 0)
 
 
 def test_the_end_of_the_firmware_lets_go_of_all():

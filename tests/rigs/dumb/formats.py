@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the firmware of this folder takes, over any link that reaches it."""
 
+import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -84,6 +87,17 @@ def text(link: sbe.Connection, area: sbe.Area) -> None:
             assert raw.receive(5) == b"E"
 
 
+@contextmanager
+def pages_apart() -> Iterator[None]:
+    """The kernel's next single pages are no neighbours: each lies between two that are in use."""
+    size = 16 << 20
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.write(bytes(size))
+        for page in range(0, size, 2 * mmap.PAGESIZE):
+            memory.madvise(mmap.MADV_DONTNEED, page, mmap.PAGESIZE)
+        yield
+
+
 def scattered(link: sbe.Connection, area: sbe.Area) -> None:
     """Memory in pieces: as a list, or refused."""
     size = 1 << 16
@@ -103,7 +117,9 @@ def exchange(link: sbe.Connection) -> None:
         dma(link, area)
         kick(link, area)
         text(link, area)
-    with link.allocate(1 << 19, heap="udmabuf") as pieces:  # more than a control message lists
+    with pages_apart():
+        pieces = link.allocate(1 << 19, heap="udmabuf")
+    with pieces:  # more than a control message lists
         scattered(link, pieces)
 
 

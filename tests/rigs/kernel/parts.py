@@ -99,14 +99,22 @@ def wait_for_service(name: str, seconds: float = 5) -> rpmsg.Service:
 
 
 @contextmanager
-def running(folder: Path, *, leave: bool = False) -> Iterator[remoteproc.RemoteProcessor]:
-    """A remote processor that runs sbe-remote-rpmsg, and sbe_dmabuf beside it."""
+def running(
+    folder: Path, *, leave: bool = False, program: Path = REMOTE, announced: str = "sbe-doorbell"
+) -> Iterator[remoteproc.RemoteProcessor]:
+    """A remote processor that runs sbe-remote-rpmsg or another program, whose last announcement
+    that is, and sbe_dmabuf beside it.
+    """
     make_firmware(folder)
-    with module("sbe_dmabuf", leave=leave), module("sbe_userproc"), core_process():
+    with (
+        module("sbe_dmabuf", leave=leave),
+        module("sbe_userproc"),
+        core_process(program=program),
+    ):
         processor = remoteproc.find(NAME)
         processor.start()
         try:
-            wait_for_service("sbe-doorbell")
+            wait_for_service(announced)
             yield processor
         finally:
             processor.stop()

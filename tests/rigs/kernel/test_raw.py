@@ -2,20 +2,23 @@
 """Firmware that knows nothing of us behind a real kernel's rpmsg: tests/rigs/dumb, in C."""
 
 import functools
+import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 import sbe
+from sbe.cli import app, exit_codes
 from sbe.kernel import remoteproc
 from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.connection import Connection
 from sbe.sdk.direct import DirectBackend
+from tests.faults.attacks import application
 from tests.integration.varlink_client import Refused, daemon
 from tests.rigs.dumb import formats
 from tests.rigs.kernel import parts
@@ -30,7 +33,8 @@ def build() -> Path:
     """The firmware, once for all tests."""
     program = Path(tempfile.mkdtemp()) / "dumb-firmware"
     firmware = parts.ROOT / "firmware"
-    sources = [*HERE.glob("*.c"), firmware / "ports/userproc/core.c"]
+    own = [HERE / name for name in ("firmware.c", "main.c")]
+    sources = [*own, firmware / "ports/userproc/core.c"]
     subprocess.run(
         [
             *(os.environ.get("CC", "cc"), "-std=c11", "-O1", "-Wall", "-Werror", "-D_GNU_SOURCE"),
@@ -42,21 +46,8 @@ def build() -> Path:
     return program
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[remoteproc.RemoteProcessor]:
-    parts.make_firmware(folder)
-    with (
-        parts.module("sbe_dmabuf"),
-        parts.module("sbe_userproc"),
-        parts.core_process(program=build()),
-    ):
-        processor = remoteproc.find(parts.NAME)
-        processor.start()
-        try:
-            parts.wait_for_service("dumb-text")
-            yield processor
-        finally:
-            processor.stop()
+def running(folder: Path) -> AbstractContextManager[remoteproc.RemoteProcessor]:
+    return parts.running(folder, program=build(), announced="dumb-text")
 
 
 @contextmanager
@@ -151,6 +142,36 @@ def test_daemon_fills_addresses_in(tmp_path: Path):
         started.wait_until_empty()
 
 
+def test_commands_show_endpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def says(*arguments: str) -> str:
+        assert app.run(["--uri", f"unix:{started.socket}", *arguments]) == exit_codes.OK
+        return capsys.readouterr().out
+
+    def look(link: sbe.Connection) -> None:
+        area = link.allocate(4096, heap="coherent")
+        with link.raw("dumb-dma", formats.DMA_ID) as raw:
+            raw.call(formats.param(), formats.DMA_FIXUPS, *both(area))
+            raw.submit(formats.param(formats.LOSE), formats.DMA_FIXUPS, *both(area))
+            assert json.loads(says("list", "--json"))["endpoints"] == link.list()["endpoints"]
+            [counted] = json.loads(says("stat", "--json"))["endpoints"]
+            assert counted == {
+                **{"link": link.list()["links"][0]["name"], "context": link.context, "id": 1},
+                **{"name": "dumb-dma", "sent": 2, "answered": 1, "late": 0, "in_flight": 1},
+                **{"unmatched": 0, "dropped": 0},
+            }
+            listed = says("list").split("Endpoints\n")[1].splitlines()[1]
+            assert listed.split() == ["dumb-dma", str(link.context), "1", "1030", "id"]
+            shown = says("stat").split("Endpoints")[1].splitlines()[2]
+            assert shown.split() == ["dumb-dma", str(link.context), *"210100"]
+            link.restart(timeout=10)
+        area.free()
+
+    with running(tmp_path), daemon(tmp_path, LINK) as started:
+        assert "Endpoints" not in says("list") + says("stat")
+        with sbe.connect(f"unix:{started.socket}") as link:
+            look(link)
+
+
 def test_memory_of_a_dead_client_waits_for_the_answer(tmp_path: Path):
     """The daemon keeps it, and the user pays for it, until the firmware has let go."""
 
@@ -186,6 +207,7 @@ def test_memory_of_a_dead_client_waits_for_the_answer(tmp_path: Path):
         started.wait_until_empty()
 
 
+@application(4, 8, 24)
 def test_hostile_client(tmp_path: Path):
     """Nothing that it says reaches another one's memory, or ends the daemon."""
 
