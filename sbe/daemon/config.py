@@ -264,8 +264,10 @@ class EmbeddedLink(_Link):
 
 
 def _heap(value: str) -> str:
-    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|carveout):(?!\.)[A-Za-z0-9_.-]+", value):
-        raise ValueError("must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME'")
+    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|ion|carveout):(?!\.)[A-Za-z0-9_.,-]+", value):
+        raise ValueError(
+            "must be 'udmabuf', 'coherent', 'dma-heap:NAME', 'ion:NAME' or 'carveout:NAME'"
+        )
     return value
 
 

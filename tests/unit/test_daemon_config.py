@@ -92,8 +92,8 @@ ARENA = "[[link.carveout]]\nname = 'a'\nmemory = '/dev/uio0'\nsize = 1048576\nad
         ),
         (
             "[[link]]\ntransport = 'rpmsg'\nheaps = ['udmabuf', 'memfd']",
-            "link[0].heaps[1]: must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME' "
-            "(not 'memfd')",
+            "link[0].heaps[1]: must be 'udmabuf', 'coherent', 'dma-heap:NAME', 'ion:NAME' or "
+            "'carveout:NAME' (not 'memfd')",
         ),
         (
             f"[[link]]\ntransport = 'rpmsg'\n{ARENA}",
