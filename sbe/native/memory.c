@@ -24,7 +24,7 @@ PyTypeObject *Memory_Type, *Slice_Type;
  * A memfd that its owner may still truncate would kill us with SIGBUS on the next access, so it
  * must be sealed. What is not a file (a dma-buf, a device) can't be truncated.
  */
-static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
+static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted, uint64_t *block)
 {
     struct stat info;
     if (fstat(fd, &info) < 0) {
@@ -33,6 +33,7 @@ static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
     }
     if (!S_ISREG(info.st_mode))
         return 0;
+    *block = info.st_blksize > 0 ? (uint64_t)info.st_blksize : 1;
     int seals = fcntl(fd, F_GET_SEALS);
     if (!trusted && (seals < 0 || (seals & F_SEAL_SHRINK) == 0)) {
         native_raise(SBE_EPERM, false, "memory that is not sealed against shrinking is refused");
@@ -93,7 +94,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
 {
     static char *names[] = {"fd", "size", "readonly", "trusted", "offset", "sync_fd", NULL};
     int fd, readonly = 0, trusted = 0, sync_fd = -1;
-    uint64_t size, offset = 0, before;
+    uint64_t size, offset = 0, before, block = 1;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&i", names, &fd, native_as_u64,
                                      &size, &readonly, &trusted, native_as_u64, &offset, &sync_fd))
         return NULL;
@@ -103,9 +104,11 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return native_raise(SBE_EINVAL, false, "a mapping at %llu", (unsigned long long)offset);
     bool unmapped = offset == NATIVE_UNMAPPED;
     if (!find_place(fd, offset, &offset, &before) ||
-        (!unmapped && check_fd(fd, offset, size, trusted != 0) < 0))
+        (!unmapped && check_fd(fd, offset, size, trusted != 0, &block) < 0))
         return NULL;
     uint64_t whole = before + size; /* both are below 2^63 */
+    /* Huge pages, a file's blocks, are unmapped as a whole or not at all. */
+    whole += (block - whole % block) % block;
     if (whole > PY_SSIZE_T_MAX)
         return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes",
                             (unsigned long long)whole);
@@ -126,6 +129,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     self->sync_asks = sync_fd >= 0 && is_socket(sync_fd);
     self->base = base + before;
     self->before = before;
+    self->whole = whole;
     self->size = size;
     self->readonly = readonly != 0 || unmapped;
     self->unmapped = unmapped;
@@ -160,7 +164,7 @@ static void memory_dealloc(PyObject *object)
     native_table_forget(self);
     tell_heir(self);
     if (self->base != NULL)
-        munmap(self->base - self->before, (size_t)(self->before + self->size));
+        munmap(self->base - self->before, (size_t)self->whole);
     native_memory_let_go(self);
     Py_CLEAR(self->table);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);

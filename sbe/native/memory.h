@@ -12,6 +12,7 @@ typedef struct {
     uint8_t *base;
     uint64_t size;   /* bytes */
     uint64_t before; /* bytes that are mapped below base and not ours: a UIO map has no middle */
+    uint64_t whole;  /* bytes that are mapped, those included */
     uint32_t id;     /* area id, 0: not in a table */
     uint32_t holds;  /* open or quarantined transactions that name it */
     int sync_fd;     /* maintains caches for a range of it; -1: coherent */

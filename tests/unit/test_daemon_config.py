@@ -120,6 +120,10 @@ ARENA = "[[link.carveout]]\nname = 'a'\nmemory = '/dev/uio0'\nsize = 1048576\nad
             "link[0].doorbell: must be unix:PATH, serial:DEVICE,BAUD, uio:DEVICE,MAP,OFFSET,",
         ),
         (
+            "[[link]]\nhuge_pages = true",
+            "link[0]: every client with an area of huge pages could end the remote",
+        ),
+        (
             "[[link]]\ntransport = 'carveout'\ndoorbell = 'unix:/x'",
             "link[0].memory: field required",
         ),
