@@ -206,6 +206,8 @@ def test_window_that_is_not_there(device: Path, tmp_path: Path, more: str, words
         ("uio:{device},1,2", "a multiple of 4"),
         ("uio:{device}", "is no doorbell: say unix:PATH"),
         ("uio:{device},1,0,0x100000000", "is no doorbell: say unix:PATH"),
+        ("uio:{device},1,010", "is no doorbell: say unix:PATH"),
+        ("UIO:{device},1,0", "is no doorbell: say unix:PATH"),
     ],
 )
 def test_doorbell_that_is_not_there(device: Path, doorbell: str, words: str):
