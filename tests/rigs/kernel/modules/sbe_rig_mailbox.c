@@ -7,29 +7,24 @@
  * The other end is who opens /dev/sbe-rig-mailbox: write() is a message of its,
  * read() and poll() wait for one of Linux's.
  */
-#include <linux/fs.h>
 #include <linux/mailbox_controller.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/of.h>
 #include <linux/platform_device.h>
-#include <linux/poll.h>
-#include <linux/uaccess.h>
-#include <linux/wait.h>
+
+#include "sbe_rig_bell.h"
 
 #define MESSAGE	128	/* bytes: MBOX_MAX_MSG_LEN of mailbox-test */
 #define PERIOD	1	/* ms: how often the core asks whether a message has gone */
 
-static DECLARE_WAIT_QUEUE_HEAD(rung_queue);
-static atomic_t rung;
 static struct mbox_chan channels[2];
 
 static int send_data(struct mbox_chan *channel, void *data)
 {
 	if (channel != &channels[0])
 		return -EINVAL;
-	atomic_set(&rung, 1);
-	wake_up_interruptible(&rung_queue);
+	ring();
 	return 0;
 }
 
@@ -53,26 +48,6 @@ static struct mbox_controller controller = {
 
 /* -- the other end ------------------------------------------------------------------------- */
 
-static ssize_t rig_read(struct file *file, char __user *to, size_t size, loff_t *at)
-{
-	int error;
-
-	if (size == 0)
-		return -EINVAL;
-	if (file->f_flags & O_NONBLOCK)
-		return atomic_xchg(&rung, 0) ? (put_user(1, to) ? -EFAULT : 1) : -EAGAIN;
-	error = wait_event_interruptible(rung_queue, atomic_xchg(&rung, 0));
-	if (error)
-		return error;
-	return put_user(1, to) ? -EFAULT : 1;
-}
-
-static __poll_t rig_poll(struct file *file, poll_table *table)
-{
-	poll_wait(file, &rung_queue, table);
-	return EPOLLOUT | (atomic_read(&rung) ? EPOLLIN : 0);
-}
-
 static ssize_t rig_write(struct file *file, const char __user *from, size_t size, loff_t *at)
 {
 	u8 message[MESSAGE] = {};
@@ -85,9 +60,9 @@ static ssize_t rig_write(struct file *file, const char __user *from, size_t size
 
 static const struct file_operations rig_operations = {
 	.owner = THIS_MODULE,
-	.read = rig_read,
+	.read = bell_read,
 	.write = rig_write,
-	.poll = rig_poll,
+	.poll = bell_poll,
 };
 
 static struct miscdevice rig_misc = {
