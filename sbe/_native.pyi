@@ -23,6 +23,7 @@ NAME_SIZE: int
 SLOT_ALIGN: int
 MEMORY_MAP: int
 MEMORY_MAP_STEP: int
+MEMORY_UNMAPPED: int
 AT_WORK: int
 AT_WORK_BEATS: int
 AT_WORK_TRANSACTIONS: int
@@ -147,6 +148,7 @@ class Memory:
     address: int
     freed: bool
     readonly: bool
+    mapped: bool
     line_bytes: int
     def __new__(
         cls,

@@ -2,7 +2,8 @@
 
     [daemon]              socket, group, mode, max_connections
     [[link]]              name, answer_seconds, stuck_seconds, work_seconds, and
-                          transport = "embedded", command; or
+                          transport = "embedded", command, huge_pages,
+                          trust_clients; or
                           transport = "rpmsg", processor, start, coherent, heaps, budget_bytes,
                           rings; or
                           transport = "carveout", memory, map, offset, size, doorbell,
@@ -261,11 +262,26 @@ class EmbeddedLink(_Link):
     command: Command | None = None
     """The program and its first arguments; by default the sbe-remote of this package."""
     limits: RemoteLimits = RemoteLimits()
+    huge_pages: bool = False
+    """Areas may come from the heap "hugetlb" too."""
+    trust_clients: bool = False
+    """Every client may end the remote, by a hole in an area of huge pages."""
+
+    @model_validator(mode="after")
+    def _trusted(self) -> Self:
+        if self.huge_pages and not self.trust_clients:
+            raise ValueError(
+                "every client with an area of huge pages could end the remote, by punching a hole "
+                "into it: say trust_clients = true if that is meant"
+            )
+        return self
 
 
 def _heap(value: str) -> str:
-    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|carveout):(?!\.)[A-Za-z0-9_.-]+", value):
-        raise ValueError("must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME'")
+    if not re.fullmatch(r"udmabuf|coherent|(dma-heap|ion|carveout):(?!\.)[A-Za-z0-9_.,-]+", value):
+        raise ValueError(
+            "must be 'udmabuf', 'coherent', 'dma-heap:NAME', 'ion:NAME' or 'carveout:NAME'"
+        )
     return value
 
 

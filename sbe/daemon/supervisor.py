@@ -515,4 +515,6 @@ def _make_process(config: EmbeddedLink) -> RemoteProcess:
         value = getattr(config.limits, key)
         if value is not None:
             arguments += [f"--{key.replace('_', '-')}", str(value)]
-    return RemoteProcess(command[0] if command else None, arguments=arguments)
+    return RemoteProcess(
+        command[0] if command else None, arguments=arguments, huge_pages=config.huge_pages
+    )

@@ -39,9 +39,9 @@ class Allocation:
     `size_bytes` is what there is from `offset_bytes`, at least what was asked for. `coherent`:
     every end sees it without cache maintenance. `segments` are its (device address, bytes) where
     the remote reaches it by address and not by the descriptor. `trusted`: the file needs no seals,
-    nobody else can shrink it. `readonly`: it is the remote's, this end looks only. `attachment`
-    synchronises caches for a range. `release` gives the
-    range back to its heap. Not thread-safe.
+    nobody else can shrink it. `readonly`: it is the remote's, this end looks only. `mappable`: the
+    processor may reach it; if not, only devices do. `attachment` synchronises caches for a range.
+    `release` gives the range back to its heap. Not thread-safe.
     """
 
     fd: int
@@ -51,6 +51,7 @@ class Allocation:
     segments: tuple[tuple[int, int], ...] = ()
     trusted: bool = False
     readonly: bool = False
+    mappable: bool = True
     release: Callable[[], None] | None = field(default=None, repr=False)
     attachment: Syncable | None = field(default=None, repr=False)
 

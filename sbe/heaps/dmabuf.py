@@ -10,16 +10,28 @@ import contextlib
 import fcntl
 import mmap
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from sbe import errors
 from sbe.heaps import Allocation
-from sbe.kernel import dma_heap, importer, ioctl, udmabuf
+from sbe.kernel import dma_heap, importer, ioctl, ion, udmabuf
 
-__all__ = ["Budget", "CoherentHeap", "DmaHeap", "UdmabufHeap", "published"]
+__all__ = [
+    "Budget",
+    "CoherentHeap",
+    "DmaHeap",
+    "IonHeap",
+    "UdmabufHeap",
+    "ion_heap",
+    "is_protected",
+    "published",
+]
 
+_ION = "ion:"
+_PROTECTED = {"protected", "restricted", "secure", "svp"}  # "secure video path"
 _KEEP_FREE = 16 << 20  # bytes of the machine's memory that no allocation takes
 
 
@@ -66,6 +78,15 @@ class Budget:
             self.used_bytes -= size_bytes
 
 
+def is_protected(name: str) -> bool:
+    """Whether a heap of this name has memory that processes may not map.
+
+    As kernels name them: "protected,secure-video", "restricted_mtk_cma", "qcom,secure-pixel",
+    "mtk_svp_region". Mainline has no other word of it.
+    """
+    return not _PROTECTED.isdisjoint(re.split(r"[^a-z0-9]+", name.lower()))
+
+
 def _whole_pages(name: str, size_bytes: int) -> int:
     if size_bytes <= 0:
         raise errors.BadArgument(f"{name}: a size of {size_bytes} bytes; at least 1 is needed")
@@ -73,7 +94,13 @@ def _whole_pages(name: str, size_bytes: int) -> int:
 
 
 def _attached(
-    fd: int, size_bytes: int, coherent: bool, device: str, on_close: Callable[[], None]
+    fd: int,
+    size_bytes: int,
+    coherent: bool,
+    device: str,
+    on_close: Callable[[], None],
+    *,
+    mappable: bool = True,
 ) -> Allocation:
     try:
         attachment = importer.Attachment(fd, device)
@@ -97,23 +124,22 @@ def _attached(
         coherent,
         segments=segments,
         trusted=True,  # a dma-buf can't shrink
+        mappable=mappable,
         release=close,
         attachment=attachment,
     )
 
 
-class DmaHeap:
-    """A heap that the kernel publishes below /dev/dma_heap. Thread-safe.
+class _KernelHeap:
+    """A heap of the kernel's, by whichever interface."""
 
-    `device` is the platform device that shares the memory. `coherent`: it sees the processor's
-    caches, or has none between it and memory.
-    """
+    name = ""
 
     def __init__(
-        self, heap: str, device: str = "", *, coherent: bool = False, budget: Budget | None = None
+        self, protected: bool, device: str, *, coherent: bool, budget: Budget | None
     ) -> None:
-        self.name = f"dma-heap:{heap}"
-        self._heap, self._device, self._coherent = heap, device, coherent
+        self.mappable = not protected
+        self._device, self._coherent = device, coherent
         self.budget = budget or Budget()
 
     def allocate(self, size_bytes: int) -> Allocation:
@@ -121,11 +147,69 @@ class DmaHeap:
         size = _whole_pages(self.name, size_bytes)
         self.budget.take(size, self.name)
         try:
-            fd = dma_heap.allocate(self._heap, size)
-            return _attached(fd, size, self._coherent, self._device, lambda: self.budget.give(size))
+            return _attached(
+                self._create(size),
+                size,
+                self._coherent,
+                self._device,
+                lambda: self.budget.give(size),
+                mappable=self.mappable,
+            )
         except BaseException:
             self.budget.give(size)
             raise
+
+    def _create(self, size: int) -> int:
+        raise NotImplementedError
+
+
+class DmaHeap(_KernelHeap):
+    """A heap that the kernel publishes below /dev/dma_heap. Thread-safe.
+
+    `device` is the platform device that shares the memory. `coherent`: it sees the processor's
+    caches, or has none between it and memory. One that `is_protected()` is not `mappable`: its
+    memory is nobody's to map, zeroed as far as its kernel says.
+    """
+
+    def __init__(
+        self, heap: str, device: str = "", *, coherent: bool = False, budget: Budget | None = None
+    ) -> None:
+        super().__init__(is_protected(heap), device, coherent=coherent, budget=budget)
+        self.name = f"dma-heap:{heap}"
+        self._heap = heap
+
+    def _create(self, size: int) -> int:
+        return dma_heap.allocate(self._heap, size)
+
+
+class IonHeap(_KernelHeap):
+    """A heap of ION's, by its id; else as a DmaHeap. Thread-safe."""
+
+    def __init__(
+        self,
+        number: int,
+        heap: str = "",
+        device: str = "",
+        *,
+        coherent: bool = False,
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__(is_protected(heap), device, coherent=coherent, budget=budget)
+        self.name = f"{_ION}{heap or number}"
+        self._mask = 1 << number
+
+    def _create(self, size: int) -> int:
+        return ion.allocate(self._mask, size)
+
+
+def ion_heap(
+    name: str, device: str = "", *, coherent: bool = False, budget: Budget | None = None
+) -> IonHeap | None:
+    """The heap "ion:ID", for kernels before 4.12, which do not name theirs; None: no such name."""
+    number = name.removeprefix(_ION)
+    if number == name or not re.fullmatch(r"[0-9]|[12][0-9]|3[01]", number):
+        return None
+    return IonHeap(int(number), "", device, coherent=coherent, budget=budget)
 
 
 class UdmabufHeap:
@@ -188,19 +272,28 @@ class CoherentHeap:
 
 def published(
     device: str = "", *, coherent: bool = False, budget: Budget | None = None
-) -> dict[str, DmaHeap | UdmabufHeap]:
+) -> dict[str, DmaHeap | IonHeap | UdmabufHeap]:
     """Returns what this machine has for a device, by name, the first choice first.
 
-    Heaps of memory that is reserved for remote processors come before the system's, and udmabuf
-    last. Empty without the kernel module, which alone knows device addresses.
+    Heaps of memory that is reserved for remote processors come before the system's, udmabuf then,
+    and last those that may not be mapped, which have to be asked for. Empty without the kernel
+    module, which alone knows device addresses.
     """
     if not importer.available():
         return {}
     budget = budget or Budget()
-    names = sorted(dma_heap.names(), key=lambda name: (name.startswith("system"), name))
-    found: list[DmaHeap | UdmabufHeap] = [
-        DmaHeap(name, device, coherent=coherent, budget=budget) for name in names
+    found: list[DmaHeap | IonHeap | UdmabufHeap] = [
+        DmaHeap(name, device, coherent=coherent, budget=budget) for name in dma_heap.names()
     ]
+    for each in ion.heaps():
+        found.append(IonHeap(each.number, each.name, device, coherent=coherent, budget=budget))
     if os.path.exists(udmabuf.DEVICE):
         found.append(UdmabufHeap(device, coherent=coherent, budget=budget))
-    return {heap.name: heap for heap in found}
+    return {heap.name: heap for heap in sorted(found, key=_order)}
+
+
+def _order(heap: DmaHeap | IonHeap | UdmabufHeap) -> tuple[bool, bool, bool, str]:
+    if isinstance(heap, UdmabufHeap):
+        return False, True, True, heap.name
+    of_system = heap.name.partition(":")[2].startswith("system")
+    return not heap.mappable, False, of_system, heap.name

@@ -260,13 +260,15 @@ class HostContext:
             os.close(allocation.fd)
             allocation.fd = -1
         attachment = None if allocation.coherent else allocation.attachment
+        if not allocation.mappable:
+            attachment = None  # what the processor does not touch is in none of its caches
         grant = Grant(
             area,
             allocation.size_bytes,
             flags,
             fd,
             heap,
-            allocation.offset_bytes,
+            allocation.offset_bytes if allocation.mappable else _native.MEMORY_UNMAPPED,
             allocation.trusted,
             -1 if attachment is None else attachment.fileno(),
         )

@@ -13,9 +13,9 @@ __all__ = ["ChannelGrant", "Grant", "RawGrant"]
 class Grant(NamedTuple):
     """An area. Whoever made it owns its descriptors; whoever got a duplicate owns that one's.
 
-    `fd` is to be mapped from `offset_bytes`; `trusted`: the file needs no seals. `sync_fd`
-    maintains caches for ranges of it, -1 where the memory is coherent. `heap` says where it is
-    from.
+    `fd` is to be mapped from `offset_bytes`, and not at all if that is MEMORY_UNMAPPED; `trusted`:
+    the file needs no seals. `sync_fd` maintains caches for ranges of it, -1 where the memory is
+    coherent. `heap` says where it is from.
     """
 
     id: int

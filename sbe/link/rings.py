@@ -8,7 +8,6 @@ CHANNEL_OPEN, and to the process that uses the channel, which attaches with `att
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import select
 from collections.abc import Callable, Iterator
@@ -182,18 +181,25 @@ class Rings:
         beat = (out.at_work & _native.AT_WORK_BEATS) // (_native.AT_WORK_TRANSACTIONS + 1)
         return Sight(request, service, beat, out.tail, answered, out.waiting - untaken)
 
-    def _mapped(self) -> mmap.mmap:
+    def _mapped(self) -> memoryview:
         # A dma-buf can't be read through its descriptor.
-        size = self.memory_offset + self.size_bytes
-        return mmap.mmap(self.memory_fd, size, prot=mmap.PROT_READ)
+        return memoryview(
+            _native.Memory(
+                self.memory_fd,
+                self.size_bytes,
+                readonly=True,
+                trusted=True,  # it is ours, or its owner's word has been taken before
+                offset=self.memory_offset,
+            )
+        )
 
-    def _service(self, memory: mmap.mmap, ring: _Ring, request: int) -> tuple[int, bool]:
+    def _service(self, memory: memoryview, ring: _Ring, request: int) -> tuple[int, bool]:
         """Which one a request is for, and whether its frame was not returned yet: a handler that
         goes on in a later turn has it behind it, until another frame takes its place.
         """
         layout = _native.layout()["sbe_wire_frame"]
         slots, size = self.geometry
-        first = self.memory_offset + self.send_offset + 2 * self.line_bytes
+        first = self.send_offset + 2 * self.line_bytes
 
         def field(index: int, name: str) -> int:
             offset, length = layout[name]
@@ -214,12 +220,11 @@ class Rings:
                 return field(index, "service"), False
         return -1, False
 
-    def _ring(self, memory: mmap.mmap, offset: int) -> _Ring:
+    def _ring(self, memory: memoryview, offset: int) -> _Ring:
         layout = _native.layout()
 
         def word(structure: str, field: str, line: int) -> int:
             place = offset + line * self.line_bytes + layout[structure][field][0]
-            place += self.memory_offset
             return int.from_bytes(memory[place : place + 4], "little")
 
         head = word("sbe_ring_producer", "head", 0)

@@ -24,7 +24,7 @@ PyTypeObject *Memory_Type, *Slice_Type;
  * A memfd that its owner may still truncate would kill us with SIGBUS on the next access, so it
  * must be sealed. What is not a file (a dma-buf, a device) can't be truncated.
  */
-static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
+static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted, uint64_t *block)
 {
     struct stat info;
     if (fstat(fd, &info) < 0) {
@@ -33,6 +33,7 @@ static int check_fd(int fd, uint64_t offset, uint64_t size, bool trusted)
     }
     if (!S_ISREG(info.st_mode))
         return 0;
+    *block = info.st_blksize > 0 ? (uint64_t)info.st_blksize : 1;
     int seals = fcntl(fd, F_GET_SEALS);
     if (!trusted && (seals < 0 || (seals & F_SEAL_SHRINK) == 0)) {
         native_raise(SBE_EPERM, false, "memory that is not sealed against shrinking is refused");
@@ -75,11 +76,25 @@ static void close_fd(int fd)
         (void)close(fd);
 }
 
+/* Unmapped memory has addresses, by which it is found, and nothing can be read or written there. */
+static uint8_t *map(int fd, uint64_t size, uint64_t offset, bool readonly)
+{
+    int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    void *base = offset == NATIVE_UNMAPPED
+                     ? mmap(NULL, (size_t)size, PROT_NONE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                     : mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, (off_t)offset);
+    if (base != MAP_FAILED)
+        return base;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return NULL;
+}
+
 static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"fd", "size", "readonly", "trusted", "offset", "sync_fd", NULL};
     int fd, readonly = 0, trusted = 0, sync_fd = -1;
-    uint64_t size, offset = 0, before;
+    uint64_t size, offset = 0, before, block = 1;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iO&|$ppO&i", names, &fd, native_as_u64,
                                      &size, &readonly, &trusted, native_as_u64, &offset, &sync_fd))
         return NULL;
@@ -87,18 +102,20 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes", (unsigned long long)size);
     if (offset > (uint64_t)INT64_MAX - size)
         return native_raise(SBE_EINVAL, false, "a mapping at %llu", (unsigned long long)offset);
-    if (!find_place(fd, offset, &offset, &before) || check_fd(fd, offset, size, trusted != 0) < 0)
+    bool unmapped = offset == NATIVE_UNMAPPED;
+    if (!find_place(fd, offset, &offset, &before) ||
+        (!unmapped && check_fd(fd, offset, size, trusted != 0, &block) < 0))
         return NULL;
     uint64_t whole = before + size; /* both are below 2^63 */
+    /* Huge pages, a file's blocks, are unmapped as a whole or not at all. */
+    whole += (block - whole % block) % block;
     if (whole > PY_SSIZE_T_MAX)
         return native_raise(SBE_EINVAL, false, "a mapping of %llu bytes",
                             (unsigned long long)whole);
     if (sync_fd >= 0 && (sync_fd = fcntl(sync_fd, F_DUPFD_CLOEXEC, 0)) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    int protection = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
-    uint8_t *base = mmap(NULL, (size_t)whole, protection, MAP_SHARED, fd, (off_t)offset);
-    if (base == MAP_FAILED) {
-        PyErr_SetFromErrno(PyExc_OSError);
+    uint8_t *base = map(fd, whole, offset, readonly != 0);
+    if (base == NULL) {
         close_fd(sync_fd);
         return NULL;
     }
@@ -112,8 +129,10 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     self->sync_asks = sync_fd >= 0 && is_socket(sync_fd);
     self->base = base + before;
     self->before = before;
+    self->whole = whole;
     self->size = size;
-    self->readonly = readonly != 0;
+    self->readonly = readonly != 0 || unmapped;
+    self->unmapped = unmapped;
     return (PyObject *)self;
 }
 
@@ -145,16 +164,30 @@ static void memory_dealloc(PyObject *object)
     native_table_forget(self);
     tell_heir(self);
     if (self->base != NULL)
-        munmap(self->base - self->before, (size_t)(self->before + self->size));
+        munmap(self->base - self->before, (size_t)self->whole);
     native_memory_let_go(self);
     Py_CLEAR(self->table);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
+/* True: an exception is set. */
+static bool is_out_of_reach(const Memory *memory)
+{
+    if (memory->unmapped)
+        native_raise(SBE_EPERM, false,
+                     "the memory of area %u may not be mapped: only devices reach it. Pass the "
+                     "area, or area[a:b], to calls",
+                     memory->id);
+    return memory->unmapped;
+}
+
 static int memory_getbuffer(PyObject *object, Py_buffer *view, int flags)
 {
     Memory *self = (Memory *)object;
+    view->obj = NULL;
+    if (is_out_of_reach(self))
+        return -1;
     return PyBuffer_FillInfo(view, object, self->base, (Py_ssize_t)self->size, self->readonly,
                              flags);
 }
@@ -203,6 +236,8 @@ static int assign(Memory *memory, uint64_t base, uint64_t size, PyObject *key, P
         PyErr_SetString(PyExc_TypeError, "bytes of an area can't be deleted");
         return -1;
     }
+    if (is_out_of_reach(memory))
+        return -1;
     if (memory->readonly) {
         native_raise(SBE_EPERM, false, "the area is read-only");
         return -1;
@@ -240,6 +275,8 @@ static PyObject *memory_get(PyObject *object, void *which)
         return PyLong_FromVoidPtr(self->base);
     case 'f':
         return PyBool_FromLong(self->freed);
+    case 'm':
+        return PyBool_FromLong(!self->unmapped);
     case 'l':
         return PyLong_FromUnsignedLong(native_line_of(self));
     default:
@@ -253,7 +290,8 @@ static PyGetSetDef MEMORY_GETSET[] = {
     {"holds", memory_get, NULL, "open or quarantined transactions that name it", "h"},
     {"address", memory_get, NULL, "of the mapping in this process", "a"},
     {"freed", memory_get, NULL, "no longer registered", "f"},
-    {"readonly", memory_get, NULL, "mapped without write access", "r"},
+    {"readonly", memory_get, NULL, "this process can't write it", "r"},
+    {"mapped", memory_get, NULL, "this process can read it", "m"},
     {"line_bytes", memory_get, NULL,
      "bytes: what the remote writes in place begins and ends at multiples of it", "l"},
     {NULL, NULL, NULL, NULL, NULL},
@@ -304,7 +342,8 @@ static PyType_Slot MEMORY_SLOTS[] = {
     {Py_tp_doc, "Memory(fd, size, *, readonly=False, trusted=False, offset=0, sync_fd=-1)\n--\n\n"
                 "A shared mapping of `size` bytes of fd, which stays the caller's, from `offset`, "
                 "a multiple of the page size; in a UIO device MEMORY_MAP + N * MEMORY_MAP_STEP "
-                "+ bytes of map N. Files must be sealed against shrinking unless "
+                "+ bytes of map N, and MEMORY_UNMAPPED for memory that may not be mapped. Files "
+                "must be sealed against shrinking unless "
                 "trusted. sync_fd: an attachment of sbe_dmabuf, or a socket whose other end does "
                 "as one, of which a duplicate is kept, where the memory is not coherent."},
     {Py_tp_new, memory_new},
@@ -350,6 +389,9 @@ static void slice_dealloc(PyObject *object)
 static int slice_getbuffer(PyObject *object, Py_buffer *view, int flags)
 {
     Slice *self = (Slice *)object;
+    view->obj = NULL;
+    if (is_out_of_reach(self->memory))
+        return -1;
     return PyBuffer_FillInfo(view, object, self->memory->base + self->offset,
                              (Py_ssize_t)self->size, self->memory->readonly, flags);
 }
@@ -437,7 +479,8 @@ static int add_constant(PyObject *module, const char *name, uint64_t value)
 int native_memory_init(PyObject *module)
 {
     if (add_constant(module, "MEMORY_MAP", NATIVE_MAP) < 0 ||
-        add_constant(module, "MEMORY_MAP_STEP", NATIVE_MAP_STEP) < 0)
+        add_constant(module, "MEMORY_MAP_STEP", NATIVE_MAP_STEP) < 0 ||
+        add_constant(module, "MEMORY_UNMAPPED", NATIVE_UNMAPPED) < 0)
         return -1;
     if (native_add_type(module, &MEMORY_SPEC, &Memory_Type) < 0)
         return -1;

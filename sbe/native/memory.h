@@ -12,13 +12,15 @@ typedef struct {
     uint8_t *base;
     uint64_t size;   /* bytes */
     uint64_t before; /* bytes that are mapped below base and not ours: a UIO map has no middle */
+    uint64_t whole;  /* bytes that are mapped, those included */
     uint32_t id;     /* area id, 0: not in a table */
     uint32_t holds;  /* open or quarantined transactions that name it */
     int sync_fd;     /* maintains caches for a range of it; -1: coherent */
     bool sync_asks;  /* it is a socket, whose other end does */
     bool readonly;
-    bool freed;         /* out of the table; the mapping lives on while views of it do */
-    Table *table;       /* strong, once added */
+    bool unmapped; /* nothing of it is at base, which only stands for it: it is read-only as well */
+    bool freed;    /* out of the table; the mapping lives on while views of it do */
+    Table *table;  /* strong, once added */
     PyObject *at_death; /* at_death(heir_id) is called when it dies; NULL nobody's */
     uint32_t heir_id;
 } Memory;
@@ -38,6 +40,8 @@ typedef struct {
  */
 #define NATIVE_MAP      (UINT64_C(1) << 62)
 #define NATIVE_MAP_STEP (UINT64_C(1) << 56)
+/* Memory that this machine's processor must not touch: an offset at which nothing can be mapped. */
+#define NATIVE_UNMAPPED (UINT64_C(1) << 61)
 
 extern PyTypeObject *Memory_Type, *Slice_Type;
 int native_memory_init(PyObject *module);

@@ -17,7 +17,7 @@ from typing import Self
 
 from sbe import _native, errors
 from sbe.host.descriptors import close_all, socket_above_streams
-from sbe.remotes import Remote
+from sbe.remotes import Memory, Remote
 from sbe.transports.deathwatch import Deathwatch
 from sbe.transports.seqpacket import SeqpacketTransport
 
@@ -37,7 +37,8 @@ class RemoteProcess(Remote):
     It runs in a session of its own, so that Ctrl-C in the terminal reaches only the application,
     and ends by itself when the transport closes. `arguments` follow those of this class.
     `die_with_parent` also ends it with the thread that starts it, so the default says so only in
-    the main thread.
+    the main thread. `huge_pages`: areas may come from the heap "hugetlb" too, for applications that
+    are trusted; it is not the default.
 
     Each `connect()` ends the former process and starts a new one.
     """
@@ -52,7 +53,9 @@ class RemoteProcess(Remote):
         *,
         arguments: Sequence[str] = (),
         die_with_parent: bool | None = None,
+        huge_pages: bool = False,
     ) -> None:
+        self._huge_pages = huge_pages
         self._path = path
         self._arguments = tuple(arguments)
         self._die_with_parent = die_with_parent
@@ -63,6 +66,16 @@ class RemoteProcess(Remote):
         """The program that the next `connect()` starts."""
         chosen = self._path or os.environ.get("SBE_REMOTE")
         return Path(chosen) if chosen else Path(_native.__file__).with_name("sbe-remote")
+
+    @property
+    def memory(self) -> Memory:
+        """Sealed memfds, and huge pages where that was said."""
+        usual = Memory.memfds()
+        if not self._huge_pages:
+            return usual
+        from sbe.heaps.memfd import HugeHeap  # whoever only reads the URIs needs no heap
+
+        return Memory({**usual.heaps, HugeHeap.name: HugeHeap()})
 
     @property
     def pid(self) -> int | None:
@@ -165,6 +178,7 @@ class RemoteProcess(Remote):
             "--control-fd",
             str(fd),
             *([f"--die-with-parent={os.getpid()}"] if die else []),
+            *(("--huge-pages",) if self._huge_pages else ()),
             *self._arguments,
         ]
 

@@ -194,6 +194,12 @@ class RpmsgRemote(Remote):
             there["coherent"] = self._coherent_heap
         if self._heaps is None:
             return there
+        for name in self._heaps:
+            numbered = dmabuf.ion_heap(
+                name, self.device, coherent=self._coherent, budget=self._budget
+            )
+            if numbered is not None and name not in there and importer.available():
+                there[name] = numbered
         missing = [name for name in self._heaps if name not in there]
         if missing:
             raise errors.LinkError(

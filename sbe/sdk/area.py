@@ -36,6 +36,9 @@ class Area(_native.Memory):
     `line_bytes` is more than 1 where caches are maintained: what the remote writes goes by copy
     unless it begins and ends at multiples of that, and a message's, which nobody copies back, is
     refused.
+
+    Where `mapped` is False only devices reach the memory, as that of a protected heap: calls take
+    the area and ranges of it, and whatever would show its bytes raises PermissionDenied.
     """
 
     heap: str
@@ -87,7 +90,8 @@ class Area(_native.Memory):
 
         It begins `offset_bytes` into the area; without a shape it is one row of all that fits. It
         stays valid when the area is freed, and is read-only where the remote alone writes. Raises
-        BadArgument for what does not fit and for Python objects, OutOfResources without numpy.
+        BadArgument for what does not fit and for Python objects, PermissionDenied for memory that
+        may not be mapped, OutOfResources without numpy.
         """
         made: NDArray[Any] = arrays.array(self, dtype, shape, offset_bytes)
         return made
@@ -133,6 +137,6 @@ class Area(_native.Memory):
         await asyncio.shield(asyncio.to_thread(self.free))
 
     def __repr__(self) -> str:
-        access = ", read-only" if self.readonly else ""
+        access = ", not mapped" if not self.mapped else ", read-only" if self.readonly else ""
         state = "freed" if self.freed else f"{self.size} bytes of {self.heap}{access}"
         return f"<sbe.Area {self.id}: {state}>"

@@ -52,8 +52,13 @@ def u64(numbers: Any) -> Any:
 
 
 def array(memory: _native.Memory, dtype: Any, shape: Any, offset_bytes: int) -> Any:
-    """An array over memory, from an offset on. BadArgument where it does not fit."""
+    """An array over memory, from an offset on. BadArgument where it does not fit.
+
+    PermissionDenied where memory may not be mapped.
+    """
     np = numpy("Area.array()")
+    if not memory.mapped:
+        memoryview(memory)  # numpy would say that it is no buffer
     try:
         kind = np.dtype(dtype)
         fits = (memory.size - offset_bytes) // kind.itemsize if kind.itemsize else 0

@@ -14,11 +14,11 @@ from sbe.kernel import ioctl, uio
 __all__ = ["FORMS", "Interrupt", "is_doorbell", "open_doorbell", "open_unix"]
 
 FORMS = "unix:PATH, serial:DEVICE,BAUD, uio:DEVICE,MAP,OFFSET,VALUE or mailbox:PATH"
+_NUMBER = r"0x[\da-fA-F]{1,8}|0|[1-9]\d{0,8}"
 _KNOWN = re.compile(
     r"unix:.+|serial:[^,]+(,[0-9]+)?|mailbox:.+"
-    r"|uio:(?P<device>[^,]+),(?P<map>\d{1,2}),(?P<offset>0x[\da-f]{1,8}|\d{1,9})"
-    r"(,(?P<value>0x[\da-f]{1,8}|\d{1,9}))?",
-    re.ASCII | re.IGNORECASE,
+    rf"|uio:(?P<device>[^,]+),(?P<map>\d{{1,2}}),(?P<offset>{_NUMBER})(,(?P<value>{_NUMBER}))?",
+    re.ASCII,
 )
 
 

@@ -98,7 +98,7 @@ def two() -> Iterator[Two]:
             told.setblocking(False)
             raw = context.raw(grant.id)
             clients.append(Client(link, context, area, raw, grant.id, told))
-        yield Two(*each.values(), *clients)
+        yield Two(each["attacked"], each["honest"], *clients)
         each["honest"].lies = lambda message: [message[:8]]
         clients[1].send(77)
         while clients[1].hears()[0] != 77:

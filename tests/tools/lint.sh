@@ -45,7 +45,8 @@ needs() {
 }
 
 c_files() {
-    git ls-files --cached --others --exclude-standard 'firmware/*.[ch]' 'sbe/native/*.[ch]' 'tests/*.[ch]'
+    git ls-files --cached --others --exclude-standard 'firmware/*.[ch]' 'sbe/native/*.[ch]' 'tests/*.[ch]' \
+        ':!tests/rigs/kernel/modules' # which are the kernel's style, checked below
 }
 
 # Core, services, sbe-remote, the C tests and benchmarks and the extension, with every warning an error.

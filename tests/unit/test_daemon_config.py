@@ -92,8 +92,8 @@ ARENA = "[[link.carveout]]\nname = 'a'\nmemory = '/dev/uio0'\nsize = 1048576\nad
         ),
         (
             "[[link]]\ntransport = 'rpmsg'\nheaps = ['udmabuf', 'memfd']",
-            "link[0].heaps[1]: must be 'udmabuf', 'coherent', 'dma-heap:NAME' or 'carveout:NAME' "
-            "(not 'memfd')",
+            "link[0].heaps[1]: must be 'udmabuf', 'coherent', 'dma-heap:NAME', 'ion:NAME' or "
+            "'carveout:NAME' (not 'memfd')",
         ),
         (
             f"[[link]]\ntransport = 'rpmsg'\n{ARENA}",
@@ -118,6 +118,10 @@ ARENA = "[[link.carveout]]\nname = 'a'\nmemory = '/dev/uio0'\nsize = 1048576\nad
         (
             "[[link]]\ntransport = 'carveout'\nmemory = '/dev/uio0'\ndoorbell = '/x'",
             "link[0].doorbell: must be unix:PATH, serial:DEVICE,BAUD, uio:DEVICE,MAP,OFFSET,",
+        ),
+        (
+            "[[link]]\nhuge_pages = true",
+            "link[0]: every client with an area of huge pages could end the remote",
         ),
         (
             "[[link]]\ntransport = 'carveout'\ndoorbell = 'unix:/x'",

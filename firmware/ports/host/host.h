@@ -25,6 +25,7 @@ struct host_options {
     uint32_t spin_us;
     uint16_t version_min;
     uint16_t version_max;
+    bool huge_pages; /* those who hold areas are trusted not to punch holes into them */
     bool die_with_parent;
     pid_t parent; /* expected, 0 any */
 };

@@ -13,9 +13,10 @@
 /*
  * Memory that nobody can take away under our hands: a memfd that cannot shrink, else reading it
  * would raise SIGBUS. It must not grow either, so that its size is the one that was paid for. Huge
- * pages are refused because a hole punched into them may find no page to fill it.
+ * pages are refused, unless it is told otherwise, because a hole punched into them may find no page
+ * to fill it.
  */
-static int check_memfd(int fd, uint64_t size)
+static int check_memfd(int fd, uint64_t size, bool huge_pages)
 {
     const int wanted = F_SEAL_SHRINK | F_SEAL_GROW;
     struct stat status;
@@ -25,8 +26,10 @@ static int check_memfd(int fd, uint64_t size)
         host_log("area refused: not a memfd sealed against shrinking and growing");
         return SBE_EPERM;
     }
-    if (fstatfs(fd, &system) < 0 || system.f_type != TMPFS_MAGIC) {
-        host_log("area refused: not memory of ordinary pages");
+    if (fstatfs(fd, &system) < 0 ||
+        (system.f_type != TMPFS_MAGIC && !(huge_pages && system.f_type == HUGETLBFS_MAGIC))) {
+        host_log("area refused: not memory of ordinary pages%s",
+                 huge_pages ? " or of huge ones" : " (--huge-pages was not said)");
         return SBE_ENOTSUP;
     }
     if (fstat(fd, &status) < 0 || status.st_size < 0 || (uint64_t)status.st_size < size) {
@@ -43,7 +46,7 @@ int host_area_attach(void *self, struct sbe_area *area, const struct sbe_area_ma
     int fd = host_take_fd(self, 0);
     if (fd < 0)
         return SBE_ENOMEM;
-    int status = check_memfd(fd, area->size);
+    int status = check_memfd(fd, area->size, ((const struct host *)self)->options.huge_pages);
     if (status == SBE_OK) {
         int protection = PROT_READ | ((area->flags & SBE_AREA_READONLY) != 0 ? 0 : PROT_WRITE);
         void *base = mmap(NULL, (size_t)area->size, protection, MAP_SHARED, fd, 0);

@@ -20,6 +20,7 @@ static const char HELP[] =
     "  --slot-size N         bytes of a slot at most (16384)\n"
     "  --cache-line N        bytes between words of different writers (64)\n"
     "  --protocol MIN-MAX    versions of the protocol to speak\n"
+    "  --huge-pages          takes areas of huge pages; who holds one can end this process\n"
     "  --spin-us N           look at the rings for up to so long before sleeping (0)\n"
     "  --die-with-parent[=PID]\n"
     "                        be killed when the thread that started this process ends; with\n"
@@ -36,6 +37,7 @@ enum option_id {
     OPTION_SLOT_SIZE,
     OPTION_CACHE_LINE,
     OPTION_PROTOCOL,
+    OPTION_HUGE_PAGES,
     OPTION_SPIN_US,
     OPTION_DIE_WITH_PARENT,
     OPTION_VERSION,
@@ -52,6 +54,7 @@ static const struct option OPTIONS[] = {
     {"slot-size", required_argument, NULL, OPTION_SLOT_SIZE},
     {"cache-line", required_argument, NULL, OPTION_CACHE_LINE},
     {"protocol", required_argument, NULL, OPTION_PROTOCOL},
+    {"huge-pages", no_argument, NULL, OPTION_HUGE_PAGES},
     {"spin-us", required_argument, NULL, OPTION_SPIN_US},
     {"die-with-parent", optional_argument, NULL, OPTION_DIE_WITH_PARENT},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -124,6 +127,9 @@ static bool take_option(struct host_options *options, int id, const char *text)
                power_of_two(options->cache_line);
     case OPTION_PROTOCOL:
         return take_versions(options, text);
+    case OPTION_HUGE_PAGES:
+        options->huge_pages = true;
+        return true;
     case OPTION_SPIN_US:
         return number(text, '\0', 0, 1000000, &options->spin_us, NULL);
     case OPTION_DIE_WITH_PARENT:

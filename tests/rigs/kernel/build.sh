@@ -74,6 +74,8 @@ mkdir -p "$modules"
 gcc -std=c11 -O2 -Wall -Wextra -Werror -Wconversion -shared -fPIC \
     -o "$root/build/kernel/uml_ptrace.$$" "$here/uml_ptrace.c"
 mv "$root/build/kernel/uml_ptrace.$$" "$root/build/kernel/uml_ptrace.so" # a guest may be starting
+"$cache/tree/scripts/dtc/dtc" -q -I dts -O dtb -o "$root/build/kernel/board.$$" "$here/board.dts"
+mv "$root/build/kernel/board.$$" "$root/build/kernel/board.dtb"
 firmware=$root/firmware
 uio=$root/build/kernel/uio-remote
 if [ ! -e "$uio" ] || [ -n "$(find "$firmware" "$here/uio" -name '*.[ch]' -newer "$uio")" ]; then

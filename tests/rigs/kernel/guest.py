@@ -16,6 +16,7 @@ __all__ = ["HERE", "ROOT", "Guest", "GuestDied", "Result", "RigMissing", "faults
 HERE = Path(__file__).resolve().parent
 PRELOAD = ROOT / "build" / "kernel" / "uml_ptrace.so"
 """Without it no process of the guest starts on CPUs with AMX: see uml_ptrace.c."""
+BOARD = ROOT / "build" / "kernel" / "board.dtb"
 MEMORY = "640M"  # room for contiguous memory after hundreds of tests: there is no compaction
 
 
@@ -64,6 +65,7 @@ class Guest(guest.Guest):
             "panic=-1",
             f"init={HERE / 'guest_init.py'}",
             f"uml_dir={self.work}",
+            f"dtb={BOARD}",
             f"ssl0=fd:{guest_in},fd:{guest_out}",
             f"SBE_RIG_WORK={self.work}",
             *kernel_arguments,

@@ -41,11 +41,18 @@ def test_request_numbers_are_the_headers():
 
 
 def test_ion_layout_is_the_recorded_one():
-    """No kernel here has ION. Recorded from drivers/staging/android/uapi/ion.h of Linux 4.19."""
+    """No kernel here has ION. Recorded from drivers/staging/android/uapi/ion.h of Linux 4.19, and
+    of 4.9 for what came before 4.12."""
     structure = ion._Allocation
     assert ion.ALLOC == 0xC0184900
     places = {name: getattr(structure, name).offset for name, _ in structure._fields_}
     assert places == {"len": 0, "heap_id_mask": 8, "flags": 12, "fd": 16, "unused": 20}
+    assert (ion.QUERY, ion.OLD_ALLOC, ion.OLD_FREE, ion.OLD_SHARE) == (
+        0xC0184908,
+        0xC0204900,
+        0xC0044901,
+        0xC0084904,
+    )
 
 
 def test_dma_heap_gives_zeroed_memory():

@@ -168,12 +168,17 @@ offset = 65536
 size = 1_048_576
 address = {window.address + 65536}
 """
-    with parts.running(tmp_path, leave=True), daemon(tmp_path, text) as started:
-        with sbe.connect(f"unix:{started.socket}") as link:
-            first, second = link.allocate(4096), link.allocate(8192)
-            link.call("fill", sbe.Out(second), payload=b"\7", timeout=10)
-            assert (bytes(first), bytes(second)) == (bytes(4096), b"\7" * 8192)
+    with parts.running(tmp_path), daemon(tmp_path, text) as started:
+        fill_one_of_two(f"unix:{started.socket}")
         started.wait_until_empty()
+
+
+def fill_one_of_two(uri: str) -> None:
+    """No area is left behind, so that modules can go."""
+    with sbe.connect(uri) as link:
+        first, second = link.allocate(4096), link.allocate(8192)
+        link.call("fill", sbe.Out(second), payload=b"\7", timeout=10)
+        assert (bytes(first), bytes(second)) == (bytes(4096), b"\7" * 8192)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +206,8 @@ def test_window_that_is_not_there(device: Path, tmp_path: Path, more: str, words
         ("uio:{device},1,2", "a multiple of 4"),
         ("uio:{device}", "is no doorbell: say unix:PATH"),
         ("uio:{device},1,0,0x100000000", "is no doorbell: say unix:PATH"),
+        ("uio:{device},1,010", "is no doorbell: say unix:PATH"),
+        ("UIO:{device},1,0", "is no doorbell: say unix:PATH"),
     ],
 )
 def test_doorbell_that_is_not_there(device: Path, doorbell: str, words: str):
@@ -242,3 +249,36 @@ def test_an_interrupt_left_disabled_is_enabled_again(device: Path):
     os.close(bell.fd)
     os.close(rig)
     del bell
+
+
+@contextlib.contextmanager
+def mailbox() -> Iterator[Path]:
+    """The file of the kernel's mailbox-test, which is bound to a controller as long."""
+    drivers = Path("/sys/bus/platform/drivers/mailbox_test")
+    with parts.module("sbe_rig_mailbox"):
+        if not list(drivers.glob("*mailbox-client")):
+            (drivers / "bind").write_text("mailbox-client")
+        [file] = Path("/sys/kernel/debug").glob("mailbox*/message")
+        try:
+            yield file
+        finally:
+            (drivers / "unbind").write_text("mailbox-client")  # it holds the module
+
+
+def test_a_mailbox_is_the_doorbell(device: Path, tmp_path: Path):
+    bell = "/dev/sbe-rig-mailbox"
+    with mailbox() as file:
+        text = f'memory = "{device}"\ndoorbell = "mailbox:{file}"\n'
+        (tmp_path / "link.toml").write_text(text)
+        process = subprocess.Popen([FIRMWARE, RIG, str(WINDOW), bell])
+        try:
+            with sbe.connect(f"carveout:{tmp_path / 'link.toml'}") as link:
+                for number in range(100):
+                    payload = number.to_bytes(4, "little")
+                    assert link.call("echo", payload=payload, timeout=10).payload == payload
+                area = link.allocate(8192)
+                area[:] = b"abcd" * 2048
+                assert crc(link.call("crc32", sbe.In(area), timeout=10)) == zlib.crc32(area)
+        finally:
+            process.kill()
+            process.wait()

@@ -11,7 +11,6 @@
  * write() is the interrupt, read() and poll() wait for the doorbell. RAM tells
  * nobody that it is written to, so a timer looks.
  */
-#include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/hrtimer.h>
 #include <linux/interrupt.h>
@@ -21,10 +20,10 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
-#include <linux/poll.h>
 #include <linux/uio_driver.h>
-#include <linux/wait.h>
 #include <linux/workqueue.h>
+
+#include "sbe_rig_bell.h"
 
 #define ORDER		9	/* of the window: 2 MiB */
 #define WINDOW		(PAGE_SIZE << ORDER)
@@ -69,17 +68,13 @@ static struct irq_chip chip = {
 
 /* -- the other end ------------------------------------------------------------------------- */
 
-static DECLARE_WAIT_QUEUE_HEAD(rung_queue);
-static atomic_t rung;
 static unsigned long open_now;
 static struct hrtimer look_timer;
 
 static enum hrtimer_restart look(struct hrtimer *timer)
 {
-	if (xchg((u32 *)registers, 0) != 0) {
-		atomic_set(&rung, 1);
-		wake_up_interruptible(&rung_queue);
-	}
+	if (xchg((u32 *)registers, 0) != 0)
+		ring();
 	hrtimer_forward_now(timer, ns_to_ktime(LOOK_NS));
 	return HRTIMER_RESTART;
 }
@@ -99,26 +94,6 @@ static int rig_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static ssize_t rig_read(struct file *file, char __user *to, size_t size, loff_t *at)
-{
-	int error;
-
-	if (size == 0)
-		return -EINVAL;
-	if (file->f_flags & O_NONBLOCK)
-		return atomic_xchg(&rung, 0) ? (put_user(1, to) ? -EFAULT : 1) : -EAGAIN;
-	error = wait_event_interruptible(rung_queue, atomic_xchg(&rung, 0));
-	if (error)
-		return error;
-	return put_user(1, to) ? -EFAULT : 1;
-}
-
-static __poll_t rig_poll(struct file *file, poll_table *table)
-{
-	poll_wait(file, &rung_queue, table);
-	return EPOLLOUT | (atomic_read(&rung) ? EPOLLIN : 0);
-}
-
 static ssize_t rig_write(struct file *file, const char __user *from, size_t size, loff_t *at)
 {
 	raise_it(NULL);
@@ -134,9 +109,9 @@ static const struct file_operations rig_operations = {
 	.owner = THIS_MODULE,
 	.open = rig_open,
 	.release = rig_release,
-	.read = rig_read,
+	.read = bell_read,
 	.write = rig_write,
-	.poll = rig_poll,
+	.poll = bell_poll,
 	.mmap = rig_mmap,
 };
 
