@@ -415,9 +415,7 @@ class Bridge:
         try:
             reply = call.result(0)
             written = reply.written[0] if asked.most is not None and asked.slot is not None else 0
-            wire.check_answer(
-                reply.payload, written, asked.kind, tag, asked.most, self._msize
-            )
+            wire.check_answer(reply.payload, written, asked.kind, tag, asked.most, self._msize)
         except (UnknownService, Timeout, LinkError) as error:
             self._fail(error)
         except Error as error:
