@@ -154,7 +154,8 @@ class Diod:
                 cwd=folder.parent,
             )
         # It lifts the limit of its core, and may abort when its client leaves: a small one, there.
-        Path(f"/proc/{self._process.pid}/coredump_filter").write_text("0")
+        with contextlib.suppress(OSError):  # a kernel without cores, as the rig's
+            Path(f"/proc/{self._process.pid}/coredump_filter").write_text("0")
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 

@@ -151,11 +151,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 def test_large_files_at_each_size_of_messages(
     tmp_path: Path, uri: str, msize: int, large: tuple[Path, bytes]
 ) -> None:
-    """By dd; all of it by the usual way, and the start of it in parts that fit no message."""
+    """By dd; all of it behind rpmsg, and the start of it in parts that fit no message. By messages
+    of 8 KiB that is a quarter, unless there is time: SBE_NINEP_S."""
     source, data = large
+    whole = 64 if msize > 8192 or "SBE_NINEP_S" in os.environ else 16
     with mounted(tmp_path / "mnt", uri, msize=msize):
         target = tmp_path / "mnt" / "ram" / "file"
-        for block, count in ((MIB, 2 if uri == "loopback:" else 64), (50_000, 40)):
+        for block, count in ((MIB, 2 if uri == "loopback:" else whole), (50_000, 40)):
             dd = ["dd", f"bs={block}", f"count={count}", "status=none"]
             subprocess.run([*dd, f"if={source}", f"of={target}"], check=True)
             back = subprocess.run([*dd, f"if={target}"], stdout=subprocess.PIPE, check=True).stdout

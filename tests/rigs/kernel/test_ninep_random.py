@@ -122,7 +122,7 @@ class OneFile:
         self.path.unlink()
 
 
-@pytest.mark.parametrize(("msize", "usual"), [(8192, 100), (MIB, 200)])
+@pytest.mark.parametrize(("msize", "usual"), [(8192, 100), (MIB, 120)])
 def test_one_file(tmp_path: Path, msize: int, usual: int) -> None:
     with mounted(tmp_path / "mnt", msize=msize), seeded(msize) as source:
         one = OneFile(tmp_path / "mnt" / "ram" / "file", source)
@@ -199,7 +199,7 @@ def test_a_tree(tmp_path: Path) -> None:
     place = tmp_path / "mnt"
     with mounted(place), seeded(1) as source:
         free = os.statvfs(place)
-        use_tree(place, source, 800)
+        use_tree(place, source, 400)
         left = os.statvfs(place)
         assert (left.f_bfree, left.f_ffree) == (free.f_bfree, free.f_ffree)
 
