@@ -92,26 +92,45 @@ static uint32_t read_some(struct ninep_node *node, uint64_t offset, uint8_t *to,
     return offset > UINT32_MAX ? 0 : file->read(file, (uint32_t)offset, to, size);
 }
 
-int ninep_read(struct ninep_call *call, struct ninep_in *in, struct ninep_out *out)
+struct range {
+    struct ninep_node *node;
+    uint64_t at;
+    struct ninep_out place;
+};
+
+/* Of a Tread or Treaddir: a fid that may be read, from where, and where to. */
+static int get_range(struct ninep_call *call, struct ninep_in *in, const struct ninep_out *out,
+                     struct range *range)
 {
     const struct ninep_fid *fid = ninep_fid_get(call, in);
-    uint64_t offset = ninep_get(in, 8);
+    range->at = ninep_get(in, 8);
     uint32_t count = ninep_get_u32(in);
     if (!ninep_is_whole(in))
         return SBE_EBADMSG;
     if (fid == NULL || !may_read(fid))
         return NINEP_EBADF;
-    struct ninep_node *node = ninep_node_of(fid);
-    if (ninep_is_dir(node))
+    range->node = ninep_node_of(fid);
+    range->place = room_for(call, out, count);
+    return SBE_OK;
+}
+
+int ninep_read(struct ninep_call *call, struct ninep_in *in, struct ninep_out *out)
+{
+    struct range range;
+    int status = get_range(call, in, out, &range);
+    if (status != SBE_OK)
+        return status;
+    if (ninep_is_dir(range.node))
         return NINEP_EISDIR;
-    struct ninep_out place = room_for(call, out, count);
-    uint32_t done = smaller(call->progress, place.room);
-    uint32_t size = smaller(place.room - done, call->piece);
-    uint32_t got =
-        offset > UINT64_MAX - done ? 0 : read_some(node, offset + done, place.at + done, size);
+    uint32_t room = range.place.room;
+    uint32_t done = smaller(call->progress, room);
+    uint32_t size = smaller(room - done, call->piece);
+    uint32_t got = range.at > UINT64_MAX - done
+                       ? 0
+                       : read_some(range.node, range.at + done, range.place.at + done, size);
     done += got;
     call->progress = done;
-    if (got == size && done < place.room && got != 0)
+    if (got == size && done < room && got != 0)
         return SBE_MORE;
     ninep_counters.read_bytes += done;
     put_data(call, out, done);
@@ -221,23 +240,20 @@ static uint64_t put_next(struct ninep_out *out, const struct ninep_node *dir, ui
 
 int ninep_readdir(struct ninep_call *call, struct ninep_in *in, struct ninep_out *out)
 {
-    const struct ninep_fid *fid = ninep_fid_get(call, in);
-    uint64_t place = ninep_get(in, 8);
-    uint32_t count = ninep_get_u32(in);
-    if (!ninep_is_whole(in))
-        return SBE_EBADMSG;
-    if (fid == NULL || !may_read(fid))
-        return NINEP_EBADF;
-    const struct ninep_node *dir = ninep_node_of(fid);
-    if (!ninep_is_dir(dir))
+    struct range range;
+    int status = get_range(call, in, out, &range);
+    if (status != SBE_OK)
+        return status;
+    if (!ninep_is_dir(range.node))
         return NINEP_ENOTDIR;
-    struct ninep_out entries = room_for(call, out, count); /* written only, wherever it is */
+    struct ninep_out *entries = &range.place; /* written only, wherever it is */
+    uint64_t place = range.at;
     uint32_t used;
     do {
-        used = entries.used;
-        place = put_next(&entries, dir, place);
-    } while (place != 0 && !entries.full);
-    if (entries.full && used == 0)
+        used = entries->used;
+        place = put_next(entries, range.node, place);
+    } while (place != 0 && !entries->full);
+    if (entries->full && used == 0)
         return SBE_EINVAL; /* not even one */
     put_data(call, out, used);
     return SBE_OK;

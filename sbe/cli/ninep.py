@@ -14,13 +14,12 @@ import click
 import sbe
 from sbe.cli.ninep_export import export
 from sbe.cli.session import Session, common_options
+from sbe.sdk.ninep_wire import MSIZE_MAX
 
 if TYPE_CHECKING:
     from sbe.sdk.ninep_bridge import Bridge
 
 __all__ = ["ninep"]
-
-_MSIZE = (1 << 20) + 24
 
 
 @click.group("9p")
@@ -37,8 +36,8 @@ ninep.add_command(export)
 @click.option("--service", default="9p", show_default=True, help="The service that has the files.")
 @click.option(
     "--msize",
-    type=click.IntRange(4096, _MSIZE),
-    default=_MSIZE,
+    type=click.IntRange(4096, MSIZE_MAX),
+    default=MSIZE_MAX,
     show_default=True,
     help="Bytes of a message at most.",
 )

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "carveout/bootstrap.h"
+#include "carveout/crash.h"
 #include "carveout/token.h"
 #include "convert.h"
 #include "memory.h"
@@ -176,18 +177,6 @@ PyObject *native_describe_window(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-static const char *kind_of(const struct sbe_crash_record *record)
-{
-    static const char *const KINDS[] = {
-        [SBE_CRASH_ASSERT] = "assert",           [SBE_CRASH_ACCESS] = "access",
-        [SBE_CRASH_EXECUTE] = "execute",         [SBE_CRASH_STACK] = "stack",
-        [SBE_CRASH_ALIGNMENT] = "alignment",     [SBE_CRASH_DIVISION] = "division",
-        [SBE_CRASH_INSTRUCTION] = "instruction", [SBE_CRASH_INTERRUPT] = "interrupt",
-    };
-    uint32_t kind = record->kind;
-    return kind < sizeof KINDS / sizeof *KINDS && KINDS[kind] != NULL ? KINDS[kind] : "fault";
-}
-
 static PyObject *backtrace(const struct sbe_crash_record *record)
 {
     Py_ssize_t count = 0;
@@ -204,18 +193,13 @@ static PyObject *backtrace(const struct sbe_crash_record *record)
 
 static PyObject *crash_in(const Memory *window)
 {
-    const struct sbe_carveout_block *remote = (const void *)(window->base + SBE_CARVEOUT_REMOTE);
     struct sbe_crash_record record;
-    if (sbe_load_acquire(&remote->crashed) != 1)
-        return Py_BuildValue("");
-    sbe_snapshot(&record, window->base + SBE_CARVEOUT_CRASH, sizeof record);
-    if (record.magic != SBE_CARVEOUT_MAGIC || record.check != SBE_CARVEOUT_SUM(&record) ||
-        record.generation != sbe_load_relaxed(&remote->generation))
+    if (!sbe_crash_read(window->base, &record))
         return Py_BuildValue("");
     const uint32_t *r = record.registers, *f = record.fault_status;
     return Py_BuildValue(
         "{s:s,s:I,s:N,s:N,s:K,s:I,s:N,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
-        "kind", kind_of(&record), "exception", record.exception, "text",
+        "kind", sbe_crash_kind_name(&record), "exception", record.exception, "text",
         text(record.text, sizeof record.text), "service",
         text(record.service, sizeof record.service), "transaction",
         (unsigned long long)record.transaction, "context", record.context, "backtrace",

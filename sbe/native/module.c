@@ -111,6 +111,7 @@ static const struct constant CONSTANTS[] = {
     {"AREA_COHERENT", SBE_AREA_COHERENT},
     {"AREA_READONLY", SBE_AREA_READONLY},
     {"AREA_RING", SBE_AREA_RING},
+    {"FRAME_HEADER_SIZE", sizeof(struct sbe_wire_frame)},
     {"FRAME_REQUEST", SBE_FRAME_REQUEST},
     {"FRAME_RESPONSE", SBE_FRAME_RESPONSE},
     {"FRAME_MESSAGE", SBE_FRAME_MESSAGE},

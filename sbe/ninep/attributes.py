@@ -1,18 +1,16 @@
-"""What 9P2000.L says of a file: qids, attributes, entries of directories."""
+"""What 9P2000.L says of a file: qids, attributes."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
-from sbe.ninep.wire import ATTRIBUTES, DT, QID, pack
+from sbe.ninep.wire import ATTRIBUTES, QID, pack
 
-__all__ = ["Qid", "attributes", "entries", "is_shown", "qid", "statistics"]
+__all__ = ["Qid", "attributes", "is_shown", "number", "qid", "statistics"]
 
 Qid = tuple[int, int, int]
 """Kind, version, and a number that no other file has."""
-_ENTRIES = 1 << 16  # of a directory: all are listed at once
 _S = 1_000_000_000
 
 
@@ -29,10 +27,11 @@ def qid(found: os.stat_result) -> Qid:
     elif stat.S_ISLNK(found.st_mode):
         kind = QID.LINK
     version = (found.st_mtime_ns ^ found.st_size) & 0xFFFFFFFF
-    return kind, version, _number(found.st_ino, found.st_dev)
+    return kind, version, number(found.st_ino, found.st_dev)
 
 
-def _number(inode: int, device: int) -> int:
+def number(inode: int, device: int) -> int:
+    """Of a qid."""
     return (inode ^ device << 44) & 0xFFFFFFFFFFFFFFFF
 
 
@@ -56,26 +55,3 @@ def statistics(found: os.statvfs_result) -> bytes:
         *(v9fs, found.f_bsize, found.f_blocks, found.f_bfree, found.f_bavail),
         *(found.f_files, found.f_ffree, found.f_fsid, found.f_namemax),
     )
-
-
-def entries(fd: int) -> list[bytes]:
-    """A directory's, each as Rreaddir has it, with its place. Raises OSError, EOVERFLOW for too
-    many. What is not shown is left out."""
-    here = os.fstat(fd)
-    found = [(b".", DT.DIR, qid(here)), (b"..", DT.DIR, qid(here))]
-    with os.scandir(fd) as listing:
-        for entry in listing:
-            if len(found) == _ENTRIES:
-                raise OSError(errno.EOVERFLOW, f"a directory of more than {_ENTRIES} entries")
-            number = _number(entry.inode(), here.st_dev)
-            name = os.fsencode(entry.name)
-            if entry.is_symlink():
-                found.append((name, DT.LINK, (QID.LINK, 0, number)))
-            elif entry.is_dir(follow_symlinks=False):
-                found.append((name, DT.DIR, (QID.DIR, 0, number)))
-            elif entry.is_file(follow_symlinks=False):
-                found.append((name, DT.FILE, (QID.FILE, 0, number)))
-    return [
-        pack("qQBs", each, place, kind, name)
-        for place, (name, kind, each) in enumerate(found, start=1)
-    ]

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator
 from typing import Any, Protocol, Self
 
+from sbe import _native
 from sbe.errors import BadArgument, Busy, Error, LinkClosed
 from sbe.ninep import wire
 from sbe.ninep.folder import Folder
@@ -18,8 +19,6 @@ from sbe.sdk.ninep_wire import MESSAGE, OPEN
 from sbe.serve.handlers import Answer
 
 __all__ = ["Export"]
-
-_FRAME_HEAD = 40  # bytes of a frame before its payload
 
 
 class Link(Protocol):
@@ -129,7 +128,7 @@ class Export:
 
     async def _hold_session(self, number: int) -> None:
         """A session, for as long as nobody cancels this."""
-        room = self._link.slot_size - _FRAME_HEAD
+        room = self._link.slot_size - _native.FRAME_HEADER_SIZE
         session = Session(self._folder, self._quota, writable=self._writable, room=room)
         over = asyncio.Event()
         with self._lock:

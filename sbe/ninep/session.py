@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sbe.ninep import wire
-from sbe.ninep.attributes import attributes, entries, is_shown, qid, statistics
+from sbe.ninep.attributes import attributes, is_shown, qid, statistics
 from sbe.ninep.folder import Folder, Names, check_name
+from sbe.ninep.listing import entries
 from sbe.ninep.wire import malformed, pack
 from sbe.sdk import ninep_wire
 from sbe.sdk.ninep_wire import MSIZE_LEAST, MSIZE_MAX, READ_HEAD, VERSION, Kind, refusal
@@ -59,7 +60,6 @@ class _Fid:
     names: Names
     fd: int  # only names the file
     opened: int = -1
-    entries: list[bytes] = field(default_factory=list)
 
 
 @dataclass
@@ -304,18 +304,8 @@ class Session:
 
     def _readdir(self, asked: _Asked) -> bytes:
         number, place, count = asked.numbers
-        fid = self._fid(number)
         fd = self._opened(number)
-        if place == 0:
-            fid.entries = entries(fd)
-        data = bytearray()
-        limit = self._limit(count, asked.room)
-        for entry in fid.entries[place:]:
-            if len(data) + len(entry) > limit:
-                break
-            data += entry
-        if not data and place < len(fid.entries):
-            raise OSError(errno.EINVAL, "no room for an entry")
+        data = entries(fd, place, self._limit(count, asked.room))
         if asked.room is None:
             return pack("I", len(data)) + data
         asked.room[: len(data)] = data

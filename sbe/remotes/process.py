@@ -99,6 +99,7 @@ class RemoteProcess(Remote):
         shows as the transport's LinkError, which quotes what it wrote to stderr.
         """
         self.close()
+        crash = self._child.crash() if self._child else None
         path = self.path
         named = None if self._path else os.environ.get("SBE_REMOTE")
         if named and not path.is_file():
@@ -119,7 +120,8 @@ class RemoteProcess(Remote):
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 ours = socket_above_streams(ours)
                 with socket_above_streams(theirs) as theirs:
-                    self._child = _Child(self._command(path, theirs.fileno()), theirs.fileno())
+                    command = self._command(path, theirs.fileno())
+                    self._child = _Child(command, theirs.fileno(), crash)
                 return _ProcessTransport(ours, self._child)
         except BaseException:
             if ours is not None:
@@ -133,7 +135,7 @@ class RemoteProcess(Remote):
     def kill(self) -> None:
         """Ends a process that can't be relied on, at once; it is reaped by the next call."""
         if self._child is not None and self.alive:
-            self._child.process.kill()
+            self._child.signal(signal.SIGKILL)
 
     def restart(self) -> None:
         """Kills the process and waits for its end."""
@@ -186,8 +188,9 @@ class RemoteProcess(Remote):
 class _Child:
     """One process, from its start until it is reaped."""
 
-    def __init__(self, command: Sequence[str], control_fd: int) -> None:
+    def __init__(self, command: Sequence[str], control_fd: int, last_crash: str | None) -> None:
         self._name = Path(command[0]).name
+        self._ended_here = False  # with a signal of ours
         self.has_spoken = False  # over its connection
         self._last_words = b""
         self._killed_at = 0.0  # for having closed its connection and gone on
@@ -206,6 +209,7 @@ class _Child:
                 stderr=writer,
                 pass_fds=(control_fd,),
                 start_new_session=True,
+                env={**os.environ, "SBE_LAST_CRASH": last_crash or ""},
             )
         except BaseException:
             self._log.close()
@@ -253,9 +257,21 @@ class _Child:
         last = f": {words[-1]}" if words else ""
         return f"{self._name} (process {self.process.pid}) {told}{how}{last}"
 
+    def crash(self) -> str | None:
+        """How it ended, if that was nobody's wish: a line for the file /crash of the next one."""
+        code = self.process.poll()
+        if self._ended_here or code in (None, 0):
+            return None
+        return f"{self.obituary(late=False)}\n"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Ends one that runs."""
+        self._ended_here = self._ended_here or self.process.poll() is None
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """Raises LinkError where the kernel can't end it."""
-        self.process.kill()
+        self.signal(signal.SIGKILL)
         if not self._ends_within(_KILL_S):
             raise errors.LinkError(
                 f"{self._name} (process {self.process.pid}) stays, though killed"
@@ -263,12 +279,12 @@ class _Child:
 
     def end(self) -> None:
         if not self.has_spoken:
-            self.process.kill()
+            self.signal(signal.SIGKILL)
             self.process.wait()
         elif not self._ends_within(_GOODBYE_S):
-            self.process.terminate()
+            self.signal(signal.SIGTERM)
             if not self._ends_within(_TERMINATE_S):
-                self.process.kill()
+                self.signal(signal.SIGKILL)
                 self.process.wait()
         self.read_log()
         self._log.close()

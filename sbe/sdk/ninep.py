@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, cast
 
 from sbe.sdk.core import Core
+from sbe.sdk.ninep_wire import MSIZE_MAX
 from sbe.sdk.timeouts import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Ninep:
         sock: socket.socket,
         service: str = "9p",
         *,
-        msize: int = (1 << 20) + 24,
+        msize: int = MSIZE_MAX,
         heap: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> Bridge:

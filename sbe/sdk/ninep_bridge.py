@@ -415,7 +415,7 @@ class Bridge:
         try:
             reply = call.result(0)
             written = reply.written[0] if asked.most is not None and asked.slot is not None else 0
-            wire.check_answer(reply.payload, written, asked.kind, tag, asked.most)
+            wire.check_answer(reply.payload, written, asked.kind, tag, asked.most, self._msize)
         except (UnknownService, Timeout, LinkError) as error:
             self._fail(error)
         except Error as error:
@@ -434,7 +434,7 @@ class Bridge:
 
     def _refusal(self, tag: int, error: Error) -> bytes:
         """What a status of the service, and not of its files, is to the client."""
-        return wire.refusal(tag, error.code if 0 < error.code < 4096 else errno.EIO)
+        return wire.refusal(tag, error.code if 0 < error.code <= wire.CODE_MAX else errno.EIO)
 
     def _answer(self, asked: _Asked, head: bytes, data: memoryview = _NOTHING) -> None:
         """Its tag is free again before the client can know."""

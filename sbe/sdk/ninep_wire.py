@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sbe.errors import ProtocolError
 
 __all__ = [
+    "CODE_MAX",
     "HEADER",
     "MESSAGE",
     "MSIZE_LEAST",
@@ -45,6 +46,8 @@ MSIZE_LEAST = 512
 MSIZE_MAX = (1 << 20) + 24
 """Bytes of a message at most, 1 MiB of data and what stands before it."""
 VERSION = b"9P2000.L"
+CODE_MAX = 4095
+"""Of an error, as the kernel has them."""
 
 OPEN = 1
 MESSAGE = 2
@@ -151,25 +154,50 @@ def with_count(message: bytes, count: int) -> bytes:
     return message[: _READ_SIZE - 4] + struct.pack("<I", count)
 
 
-def _is_data(answer: bytes, size: int, most: int) -> bool:
-    """An Rread or Rreaddir, data included, has what it says and at most what was asked for."""
-    if len(answer) < READ_HEAD:
-        return False
-    count: int = struct.unpack_from("<I", answer, HEADER)[0]
-    return count <= most and size == READ_HEAD + count
-
-
-def check_answer(answer: bytes, written: int, kind: int, tag: int, most: int | None) -> None:
+def check_answer(
+    answer: bytes, written: int, kind: int, tag: int, most: int | None, msize: int
+) -> None:
     """Raises ProtocolError unless this answers that message: with data of `written` bytes behind
-    it, which were to be at most `most`."""
-    if len(answer) >= HEADER:
-        size, got, its = _FIRST.unpack_from(answer)
-        if its == tag and size == len(answer) + written:
-            if got == Kind.RLERROR and size == HEADER + 4 and written == 0:
-                return
-            if got == kind + 1 and (most is None or _is_data(answer, size, most)):
-                return
-    raise ProtocolError(f"the remote's answer to a 9P message of type {kind} was malformed")
+    it, which were to be at most `most`, and all of it at most what was agreed."""
+    lie = _lie(answer, written, kind, tag, most, msize)
+    if lie is not None:
+        raise ProtocolError(f"the remote answered a 9P message of type {kind} with {lie}")
+
+
+def _lie(
+    answer: bytes, written: int, kind: int, tag: int, most: int | None, msize: int
+) -> str | None:
+    came = len(answer) + written
+    if len(answer) < HEADER:
+        return f"{came} bytes, of which none are a header"
+    size, got, its = _FIRST.unpack_from(answer)
+    if its != tag:
+        return f"tag {its}, which was {tag}"
+    if size != came:
+        return f"{came} bytes that say they are {size}"
+    if size > msize:
+        return f"{size} bytes, more than the {msize} that were agreed"
+    if got == Kind.RLERROR:
+        return _lie_of_error(answer, size)
+    if got != kind + 1:
+        return f"type {got}"
+    return None if most is None else _lie_of_data(answer, size, most)
+
+
+def _lie_of_error(answer: bytes, size: int) -> str | None:
+    if not size == len(answer) == HEADER + 4:
+        return f"an error of {size} bytes"
+    (code,) = struct.unpack_from("<I", answer, HEADER)
+    return None if 0 < code <= CODE_MAX else f"the error {code}, which is none"
+
+
+def _lie_of_data(answer: bytes, size: int, most: int) -> str | None:
+    if len(answer) < READ_HEAD:
+        return f"{size} bytes, too few for data"
+    (count,) = struct.unpack_from("<I", answer, HEADER)
+    if count != size - READ_HEAD:
+        return f"{size - READ_HEAD} bytes of data that say they are {count}"
+    return f"{count} bytes of data, where {most} were asked for" if count > most else None
 
 
 class Incoming:

@@ -267,9 +267,13 @@ class Life:
                     request = channel.next_request(0)
                     if request is None:
                         break
-                    answer(request, *self._handler(request.service))
+                    self._take(request)
             except Error as error:
                 channel.fail(error)
+
+    def _take(self, request: _native.Request) -> None:
+        """The host asks something, or gives up what it has asked."""
+        answer(request, *self._handler(request.service))
 
     def _take_control(self) -> None:
         if self._transport.wants_write:

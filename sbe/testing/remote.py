@@ -53,6 +53,7 @@ class Remote(remotes.Remote):
     name = "testing"
     uri = "testing:"
     transport = "testing"
+    _life = Life
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Remote(remotes.Remote):
         self._stop_fd = os.dup(stop_fd)
         self._owner = os.getpid()
         transport = SeqpacketTransport(far)
-        life = Life(
+        life = self._life(
             transport,
             Descriptors(),
             self.services,

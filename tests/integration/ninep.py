@@ -51,6 +51,18 @@ class Entry(NamedTuple):
     next: int
 
 
+def unpack_entries(data: bytes) -> list[Entry]:
+    """What is in an Rreaddir."""
+    found, at = [], 0
+    while at < len(data):
+        kind, _, _, following, sort, size = struct.unpack_from("<BIQQBH", data, at)
+        name = data[at + 24 : at + 24 + size].decode()
+        assert (kind == 0x80) == (sort == 4)
+        found.append(Entry(name, kind == 0x80, following))
+        at += 24 + size
+    return found
+
+
 class Attributes(NamedTuple):
     """Of a file."""
 
@@ -228,15 +240,9 @@ class Client:
             while True:
                 start = found[-1].next if found else 0
                 body = self.ask(READDIR, struct.pack("<IQI", fid, start, count))
-                at = 4
-                if len(body) == at:
+                if len(body) == 4:
                     return found
-                while at < len(body):
-                    kind, _, _, following, sort, size = struct.unpack_from("<BIQQBH", body, at)
-                    name = body[at + 24 : at + 24 + size].decode()
-                    assert (kind == 0x80) == (sort == 4)
-                    found.append(Entry(name, kind == 0x80, following))
-                    at += 24 + size
+                found += unpack_entries(body[4:])
 
     def names(self, path: str) -> set[str]:
         return {entry.name for entry in self.entries(path)} - {".", ".."}

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import random
+import signal
 import socket
 import struct
 import threading
@@ -441,6 +442,19 @@ def test_the_remote_is_lost(link: sbe.Connection) -> None:
     with served(link) as client:  # and a new one serves anew
         assert client.names("ram") == set()
     session.close()
+
+
+def test_the_next_life_tells_how_the_last_one_ended(link: sbe.Connection) -> None:
+    """Unless that was asked for."""
+    (remote,) = link.list()["links"]
+    os.kill(remote["pid"], signal.SIGKILL)
+    with contextlib.suppress(sbe.LinkError):
+        link.call("echo")
+    with served(link) as client:
+        said = client.read("crash").decode()
+    assert said == f"sbe-remote (process {remote['pid']}) killed by signal 9 (SIGKILL)\n"
+    with sbe.connect("loopback:") as other, served(other) as client:
+        assert client.read("crash") == b""
 
 
 def test_the_remote_does_not_answer(link: sbe.Connection) -> None:

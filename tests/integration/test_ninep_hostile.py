@@ -244,31 +244,37 @@ def answer(kind: int, tag: int, body: bytes, size: int | None = None) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("said", "written"),
+    ("said", "written", "lie"),
     [
-        (b"", 0),
-        (b"\x07\0\0\0", 0),
-        (answer(117, 6, struct.pack("<I", 0)), 0),  # another tag
-        (answer(119, 5, struct.pack("<I", 0)), 0),  # another type
-        (answer(117, 5, struct.pack("<I", 0), 12), 0),  # another size
-        (answer(117, 5, b""), 0),
-        (answer(117, 5, struct.pack("<I", 1)), 0),  # data that are not there
-        (answer(117, 5, struct.pack("<I", 1), 13), 2),
-        (answer(117, 5, struct.pack("<I", 101), 11 + 101), 101),  # more than was asked for
-        (answer(7, 5, b"\5\0\0"), 0),
-        (answer(7, 5, struct.pack("<I", 5), 12), 1),
+        (b"", 0, "0 bytes, of which none are a header"),
+        (b"\x07\0\0\0", 0, "4 bytes, of which none are a header"),
+        (answer(117, 6, struct.pack("<I", 0)), 0, "tag 6, which was 5"),
+        (answer(119, 5, struct.pack("<I", 0)), 0, "type 119"),
+        (answer(117, 5, struct.pack("<I", 0), 12), 0, "11 bytes that say they are 12"),
+        (answer(117, 5, b""), 0, "7 bytes, too few for data"),
+        (answer(117, 5, struct.pack("<I", 1)), 0, "0 bytes of data that say they are 1"),
+        (answer(117, 5, struct.pack("<I", 1), 13), 2, "2 bytes of data that say they are 1"),
+        (answer(117, 5, struct.pack("<I", 101), 112), 101, "101 bytes of data, where 100 were"),
+        (answer(117, 5, struct.pack("<I", 1), 1001), 990, "1001 bytes, more than the 1000 that"),
+        (answer(7, 5, b"\5\0\0"), 0, "an error of 10 bytes"),
+        (answer(7, 5, struct.pack("<I", 5), 12), 1, "an error of 12 bytes"),
+        (answer(7, 5, struct.pack("<I", 0)), 0, "the error 0, which is none"),
+        (answer(7, 5, struct.pack("<I", 4096)), 0, "the error 4096, which is none"),
     ],
 )
-def test_answers_that_can_not_be(said: bytes, written: int) -> None:
-    with pytest.raises(sbe.ProtocolError, match="answer to a 9P message of type 116 was malformed"):
-        ninep_wire.check_answer(said, written, 116, 5, 100)
+def test_answers_that_can_not_be(said: bytes, written: int, lie: str) -> None:
+    with pytest.raises(sbe.ProtocolError, match=f"answered a 9P message of type 116 with {lie}"):
+        ninep_wire.check_answer(said, written, 116, 5, 100, 1000)
 
 
 def test_answers_that_can_be() -> None:
-    ninep_wire.check_answer(answer(117, 5, struct.pack("<I", 100), 111), 100, 116, 5, 100)
-    ninep_wire.check_answer(answer(117, 5, struct.pack("<I", 2) + b"ab"), 0, 116, 5, 100)
-    ninep_wire.check_answer(answer(7, 5, struct.pack("<I", 5)), 0, 116, 5, 100)
-    ninep_wire.check_answer(answer(121, 5, b""), 0, 120, 5, None)
+    for said, written, kind, most in (
+        (answer(117, 5, struct.pack("<I", 100), 111), 100, 116, 100),
+        (answer(117, 5, struct.pack("<I", 2) + b"ab"), 0, 116, 100),
+        (answer(7, 5, struct.pack("<I", 5)), 0, 116, 100),
+        (answer(121, 5, b""), 0, 120, None),
+    ):
+        ninep_wire.check_answer(said, written, kind, 5, most, 111)
 
 
 def agreed(msize: int, tag: int = ninep.NOTAG, size: int | None = None) -> bytes:

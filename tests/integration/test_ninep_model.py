@@ -6,11 +6,12 @@ import errno
 import os
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 import sbe
-from tests.integration.ninep import Client, served
+from tests.integration.ninep import served
 
 NAMES = ["a", "b", "c", "d"]
 SIZES = [0, 1, 100, 4095, 4096, 4097, 20_000]
@@ -37,9 +38,10 @@ class Model:
 
 
 class Both:
-    """A client and the model. Each operation has the same outcome in both."""
+    """A client, or what has the same calls, and the model: each operation has the same outcome in
+    both."""
 
-    def __init__(self, client: Client, source: random.Random) -> None:
+    def __init__(self, client: Any, source: random.Random) -> None:
         self.client, self.source, self.model = client, source, Model()
 
     def path(self) -> str:
@@ -116,7 +118,9 @@ class Both:
                 code = errno.EISDIR
             elif self.model.below(new):
                 code = errno.ENOTEMPTY
-        assert self.outcome(self.client.rename, old, new) == code
+        got = self.outcome(self.client.rename, old, new)
+        # The kernel looks first at whether what is replaced has the other in it.
+        assert got == code or (old.startswith(new + "/") and got == errno.ENOTEMPTY)
         if code == 0 and old != new:
             for path in [*self.model.below(old), old]:
                 model[new + path[len(old) :]] = model.pop(path)
@@ -156,6 +160,11 @@ class Both:
             self.client.clunk(fid)
             del self.model.opened[fid]
 
+    def step(self) -> None:
+        """Any of them."""
+        seldom = [self.create, self.mkdir, self.remove, self.rename, self.truncate, self.reopen]
+        self.source.choice([*seldom, self.write, self.write, self.read, self.read])()
+
     def check(self) -> None:
         """All of it, from the top."""
         for path, content in self.model.tree.items():
@@ -180,9 +189,8 @@ def test_operations_at_random(seed: int, msize: int) -> None:
     with sbe.connect("loopback:") as link, served(link, msize) as client:
         free = client.free()
         both = Both(client, source)
-        kinds = [both.create, both.mkdir, both.remove, both.rename, both.truncate, both.reopen]
         for number in range(1500):
-            source.choice([*kinds, both.write, both.write, both.read, both.read])()
+            both.step()
             if number % 250 == 0:
                 both.check()
         both.check()

@@ -17,6 +17,7 @@ import pytest
 import sbe
 from sbe import _native
 from sbe.remotes.boards import BOARDS, QemuBoard
+from tests.integration.ninep import served
 from tests.rigs import boards
 from tests.rigs.boards import FaultyBoard, check_works, connect, image
 from tests.rigs.missing import require
@@ -162,6 +163,27 @@ def test_interrupt_that_does_not_end(link: sbe.Connection, board: FaultyBoard) -
     assert "interrupts without end" in said
     assert crash["pc"] - 1 in functions(board.name)["uart_receive"]
     check_next_life(link, board)
+
+
+def test_the_next_life_tells_of_it(link: sbe.Connection, board: FaultyBoard) -> None:
+    """In its file /crash, and the one behind that has nothing to tell."""
+    crash, _ = crash_of(link, board, b"d")
+    check_next_life(link, board)
+    with served(link) as client:
+        lines = client.read("crash").decode().splitlines()
+    said = {name: value for name, value in (line.split(None, 1) for line in lines)}
+    assert said.pop("backtrace").split() == [f"{each:#010x}" for each in crash["backtrace"]]
+    assert said.pop("transaction") == str(crash["transaction"])
+    for name in ("text", "kind", "service"):
+        assert said.pop(name) == crash[name]
+    for name in ("pc", "lr", "sp", "cfsr", "hfsr", "mmfar", "bfar"):
+        assert said.pop(name) == f"{crash[name]:#010x}"
+    assert said == {}
+    board.reset()
+    with pytest.raises(sbe.RemoteRestarted, match="restarted"):
+        link.call("echo", timeout=boards.BOOT_S)
+    with served(link) as client:
+        assert client.read("crash") == b""
 
 
 def test_storm_of_doorbells_is_survived(link: sbe.Connection, board: FaultyBoard) -> None:

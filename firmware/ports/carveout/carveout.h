@@ -115,6 +115,14 @@ void carveout_send_token(const struct carveout *link, uint32_t token);
  */
 void carveout_crash(struct carveout *link, struct sbe_crash_record *record);
 
+/*
+ * What a record says, as text of lines of a name and a value, for people. Characters that no
+ * terminal should get are '?'. The text ends where there is no room.
+ */
+#define CARVEOUT_CRASH_TEXT 640u
+void carveout_crash_text(const struct sbe_crash_record *record,
+                         char text[static CARVEOUT_CRASH_TEXT]);
+
 struct carveout_code { /* of a Thumb image */
     uintptr_t begin;
     uintptr_t end;

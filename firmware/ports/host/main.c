@@ -12,6 +12,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "ninep/files.h"
 #include "ports/host/host.h"
 
 #define CALLS_PER_CHANNEL 32u /* of the remote to its host */
@@ -180,6 +181,7 @@ int main(int argc, char **argv)
     };
     if (!host_parse_options(&host.options, argc, argv, &exit_status))
         return exit_status;
+    ninep_set_crash(getenv("SBE_LAST_CRASH")); /* by whoever starts us again after one */
     host.patience.longest_ns = (uint64_t)host.options.spin_us * 1000u;
     host.listen_fd = host.control_fd = host.signal_fd = -1;
     if (!stay_with_parent())

@@ -62,6 +62,7 @@ void clock_ring(void); /* interrupt */
 /* crash.c */
 extern uint64_t *const crash_stack_top;
 void crash_fault(const uint32_t *frame) __attribute__((noreturn, used));
+void crash_show_last(void); /* before the start: in the file /crash, what ended the last life */
 void crash_assert(const char *text) __attribute__((noreturn));
 void crash_storm(void) __attribute__((noreturn));
 #define BOARD_ASSERT(condition) ((condition) ? (void)0 : crash_assert(#condition))

@@ -2,6 +2,8 @@
 /* The last words: a record in the window, a doorbell, a line on the console, then silence. */
 #include <string.h>
 
+#include "carveout/crash.h"
+#include "ninep/files.h"
 #include "ports/carveout/carveout.h"
 #include "ports/mps2/board.h"
 
@@ -30,6 +32,16 @@ __attribute__((used)) uint64_t *const crash_stack_top = crash_stack + STACK / si
 
 static struct sbe_crash_record record;
 static bool crashed;
+
+void crash_show_last(void)
+{
+    static char text[CARVEOUT_CRASH_TEXT];
+    if (sbe_crash_read((const void *)BOARD_WINDOW, &record)) {
+        carveout_crash_text(&record, text);
+        ninep_set_crash(text);
+    }
+    memset(&record, 0, sizeof record); /* for this life's own */
+}
 
 static void put_hex(char *at, uint32_t value)
 {

@@ -43,6 +43,7 @@ int main(void)
 {
     BOARD_ASSERT(protect_start());
     clock_start();
+    crash_show_last();
     BOARD_ASSERT(carveout_start(&board_link, &CONFIG) == SBE_OK);
     uart_start();
     console_write("sbe-firmware on " BOARD_NAME "\n");

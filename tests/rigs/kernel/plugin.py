@@ -24,8 +24,12 @@ INSIDE = "SBE_RIG_GUEST" in os.environ
 BOOT_S = 60
 SLACK_S = 60  # beyond pytest-timeout's limit inside: for a kernel that hangs
 LINES_SHOWN = 100
-REMOTE = {name: os.environ[name] for name in ["SBE_REMOTE_RPMSG"] if name in os.environ}
-"""Another program as the core of the remote processor, for parts.py in the guest."""
+HANDED_ON = {
+    name: os.environ[name]
+    for name in ["SBE_REMOTE_RPMSG", "SBE_NINEP_S", "SBE_NINEP_SEED"]
+    if name in os.environ
+}
+"""Settings for tests in the guest: of parts.py, and of test_ninep_random.py."""
 OPTIONS = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q"]
 
 
@@ -124,7 +128,7 @@ class Outside:
             find(),
             [sys.executable, "-m", "pytest", "-p", __name__, *OPTIONS, *self._ids],
             cwd=folder,
-            environment={"PYTHONPATH": str(ROOT), **REMOTE},
+            environment={"PYTHONPATH": str(ROOT), **HANDED_ON},
         )
         try:
             guest.receive(BOOT_S)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import filecmp
+import hashlib
 import os
 import random
 import signal
@@ -138,17 +139,30 @@ def test_files_of_the_firmware(tmp_path: Path) -> None:
             (place / "new").write_text("x")
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A file of 64 MiB, and what is in it. That much and more has the RAM of a remote on Linux."""
+    path, data = tmp_path_factory.mktemp("large") / "file", random.Random(1).randbytes(64 * MIB)
+    path.write_bytes(data)
+    return path, data
+
+
 @pytest.mark.parametrize("msize", [8192, 65536, MIB])
-def test_large_files_at_each_size_of_messages(tmp_path: Path, uri: str, msize: int) -> None:
-    place, source = tmp_path / "mnt", tmp_path / "source"
-    source.write_bytes(random.Random(msize).randbytes(2 * MIB))
-    with mounted(place, uri, msize=msize):
-        for block in ("1M", "50000"):
-            target = place / "ram" / "file"
-            copy = ["dd", "bs=" + block, "status=none"]
-            subprocess.run([*copy, f"if={source}", f"of={target}"], check=True)
-            subprocess.run([*copy, f"if={target}", f"of={tmp_path / 'back'}"], check=True)
-            assert filecmp.cmp(source, tmp_path / "back", shallow=False)
+def test_large_files_at_each_size_of_messages(
+    tmp_path: Path, uri: str, msize: int, large: tuple[Path, bytes]
+) -> None:
+    """By dd; all of it behind rpmsg, and the start of it in parts that fit no message. By messages
+    of 8 KiB that is a quarter, unless there is time: SBE_NINEP_S."""
+    source, data = large
+    whole = 64 if msize > 8192 or "SBE_NINEP_S" in os.environ else 16
+    with mounted(tmp_path / "mnt", uri, msize=msize):
+        target = tmp_path / "mnt" / "ram" / "file"
+        for block, count in ((MIB, 2 if uri == "loopback:" else whole), (50_000, 40)):
+            dd = ["dd", f"bs={block}", f"count={count}", "status=none"]
+            subprocess.run([*dd, f"if={source}", f"of={target}"], check=True)
+            back = subprocess.run([*dd, f"if={target}"], stdout=subprocess.PIPE, check=True).stdout
+            sums = [hashlib.sha256(each).digest() for each in (data[: block * count], back)]
+            assert sums[0] == sums[1]
             target.unlink()
 
 
