@@ -9,7 +9,7 @@ arch=$1 cache=$2
 shift 2
 out=$checkout/build/soc/$arch
 "$bin/cmake" -S "$checkout/firmware" -B "$out/core" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" -DSBE_BUILD_TESTS=ON \
-    -DCMAKE_BUILD_TYPE=Release --toolchain "$out/toolchain.cmake" >"$out/core.log" 2>&1 || {
+    -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS=-DSLOW --toolchain "$out/toolchain.cmake" >"$out/core.log" 2>&1 || {
     cat "$out/core.log" >&2
     exit 1
 }
