@@ -21,6 +21,8 @@ from tests.rigs.soc.both import BOARD, PYTHON, Soc, booted_board
 
 ALL = os.environ.get("SBE_SOC") == "all"
 PART = "(test_calls and not extremes) or test_formats or test_services or test_asg or test_power"
+TOO_SLOW = "two_loops or blocks_to_be_filled or stands_still"
+"""What a clock measures: 3,000 calls within 20 s, streams that are not to run out of frames."""
 PROGRAMS = (PYTHON, "-m", "tests.rigs.soc.programs")
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800 if ALL else 300)]
@@ -65,7 +67,7 @@ def test_conformance(soc: Soc) -> None:
     command = [PYTHON, "-m", "pytest", "-p", "sbe.testing.plugin", "-p", "no:cacheprovider", "-q"]
     command += ["--color=no", "--sbe-uri=carveout:/run/link.toml", "--sbe-timeout=300"]
     command += ["-c", "/dev/null", "--rootdir", "/checkout/sbe/testing"]
-    command += [] if ALL else ["-k", PART]
+    command += ["-k", f"not ({TOO_SLOW})" if ALL else PART]
     said = soc.run(*command, "--pyargs", "sbe.testing.conformance", timeout_s=1500)
     print(said[-1])
     assert "failed" not in said[-1]
