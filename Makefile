@@ -117,16 +117,16 @@ instructions: $(BUILT) $(FIRMWARE) ## instructions of the firmware per call, cou
 rig-kernel: ## build the kernel that tests marked `kernel` run in (once, some minutes), and our modules
 	tests/rigs/kernel/build.sh
 
-# Debian for arm64 comes by apt and pip, once; the package is cross-built as often as it changes.
-SOC := build/soc/arm64/.built
+# Debian for these comes by apt and pip, once; the package is cross-built as often as it changes.
+SOC := build/soc/arm64/.built build/soc/armhf/.built
 SOC_SOURCES := $(NATIVE) $(shell find sbe -name '*.py') $(wildcard tests/rigs/soc/*.sh)
-rig-soc: $(BUILT) $(DEV) $(RIG) $(SOC) ## a Debian for AArch64 under emulation beside the Cortex-M33: all of its tests, some minutes
+rig-soc: $(BUILT) $(DEV) $(RIG) $(SOC) ## a Debian for AArch64 under emulation beside the Cortex-M33, qemu-user: all of their tests, some minutes
 	SBE_SOC=all $(BIN)/python -m pytest tests/rigs/soc
 
-soc-parts: $(SOC) ## only build what rig-soc and its tests among the others run
+soc-parts: $(SOC) ## only build what those tests run, which are skipped without
 
-$(SOC): $(SOC_SOURCES) $(BASE)
-	@cache=$$(tests/rigs/soc/build.sh arm64) && tests/rigs/soc/cross.sh arm64 "$$cache"
+build/soc/%/.built: $(SOC_SOURCES) $(BASE)
+	@cache=$$(tests/rigs/soc/build.sh $*) && tests/rigs/soc/cross.sh $* "$$cache"
 	@touch $@
 
 # An image of Zephyr is one more image of the emulated board: the same suites, but for what bare metal alone says.

@@ -375,7 +375,8 @@ static void test_idle_remote_sleeps(bool listens)
         (void)nanosleep(&pause, NULL);
     }
     CHECK(before == after);
-    CHECK(process_figure(host.pid, "VmRSS:") < 8192 || SANITIZED);
+    bool emulated = getenv("QEMU_LD_PREFIX") != NULL; /* the emulator's memory would be counted */
+    CHECK(process_figure(host.pid, "VmRSS:") < 8192 || SANITIZED || emulated);
     CHECK(end_remote(&host) == 0);
 }
 

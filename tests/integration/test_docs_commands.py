@@ -33,6 +33,7 @@ MODULES = "builds for and loads into the running kernel; the rig's tests do so w
 ROOTS = "changes this machine, as root"
 BOARD = "needs a remote processor of the machine; tests/rigs/kernel has one"
 RIG = "boots the rig's kernel; `make test` runs what is marked `kernel`"
+RIG_SOC = "boots the virtual SoC; `make test` runs these with the others"
 WEST = "needs a workspace of Zephyr's"
 OPENAMP = "needs an OpenAMP, which Debian has not"
 ELSEWHERE: dict[str, dict[str, str]] = {
@@ -96,6 +97,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         ".venv/bin/python -m pytest -m kernel": RIG,
         "python3 -m tests.rigs.kernel": RIG,
     },
+    "tests/rigs/soc/README.md": {".venv/bin/python -m pytest tests/rigs/soc": RIG_SOC},
 }
 
 # Targets of ours that .ci/run does not make; the others are run there, not here.
@@ -103,6 +105,7 @@ NOT_IN_CI = {
     "build": "what every other target of CI's needs",
     ".venv/.dev": "the same for the tests",
     "release": "a person's; CI makes it dry",
+    "rig-soc": "minutes; CI runs a part of it with the other tests",
     "rig-zephyr": WEST,
     "bench-kernel": "minutes, for figures",
 }

@@ -45,7 +45,7 @@ key=$({ echo "$release $packages" "$wheels"; cat "$here/build.sh" "$here/init.sh
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sbe/soc-$arch-$key
 
 if [ "${2:-build}" = path ] && [ ! -e "$cache/built" ]; then
-    fail "no Debian for $arch is built: make rig-soc"
+    fail "no Debian for $arch is built: make soc-parts"
 fi
 
 mkdir -p "$cache"

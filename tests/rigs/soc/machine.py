@@ -20,7 +20,6 @@ from tests.rigs.guest import ROOT, Result, RigMissing
 __all__ = ["CHECKOUT", "Guest", "Neighbour", "Parts", "find", "run"]
 
 HERE = Path(__file__).resolve().parent
-PACKAGE = ROOT / "build" / "soc" / "arm64" / "package" / "sbe"
 CHECKOUT = Path("/checkout")
 MEMORY = "512M"
 LIFE_S = 3600
@@ -44,14 +43,15 @@ class Neighbour:
     size_bytes: int
 
 
-def find() -> Parts:
-    """What `make rig-soc` has built. Raises RigMissing."""
-    done = subprocess.run([HERE / "build.sh", "arm64", "path"], capture_output=True, text=True)
+def find(arch: str = "arm64") -> Parts:
+    """What `make soc-parts` has built. Raises RigMissing."""
+    done = subprocess.run([HERE / "build.sh", arch, "path"], capture_output=True, text=True)
     if done.returncode != 0:
         raise RigMissing(done.stderr.strip())
-    if not PACKAGE.is_dir():
-        raise RigMissing("the package is not built for arm64: make rig-soc")
-    return Parts(Path(done.stdout.strip()), PACKAGE)
+    package = ROOT / "build" / "soc" / arch / "package" / "sbe"
+    if not package.is_dir():
+        raise RigMissing(f"the package is not built for {arch}: make soc-parts")
+    return Parts(Path(done.stdout.strip()), package)
 
 
 class Guest(guest.Guest):

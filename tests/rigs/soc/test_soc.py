@@ -20,6 +20,9 @@ from tests.rigs.soc import machine
 from tests.rigs.soc.both import BOARD, PYTHON, Soc, booted_board
 
 ALL = os.environ.get("SBE_SOC") == "all"
+PART = "(test_calls and not extremes) or test_formats or test_services or test_asg or test_power"
+TOO_SLOW = "two_loops or blocks_to_be_filled or stands_still"
+"""What a clock measures: 3,000 calls within 20 s, streams that are not to run out of frames."""
 PROGRAMS = (PYTHON, "-m", "tests.rigs.soc.programs")
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(1800 if ALL else 300)]
@@ -59,6 +62,17 @@ def test_calls(soc: Soc) -> None:
     soc.run(*PROGRAMS, "calls", "2000" if ALL else "200", timeout_s=120)
 
 
+def test_conformance(soc: Soc) -> None:
+    """The suite that is shipped, against a carve-out in the guest's own terms."""
+    command = [PYTHON, "-m", "pytest", "-p", "sbe.testing.plugin", "-p", "no:cacheprovider", "-q"]
+    command += ["--color=no", "--sbe-uri=carveout:/run/link.toml", "--sbe-timeout=300"]
+    command += ["-c", "/dev/null", "--rootdir", "/checkout/sbe/testing"]
+    command += ["-k", f"not ({TOO_SLOW})" if ALL else PART]
+    said = soc.run(*command, "--pyargs", "sbe.testing.conformance", timeout_s=1500)
+    print(said[-1])
+    assert "failed" not in said[-1]
+
+
 def test_command_line_over_a_daemon(soc: Soc) -> None:
     said = "\n".join(soc.run(*PROGRAMS, "daemon", timeout_s=300))
     for words in ("carveout", "crc32", "PASS 23 of 23 results checked against zlib and numpy"):
@@ -91,9 +105,7 @@ def test_guest_is_killed_and_the_next_one_connects(parts: machine.Parts) -> None
         assert (board.pid, board.exit_description) == (pid, None)
 
 
-@pytest.mark.parametrize(
-    "size_mib", [8, pytest.param(32, marks=pytest.mark.skipif(not ALL, reason="make rig-soc"))]
-)
+@pytest.mark.parametrize("size_mib", [8, 32] if ALL else [8])
 def test_window_of_another_size_is_refused(parts: machine.Parts, size_mib: int) -> None:
     size, ours = size_mib << 20, 16 << 20
     with booted_board() as board:

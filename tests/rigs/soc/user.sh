@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs a command in the Debian of another architecture with qemu-user, which starts its processes' programs too.
-#   user.sh ARCH CACHE COMMAND...   ARCH is arm64 or armhf, CACHE what build.sh printed
+#   user.sh ARCH CACHE COMMAND...        ARCH is arm64 or armhf, CACHE what build.sh printed
+#   user.sh ARCH CACHE here COMMAND...   the same in this machine's files: its own programs may start foreign ones
 # The emulator is registered in a user namespace of its own (Linux 6.7 or later): this machine stays as it is. This
 # checkout is /checkout there, with the cross-built package in the place of `sbe`.
 set -eu
@@ -23,9 +24,13 @@ mask="\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00$ones\\xfe\\xff\\xff\\xff"
 export rule=":sbe-$arch:M::$magic:$mask:$emulator:OCF" root="$cache/root" checkout package="$checkout/build/soc/$arch/package/sbe"
 
 # shellcheck disable=SC2016 # expanded by the inner shell
-exec unshare --user --map-root-user --mount --pid --fork --kill-child sh -euc '
+exec unshare --user --map-root-user --mount --pid --fork --kill-child --mount-proc sh -euc '
 mount -t binfmt_misc binfmt /proc/sys/fs/binfmt_misc
 printf "%s" "$rule" >/proc/sys/fs/binfmt_misc/register
+if [ "$1" = here ]; then
+    shift
+    exec env QEMU_LD_PREFIX="$root" "$@"
+fi
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmp "$root/tmp"
