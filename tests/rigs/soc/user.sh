@@ -38,6 +38,6 @@ mount -t tmpfs run "$root/run"
 mount --bind "$checkout" "$root/checkout"
 mount --bind "$package" "$root/checkout/sbe"
 cd "$root"
-exec env -i PATH=/usr/sbin:/usr/bin:/bin HOME=/run LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 \
+exec env -i PATH=/usr/sbin:/usr/bin:/bin HOME=/run LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 SBE_EMULATED=1 \
     PYTHONPATH=/checkout chroot . /bin/sh -c "cd /checkout && exec \"\$@\"" sh "$@"
 ' sh "$@"
