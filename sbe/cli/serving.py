@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from socket import socketpair
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from sbe import errors
 from sbe.cli import exit_codes
 from sbe.cli.session import Session
+from sbe.host.streams import OutputError
 
 if TYPE_CHECKING:
     from sbe.serve.places import Place
     from sbe.serve.service import Service
 
 __all__ = ["serve"]
+
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -33,7 +41,7 @@ __all__ = ["serve"]
 def serve(
     session: Session, module: str, socket: str | None, carveout: str | None, name: str
 ) -> int:
-    """Serve the functions of MODULE to a host, until Ctrl-C or SIGTERM.
+    """Serve the functions of MODULE to a host, until Ctrl-C, SIGTERM or SIGHUP.
 
     MODULE is a file FILE.py, a module that can be imported, or an entry point of the group
     sbe.services. Its SERVICES are handlers by name; without that all its public functions are
@@ -49,13 +57,18 @@ def serve(
     screen = session.screen()
     services = load_services(module)
     place, words = _place(socket, carveout, os.path.basename(module))
-    service = Service(services, place, name=name, tell=screen.line)
-    try:
-        ended = _ends(service)
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OutputError):  # hosts are served whether or not somebody reads
+            screen.line(line)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(place.close)
+        service = Service(services, place, name=name, tell=tell)
+        stack.callback(service.close)
+        ended = stack.enter_context(_ends(service))
         screen.line(f"{', '.join(services)}: {words}")
         service.run()
-    finally:
-        service.close()
     screen.result(True, services=list(services))
     return exit_codes.INTERRUPTED if signal.SIGINT in ended else exit_codes.OK
 
@@ -71,8 +84,13 @@ def _place(socket: str | None, carveout: str | None, image: str) -> tuple[Place,
     return SocketPlace(path), f"connect to socket:{path}"
 
 
-def _ends(service: Service) -> list[int]:
-    """Signals that came: the first one stops the service, a second one a handler that hangs."""
+@contextlib.contextmanager
+def _ends(service: Service) -> Iterator[list[int]]:
+    """Signals that came: the first one stops the service, a second one a handler that hangs.
+
+    One that the caller ignores still is. A signal may reach any thread, and does not wake the one
+    that waits for hosts: a thread does, which hears of each.
+    """
     came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -80,6 +98,21 @@ def _ends(service: Service) -> list[int]:
         signal.signal(number, signal.SIG_DFL)
         service.stop()
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, stop)
-    return came
+    def hear() -> None:
+        while numbers := heard.recv(64):
+            if handled.intersection(numbers):
+                service.stop()
+
+    handled = {number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN}
+    with errors.resources("what hears of signals"):
+        heard, told = socketpair()
+        told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=hear, name="sbe-signals", daemon=True).start()
+    for number in handled:
+        signal.signal(number, stop)
+    try:
+        yield came
+    finally:
+        signal.set_wakeup_fd(-1)
+        told.close()

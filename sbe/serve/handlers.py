@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -70,8 +71,9 @@ def check_handler(subject: str, handler: Callable[..., Any], *, awaits: bool = F
 def answer(request: _native.Request, name: str, handler: Handler | None) -> None:
     """Runs a handler and answers with what it returns or raises, whatever that is.
 
-    The thread is ours, so not even SystemExit ends it. What is no answer of the service but a
-    mistake of the application is logged; an `sbe.Error` is an answer.
+    The thread is ours, so not even SystemExit ends it; a process that the handler has forked ends.
+    What is no answer of the service but a mistake of the application is logged; an `sbe.Error` is
+    an answer.
     """
     if request.type == _native.FRAME_CANCEL:
         return  # of a request that was answered meanwhile
@@ -81,12 +83,28 @@ def answer(request: _native.Request, name: str, handler: Handler | None) -> None
     if request.cancelled:
         request.respond(b"", -errno.ECANCELED)
         return
+    owner = os.getpid()
     try:
         result = handler(request.payload, *request.buffers)
     except BaseException as error:
+        _end_copy(owner, error)
         refuse(request, name, error)
         return
+    _end_copy(owner)
     respond(request, name, result)
+
+
+def _end_copy(owner: int, error: BaseException | None = None) -> None:
+    """Ends a process that a handler has forked where it leaves the handler.
+
+    It would answer as well, and then serve the host's requests beside its parent.
+    """
+    if os.getpid() == owner:
+        return
+    code = error.code if isinstance(error, SystemExit) else error and 1
+    if error is not None and not isinstance(error, SystemExit):
+        report("a process that a handler has forked failed", error)
+    os._exit(code & 0xFF if isinstance(code, int) else 1 if code else 0)
 
 
 def refuse(request: _native.Request, name: str, error: BaseException) -> None:

@@ -225,7 +225,9 @@ class Life:
             while True:
                 control_fd = self._watch_control(control_fd)
                 timeout = None if self._idle() else 0
-                ready = {fd for fd, _ in self._poll.poll(timeout)}
+                ready = dict(self._poll.poll(timeout))
+                if any(events & select.POLLNVAL for events in ready.values()):
+                    raise LinkError("something in this process has closed a descriptor of the link")
                 if stop_fd in ready:
                     return
                 if control_fd in ready:
@@ -234,6 +236,7 @@ class Life:
                     raise self._unsent
                 self._serve()
         finally:
+            self._unsent = None  # by its traceback it would keep this life and its memory
             for channel in list(self._channels):
                 self.channel_close(channel)
 

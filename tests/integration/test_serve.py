@@ -48,9 +48,9 @@ with sbe.connect(sys.argv[1]) as link:
 class Served:
     """The process, and the URI by which hosts reach it."""
 
-    def __init__(self, folder: Path, by: str) -> None:
+    def __init__(self, folder: Path, by: str, services: str = SERVICES, **how: Any) -> None:
         self.folder = folder
-        (folder / "services.py").write_text(SERVICES)
+        (folder / "services.py").write_text(services)
         if by == "socket":
             self.uri = f"socket:{folder / 'bell'}"
             self._words = ["--socket", str(folder / "bell")]
@@ -61,7 +61,7 @@ class Served:
             (folder / "host.toml").write_text(f'{memory}doorbell = "unix:{folder / "bell"}"\n')
             self.uri = f"carveout:{folder / 'host.toml'}"
             self._words = ["--carveout", str(folder / "remote.toml")]
-        self.process = self.start()
+        self.process = self.start(**how)
 
     def start(self, **how: Any) -> subprocess.Popen[str]:
         """Returns when it serves."""
@@ -69,7 +69,7 @@ class Served:
         self.process = subprocess.Popen(
             [*command, *self._words], stdout=subprocess.PIPE, text=True, **how
         )
-        assert self.hears("double, invert, wait: ")
+        assert self.hears("double, invert, wait")
         return self.process
 
     def hears(self, beginning: str) -> str:
