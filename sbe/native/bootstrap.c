@@ -59,10 +59,22 @@ static void bootstrap_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
+/* Our block is whole, and somebody else's: both would write it, and the rings, in turn. */
+static bool is_taken(const struct sbe_bootstrap *bootstrap)
+{
+    struct sbe_carveout_block own;
+    sbe_snapshot(&own, bootstrap->own, sizeof own);
+    return own.generation != 0 && own.generation != bootstrap->generation &&
+           own.check == ~own.generation && own.magic == SBE_CARVEOUT_MAGIC;
+}
+
 static PyObject *bootstrap_look(PyObject *object, PyObject *unused)
 {
+    struct sbe_bootstrap *bootstrap = &((Bootstrap *)object)->bootstrap;
     (void)unused;
-    return PyLong_FromLong(sbe_bootstrap_look(&((Bootstrap *)object)->bootstrap));
+    if (is_taken(bootstrap))
+        return PyLong_FromLong(SBE_EBUSY);
+    return PyLong_FromLong(sbe_bootstrap_look(bootstrap));
 }
 
 static PyObject *bootstrap_send(PyObject *object, PyObject *message)
@@ -94,7 +106,7 @@ static PyObject *bootstrap_receive(PyObject *object, PyObject *unused)
     if (size < 0)
         return native_raise(size, false,
                             size == SBE_EBADMSG ? "control message of impossible size"
-                                                : "the remote published a control ring's index "
+                                                : "the other end published a control ring's index "
                                                   "that can't be");
     if (size == 0)
         return Py_BuildValue("(OO)", Py_None, ring_peer ? Py_True : Py_False);
@@ -239,7 +251,7 @@ static PyObject *bootstrap_get(PyObject *object, void *which)
 }
 
 static PyMethodDef BOOTSTRAP_METHODS[] = {
-    {"look", bootstrap_look, METH_NOARGS, "Looks at the peer's block: 0, 1 ready, or -ECONNRESET."},
+    {"look", bootstrap_look, METH_NOARGS, "Looks at the peer's block: 0, 1 ready, -ECONNRESET, or -EBUSY: ours is another's now."},
     {"send", bootstrap_send, METH_O, "Sends a message. True: ring the peer."},
     {"receive", bootstrap_receive, METH_NOARGS, "(message or None, ring the peer)"},
     {"changed", bootstrap_changed, METH_NOARGS, "Our block says something new: ring the peer."},

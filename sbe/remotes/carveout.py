@@ -147,7 +147,9 @@ class Carveout(Remote):
         crash = _native.read_crash(self._window.memory)
         if crash is not None:
             return f"the firmware crashed: {describe_crash(crash)}"
-        return "no firmware has shown itself in the shared RAM: does it run?"
+        return (
+            "no firmware has shown itself in the shared RAM: does it run, and has it no other host?"
+        )
 
     def close(self) -> None:
         """Lets go of the shared RAM."""

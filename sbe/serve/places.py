@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import socket
+from time import monotonic
 from typing import Protocol
 
 from sbe import _native, errors
@@ -22,7 +24,7 @@ from sbe.transports.window import Window
 __all__ = ["Place", "SocketPlace", "WindowPlace"]
 
 _LISTEN = "listen:"
-_RETRY_S = 0.5  # between tries of a doorbell that nobody answers yet
+_RETRY_S = 0.5  # between tries of a doorbell that nobody answers yet, or that ends at once
 _BACKLOG = 16
 _NAME_MAX = 31  # bytes in the window's description
 
@@ -93,6 +95,7 @@ class WindowPlace:
         self._image = image.encode()[:_NAME_MAX].decode(errors="ignore")
         self._sock: socket.socket | None = None
         self._next: CarveoutTransport | None = None
+        self._opened = -math.inf
         self._window = Window(config.memory, config.offset, config.size, config.map)
         self.reach: Reach = SharedWindow(self._window)
         try:
@@ -130,13 +133,16 @@ class WindowPlace:
             accepted = _accept(self._sock, stop_fd)
             return None if accepted is None else accepted.detach()
         while True:
+            pause = max(self._opened + _RETRY_S - monotonic(), 0)
+            if select.select([stop_fd], [], [], pause)[0]:
+                return None
+            self._opened = monotonic()
             try:
                 return open_doorbell(self._doorbell)
             except errors.BadArgument:
                 raise
             except errors.Error:  # whoever listens there may be started later
-                if select.select([stop_fd], [], [], _RETRY_S)[0]:
-                    return None
+                continue
 
     def close(self) -> None:
         """Lets go of the shared RAM."""
@@ -148,14 +154,19 @@ class WindowPlace:
 
 
 def _accept(sock: socket.socket, stop_fd: int) -> socket.socket | None:
-    """The next who connects; None: `stop_fd` became readable. Raises OutOfResources."""
+    """The next who connects; None: `stop_fd` became readable.
+
+    Raises OutOfResources, BadArgument for a socket that is one no more.
+    """
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     poll.register(stop_fd, select.POLLIN)
     while True:
-        ready = {fd for fd, _ in poll.poll()}
+        ready = dict(poll.poll())
         if stop_fd in ready:
             return None
+        if ready[sock.fileno()] & select.POLLNVAL:
+            raise errors.BadArgument("something in this process has closed the socket of its hosts")
         try:
             with errors.resources("taking a host's connection"):
                 return socket_above_streams(sock.accept()[0])

@@ -54,19 +54,25 @@ class Service:
             self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def run(self) -> None:
-        """Serves until `stop()`. Why a host was lost goes to the log."""
+        """Serves until `stop()`. Why a host was lost goes to the log.
+
+        Raises BadArgument when no host can come any more, Busy when another process has taken the
+        place.
+        """
+        said = ""
         while not self._stopped(0):
             try:
-                transport = self._place.wait(self._stop_fd)
-                if transport is None:
-                    return
-                self._live(transport)
-            except errors.LinkError as error:
-                self._tell(f"the host is gone: {error}")
-            except errors.BadArgument:
+                with errors.resources("a life of this remote"):
+                    transport = self._place.wait(self._stop_fd)
+                    if transport is None:
+                        return
+                    self._live(transport)
+                said = ""
+            except (errors.BadArgument, errors.Busy):
                 raise
-            except errors.Error as error:
-                _log.warning("%s", error)
+            except errors.Error as error:  # the next try may go better, and soon or in days
+                if said != (said := str(error)):
+                    _log.warning("%s", error)
                 self._stopped(_PAUSE_S)
 
     def _live(self, transport: Transport) -> None:
@@ -79,6 +85,8 @@ class Service:
                 limits=self._limits,
                 tell=self._tell,
             ).run(self._stop_fd)
+        except errors.LinkError as error:
+            self._tell(f"the host is gone: {error}")
         finally:
             self._place.let_go(transport)
 

@@ -103,8 +103,9 @@ class CarveoutTransport:
     def receive(self) -> tuple[bytes, list[int]] | None:
         """Returns the next message; None when there is none.
 
-        Raises ProtocolError for one message that is no message (go on); LinkError when the remote
-        crashed or began another life, or the stream has ended.
+        Raises ProtocolError for one message that is no message (go on); LinkError when the other
+        end crashed or began another life, the stream has ended, or another process is the host now;
+        Busy when one is the remote.
         """
         message = self._receive()
         if message is not None:
@@ -113,7 +114,10 @@ class CarveoutTransport:
         # An interrupt does not say that it is about a crash.
         if events >> 2 & 1 or self._doorbells.closed or (events and self._met):
             self._check_alive(bool(events >> 2 & 1))
-        self._look()
+        try:
+            self._look()
+        except errors.ProtocolError as error:  # about all of it, not about one message
+            raise errors.LinkError(str(error), error.code) from error
         if self._bootstrap.ready:
             self.flush()
             message = self._receive()
@@ -210,6 +214,13 @@ class CarveoutTransport:
 
     def _look(self) -> None:
         status = self._bootstrap.look()
+        if status == -errno.EBUSY:
+            kind, role = (errors.LinkError, "host") if self._is_host else (errors.Busy, "remote")
+            raise kind(
+                f"another process is the {role} in the shared RAM {self._window.path} now: a "
+                f"window has one {role}",
+                errno.EBUSY,
+            )
         if status == -errno.ECONNRESET or (self._met and not self._bootstrap.ready):
             self._peer_restarted = not self._is_host
             raise errors.LinkError(f"the {self._peer} restarted")

@@ -108,7 +108,9 @@ def test_a_carveout_without_firmware(tmp_path: Path) -> None:
     with bell:
         words = refused(lambda: sbe.connect(uri, timeout=SHORT_S))
     assert words.startswith(f"no link to {uri} within 0.5 s: the negotiation with the remote: ")
-    assert words.endswith(": no firmware has shown itself in the shared RAM: does it run?")
+    assert words.endswith(
+        ": no firmware has shown itself in the shared RAM: does it run, and has it no other host?"
+    )
 
 
 @pytest.mark.rig

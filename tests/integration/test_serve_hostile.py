@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import select
 import signal
+import socket
+import struct
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import sbe
-from sbe.errors import LinkError, RemoteError
+from sbe import _native
+from sbe.errors import Busy, LinkError, RemoteError
+from sbe.remotes.carveout import Carveout, CarveoutConfig
+from sbe.serve.places import WindowPlace
+from sbe.serve.service import Service
 from tests.integration import test_serve
 from tests.integration.test_serve import LIMIT_S, Served
 
@@ -139,3 +150,101 @@ def test_nobody_reads_what_it_says(served: Served) -> None:
         test_serve.works(served.uri)
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(LIMIT_S) == 0
+
+
+# -- a window that is not as it should be ----------------------------------------------------------
+
+
+class Stream:
+    """A window, and a unix socket at which its doorbell's other end listens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ram = folder / "ram"
+        self.ram.write_bytes(bytes(1 << 20))
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(LIMIT_S)
+        self.sock.bind(str(folder / "bell"))
+        self.sock.listen()
+        self.config = CarveoutConfig(str(self.ram), f"unix:{folder / 'bell'}")
+
+    def takes(self, count: int) -> list[socket.socket]:
+        """So many connections."""
+        return [self.sock.accept()[0] for _ in range(count)]
+
+    def block(self, *, version: int = _native.CARVEOUT_VERSION) -> None:
+        """A host's, of a generation that is nobody's."""
+        with self.ram.open("r+b") as ram:
+            magic = struct.unpack("=I", os.pread(ram.fileno(), 4, 128))[0]
+            os.pwrite(ram.fileno(), struct.pack("=4I", magic, version, 7, ~7 & 0xFFFFFFFF), 0)
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Iterator[Stream]:
+    made = Stream(tmp_path)
+    with made.sock:
+        yield made
+
+
+def test_a_stream_that_ends_at_once_is_not_asked_for_again_at_once(stream: Stream) -> None:
+    with Service({"f": bytes}, WindowPlace(stream.config, "test")):
+        begun = time.monotonic()
+        for _ in range(3):
+            stream.takes(1)[0].close()
+        assert time.monotonic() - begun > 0.9
+
+
+def test_a_host_of_another_version(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    said: list[str] = []
+    with Service({"f": bytes}, WindowPlace(stream.config, "test"), tell=said.append):
+        ends = stream.takes(1)
+        stream.block(version=99)
+        ends[0].send(LOOK)
+        ends += stream.takes(3)
+    for end in ends:
+        end.close()
+    assert [line for line in said if "version 99" in line] == said
+    assert len(said) == 1
+    assert sum("version 99" in each.message for each in caplog.records) == 1
+
+
+# -- two of the same role --------------------------------------------------------------------------
+
+
+LOOK = b"\x83"  # the token which says that a block has changed
+
+
+def test_two_remotes_in_one_window(stream: Stream) -> None:
+    """The later one has it: the first ends, in words, and does not take it back."""
+    with (
+        ThreadPoolExecutor() as threads,
+        contextlib.closing(Service({"f": bytes}, WindowPlace(stream.config, "first"))) as first,
+    ):
+        ended = threads.submit(first.run)
+        (bell,) = stream.takes(1)
+        with (
+            bell,
+            Service({"f": bytes}, WindowPlace(stream.config, "second")),
+            stream.takes(1)[0],
+        ):
+            bell.send(LOOK)
+            with pytest.raises(Busy, match="another process is the remote in the shared RAM"):
+                ended.result(LIMIT_S)
+
+
+def test_two_hosts_in_one_window(tmp_path: Path) -> None:
+    """The later one has it, and the first one is told."""
+    with contextlib.closing(Served(tmp_path, "carveout")) as served:
+        first = Carveout(CarveoutConfig.load(tmp_path / "host.toml"))
+        with contextlib.closing(first), contextlib.closing(first.connect()) as transport:
+            while not transport.met:
+                select.select([transport], [], [], LIMIT_S)
+                transport.receive()
+            with ThreadPoolExecutor() as threads:
+                connecting = threads.submit(sbe.connect, served.uri, timeout=LIMIT_S)
+                with pytest.raises(LinkError, match="another process is the host in the shared"):
+                    while not connecting.done():
+                        transport.receive()
+                transport.close()
+                with connecting.result() as second:
+                    assert second.call("double", payload=b"ab").payload == b"abab"
