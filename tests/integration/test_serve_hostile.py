@@ -23,6 +23,7 @@ from sbe.errors import Busy, LinkError, RemoteError
 from sbe.remotes.carveout import Carveout, CarveoutConfig
 from sbe.serve.places import WindowPlace
 from sbe.serve.service import Service
+from sbe.transports.carveout import CarveoutTransport
 from tests.integration import test_serve
 from tests.integration.test_serve import LIMIT_S, Served
 
@@ -232,6 +233,12 @@ def test_two_remotes_in_one_window(stream: Stream) -> None:
                 ended.result(LIMIT_S)
 
 
+def receive_for_ever(transport: CarveoutTransport) -> None:
+    while True:
+        select.select([transport], [], [], LIMIT_S)
+        transport.receive()
+
+
 def test_two_hosts_in_one_window(tmp_path: Path) -> None:
     """The later one has it, and the first one is told."""
     with contextlib.closing(Served(tmp_path, "carveout")) as served:
@@ -243,8 +250,7 @@ def test_two_hosts_in_one_window(tmp_path: Path) -> None:
             with ThreadPoolExecutor() as threads:
                 connecting = threads.submit(sbe.connect, served.uri, timeout=LIMIT_S)
                 with pytest.raises(LinkError, match="another process is the host in the shared"):
-                    while not connecting.done():
-                        transport.receive()
+                    receive_for_ever(transport)
                 transport.close()
                 with connecting.result() as second:
                     assert second.call("double", payload=b"ab").payload == b"abab"
