@@ -109,8 +109,7 @@ class WindowPlace:
     def wait(self, stop_fd: int) -> Transport | None:
         """Returns one as soon as there is a stream; the host may come later."""
         if self._next is not None:
-            again, self._next = self._next, None
-            return again
+            return self._go_on(stop_fd)
         # Addresses of this link are offsets into the window: nobody need know where it lies.
         _native.describe_window(self._window.memory, 0, "linux", self._image)
         bell = self._open(stop_fd)
@@ -123,10 +122,24 @@ class WindowPlace:
 
         That host has seen this end's generation: another one would be another life of this end.
         """
-        if isinstance(transport, CarveoutTransport) and transport.begin_again():
+        if isinstance(transport, CarveoutTransport) and transport.peer_restarted:
             self._next = transport
         else:
             transport.close()
+
+    def _go_on(self, stop_fd: int) -> Transport | None:
+        """With a host that connects its own stream, if this end listens: the former one's ends."""
+        transport, self._next = self._next, None
+        assert transport is not None
+        try:
+            bell = None if self._sock is None else self._open(stop_fd)
+            if (self._sock is None or bell is not None) and transport.begin_again(bell):
+                transport, again = None, transport
+                return again
+        finally:
+            if transport is not None:
+                transport.close()
+        return None if self._sock is not None else self.wait(stop_fd)
 
     def _open(self, stop_fd: int) -> int | Interrupt | None:
         if self._sock is not None:

@@ -61,16 +61,7 @@ class CarveoutTransport:
         self._retry_s = _RETRY_MIN_S
         self._retry_at = 0.0
         self._retry_until = 0.0
-        try:
-            with errors.resources("carrying doorbells over the stream"):
-                if isinstance(doorbell, Interrupt):
-                    self._doorbells = _native.Doorbells(
-                        doorbell.fd, doorbell.register, doorbell.value
-                    )
-                else:
-                    self._doorbells = _native.Doorbells(doorbell)
-        finally:
-            os.close(doorbell.fd if isinstance(doorbell, Interrupt) else doorbell)
+        self._doorbells = _carry(doorbell)
         try:
             self._bootstrap = _native.Bootstrap(window.memory, secrets.randbits(32), role)
             self._look()
@@ -156,13 +147,17 @@ class CarveoutTransport:
         """Forgets a channel."""
         self._doorbells.remove(channel)
 
-    def begin_again(self) -> bool:
+    def begin_again(self, doorbell: int | Interrupt | None = None) -> bool:
         """A remote goes on, in the same life of its end, with a host that has begun another one.
 
-        False: that is not what has ended it, and it is only good for `close()`.
+        `doorbell` is that host's, where it has one of its own. False: that is not what has ended
+        it, and it is only good for `close()`. Raises OutOfResources, LinkError.
         """
-        if not self._peer_restarted or self._doorbells.closed:
+        if not self._peer_restarted or (doorbell is None and self._doorbells.closed):
             return False
+        if doorbell is not None:
+            self._doorbells.close()
+            self._doorbells = _carry(doorbell)
         self._peer_restarted = self._met = False
         self._queue.clear()
         self._retry_s = _RETRY_MIN_S
@@ -185,6 +180,11 @@ class CarveoutTransport:
     def counters(self) -> dict[str, int]:
         """Tokens each way, and what was lost on the way."""
         return self._doorbells.counters()
+
+    @property
+    def peer_restarted(self) -> bool:
+        """A remote's host has begun another life: `begin_again()`."""
+        return self._peer_restarted
 
     @property
     def met(self) -> bool:
@@ -272,3 +272,14 @@ class CarveoutTransport:
         if not self._retry_at or self._retry_at > now + self._retry_s:
             self._retry_at = now + self._retry_s
         self._doorbells.tick(max(self._retry_at - now, 1e-3))
+
+
+def _carry(doorbell: int | Interrupt) -> _native.Doorbells:
+    """Takes over the doorbell, also where it raises."""
+    try:
+        with errors.resources("carrying doorbells over the stream"):
+            if isinstance(doorbell, Interrupt):
+                return _native.Doorbells(doorbell.fd, doorbell.register, doorbell.value)
+            return _native.Doorbells(doorbell)
+    finally:
+        os.close(doorbell.fd if isinstance(doorbell, Interrupt) else doorbell)

@@ -26,6 +26,7 @@ from sbe.serve.service import Service
 from sbe.transports.carveout import CarveoutTransport
 from tests.integration import test_serve
 from tests.integration.test_serve import LIMIT_S, Served
+from tests.unit.session_pair import End, Recorder
 
 SERVICES = (
     test_serve.SERVICES
@@ -175,7 +176,9 @@ class Stream:
     def block(self, *, version: int = _native.CARVEOUT_VERSION) -> None:
         """A host's, of a generation that is nobody's."""
         with self.ram.open("r+b") as ram:
-            magic = struct.unpack("=I", os.pread(ram.fileno(), 4, 128))[0]
+            magic = 0
+            while magic == 0:  # the remote has not shown itself yet
+                (magic,) = struct.unpack("=I", os.pread(ram.fileno(), 4, 128))
             os.pwrite(ram.fileno(), struct.pack("=4I", magic, version, 7, ~7 & 0xFFFFFFFF), 0)
 
 
@@ -231,6 +234,33 @@ def test_two_remotes_in_one_window(stream: Stream) -> None:
             bell.send(LOOK)
             with pytest.raises(Busy, match="another process is the remote in the shared RAM"):
                 ended.result(LIMIT_S)
+
+
+def negotiate(transport: CarveoutTransport) -> None:
+    """Returns when the remote's session has answered."""
+    host = Recorder()
+    end = End(_native.ROLE_HOST, handler=host)
+    end.session.start(1)
+    transport.send(host.sent[0])
+    while transport.receive() is None:
+        select.select([transport], [], [], LIMIT_S)
+
+
+def test_a_host_that_comes_before_the_former_ones_stream_has_ended(tmp_path: Path) -> None:
+    """It has met this life of the remote by then, and must not see another one begin."""
+    with contextlib.closing(Served(tmp_path, "carveout")) as served:
+        former = Carveout(CarveoutConfig.load(tmp_path / "host.toml"))
+        with contextlib.closing(former), contextlib.closing(former.connect()) as old:
+            negotiate(old)
+            latter = Carveout(CarveoutConfig.load(tmp_path / "host.toml"))
+            with contextlib.closing(latter), contextlib.closing(latter.connect()) as new:
+                old._doorbells.send(_native.TOKEN_BLOCK)  # that end looks, and it is another host
+                served.hears("the host is gone: the host restarted")
+                while not new.met:
+                    select.select([new], [], [], LIMIT_S)
+                    new.receive()
+                old.close()
+                negotiate(new)
 
 
 def receive_for_ever(transport: CarveoutTransport) -> None:
