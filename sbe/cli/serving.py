@@ -80,7 +80,9 @@ def _place(socket: str | None, carveout: str | None, image: str) -> tuple[Place,
     if carveout is not None:
         config = CarveoutConfig.load(carveout)
         return WindowPlace(config, image), f"in the shared RAM {config.memory}"
-    path = os.path.abspath(socket or "")
+    if not socket:
+        raise click.UsageError("--socket takes the path of a socket")
+    path = os.path.abspath(socket)
     return SocketPlace(path), f"connect to socket:{path}"
 
 

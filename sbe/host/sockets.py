@@ -49,9 +49,9 @@ def listen(path: str, kind: int, backlog: int) -> socket.socket:
     """Listens at a path, for this user alone; a socket there that nobody listens at is replaced.
 
     `kind` is SOCK_STREAM or SOCK_SEQPACKET; accepting does not block. Raises Busy when somebody
-    listens there, LinkError, OutOfResources.
+    listens there, PermissionDenied, LinkError, OutOfResources.
     """
-    with errors.resources(f"listening at {path}"):
+    with _named(f"listening at {path}"):
         sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         before = os.umask(0o177)
         try:
@@ -64,6 +64,16 @@ def listen(path: str, kind: int, backlog: int) -> socket.socket:
         finally:
             os.umask(before)
     return sock
+
+
+@contextlib.contextmanager
+def _named(step: str) -> Iterator[None]:
+    """As errors.resources(), but for what is not permitted."""
+    with errors.resources(step):
+        try:
+            yield
+        except PermissionError as error:
+            raise errors.PermissionDenied(f"{step}: {error.strerror}") from error
 
 
 def _bind(sock: socket.socket, name: str, path: str, kind: int) -> None:

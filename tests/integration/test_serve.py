@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -170,6 +171,11 @@ def test_one_host_at_a_time(tmp_path: Path) -> None:
             assert link.call("echo", payload=b"next").payload == b"next"
         with pytest.raises(sbe.Busy, match="somebody listens there"):
             SocketPlace(tmp_path / "s")
+    with (
+        mock.patch.object(socket.socket, "bind", side_effect=PermissionError(13, "denied")),
+        pytest.raises(sbe.PermissionDenied, match=": denied"),
+    ):
+        SocketPlace(tmp_path / "denied")
     (tmp_path / "file").touch()
     with pytest.raises(sbe.Error, match="listening at"):
         SocketPlace(tmp_path / "nothing" / "s")
