@@ -251,7 +251,8 @@ static PyObject *bootstrap_get(PyObject *object, void *which)
 }
 
 static PyMethodDef BOOTSTRAP_METHODS[] = {
-    {"look", bootstrap_look, METH_NOARGS, "Looks at the peer's block: 0, 1 ready, -ECONNRESET, or -EBUSY: ours is another's now."},
+    {"look", bootstrap_look, METH_NOARGS,
+     "Looks at the peer's block: 0, 1 ready, -ECONNRESET, or -EBUSY: ours is another's now."},
     {"send", bootstrap_send, METH_O, "Sends a message. True: ring the peer."},
     {"receive", bootstrap_receive, METH_NOARGS, "(message or None, ring the peer)"},
     {"changed", bootstrap_changed, METH_NOARGS, "Our block says something new: ring the peer."},
