@@ -12,7 +12,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,8 @@ from sbe.transports.carveout import CarveoutTransport
 from tests.integration import test_serve
 from tests.integration.test_serve import LIMIT_S, Served
 from tests.unit.session_pair import End, Recorder
+
+LOOK = b"\x83"  # the token which says that a block has changed
 
 SERVICES = (
     test_serve.SERVICES
@@ -215,25 +217,22 @@ def test_a_host_of_another_version(stream: Stream, caplog: pytest.LogCaptureFixt
 # -- two of the same role --------------------------------------------------------------------------
 
 
-LOOK = b"\x83"  # the token which says that a block has changed
-
-
 def test_two_remotes_in_one_window(stream: Stream) -> None:
-    """The later one has it: the first ends, in words, and does not take it back."""
-    with (
-        ThreadPoolExecutor() as threads,
-        contextlib.closing(Service({"f": bytes}, WindowPlace(stream.config, "first"))) as first,
-    ):
-        ended = threads.submit(first.run)
-        (bell,) = stream.takes(1)
-        with (
-            bell,
-            Service({"f": bytes}, WindowPlace(stream.config, "second")),
-            stream.takes(1)[0],
-        ):
-            bell.send(LOOK)
-            with pytest.raises(Busy, match="another process is the remote in the shared RAM"):
-                ended.result(LIMIT_S)
+    """One of them has it, the later one unless the first looks while that begins; the other ends,
+    in words, and does not take it back."""
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor())
+        running = set()
+        for name in ("first", "second"):
+            service = Service({"f": bytes}, WindowPlace(stream.config, name))
+            stack.enter_context(contextlib.closing(service))
+            running.add(threads.submit(service.run))
+            (bell,) = stream.takes(1)
+            stack.enter_context(bell)
+        ended, running = wait(running, LIMIT_S, FIRST_COMPLETED)
+        assert (len(ended), len(running)) == (1, 1)
+        with pytest.raises(Busy, match="another process is the remote in the shared RAM"):
+            ended.pop().result()
 
 
 def negotiate(transport: CarveoutTransport) -> None:
