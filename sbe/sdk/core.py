@@ -32,6 +32,7 @@ from sbe.sdk.area import Area, _Owner
 from sbe.sdk.backend import Backend, Service
 from sbe.sdk.ownership import Areas, Turn
 from sbe.sdk.timeouts import ends_at, time_left
+from sbe.serve.handlers import here
 
 __all__ = ["Core", "check_name"]
 
@@ -374,20 +375,33 @@ class Core:
     def free(self, area: Area) -> None:
         """Has the remote let go of an area; nothing to do if it has."""
         self.check_process()
+        if here.is_remote:  # a handler's, or a finaliser's that runs there: nobody would answer
+            self._disown(area)
+            return
         for raw in () if self.turn.mine else list(self.raws):
             raw._refresh()
         with self.turn.lock:
+            if self.turn.mine:
+                self._disown(area)
+                return
             if self.closed or area not in self.areas:
                 return
-            for raw in list(self.raws):
-                raw._check_free(area)
-            if not area.freed:
-                self.table.remove(area)  # first: no new call may name it
-            if self.turn.mine:
-                self.areas.give_up(area)  # the operation frees it at its end
-                return
+            self._take_out(area)
             with self.control() as backend:
                 self.areas.free(area.id, backend)
+
+    def _take_out(self, area: Area) -> None:
+        """No new call may name it. Raises Busy."""
+        for raw in list(self.raws):
+            raw._check_free(area)
+        if not area.freed:
+            self.table.remove(area)
+
+    def _disown(self, area: Area) -> None:
+        """Has the operation under way free it at its end, or the next one."""
+        if not self.closed and area in self.areas:
+            self._take_out(area)
+            self.areas.give_up(area)
 
     # -- the end ----------------------------------------------------------------------------
 

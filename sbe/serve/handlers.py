@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ __all__ = [
     "answer",
     "answer_code",
     "check_handler",
+    "here",
     "is_coroutine",
     "refuse",
     "report",
@@ -35,6 +37,16 @@ class Answer(bytes):
     """The payload of an answer that says how much was written: bytes of each buffer, in order."""
 
     written: tuple[int, ...] = ()
+
+
+class _Here(threading.local):
+    """What this thread is."""
+
+    is_remote = False
+    """The one in which a remote lives: to wait for that remote here would be to wait for itself."""
+
+
+here = _Here()
 
 
 def is_coroutine(handler: Callable[..., Any]) -> bool:

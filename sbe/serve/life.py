@@ -14,7 +14,7 @@ from sbe import _native, errors
 from sbe.errors import Error, LinkError, ProtocolError
 from sbe.host import text
 from sbe.host.descriptors import check_doorbells, close_all
-from sbe.serve.handlers import Handler, answer
+from sbe.serve.handlers import Handler, answer, here
 from sbe.serve.reach import Reach
 from sbe.transports import Transport
 
@@ -219,6 +219,7 @@ class Life:
         Raises an Error which says how the link ended; nothing when it was stopped.
         """
         control_fd = -1
+        here.is_remote = True
         try:
             self._poll.register(stop_fd, select.POLLIN)
             self._session.start(secrets.randbits(31) + 1)
@@ -236,6 +237,7 @@ class Life:
                     raise self._unsent
                 self._serve()
         finally:
+            here.is_remote = False
             self._unsent = None  # by its traceback it would keep this life and its memory
             for channel in list(self._channels):
                 self.channel_close(channel)

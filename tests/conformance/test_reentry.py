@@ -247,6 +247,20 @@ def test_a_finaliser_in_a_cycle_frees(link: sbe.Connection) -> None:
     assert areas(link) == before
 
 
+def test_the_thread_of_a_remote_in_this_process_frees() -> None:
+    """As a finaliser may that the collector runs there: it would wait for its own answer."""
+    kept: list[sbe.Area] = []
+    with (
+        sbe.testing.Remote({"free": lambda payload: kept.pop().free()}) as remote,
+        remote.link() as link,
+    ):
+        before = areas(link)
+        kept.append(link.allocate(64))
+        link.call("free", timeout=5)
+        assert kept == []
+        assert areas(link) == before
+
+
 # -- in the middle of a call ---------------------------------------------------------------------
 
 
