@@ -1,7 +1,7 @@
 """Linux as the remote: Python functions that a host calls, with its buffers.
 
 handlers.py  what a handler may be, and how a request is answered with it
-reach.py     how memory that the host names is reached: by descriptors, or in a window
+memory.py    how memory that the host names is reached: by descriptors, or in a window
 life.py      one life of a remote: its session, areas and channels, until the host is gone
 places.py    where hosts come to: a socket, a window of shared RAM
 modules.py   the services of a Python module

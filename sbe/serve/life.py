@@ -15,7 +15,7 @@ from sbe.errors import Error, LinkError, ProtocolError
 from sbe.host import text
 from sbe.host.descriptors import check_doorbells, close_all
 from sbe.serve.handlers import Handler, answer, here
-from sbe.serve.reach import Reach
+from sbe.serve.memory import HostMemory
 from sbe.transports import Transport
 
 __all__ = ["DEFAULT_LIMITS", "Life", "Limits"]
@@ -49,7 +49,7 @@ class Life:
     def __init__(
         self,
         transport: Transport,
-        reach: Reach,
+        memory: HostMemory,
         services: Mapping[str, Handler],
         *,
         name: str,
@@ -58,7 +58,7 @@ class Life:
     ) -> None:
         """The transport stays the caller's. Services are known by their place: only add to them."""
         self._transport = transport
-        self._reach = reach
+        self._memory = memory
         self._services = services
         self._tell = tell
         self._table = _native.Table(limits.areas)
@@ -99,7 +99,7 @@ class Life:
         segments: Sequence[tuple[int, int]],
     ) -> int:
         """The host registers memory."""
-        memory = self._reach.open(flags, size, segments, self._fds)
+        memory = self._memory.open(flags, size, segments, self._fds)
         self._table.add(memory, area, context, flags)
         self._memories[area] = memory
         return memory.address
@@ -272,11 +272,11 @@ class Life:
                     request = channel.next_request(0)
                     if request is None:
                         break
-                    self._take(request)
+                    self._hear(request)
             except Error as error:
                 channel.fail(error)
 
-    def _take(self, request: _native.Request) -> None:
+    def _hear(self, request: _native.Request) -> None:
         """The host asks something, or gives up what it has asked."""
         answer(request, *self._handler(request.service))
 

@@ -23,18 +23,18 @@ _TABLE = "SERVICES"
 _NAME_MAX = 31  # bytes, SBE_NAME_SIZE of firmware/core/wire.h without its NUL
 
 
-def load_services(what: str) -> dict[str, Handler]:
+def load_services(module: str) -> dict[str, Handler]:
     """The services of an entry point, of a module that can be imported, or of a file FILE.py.
 
     They are what the module's SERVICES says, handlers by name; without one all of its own public
     functions. Raises BadArgument which says what is wrong; what the module raises is its own.
     """
-    found = _entry_point(what)
+    found = _entry_point(module)
     if found is None:
-        found = _module(what)
+        found = _module(module)
     if isinstance(found, ModuleType):
         found = getattr(found, _TABLE, None) or _functions(found)
-    return check_services(found, what)
+    return check_services(found, module)
 
 
 def check_services(services: Any, where: str) -> dict[str, Handler]:
@@ -63,21 +63,21 @@ def _entry_point(name: str) -> Any:
     return None
 
 
-def _module(what: str) -> ModuleType:
-    if what.endswith(".py") or os.sep in what:
-        return _file(what)
+def _module(module: str) -> ModuleType:
+    if module.endswith(".py") or os.sep in module:
+        return _file(module)
     try:
-        return importlib.import_module(what)
+        return importlib.import_module(module)
     except ImportError as error:
-        if error.name is None or not f"{what}.".startswith(f"{error.name}."):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, what it imports is not
         known = ", ".join(sorted(each.name for each in entry_points(group=GROUP)))
         raise BadArgument(
-            f"{what!r:.80} is no module that can be imported, and no entry point of the group "
+            f"{module!r:.80} is no module that can be imported, and no entry point of the group "
             f"{GROUP} ({known or 'there are none'}); a file is given with its .py"
         ) from error
     except ValueError as error:  # as of "a..b"
-        raise BadArgument(f"{what!r:.80} is no name of a module: {error}") from error
+        raise BadArgument(f"{module!r:.80} is no name of a module: {error}") from error
 
 
 def _file(path: str) -> ModuleType:

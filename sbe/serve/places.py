@@ -14,7 +14,7 @@ from sbe import _native, errors
 from sbe.host import sockets
 from sbe.host.descriptors import socket_above_streams
 from sbe.remotes.carveout import CarveoutConfig
-from sbe.serve.reach import Descriptors, Reach, SharedWindow
+from sbe.serve.memory import Descriptors, HostMemory, SharedWindow
 from sbe.transports import Transport
 from sbe.transports.carveout import CarveoutTransport
 from sbe.transports.doorbell import Interrupt, open_doorbell
@@ -33,7 +33,7 @@ class Place(Protocol):
     """Not thread-safe: it belongs to a `Service`."""
 
     @property
-    def reach(self) -> Reach:
+    def memory(self) -> HostMemory:
         """How memory of the hosts that come here is reached."""
         ...
 
@@ -56,7 +56,7 @@ class Place(Protocol):
 class SocketPlace:
     """A unix socket that this end listens at: hosts of this user, one after another."""
 
-    reach: Reach = Descriptors()
+    memory: HostMemory = Descriptors()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Listens; a socket that nobody listens at any more is replaced.
@@ -97,7 +97,7 @@ class WindowPlace:
         self._next: CarveoutTransport | None = None
         self._opened = -math.inf
         self._window = Window(config.memory, config.offset, config.size, config.map)
-        self.reach: Reach = SharedWindow(self._window)
+        self.memory: HostMemory = SharedWindow(self._window)
         try:
             if config.doorbell.startswith(_LISTEN):
                 path = config.doorbell.removeprefix(_LISTEN)

@@ -79,7 +79,7 @@ class Service:
         try:
             Life(
                 transport,
-                self._place.reach,
+                self._place.memory,
                 self._services,
                 name=self._name,
                 limits=self._limits,

@@ -26,7 +26,7 @@ from sbe.sdk.direct import DirectBackend
 from sbe.sdk.timeouts import seconds
 from sbe.serve.handlers import Handler, check_handler
 from sbe.serve.life import Life, Limits
-from sbe.serve.reach import Descriptors
+from sbe.serve.memory import Descriptors
 from sbe.transports.seqpacket import SeqpacketTransport
 
 __all__ = ["Remote"]

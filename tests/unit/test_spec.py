@@ -90,8 +90,8 @@ def header_constants() -> dict[str, int]:
 def extension_constants() -> dict[str, int]:
     values = {name: getattr(_native, name) for name in dir(_native) if name.isupper()}
     # The bindings' stand in docs/spec/carveout.md and rpmsg.md, without tables of constants; those
-    # of ASG are another protocol's.
-    elsewhere = ("CARVEOUT_", "TOKEN_", "MIRROR_", "ASG_")
+    # of ASG are another protocol's, places in memory are this end's, a header's size is of a table.
+    elsewhere = ("CARVEOUT_", "TOKEN_", "MIRROR_", "ASG_", "MEMORY_", "FRAME_HEADER_SIZE")
     return {
         name: value
         for name, value in values.items()

@@ -8,10 +8,10 @@ from typing import Protocol
 from sbe import _native, errors
 from sbe.transports.window import Window
 
-__all__ = ["Descriptors", "Reach", "SharedWindow"]
+__all__ = ["Descriptors", "HostMemory", "SharedWindow"]
 
 
-class Reach(Protocol):
+class HostMemory(Protocol):
     """Opens memory of the host. What the host says of it is checked here."""
 
     def open(
