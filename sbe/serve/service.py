@@ -49,6 +49,7 @@ class Service:
         self._name = name
         self._limits = limits
         self._tell = tell
+        self._told = ""
         self._thread: threading.Thread | None = None
         with errors.resources("what stops serving"):
             self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -83,12 +84,18 @@ class Service:
                 self._services,
                 name=self._name,
                 limits=self._limits,
-                tell=self._tell,
+                tell=self._say,
             ).run(self._stop_fd)
         except errors.LinkError as error:
-            self._tell(f"the host is gone: {error}")
+            self._say(f"the host is gone: {error}")
         finally:
             self._place.let_go(transport)
+
+    def _say(self, line: str) -> None:
+        """A line that ends as fast as it is opened again says so once."""
+        if line != self._told:
+            self._told = line
+            self._tell(line)
 
     def _stopped(self, within_s: float) -> bool:
         return bool(select.select([self._stop_fd], [], [], within_s)[0])

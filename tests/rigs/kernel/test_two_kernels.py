@@ -26,6 +26,7 @@ LIMIT_S = 120.0
 ALL = os.environ.get("SBE_NEIGHBOURS") == "all"
 SBE = (sys.executable, "-m", "sbe")
 LINK = "/run/link.toml"
+LIFE = ("/usr/bin/timeout", "1800")  # a guest ends by itself where its test is killed
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ class Neighbours:
         line = os.dup(self._ends[role].fileno())
         booted = guest.Guest(
             self._kernel,
-            [sys.executable, "-m", "tests.rigs.kernel.beside", *command],
+            [*LIFE, sys.executable, "-m", "tests.rigs.kernel.beside", *command],
             memory="256M",
             kernel_arguments=[f"iomem=sbe,{self._ram}", f"ssl1=fd:{line},fd:{line}"],
             inherited=[line],
