@@ -29,6 +29,12 @@ void native_doorbell_busy(struct doorbell_table *table, struct doorbell *doorbel
     table->busy_end = &doorbell->busy_next;
 }
 
+void native_doorbell_owe(struct doorbell_table *table, struct doorbell *doorbell)
+{
+    doorbell->owed = true;
+    native_doorbell_busy(table, doorbell);
+}
+
 bool native_doorbell_wake(struct doorbell_table *table, struct doorbell *doorbell)
 {
     if (!doorbell->wake_owed)

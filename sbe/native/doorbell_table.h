@@ -37,6 +37,8 @@ struct doorbell_table {
 struct doorbell **native_doorbell_find(struct doorbell_table *table, unsigned long channel);
 void native_doorbell_note(struct doorbell_table *table, struct doorbell *doorbell);
 void native_doorbell_busy(struct doorbell_table *table, struct doorbell *doorbell);
+/* It has a token or message to send. */
+void native_doorbell_owe(struct doorbell_table *table, struct doorbell *doorbell);
 /*
  * Rings wake_fd, if that is owed. True: it costs too much and waits, busy, until bells.next_ns; it
  * keeps nobody else.

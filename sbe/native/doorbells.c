@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -56,20 +55,13 @@ typedef struct {
     struct sbe_token_reader reader; /* the thread's own */
 } Doorbells;
 
-static void signal_fd(int fd)
-{
-    const uint64_t one = 1;
-    ssize_t written = write(fd, &one, sizeof one); /* EAGAIN: it is rung anyway */
-    (void)written;
-}
-
 /* -- under the lock ------------------------------------------------------------------------ */
 
 static void end_stream(Doorbells *self)
 {
     self->closed = true;
     (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, self->stream_fd, NULL);
-    signal_fd(self->happened_fd);
+    (void)eventfd_write(self->happened_fd, 1);
 }
 
 /* True: the stream took it, or there is none any more. False: it is full. */
@@ -121,12 +113,6 @@ static uint64_t now_of(Doorbells *self)
     return self->now_ns;
 }
 
-static void owe(Doorbells *self, struct doorbell *doorbell)
-{
-    doorbell->owed = true;
-    native_doorbell_busy(&self->table, doorbell);
-}
-
 static void wake(Doorbells *self, struct doorbell *doorbell)
 {
     if (native_doorbell_wake(&self->table, doorbell))
@@ -154,7 +140,7 @@ static void take_messages(Doorbells *self, struct doorbell *doorbell, uint32_t e
     if (gone && doorbell->endpoint_fd >= 0)
         (void)epoll_ctl(self->epoll_fd, EPOLL_CTL_DEL, doorbell->endpoint_fd, NULL);
     if (frames != NULL)
-        owe(self, doorbell);
+        native_doorbell_owe(&self->table, doorbell);
     if (frames != NULL && sbe_mirror_owes(&frames->mirror)) {
         frames->tell = false;
         frames->tell_ns = now_of(self) + FRAMES_TELL_NS;
@@ -194,7 +180,7 @@ static void take_token(Doorbells *self, uint32_t token)
     self->received++;
     if (SBE_TOKEN_IS_EVENT(token)) {
         self->events |= 1u << (SBE_TOKEN_VALUE(token) & 31u);
-        signal_fd(self->happened_fd);
+        (void)eventfd_write(self->happened_fd, 1);
         return;
     }
     struct doorbell *doorbell = *native_doorbell_find(&self->table, SBE_TOKEN_VALUE(token));
@@ -256,13 +242,12 @@ static void take_event(Doorbells *self, const struct epoll_event *event)
 {
     struct doorbell *doorbell = (void *)((uintptr_t)event->data.ptr & ~TAG_MESSAGE);
     if (event->data.ptr == self) { /* stop_fd: told something, or to stop */
-        uint64_t value;
-        ssize_t got = read(self->stop_fd, &value, sizeof value);
-        (void)got;
+        eventfd_t value;
+        (void)eventfd_read(self->stop_fd, &value);
     } else if (event->data.ptr != doorbell) {
         take_messages(self, doorbell, event->events);
     } else if (doorbell != NULL) {
-        owe(self, doorbell);
+        native_doorbell_owe(&self->table, doorbell);
     } else if ((event->events & ~(uint32_t)EPOLLOUT) != 0 && !self->closed) {
         if (self->interrupt.used)
             take_interrupt(self);
@@ -304,7 +289,7 @@ static void *run(void *opaque)
             take_event(self, &events[i]);
         if (self->tick_ns != 0 && now_of(self) >= self->tick_ns) {
             self->tick_ns = 0;
-            signal_fd(self->happened_fd);
+            (void)eventfd_write(self->happened_fd, 1);
         }
         write_owed(self);
         bool running = self->running, ring = self->ring && !self->closed;
@@ -369,7 +354,7 @@ static void stop(Doorbells *self)
     pthread_mutex_lock(&self->lock);
     self->running = false;
     pthread_mutex_unlock(&self->lock);
-    signal_fd(self->stop_fd);
+    (void)eventfd_write(self->stop_fd, 1);
     Py_BEGIN_ALLOW_THREADS;
     (void)pthread_join(self->thread, NULL);
     Py_END_ALLOW_THREADS;
@@ -450,7 +435,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
     if (adopted) {
         native_doorbell_note(&self->table, doorbell);
         if (doorbell->frames != NULL)
-            owe(self, doorbell); /* it asks for doorbells then */
+            native_doorbell_owe(&self->table, doorbell); /* it asks for doorbells then */
     }
     pthread_mutex_unlock(&self->lock);
     if (!adopted) {
@@ -459,7 +444,7 @@ static PyObject *doorbells_add(PyObject *object, PyObject *arguments)
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    signal_fd(self->stop_fd);
+    (void)eventfd_write(self->stop_fd, 1);
     Py_RETURN_NONE;
 }
 
@@ -501,7 +486,7 @@ static PyObject *doorbells_send(PyObject *object, PyObject *number)
     pthread_mutex_lock(&self->lock);
     self->events_owed |= 1u << SBE_TOKEN_VALUE(token);
     if (self->interrupt.used)
-        signal_fd(self->stop_fd);
+        (void)eventfd_write(self->stop_fd, 1);
     else if (!self->blocked && !self->closed)
         write_owed(self);
     pthread_mutex_unlock(&self->lock);
@@ -512,17 +497,16 @@ static PyObject *doorbells_send(PyObject *object, PyObject *number)
 static PyObject *doorbells_take(PyObject *object, PyObject *unused)
 {
     Doorbells *self = (Doorbells *)object;
-    uint64_t value;
+    eventfd_t value;
     (void)unused;
     if (!self->running)
         return PyLong_FromLong(0);
-    ssize_t got = read(self->happened_fd, &value, sizeof value);
-    (void)got;
+    (void)eventfd_read(self->happened_fd, &value);
     pthread_mutex_lock(&self->lock);
     uint32_t events = self->events;
     self->events = 0;
     if (self->closed) /* the descriptor stays readable: the owner has to notice */
-        signal_fd(self->happened_fd);
+        (void)eventfd_write(self->happened_fd, 1);
     pthread_mutex_unlock(&self->lock);
     return PyLong_FromUnsignedLong(events);
 }
@@ -541,7 +525,7 @@ static PyObject *doorbells_tick(PyObject *object, PyObject *after)
     self->tick_ns = at;
     pthread_mutex_unlock(&self->lock);
     if (sooner)
-        signal_fd(self->stop_fd);
+        (void)eventfd_write(self->stop_fd, 1);
     Py_RETURN_NONE;
 }
 

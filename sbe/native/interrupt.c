@@ -40,9 +40,9 @@ bool native_interrupt_ring(const struct interrupt *interrupt, int fd)
     ssize_t written;
     if (interrupt->place != NULL) {
         const Slice *slice = (const Slice *)interrupt->place;
-        volatile uint32_t *place = (void *)(slice->memory->base + slice->offset);
+        sbe_shared_u32 *place = (void *)(slice->memory->base + slice->offset);
         sbe_full_barrier(); /* what it speaks of is out before */
-        *place = interrupt->value;
+        sbe_store_relaxed(place, interrupt->value);
         return true;
     }
     do

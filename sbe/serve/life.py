@@ -54,7 +54,7 @@ class Life:
         *,
         name: str,
         limits: Limits = DEFAULT_LIMITS,
-        tell: Callable[[str], None] = _log.debug,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         """The transport stays the caller's. Services are known by their place: only add to them."""
         self._transport = transport

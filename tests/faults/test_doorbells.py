@@ -68,21 +68,25 @@ os._exit(0)
 
 EVIL_REMOTE = f"""
 import contextlib, os, socket, sys
-import sbe.testing.remote
+from sbe.serve.life import Life
+from sbe.serve.memory import Descriptors
+from sbe.transports.seqpacket import SeqpacketTransport
 
-class Evil(sbe.testing.remote._End):
+class Evil(Life):
     def channel_open(self, *how):
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self.fds[0], {FULL})
-        os.set_blocking(self.fds[0], True)
+        bell = os.dup(self._fds[0])
         super().channel_open(*how)
+        with contextlib.suppress(OSError):
+            os.eventfd_write(bell, {FULL})
+        os.set_blocking(bell, True)
 
     def _idle(self):
         return True  # nor is the doorbell ever quieted
 
 fd = int(sys.argv[sys.argv.index("--control-fd") + 1])
-remote = sbe.testing.Remote({{"echo": lambda payload, *_: payload}})
-Evil(socket.socket(fileno=fd), os.eventfd(0), remote).run()
+transport = SeqpacketTransport(socket.socket(fileno=fd))
+services = {{"echo": lambda payload, *_: payload}}
+Evil(transport, Descriptors(), services, name="evil").run(os.eventfd(0))
 """
 
 CALLER = """

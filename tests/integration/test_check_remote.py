@@ -26,7 +26,9 @@ except sbe.Error as error:
 REMOTE = """
 import os, socket, sys, time, zlib
 import sbe.testing
-from sbe.testing.remote import _End
+from sbe.serve.life import Life
+from sbe.serve.memory import Descriptors
+from sbe.transports.seqpacket import SeqpacketTransport
 
 def echo(payload, *buffers):
     return payload
@@ -39,7 +41,8 @@ def crc32(payload, *buffers):
 
 SERVICES = {services}
 fd = int(sys.argv[sys.argv.index("--control-fd") + 1])
-_End(socket.socket(fileno=fd), os.eventfd(0), sbe.testing.Remote(SERVICES)).run()
+transport = SeqpacketTransport(socket.socket(fileno=fd))
+Life(transport, Descriptors(), SERVICES, name="sbe.testing").run(os.eventfd(0))
 """
 
 

@@ -444,7 +444,7 @@ def test_json_of_list(capsys: pytest.CaptureFixture[str]):
     found = run_json(capsys, "list")
     assert found.keys() == {
         *("schema", "command", "ok", "daemon", "context"),
-        *("links", "contexts", "areas", "channels", "services", "cores"),
+        *("links", "contexts", "areas", "channels", "endpoints", "services", "cores"),
     }
     assert found["links"][0].keys() >= LINK_KEYS
     assert found["contexts"][0].keys() >= {"id", "link", "client", "pid", "uid"}
@@ -463,7 +463,8 @@ def test_list_says_that_there_is_no_daemon(capsys: pytest.CaptureFixture[str]):
 def test_json_of_stat(capsys: pytest.CaptureFixture[str]):
     found = run_json(capsys, "stat")
     assert found.keys() == {
-        *("schema", "command", "ok", "daemon", "links", "channels", "users", "connection")
+        *("schema", "command", "ok", "daemon", "links", "channels", "endpoints", "users"),
+        "connection",
     }
     assert found["daemon"] is None
     assert found["links"][0].keys() >= {"name", "restarts", "bad_messages"}

@@ -13,6 +13,7 @@ import sbe
 from sbe.remotes import Memory, Remote, uris
 from sbe.remotes.boards import QemuBoard
 from sbe.remotes.carveout import Carveout
+from sbe.remotes.listening import ListeningRemote
 from sbe.remotes.process import RemoteProcess
 from sbe.remotes.rpmsg import RpmsgRemote
 from sbe.sdk.direct import DirectBackend
@@ -25,6 +26,7 @@ KINDS: dict[str, type[Remote]] = {
     "qemu": QemuBoard,
     "rpmsg": RpmsgRemote,
     "carveout": Carveout,
+    "socket": ListeningRemote,
 }
 
 
@@ -37,6 +39,7 @@ def uri_of(scheme: str, folder: Path) -> list[str]:
         "qemu": ["qemu:mps2-an521"],
         "rpmsg": ["rpmsg:", "rpmsg:m4", "rpmsg:m4,messages", "rpmsg:,messages"],
         "carveout": [f"carveout:{file}"],
+        "socket": [f"socket:{folder / 'nobody'}"],
     }[scheme]
 
 
