@@ -55,7 +55,7 @@ class Asked:
 class _Life(Life):
     """One that hands on all that is asked of the service, and what is given up of it."""
 
-    def _take(self, request: _native.Request) -> None:
+    def _hear(self, request: _native.Request) -> None:
         self._services["9p"](request)
 
 
