@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 import sbe
+from sbe.cli import signals
 from sbe.cli.ninep_export import export
 from sbe.cli.session import Session, common_options
 from sbe.sdk.ninep_wire import MSIZE_MAX
@@ -109,9 +110,8 @@ def _serve(
     running = _Running(bridge)
     running.start()
     before = _device(place)
-    for each in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, signal.default_int_handler)
+    for each in signals.ending():
+        signal.signal(each, signal.default_int_handler)
     try:
         mounts.mount_9p(ours, place, msize=msize, cache=cache)
     except BaseException as error:

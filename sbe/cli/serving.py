@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sbe import errors
-from sbe.cli import exit_codes
+from sbe.cli import exit_codes, signals
 from sbe.cli.session import Session
 from sbe.host.streams import OutputError
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sbe.serve.service import Service
 
 __all__ = ["serve"]
-
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -105,7 +103,7 @@ def _ends(service: Service) -> Iterator[list[int]]:
             if handled.intersection(numbers):
                 service.stop()
 
-    handled = {number for number in _ENDS if signal.getsignal(number) != signal.SIG_IGN}
+    handled = frozenset(signals.ending())
     with errors.resources("what hears of signals"):
         heard, told = socketpair()
         told.setblocking(False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 import sbe
-from sbe.cli import exit_codes
+from sbe.cli import exit_codes, signals
 from sbe.cli.screen import Screen
 from sbe.cli.session import Session, common_options, describe_link
 
@@ -29,7 +29,6 @@ _BAR = 24
 _PERIOD_MS = 10.0
 _BLOCK_MS = 100.0  # there are few of them, and a terminal may be slow
 _PATIENCE_S = 10.0  # beyond what the frames take
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a recording
 
 _period = click.option(
     "--period",
@@ -55,9 +54,8 @@ class _End:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for each in _ENDS:
-            if signal.getsignal(each) != signal.SIG_IGN:
-                self._before[each] = signal.signal(each, self._handle)
+        for each in signals.ending():
+            self._before[each] = signal.signal(each, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

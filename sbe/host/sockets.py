@@ -1,4 +1,4 @@
-"""Unix sockets: addresses, which hold 107 bytes where a path may have more, and listeners."""
+"""Unix sockets by their paths: an address holds 107 bytes, and a path may have more."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import stat
 from collections.abc import Iterator
 
 from sbe import errors
+from sbe.host.descriptors import socket_above_streams
 
-__all__ = ["ADDRESS_MAX", "address", "listen", "unlisten"]
+__all__ = ["ADDRESS_MAX", "address", "connect", "listen", "unlisten"]
 
 ADDRESS_MAX = 107  # bytes of sun_path without its NUL (linux/un.h)
 
@@ -43,6 +44,22 @@ def address(path: str | os.PathLike[str]) -> Iterator[str]:
         yield short
     finally:
         os.close(fd)
+
+
+def connect(path: str, kind: int) -> socket.socket:
+    """A socket to who listens at a path, which does not block. Raises OSError.
+
+    `kind` is SOCK_STREAM or SOCK_SEQPACKET. Where too many wait to be accepted it is EAGAIN.
+    """
+    sock = socket_above_streams(socket.socket(socket.AF_UNIX, kind))
+    try:
+        sock.setblocking(False)
+        with address(path) as name:
+            sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def listen(path: str, kind: int, backlog: int) -> socket.socket:

@@ -106,10 +106,8 @@ def open_interrupt(path: str) -> int:
     try:
         if find(fd) is None:
             raise errors.BadArgument(f"{path} is no UIO device: it has no interrupt")
-        try:
-            os.write(
-                fd, (1).to_bytes(4, sys.byteorder)
-            )  # whoever had it before may have left it off
+        try:  # whoever had it before may have left it off
+            os.write(fd, (1).to_bytes(4, sys.byteorder))
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EIO):  # never off; none
                 raise

@@ -16,6 +16,7 @@
 #include "convert.h"
 #include "core/status.h"
 #include "doorbell_table.h"
+#include "native.h"
 
 #define AT_ONCE 64       /* messages before other channels get their turn */
 #define FULL_NS 1000000u /* an endpoint never says that it takes something again */
@@ -149,13 +150,6 @@ bool native_doorbell_adopt(struct doorbell *doorbell, int epoll_fd, int ring_fd,
         return true;
     (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, doorbell->ring_fd, NULL);
     return false;
-}
-
-void native_close_fd(int *fd)
-{
-    if (*fd >= 0)
-        (void)close(*fd);
-    *fd = -1;
 }
 
 void native_doorbell_release(struct doorbell *doorbell)

@@ -43,8 +43,6 @@ bool native_doorbell_watch(int epoll_fd, int fd, uint32_t events, void *tag);
 /* Keeps duplicates. False: errno says why; what was watched already ends with its descriptor. */
 bool native_doorbell_adopt(struct doorbell *doorbell, int epoll_fd, int ring_fd, int wake_fd,
                            int endpoint_fd);
-/* Closes it, if it is one, and forgets it. */
-void native_close_fd(int *fd);
 /* Lets go of all that it holds. */
 void native_doorbell_release(struct doorbell *doorbell);
 

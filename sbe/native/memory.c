@@ -70,12 +70,6 @@ static bool is_socket(int fd)
     return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
 }
 
-static void close_fd(int fd)
-{
-    if (fd >= 0)
-        (void)close(fd);
-}
-
 /* Unmapped memory has addresses, by which it is found, and nothing can be read or written there. */
 static uint8_t *map(int fd, uint64_t size, uint64_t offset, bool readonly)
 {
@@ -116,13 +110,13 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         return PyErr_SetFromErrno(PyExc_OSError);
     uint8_t *base = map(fd, whole, offset, readonly != 0);
     if (base == NULL) {
-        close_fd(sync_fd);
+        native_close_fd(&sync_fd);
         return NULL;
     }
     Memory *self = (Memory *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         munmap(base, (size_t)whole);
-        close_fd(sync_fd);
+        native_close_fd(&sync_fd);
         return NULL;
     }
     self->sync_fd = sync_fd;
@@ -138,8 +132,7 @@ static PyObject *memory_new(PyTypeObject *type, PyObject *arguments, PyObject *k
 
 void native_memory_let_go(Memory *memory)
 {
-    close_fd(memory->sync_fd);
-    memory->sync_fd = -1;
+    native_close_fd(&memory->sync_fd);
 }
 
 /* In C from here to there, if the heir is: no handler of a signal comes between. */

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <unistd.h>
 
 /* The limited API wants PyObject pointers; NULL may be dropped. */
 #define native_hold(object) Py_INCREF((PyObject *)(object))
@@ -30,6 +31,13 @@ PyObject *native_raise(int status, bool remote, const char *format, ...);
 PyObject *native_raise_again(PyObject *error);
 /* Monotonic time, ns. */
 uint64_t native_now_ns(void *unused);
+/* Closes it, if it is one, and forgets it. */
+static inline void native_close_fd(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd);
+    *fd = -1;
+}
 /* Creates a heap type from a spec and adds it to the module. 0 or -1. */
 int native_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
 

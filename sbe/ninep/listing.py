@@ -17,12 +17,13 @@ __all__ = ["entries"]
 _PIECE = 1 << 14  # bytes at a time: some hundred entries, for which others wait
 _PIECE_MIN = 1 << 10  # the longest record fits
 _RECORD = struct.Struct("=QqHB")  # d_ino, d_off, d_reclen, d_type of linux_dirent64
-_KINDS = {
-    DT.DIR: (DT.DIR, QID.DIR),
-    DT.FILE: (DT.FILE, QID.FILE),
-    DT.LINK: (DT.LINK, QID.LINK),
-}
+_QIDS = {DT.DIR: QID.DIR, DT.FILE: QID.FILE, DT.LINK: QID.LINK}
 _UNKNOWN = 0  # to the file system: stat() says
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# musl has the one name, glibc the other.
+_libc_getdents = getattr(_libc, "getdents64", None) or _libc.getdents
 
 
 def entries(fd: int, place: int, limit: int) -> bytes:
@@ -52,11 +53,8 @@ def entries(fd: int, place: int, limit: int) -> bytes:
 
 
 def _getdents(fd: int, size: int) -> bytes:
-    libc = ctypes.CDLL(None, use_errno=True)
-    # musl has the one name, glibc the other.
-    function = getattr(libc, "getdents64", None) or libc.getdents
     buffer = ctypes.create_string_buffer(size)
-    got = function(ctypes.c_int(fd), buffer, ctypes.c_size_t(size))
+    got = _libc_getdents(ctypes.c_int(fd), buffer, ctypes.c_size_t(size))
     if got < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -83,6 +81,6 @@ def _shown(
         except OSError:
             return None
         kind = stat.S_IFMT(found.st_mode) >> 12 if is_shown(found.st_mode) else _UNKNOWN
-    if kind not in _KINDS:
+    if kind not in _QIDS:
         return None
-    return _KINDS[DT(kind)][0], (_KINDS[DT(kind)][1], 0, number(inode, here.st_dev))
+    return kind, (_QIDS[DT(kind)], 0, number(inode, here.st_dev))

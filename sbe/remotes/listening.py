@@ -7,7 +7,6 @@ import socket
 
 from sbe import errors
 from sbe.host import sockets
-from sbe.host.descriptors import socket_above_streams
 from sbe.remotes import Remote
 from sbe.transports.seqpacket import SeqpacketTransport
 
@@ -27,15 +26,7 @@ class ListeningRemote(Remote):
     def connect(self) -> SeqpacketTransport:
         """Connects. Raises LinkError where nobody listens."""
         with errors.resources(f"the remote at {self._path} (does it run?)"):
-            sock = socket_above_streams(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            try:
-                sock.setblocking(False)  # where too many wait to be accepted, EAGAIN
-                with sockets.address(self._path) as address:
-                    sock.connect(address)
-            except BaseException:
-                sock.close()
-                raise
-        return SeqpacketTransport(sock)
+            return SeqpacketTransport(sockets.connect(self._path, socket.SOCK_SEQPACKET))
 
     @property
     def awaited(self) -> str | None:

@@ -375,15 +375,13 @@ class Core:
     def free(self, area: Area) -> None:
         """Has the remote let go of an area; nothing to do if it has."""
         self.check_process()
-        if here.is_remote:  # a handler's, or a finaliser's that runs there: nobody would answer
+        # Within an operation; or by a handler, or a finaliser that runs there: nobody would answer.
+        if self.turn.mine or here.is_remote:
             self._disown(area)
             return
-        for raw in () if self.turn.mine else list(self.raws):
+        for raw in list(self.raws):
             raw._refresh()
         with self.turn.lock:
-            if self.turn.mine:
-                self._disown(area)
-                return
             if self.closed or area not in self.areas:
                 return
             self._take_out(area)

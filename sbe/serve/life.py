@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import secrets
@@ -301,5 +302,6 @@ class Life:
                 self._fds = ()
 
     def _handler(self, service: int) -> tuple[str, Handler | None]:
-        handlers = list(self._services.items())
-        return handlers[service - 1] if 0 < service <= len(handlers) else ("", None)
+        if service == 0:
+            return "", None
+        return next(itertools.islice(self._services.items(), service - 1, None), ("", None))

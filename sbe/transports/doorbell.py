@@ -65,15 +65,7 @@ def open_doorbell(where: str) -> int | Interrupt:
 def open_unix(path: str) -> int:
     """Connects to a socket; the descriptor. Raises LinkError when it can't be."""
     with errors.resources(f"the doorbell {path} (is the board running?)"):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)  # where too many wait to be accepted, EAGAIN
-            with sockets.address(path) as address:
-                sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock.detach()
+        return sockets.connect(path, socket.SOCK_STREAM).detach()
 
 
 def _open_uio(device: str, number: int, offset: int, value: int) -> Interrupt:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import gc
 import os
 import pickle
 import queue
@@ -26,6 +25,7 @@ from sbe.raw import AddressOf, ById, EndOf, InOrder, SizeOf
 from sbe.remotes import Memory
 from sbe.testing.dumb import Bus, DumbFirmware
 from tests.faults.attacks import remote
+from tests.unit.session_pair import count_fds
 
 LIMIT_S = 10.0
 
@@ -450,14 +450,10 @@ def test_no_descriptor_is_left():
                 with link.raw("slow", BY_ID) as raw:
                     raw.submit(TEMPLATE, FIRST, sbe.Out(area), timeout=LIMIT_S)
 
-    def descriptors() -> int:
-        gc.collect()
-        return len(os.listdir("/proc/self/fd"))
-
     lives(0)
-    before = descriptors()
+    before = count_fds()
     lives(3)
-    assert descriptors() - before <= 3 + 1  # and the firmware's own
+    assert count_fds() - before <= 3 + 1  # and the firmware's own
 
 
 def test_closed_ones_give_their_descriptors_back_when_answered():

@@ -17,6 +17,7 @@ import pytest
 
 from tests.rigs.guest import RigMissing
 from tests.rigs.kernel import guest
+from tests.rigs.kernel.beside import LINK
 from tests.rigs.missing import give_up
 
 pytestmark = [pytest.mark.rig, pytest.mark.timeout(300)]
@@ -25,7 +26,6 @@ WINDOW = 16 << 20
 LIMIT_S = 120.0
 ALL = os.environ.get("SBE_NEIGHBOURS") == "all"
 SBE = (sys.executable, "-m", "sbe")
-LINK = "/run/link.toml"
 LIFE = ("/usr/bin/timeout", "1800")  # a guest ends by itself where its test is killed
 
 

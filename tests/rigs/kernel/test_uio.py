@@ -47,8 +47,8 @@ def device() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def firmware() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([FIRMWARE, RIG, str(WINDOW), RIG])
+def firmware(bell: str = RIG) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([FIRMWARE, RIG, str(WINDOW), bell])
     try:
         yield process
     finally:
@@ -266,19 +266,14 @@ def mailbox() -> Iterator[Path]:
 
 
 def test_a_mailbox_is_the_doorbell(device: Path, tmp_path: Path):
-    bell = "/dev/sbe-rig-mailbox"
     with mailbox() as file:
         text = f'memory = "{device}"\ndoorbell = "mailbox:{file}"\n'
         (tmp_path / "link.toml").write_text(text)
-        process = subprocess.Popen([FIRMWARE, RIG, str(WINDOW), bell])
-        try:
-            with sbe.connect(f"carveout:{tmp_path / 'link.toml'}") as link:
-                for number in range(100):
-                    payload = number.to_bytes(4, "little")
-                    assert link.call("echo", payload=payload, timeout=10).payload == payload
-                area = link.allocate(8192)
-                area[:] = b"abcd" * 2048
-                assert crc(link.call("crc32", sbe.In(area), timeout=10)) == zlib.crc32(area)
-        finally:
-            process.kill()
-            process.wait()
+        uri = f"carveout:{tmp_path / 'link.toml'}"
+        with firmware("/dev/sbe-rig-mailbox"), sbe.connect(uri) as link:
+            for number in range(100):
+                payload = number.to_bytes(4, "little")
+                assert link.call("echo", payload=payload, timeout=10).payload == payload
+            area = link.allocate(8192)
+            area[:] = b"abcd" * 2048
+            assert crc(link.call("crc32", sbe.In(area), timeout=10)) == zlib.crc32(area)
