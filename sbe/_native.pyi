@@ -418,6 +418,7 @@ class Bootstrap:
     """One end of the control rings in a window of shared RAM."""
 
     ready: bool
+    taken: bool
     generation: int
     peer_generation: int
     other_version: int

@@ -70,11 +70,8 @@ static bool is_taken(const struct sbe_bootstrap *bootstrap)
 
 static PyObject *bootstrap_look(PyObject *object, PyObject *unused)
 {
-    struct sbe_bootstrap *bootstrap = &((Bootstrap *)object)->bootstrap;
     (void)unused;
-    if (is_taken(bootstrap))
-        return PyLong_FromLong(SBE_EBUSY);
-    return PyLong_FromLong(sbe_bootstrap_look(bootstrap));
+    return PyLong_FromLong(sbe_bootstrap_look(&((Bootstrap *)object)->bootstrap));
 }
 
 static PyObject *bootstrap_send(PyObject *object, PyObject *message)
@@ -243,6 +240,8 @@ static PyObject *bootstrap_get(PyObject *object, void *which)
         return PyBool_FromLong(self->bootstrap.state == SBE_BOOTSTRAP_READY);
     case 'g':
         return PyLong_FromUnsignedLong(self->bootstrap.generation);
+    case 't':
+        return PyBool_FromLong(is_taken(&self->bootstrap));
     case 'p':
         return PyLong_FromUnsignedLong(self->bootstrap.peer_generation);
     default:
@@ -252,7 +251,7 @@ static PyObject *bootstrap_get(PyObject *object, void *which)
 
 static PyMethodDef BOOTSTRAP_METHODS[] = {
     {"look", bootstrap_look, METH_NOARGS,
-     "Looks at the peer's block: 0, 1 ready, -ECONNRESET, or -EBUSY: ours is another's now."},
+     "Looks at the peer's block: 0, 1 ready, or -ECONNRESET. Not when it is `taken`."},
     {"send", bootstrap_send, METH_O, "Sends a message. True: ring the peer."},
     {"receive", bootstrap_receive, METH_NOARGS, "(message or None, ring the peer)"},
     {"changed", bootstrap_changed, METH_NOARGS, "Our block says something new: ring the peer."},
@@ -264,6 +263,7 @@ static PyMethodDef BOOTSTRAP_METHODS[] = {
 static PyGetSetDef BOOTSTRAP_GETSET[] = {
     {"ready", bootstrap_get, NULL, "the rings may be used", "r"},
     {"generation", bootstrap_get, NULL, "of this end", "g"},
+    {"taken", bootstrap_get, NULL, "another process has this end's block", "t"},
     {"peer_generation", bootstrap_get, NULL, "of the peer, 0 none", "p"},
     {"other_version", bootstrap_get, NULL, "the peer's layout version if it is another", "v"},
     {NULL, NULL, NULL, NULL, NULL},

@@ -213,14 +213,8 @@ class CarveoutTransport:
         return message
 
     def _look(self) -> None:
+        self._check_ours()
         status = self._bootstrap.look()
-        if status == -errno.EBUSY:
-            kind, role = (errors.LinkError, "host") if self._is_host else (errors.Busy, "remote")
-            raise kind(
-                f"another process is the {role} in the shared RAM {self._window.path} now: a "
-                f"window has one {role}",
-                errno.EBUSY,
-            )
         if status == -errno.ECONNRESET or (self._met and not self._bootstrap.ready):
             self._peer_restarted = not self._is_host
             raise errors.LinkError(f"the {self._peer} restarted")
@@ -232,6 +226,16 @@ class CarveoutTransport:
             raise errors.ProtocolError(
                 f"the {self._peer} lays the window out as version {self._bootstrap.other_version}, "
                 f"this end as version {_native.CARVEOUT_VERSION}: update the older end"
+            )
+
+    def _check_ours(self) -> None:
+        """Another one of this role has taken the window: both would write this end's words."""
+        if self._bootstrap.taken:
+            kind, role = (errors.LinkError, "host") if self._is_host else (errors.Busy, "remote")
+            raise kind(
+                f"another process is the {role} in the shared RAM {self._window.path} now: a "
+                f"window has one {role}",
+                errno.EBUSY,
             )
 
     def _meet(self) -> None:
@@ -249,6 +253,7 @@ class CarveoutTransport:
         if crash is not None:
             raise errors.LinkError(f"the firmware crashed: {describe_crash(crash)}")
         if self._doorbells.closed:
+            self._check_ours()  # then the other end has let go of this stream
             self._watch = self._watch or Deathwatch(self._end, _DEATH_S)
             words = self._watch.look()
             if words is not None:

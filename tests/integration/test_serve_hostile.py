@@ -268,8 +268,9 @@ def receive_for_ever(transport: CarveoutTransport) -> None:
         transport.receive()
 
 
-def test_two_hosts_in_one_window(tmp_path: Path) -> None:
-    """The later one has it, and the first one is told."""
+@pytest.mark.parametrize("late", [False, True])
+def test_two_hosts_in_one_window(tmp_path: Path, late: bool) -> None:
+    """The later one has it, and the first one is told; also late, when its stream has ended."""
     with contextlib.closing(Served(tmp_path, "carveout")) as served:
         first = Carveout(CarveoutConfig.load(tmp_path / "host.toml"))
         with contextlib.closing(first), contextlib.closing(first.connect()) as transport:
@@ -278,6 +279,9 @@ def test_two_hosts_in_one_window(tmp_path: Path) -> None:
                 transport.receive()
             with ThreadPoolExecutor() as threads:
                 connecting = threads.submit(sbe.connect, served.uri, timeout=LIMIT_S)
+                while late and not connecting.done():
+                    transport._doorbells.send(_native.TOKEN_BLOCK)  # the remote looks
+                    time.sleep(0.002)
                 with pytest.raises(LinkError, match="another process is the host in the shared"):
                     receive_for_ever(transport)
                 transport.close()
